@@ -1,0 +1,125 @@
+"""Strict conversion between frozen config dataclasses and plain dictionaries.
+
+Every default lives in its dataclass. Reading refuses unknown keys and values of the wrong type, so a
+misspelt key can never fall back to a default without a word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from sam_diffsr.errors import ConfigError
+
+__all__ = ["check_choice", "from_dict", "to_dict"]
+
+ConfigT = TypeVar("ConfigT")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Turn a config dataclass into a dictionary of JSON values, every field written out.
+
+    Args:
+        config: an instance of a (possibly nested) dataclass.
+
+    Returns:
+        Nested dictionaries; tuples become lists.
+    """
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> ConfigT:
+    """Build ``cls`` from a dictionary; keys that are left out take the dataclass's own defaults.
+
+    Args:
+        cls: a dataclass type.
+        data: a mapping of field names to JSON values.
+        where: how error messages name this level, such as ``"config.json: model"``.
+
+    Raises:
+        ConfigError: ``data`` is not a mapping, has an unknown key, lacks a required one, or holds a
+            value of the wrong type or range.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where} must be a mapping of keys to values, got {type(data).__name__}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(str(key) for key in data if key not in fields)
+    if unknown:
+        raise ConfigError(f"{where} has unknown keys {unknown}; known are {sorted(fields)}")
+    missing = sorted(
+        name
+        for name, field in fields.items()
+        if name not in data
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    )
+    if missing:
+        raise ConfigError(f"{where} lacks the required keys {missing}")
+    hints = get_type_hints(cls)
+    values = {name: _convert(hints[name], value, f"{where}.{name}") for name, value in data.items()}
+    return cls(**values)
+
+
+def check_choice(value: str, choices: Any, *, what: str) -> None:
+    """Raise ``ConfigError`` unless ``value`` is one of a ``Literal``'s members."""
+    allowed = get_args(choices)
+    if value not in allowed:
+        raise ConfigError(f"{what} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return value
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Check one value against its annotation; lists become tuples, integers pass as floats."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        if value not in get_args(hint) or isinstance(value, bool):
+            raise ConfigError(f"{where} must be one of {list(get_args(hint))}, got {value!r}")
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(hint, value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where} must be a list, got {value!r}")
+        return _convert_tuple(get_args(hint), tuple(value), where)  # pyright: ignore[reportUnknownArgumentType]
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where=where)  # pyright: ignore[reportArgumentType]
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where} must be {hint.__name__}, got {value!r}")
+    return value
+
+
+def _convert_union(hint: Any, value: Any, where: str) -> Any:
+    options = get_args(hint)
+    if value is None and type(None) in options:
+        return None
+    failures: list[str] = []
+    for option in options:
+        if option is type(None):
+            continue
+        try:
+            return _convert(option, value, where)
+        except ConfigError as error:
+            failures.append(str(error))
+    raise ConfigError("; or ".join(failures))
+
+
+def _convert_tuple(hints: tuple[Any, ...], values: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if len(hints) == 2 and hints[1] is Ellipsis:
+        hints = (hints[0],) * len(values)
+    if len(hints) != len(values):
+        raise ConfigError(f"{where} must have {len(hints)} entries, got {len(values)}")
+    return tuple(
+        _convert(hint, value, f"{where}[{index}]")
+        for index, (hint, value) in enumerate(zip(hints, values, strict=True))
+    )
