@@ -1,0 +1,112 @@
+"""Encoder and denoiser as one network, and the condition that passes between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from sam_diffsr.errors import ArgumentError
+from sam_diffsr.models.config import ModelConfig
+from sam_diffsr.models.rrdb import RRDBEncoder
+from sam_diffsr.models.unet import UNet
+
+__all__ = ["Condition", "DiffSR", "build_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What the denoiser knows of the low-resolution image; computed once per image."""
+
+    projected: Tensor
+    """``(B, C0, scale*h, scale*w)``, added after the first level of the denoiser."""
+    trunk: Tensor
+    """``(B, C, h, w)``, the encoder's fused trunk; its image head starts from it."""
+    scale: int
+    """High-resolution pixels per low-resolution pixel."""
+
+    def window(self, rows: slice, columns: slice) -> Condition:
+        """The condition of a rectangle, as views.
+
+        Args:
+            rows: high-resolution rows; start and stop must be multiples of the scale.
+            columns: high-resolution columns, likewise.
+
+        Raises:
+            ArgumentError: a bound is missing or not a multiple of the scale.
+        """
+        bounds = (rows.start, rows.stop, columns.start, columns.stop)
+        if any(bound is None or bound % self.scale for bound in bounds):
+            raise ArgumentError(
+                f"a condition window needs bounds that are multiples of the scale {self.scale}, got "
+                f"rows {rows.start}:{rows.stop} and columns {columns.start}:{columns.stop}"
+            )
+        top, bottom, left, right = (bound // self.scale for bound in bounds)
+        return Condition(
+            projected=self.projected[:, :, rows, columns],
+            trunk=self.trunk[:, :, top:bottom, left:right],
+            scale=self.scale,
+        )
+
+
+class DiffSR(nn.Module):
+    """Residual diffusion network: ``eps = model(xt, t, model.encode(lr))``."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = RRDBEncoder(config.encoder, scale=config.scale)
+        self.denoiser = UNet(
+            config.denoiser,
+            condition_channels=config.encoder.channels * len(config.encoder.condition_indices),
+            scale=config.scale,
+        )
+
+    def encode(self, lr: Tensor) -> Condition:
+        """Look at the low-resolution image.
+
+        Args:
+            lr: ``(B, 3, h, w)`` float in [0, 1]; ``h`` and ``w`` multiples of ``config.lr_multiple``
+                and at least ``config.lr_minimum``.
+
+        Returns:
+            The condition for :meth:`forward`.
+
+        Raises:
+            ArgumentError: wrong rank, channels or size.
+        """
+        multiple, minimum = self.config.lr_multiple, self.config.lr_minimum
+        if lr.ndim != 4 or lr.shape[1] != 3:
+            raise ArgumentError(f"lr must have shape (B, 3, h, w), got {tuple(lr.shape)}")
+        if min(lr.shape[-2:]) < minimum or any(size % multiple for size in lr.shape[-2:]):
+            raise ArgumentError(
+                f"lr height and width must be multiples of {multiple} and at least {minimum}, got "
+                f"{tuple(lr.shape[-2:])}; pad the image first (SuperResolver does)"
+            )
+        features = self.encoder.features(lr)
+        chosen = [features[index] for index in self.config.encoder.condition_indices]
+        return Condition(
+            projected=self.denoiser.project_condition(chosen), trunk=features[-1], scale=self.config.scale
+        )
+
+    def encoder_image(self, condition: Condition) -> Tensor:
+        """The encoder's own super-resolved image ``(B, 3, scale*h, scale*w)``, clamped to [0, 1]."""
+        return self.encoder.image(condition.trunk).clamp(0.0, 1.0)
+
+    def forward(self, xt: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Predict the noise in ``xt``.
+
+        Args:
+            xt: ``(B, 3, scale*h, scale*w)`` noisy residual.
+            t: ``(B,)`` int64, 0-based.
+            condition: from :meth:`encode`.
+
+        Returns:
+            ``(B, 3, scale*h, scale*w)``.
+        """
+        return self.denoiser(xt, t, condition.projected)
+
+
+def build_model(config: ModelConfig) -> DiffSR:
+    """A freshly initialised float32 network in training mode; load weights before you use it."""
+    return DiffSR(config)

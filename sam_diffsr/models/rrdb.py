@@ -1,0 +1,110 @@
+"""RRDB encoder of the low-resolution image (ESRGAN, arXiv 1809.00219), as SRDiff conditions on it.
+
+Shape legend: B batch, C feature channels, h w low resolution, s scale.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sam_diffsr.models.config import EncoderConfig, Scale
+
+__all__ = ["DenseBlock", "RRDB", "RRDBEncoder"]
+
+_SLOPE = 0.2
+_RESIDUAL_WEIGHT = 0.2
+
+
+def _activate(x: Tensor) -> Tensor:
+    return functional.leaky_relu(x, _SLOPE)
+
+
+class DenseBlock(nn.Module):
+    """Five convolutions, each seeing the input and all earlier outputs; scaled residual around them."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(channels + index * growth, growth if index < 4 else channels, 3, padding=1)
+            for index in range(5)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, h, w)`` to the same shape."""
+        seen = x
+        for conv in self.convs[:-1]:
+            seen = torch.cat((seen, _activate(conv(seen))), dim=1)
+        return x + _RESIDUAL_WEIGHT * self.convs[-1](seen)
+
+
+class RRDB(nn.Module):
+    """Residual in residual dense block: three dense blocks and a scaled residual around them."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        self.dense = nn.Sequential(*(DenseBlock(channels, growth) for _ in range(3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, h, w)`` to the same shape."""
+        return x + _RESIDUAL_WEIGHT * self.dense(x)
+
+
+class RRDBEncoder(nn.Module):
+    """Features of the low-resolution image for the denoiser, and its own super-resolved image.
+
+    The image head is trained in stage 1 (it is what the loss looks at) and used afterwards only when
+    its image is asked for.
+    """
+
+    def __init__(self, config: EncoderConfig, *, scale: Scale) -> None:
+        super().__init__()
+        channels = config.channels
+        self.conv_first = nn.Conv2d(3, channels, 3, padding=1)
+        self.trunk = nn.ModuleList(RRDB(channels, config.growth) for _ in range(config.blocks))
+        self.trunk_conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.upsample = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=1) for _ in range(round(math.log2(scale)))
+        )
+        self.conv_hr = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_last = nn.Conv2d(channels, 3, 3, padding=1)
+
+    def features(self, lr: Tensor) -> list[Tensor]:
+        """Outputs of the blocks and, last, of the fused trunk.
+
+        Args:
+            lr: ``(B, 3, h, w)`` in [0, 1].
+
+        Returns:
+            ``blocks + 1`` tensors ``(B, C, h, w)``.
+        """
+        first = self.conv_first(lr)
+        outputs: list[Tensor] = []
+        x = first
+        for block in self.trunk:
+            x = cast("Tensor", block(x))
+            outputs.append(x)
+        outputs.append(first + self.trunk_conv(x))
+        return outputs
+
+    def image(self, trunk: Tensor) -> Tensor:
+        """Super-resolved image from the fused trunk, not clamped.
+
+        Args:
+            trunk: ``(B, C, h, w)``, the last entry of :meth:`features`.
+
+        Returns:
+            ``(B, 3, s*h, s*w)``, nominally in [0, 1].
+        """
+        x = trunk
+        for conv in self.upsample:
+            x = _activate(conv(functional.interpolate(x, scale_factor=2, mode="nearest")))
+        return self.conv_last(_activate(self.conv_hr(x)))
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """``(B, 3, h, w)`` in [0, 1] to the unclamped image ``(B, 3, s*h, s*w)``; the stage-1 network."""
+        return self.image(self.features(lr)[-1])
