@@ -1,0 +1,138 @@
+"""Shapes, contracts and locality of the encoder, the denoiser and the two together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from sam_diffsr.errors import ArgumentError
+from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, UNet, build_model
+from sam_diffsr.models.layers import ConvBlock, Downsample, sinusoidal_embedding
+
+TINY_ENCODER = EncoderConfig(blocks=5, channels=8, growth=4)
+
+
+def tiny_model(scale: int = 4, multipliers: tuple[int, ...] = (1, 2)):
+    config = ModelConfig(
+        scale=scale,  # type: ignore[arg-type]
+        encoder=TINY_ENCODER,
+        denoiser=DenoiserConfig(dim=8, multipliers=multipliers),
+    )
+    return build_model(config).eval()
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_every_scale_gives_its_sizes(scale: int) -> None:
+    model = tiny_model(scale, (1, 2, 3, 4))
+    height = width = 3 * model.config.lr_minimum
+    lr = torch.rand(2, 3, height, width)
+    with torch.no_grad():
+        condition = model.encode(lr)
+        image = model.encoder_image(condition)
+        xt = torch.randn(2, 3, scale * height, scale * width)
+        eps = model(xt, torch.tensor([0, 7]), condition)
+    assert image.shape == eps.shape == xt.shape
+    assert 0.0 <= image.min() <= image.max() <= 1.0
+    assert condition.projected.shape == (2, 8, scale * height, scale * width)
+
+
+def test_smallest_size_runs() -> None:
+    model = tiny_model(4, (1, 2, 3, 4))
+    size = model.config.lr_minimum
+    with torch.no_grad():
+        condition = model.encode(torch.rand(1, 3, size, size))
+        assert model(torch.randn(1, 3, 4 * size, 4 * size), torch.tensor([3]), condition).isfinite().all()
+
+
+def test_encoder_returns_one_feature_a_block_and_the_fused_trunk() -> None:
+    encoder = tiny_model().encoder
+    lr = torch.rand(1, 3, 6, 9)
+    with torch.no_grad():
+        features = encoder.features(lr)
+        assert len(features) == TINY_ENCODER.blocks + 1
+        assert torch.equal(encoder(lr), encoder.image(features[-1]))
+
+
+def test_the_denoiser_sees_exactly_the_chosen_features() -> None:
+    model = tiny_model()
+    lr = torch.rand(1, 3, 8, 8)
+    with torch.no_grad():
+        features = model.encoder.features(lr)
+        expected = model.denoiser.project_condition([features[2], features[5]])
+        assert torch.equal(model.encode(lr).projected, expected)
+
+
+def test_condition_and_time_reach_the_output() -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        one, other = (model.encode(torch.rand(1, 3, 8, 8)) for _ in range(2))
+        xt = torch.randn(1, 3, 32, 32)
+        t = torch.tensor([4])
+        base = model(xt, t, one)
+        assert not torch.allclose(base, model(xt, t, other))
+        assert not torch.allclose(base, model(xt, t + 1, one))
+
+
+def influence_radius(net: UNet, size: int) -> int:
+    """Largest distance at which moving one input pixel moves the output, in float64."""
+    net = net.double()
+    centre = size // 2
+    xt = torch.randn(1, 3, size, size, dtype=torch.float64, requires_grad=True)
+    projected = torch.zeros(1, net.config.channels[0], size, size, dtype=torch.float64)
+    net(xt, torch.tensor([2]), projected)[0, :, centre, centre].sum().backward()
+    assert xt.grad is not None
+    rows, columns = torch.nonzero(xt.grad[0].abs().sum(0), as_tuple=True)
+    return int(max((rows - centre).abs().max(), (columns - centre).abs().max()))
+
+
+@pytest.mark.parametrize(("multipliers", "size"), [((1, 2), 64), ((1, 1, 1), 192)])
+def test_receptive_field_is_a_tight_bound(multipliers: tuple[int, ...], size: int) -> None:
+    config = DenoiserConfig(dim=4, multipliers=multipliers)
+    radius = influence_radius(UNet(config, condition_channels=4, scale=4), size)
+    assert config.receptive_field - 2 * config.stride <= radius <= config.receptive_field
+
+
+def test_window_of_the_condition_is_the_condition_of_the_window() -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        condition = model.encode(torch.rand(1, 3, 12, 10))
+    window = condition.window(slice(8, 24), slice(0, 40))
+    assert torch.equal(window.projected, condition.projected[:, :, 8:24, 0:40])
+    assert torch.equal(window.trunk, condition.trunk[:, :, 2:6, 0:10])
+
+
+def test_window_needs_multiples_of_the_scale() -> None:
+    with torch.no_grad():
+        condition = tiny_model().encode(torch.rand(1, 3, 8, 8))
+    with pytest.raises(ArgumentError, match="multiples of the scale 4, got rows 2:16"):
+        condition.window(slice(2, 16), slice(0, 16))
+    with pytest.raises(ArgumentError, match="multiples of the scale 4"):
+        condition.window(slice(None, 16), slice(0, 16))
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8)])
+def test_wrong_rank_or_channels(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ArgumentError, match=r"lr must have shape \(B, 3, h, w\)"):
+        tiny_model().encode(torch.rand(shape))
+
+
+@pytest.mark.parametrize("size", [(3, 8), (8, 9), (2, 8)])
+def test_sizes_that_do_not_fit(size: tuple[int, int]) -> None:
+    with pytest.raises(ArgumentError, match="multiples of 2 and at least 4"):
+        tiny_model(4, (1, 2, 3, 4)).encode(torch.rand(1, 3, *size))
+
+
+def test_sinusoidal_embedding_by_hand() -> None:
+    embedding = sinusoidal_embedding(torch.tensor([0, 5]), 4)
+    expected = torch.tensor([0.0, 5.0])[:, None] * torch.tensor([1.0, 1e-4])
+    torch.testing.assert_close(embedding, torch.cat((expected.sin(), expected.cos()), dim=1))
+
+
+def test_padding_reflects() -> None:
+    x = torch.randn(1, 4, 6, 6)
+    for block, activation in ((ConvBlock(4, 5), functional.mish), (Downsample(4), lambda y: y)):
+        conv = block.conv
+        padded = functional.pad(x, (1, 1, 1, 1), mode="reflect")
+        plain = functional.conv2d(padded, conv.weight, conv.bias, stride=conv.stride)
+        torch.testing.assert_close(block(x), activation(plain))
