@@ -1,0 +1,1 @@
+"""Metrics, evaluation on folders, the reference procedure and the benchmark."""

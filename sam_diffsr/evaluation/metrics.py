@@ -1,0 +1,124 @@
+"""PSNR and SSIM on luma, as super-resolution papers report them (MATLAB's ``rgb2ycbcr`` and ``ssim``).
+
+Pure functions: one value per image, so that a table is the mean of per-image values and never the value
+of pooled errors. Nothing is rounded in here; round images to 8 bit first where a protocol says so.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sam_diffsr.errors import ArgumentError
+
+__all__ = ["luma", "psnr_y", "ssim_y"]
+
+_LUMA_WEIGHTS = (65.481, 128.553, 24.966)
+_LUMA_OFFSET = 16.0
+_PEAK = 255.0
+_WINDOW = 11
+_SIGMA = 1.5
+_C1 = (0.01 * _PEAK) ** 2
+_C2 = (0.03 * _PEAK) ** 2
+
+
+def luma(image: Tensor, *, data_range: float) -> Tensor:
+    """Studio-range BT.601 luma, ``16 + 65.481 R + 128.553 G + 24.966 B`` with R, G, B in [0, 1].
+
+    Args:
+        image: ``(B, 3, H, W)`` RGB of any real dtype in [0, ``data_range``].
+        data_range: the value of full brightness, 1 for float images and 255 for 8-bit ones.
+
+    Returns:
+        ``(B, 1, H, W)`` float64 in [16, 235], not rounded.
+
+    Raises:
+        ArgumentError: wrong rank or channels, or ``data_range`` is not positive.
+    """
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ArgumentError(f"expected RGB images of shape (B, 3, H, W), got {tuple(image.shape)}")
+    if not data_range > 0:
+        raise ArgumentError(f"data_range must be positive (1.0 or 255), got {data_range}")
+    if image.device.type == "mps":  # it has no float64
+        image = image.cpu()
+    weights = torch.tensor(_LUMA_WEIGHTS, dtype=torch.float64, device=image.device) / data_range
+    return torch.einsum("bchw,c->bhw", image.to(torch.float64), weights)[:, None] + _LUMA_OFFSET
+
+
+def psnr_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tensor:
+    """Peak signal-to-noise ratio on luma, ``10 log10(255^2 / MSE)``.
+
+    Args:
+        sr: ``(B, 3, H, W)`` RGB in [0, ``data_range``].
+        hr: the ground truth, same shape.
+        border: pixels to leave out on every side; the scale in MATLAB's protocol, 0 in the paper's.
+        data_range: the value of full brightness, 1 for float images and 255 for 8-bit ones.
+
+    Returns:
+        ``(B,)`` float64 in dB; infinite where two images are equal.
+
+    Raises:
+        ArgumentError: shapes differ, wrong rank or channels, or the border leaves nothing over.
+    """
+    sr_luma, hr_luma = _prepare(sr, hr, border=border, data_range=data_range, smallest=1)
+    mse = (sr_luma - hr_luma).square().mean(dim=(1, 2, 3))
+    return 10.0 * torch.log10(_PEAK**2 / mse)
+
+
+def ssim_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tensor:
+    """Structural similarity on luma (Wang et al. 2004): Gaussian 11x11 window of sigma 1.5, L = 255.
+
+    Only windows that lie inside the image count, as in MATLAB's reference code (its "valid" region).
+
+    Args:
+        sr: ``(B, 3, H, W)`` RGB in [0, ``data_range``].
+        hr: the ground truth, same shape.
+        border: pixels to leave out on every side before the windows are laid.
+        data_range: the value of full brightness, 1 for float images and 255 for 8-bit ones.
+
+    Returns:
+        ``(B,)`` float64 in [-1, 1].
+
+    Raises:
+        ArgumentError: shapes differ, wrong rank or channels, or less than 11x11 pixels are left.
+    """
+    x, y = _prepare(sr, hr, border=border, data_range=data_range, smallest=_WINDOW)
+    mean_x, mean_y = _blur(x), _blur(y)
+    variance_x = _blur(x * x) - mean_x.square()
+    variance_y = _blur(y * y) - mean_y.square()
+    covariance = _blur(x * y) - mean_x * mean_y
+    numerator = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
+    denominator = (mean_x.square() + mean_y.square() + _C1) * (variance_x + variance_y + _C2)
+    return (numerator / denominator).mean(dim=(1, 2, 3))
+
+
+def _prepare(
+    sr: Tensor, hr: Tensor, *, border: int, data_range: float, smallest: int
+) -> tuple[Tensor, Tensor]:
+    """Check both images and return their luma without the border."""
+    if sr.shape != hr.shape:
+        raise ArgumentError(
+            f"both images must have one shape, got {tuple(sr.shape)} and {tuple(hr.shape)}; "
+            "an output of the wrong size is never resized here"
+        )
+    if border < 0:
+        raise ArgumentError(f"border must be >= 0 pixels, got {border}")
+    lumas = luma(sr, data_range=data_range), luma(hr, data_range=data_range)
+    height, width = sr.shape[-2:]
+    if min(height, width) - 2 * border < smallest:
+        raise ArgumentError(
+            f"images of {height}x{width} pixels are too small: at least {smallest}x{smallest} must be left "
+            f"inside a border of {border}"
+        )
+    x, y = (image[..., border : height - border, border : width - border] for image in lumas)
+    return x, y
+
+
+def _blur(x: Tensor) -> Tensor:
+    """Gaussian window sums of a ``(B, 1, H, W)`` map, valid region only."""
+    offsets = torch.arange(_WINDOW, dtype=x.dtype, device=x.device) - _WINDOW // 2
+    kernel = torch.exp(-offsets.square() / (2 * _SIGMA**2))
+    kernel = kernel / kernel.sum()
+    x = functional.conv2d(x, kernel.view(1, 1, -1, 1))
+    return functional.conv2d(x, kernel.view(1, 1, 1, -1))
