@@ -12,7 +12,9 @@ from sam_diffsr.evaluation.metrics import luma, psnr_y, ssim_y
 BORDER = 4
 
 
-def images(seed: int = 0, batch: int = 2, size: tuple[int, int] = (37, 52)) -> tuple[torch.Tensor, torch.Tensor]:
+def images(
+    seed: int = 0, batch: int = 2, size: tuple[int, int] = (37, 52)
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     hr = torch.randint(0, 256, (batch, 3, *size), generator=generator)
     noise = torch.randint(-20, 21, hr.shape, generator=generator)
@@ -27,7 +29,9 @@ def matlab_luma(image: torch.Tensor) -> np.ndarray:
 
 def test_luma_has_studio_range() -> None:
     black_and_white = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1)
-    assert torch.allclose(luma(black_and_white, data_range=1.0).flatten(), torch.tensor([16.0, 235.0]).double())
+    assert torch.allclose(
+        luma(black_and_white, data_range=1.0).flatten(), torch.tensor([16.0, 235.0]).double()
+    )
 
 
 def test_psnr_equals_numpy() -> None:
@@ -90,7 +94,13 @@ def test_inputs_are_not_changed() -> None:
     ("sr", "hr", "border", "data_range", "message"),
     [
         (torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 12), 0, 1.0, "must have one shape"),
-        (torch.zeros(3, 16, 16), torch.zeros(3, 16, 16), 0, 1.0, r"expected RGB images of shape \(B, 3, H, W\)"),
+        (
+            torch.zeros(3, 16, 16),
+            torch.zeros(3, 16, 16),
+            0,
+            1.0,
+            r"expected RGB images of shape \(B, 3, H, W\)",
+        ),
         (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), 0, 1.0, r"got \(1, 1, 16, 16\)"),
         (torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16), -1, 1.0, "border must be >= 0"),
         (torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16), 8, 1.0, "too small.*border of 8"),
