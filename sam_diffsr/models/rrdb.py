@@ -73,6 +73,29 @@ class RRDBEncoder(nn.Module):
         self.conv_hr = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv_last = nn.Conv2d(channels, 3, 3, padding=1)
 
+    @torch.no_grad()
+    def start_from_interpolation(self) -> None:
+        """Change fresh weights so that the image is the bilinearly enlarged input.
+
+        Three channels carry the colours through the head by smoothing kernels (nearest enlargement
+        followed by ``[1, 2, 1] / 4`` is bilinear, once per doubling, and the activation leaves colours in [0, 1] alone); the
+        trunk adds nothing until it has learnt to. Short runs then start near interpolation, not at noise.
+        """
+        smooth = torch.tensor([0.25, 0.5, 0.25])
+        copy = torch.tensor([0.0, 1.0, 0.0])
+        for conv in (self.conv_first, *self.upsample, self.conv_hr, self.conv_last):
+            taps = smooth if conv in [*self.upsample] else copy
+            weight, bias = conv.get_parameter("weight"), conv.get_parameter("bias")
+            weight[:3] = 0.0
+            bias[:3] = 0.0
+            for colour in range(3):
+                weight[colour, colour] = taps.outer(taps)
+        closing = [block.convs[-1] for block in self.modules() if isinstance(block, DenseBlock)]
+        for conv in (self.trunk_conv, *closing):
+            conv.get_parameter("weight").mul_(0.1)
+            conv.get_parameter("bias").zero_()
+        self.trunk_conv.weight[:3] = 0.0
+
     def features(self, lr: Tensor) -> list[Tensor]:
         """Outputs of the blocks and, last, of the fused trunk.
 

@@ -54,6 +54,20 @@ def test_encoder_returns_one_feature_a_block_and_the_fused_trunk() -> None:
         assert torch.equal(encoder(lr), encoder.image(features[-1]))
 
 
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_start_from_interpolation_is_bilinear_enlargement(scale: int) -> None:
+    encoder = tiny_model(scale).encoder
+    encoder.start_from_interpolation()
+    lr = torch.rand(2, 3, 16, 14)
+    expected = lr
+    for _ in encoder.upsample:
+        expected = functional.interpolate(expected, scale_factor=2, mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        image = encoder(lr)
+    inside = (..., slice(2 * scale, -2 * scale), slice(2 * scale, -2 * scale))
+    torch.testing.assert_close(image[inside], expected[inside])
+
+
 def test_the_denoiser_sees_exactly_the_chosen_features() -> None:
     model = tiny_model()
     lr = torch.rand(1, 3, 8, 8)
