@@ -1,0 +1,173 @@
+"""Training crops on disk: flat memory-mapped arrays plus a manifest (design section 8).
+
+A folder holds, for N crops of side S cut from M prepared sources::
+
+    images.npy   (N, S, S, 3) uint8    RGB
+    labels.npy   (N, S, S)    uint16   region number inside the source; 0 is "no region"
+    origins.npy  (N, 3)       int32    source, top, left (pixels of the prepared source)
+    values.npy   (V,)         float32  structure value of every region, source after source
+    offsets.npy  (M + 1,)     int64    source m owns values[offsets[m]:offsets[m + 1]]
+    manifest.json                      written last, so a folder that has one is complete
+
+The structure field of crop n is ``values[offsets[source] + labels[n]]``. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam_diffsr.errors import DataError
+
+__all__ = ["FORMAT_VERSION", "CropStore", "read_manifest", "write_manifest"]
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+ARRAYS: dict[str, str] = {
+    "images": "uint8",
+    "labels": "uint16",
+    "origins": "int32",
+    "values": "float32",
+    "offsets": "int64",
+}
+
+
+class CropStore:
+    """Read-only view of a prepared folder; arrays are memory-mapped, so opening costs nothing.
+
+    Args:
+        path: a folder written by ``prepare_crops``.
+
+    Raises:
+        DataError: the folder is unfinished or damaged, or its arrays do not fit the manifest.
+    """
+
+    images: NDArray[np.uint8]
+    """``(N, S, S, 3)`` RGB."""
+    labels: NDArray[np.uint16]
+    """``(N, S, S)`` region numbers; 0 is "no region"."""
+    origins: NDArray[np.int32]
+    """``(N, 3)``: source, top, left."""
+    values: NDArray[np.float32]
+    """``(V,)`` structure values, source after source."""
+    offsets: NDArray[np.int64]
+    """``(M + 1,)`` start of each source in ``values``."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.manifest = read_manifest(self.path)
+        for name in ARRAYS:
+            setattr(self, name, self._open(name))
+        count, side = len(self), self.crop_size
+        expected: dict[str, tuple[int, ...]] = {
+            "images": (count, side, side, 3),
+            "labels": (count, side, side),
+            "origins": (count, 3),
+            "offsets": (len(self.manifest["sources"]) + 1,),
+        }
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise DataError(
+                    f"{self.path / name}.npy: expected shape {shape} from the manifest, "
+                    f"got {getattr(self, name).shape}; prepare the folder again"
+                )
+        if int(self.offsets[-1]) != len(self.values):
+            raise DataError(
+                f"{self.path}: offsets.npy ends at {int(self.offsets[-1])}, but values.npy has "
+                f"{len(self.values)} entries; prepare the folder again"
+            )
+
+    def __len__(self) -> int:
+        return int(self.manifest["crops"])
+
+    @property
+    def crop_size(self) -> int:
+        """Side of every crop in HR pixels."""
+        return int(self.manifest["crop_size"])
+
+    def structure(self, index: int) -> NDArray[np.float32]:
+        """Structure field of one crop.
+
+        Returns:
+            ``(S, S)`` float32.
+
+        Raises:
+            DataError: the crop has a label that its source has no value for.
+        """
+        source = int(self.origins[index, 0])
+        table = self.values[int(self.offsets[source]) : int(self.offsets[source + 1])]
+        labels = self.labels[index]
+        highest = int(labels.max())
+        if highest >= len(table):
+            raise DataError(
+                f"{self.path}: crop {index} has label {highest}, but source {source} has only "
+                f"{len(table)} values; prepare the folder again"
+            )
+        return np.asarray(table)[labels]
+
+    def _open(self, name: str) -> NDArray[Any]:
+        path = self.path / f"{name}.npy"
+        if not path.is_file():
+            raise DataError(f"{path} is missing; prepare the folder again")
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise DataError(
+                f"{path} is damaged or not a plain array ({error}); prepare the folder again"
+            ) from error
+        if str(array.dtype) != ARRAYS[name]:
+            raise DataError(f"{path}: expected {ARRAYS[name]}, got {array.dtype}; prepare the folder again")
+        return array
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read and check ``manifest.json``.
+
+    Raises:
+        DataError: it is missing, not JSON, of another version, or lacks a key.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder} has no {MANIFEST}: it is not a prepared folder, or its preparation was cut off; "
+            "run the preparation again, finished photos are kept"
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is damaged ({error}); prepare the folder again") from error
+    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:  # pyright: ignore[reportUnknownMemberType]
+        raise DataError(
+            f"{path}: expected format_version {FORMAT_VERSION}; prepare the folder again with this version"
+        )
+    missing = sorted({"crops", "crop_size", "sources"} - set(manifest))  # pyright: ignore[reportUnknownArgumentType]
+    if missing:
+        raise DataError(f"{path} lacks {missing}; prepare the folder again")
+    return manifest  # pyright: ignore[reportUnknownVariableType]
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    crops: int,
+    crop_size: int,
+    sources: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+) -> None:
+    """Write ``manifest.json`` under a temporary name and rename it, which completes the folder."""
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "crops": crops,
+        "crop_size": crop_size,
+        "settings": dict(settings),
+        "sources": [dict(source) for source in sources],
+    }
+    temporary = folder / f".{MANIFEST}.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / MANIFEST)

@@ -1,0 +1,29 @@
+"""Training of both stages, with checkpoints that resume exactly."""
+
+from __future__ import annotations
+
+from sam_diffsr.training.config import (
+    DataConfig,
+    DiffusionConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainConfig,
+    load_config,
+)
+from sam_diffsr.training.log import read_log
+from sam_diffsr.training.loop import TrainResult, train
+from sam_diffsr.training.state import Checkpoint, read_checkpoint
+
+__all__ = [
+    "Checkpoint",
+    "DataConfig",
+    "DiffusionConfig",
+    "OptimizerConfig",
+    "RunConfig",
+    "TrainConfig",
+    "TrainResult",
+    "load_config",
+    "read_checkpoint",
+    "read_log",
+    "train",
+]
