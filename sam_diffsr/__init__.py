@@ -3,6 +3,10 @@
 Importing this package imports nothing heavy: every public name is loaded when it is first used.
 """
 
+# The names below are imported for type checkers only, and nothing in the package imports more than the
+# version from here: no cycle exists when the code runs.
+# pyright: reportImportCycles=false
+
 from __future__ import annotations
 
 import importlib
