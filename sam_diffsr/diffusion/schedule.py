@@ -1,0 +1,209 @@
+"""Variance schedules: the betas and every table that follows from them (paper section 3; DDPM eq. 4 to 7).
+
+Timesteps are 0-based: ``t = 0`` is the least noisy of the T steps, ``t = T - 1`` is almost pure noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sam_diffsr.config import check_choice
+from sam_diffsr.errors import ArgumentError, ConfigError
+
+__all__ = ["NoiseSchedule", "ScheduleConfig", "ScheduleName"]
+
+ScheduleName = Literal["cosine", "linear", "quad", "const", "jsd", "warmup10", "warmup50"]
+Table = NDArray[np.float64]
+
+BETA_START = 1e-4
+BETA_END = 2e-2
+BETA_MAX = 0.999
+COSINE_OFFSET = 0.008
+VARIANCE_FLOOR = 1e-20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleConfig:
+    """The forward process; table ``schedule`` of config.json."""
+
+    timesteps: int = 100
+    """Number of training steps T, at least 1; t runs over 0..T-1."""
+
+    name: ScheduleName = "cosine"
+    """Shape of the betas: ``cosine`` (the published models), ``linear`` (its last beta is 0.999), ``quad``,
+    ``const``, ``jsd`` (1/T, 1/(T-1), ...), ``warmup10`` or ``warmup50``."""
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ConfigError: a value is out of range.
+        """
+        if isinstance(self.timesteps, bool) or not isinstance(self.timesteps, int) or self.timesteps < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"schedule.timesteps must be a whole number >= 1, got {self.timesteps!r}")
+        check_choice(self.name, ScheduleName, what="schedule.name")
+
+
+def _cosine(timesteps: int) -> Table:
+    # The published curve is sampled at linspace(0, S, S), not at 0..S: the weights were trained with it.
+    points = timesteps + 1
+    position = np.linspace(0, points, points) / points
+    curve = np.cos((position + COSINE_OFFSET) / (1 + COSINE_OFFSET) * math.pi / 2) ** 2
+    return np.clip(1 - curve[1:] / curve[:-1], 0, BETA_MAX)
+
+
+def _linear(timesteps: int) -> Table:
+    betas = np.linspace(BETA_START, BETA_END, timesteps)
+    betas[-1] = BETA_MAX  # 100 small steps leave a signal behind; the last one takes it away
+    return betas
+
+
+def _quad(timesteps: int) -> Table:
+    return np.linspace(BETA_START**0.5, BETA_END**0.5, timesteps) ** 2
+
+
+def _const(timesteps: int) -> Table:
+    return np.full(timesteps, BETA_END)
+
+
+def _jsd(timesteps: int) -> Table:
+    # 1/T, ..., 1/2, 1: the last one is clipped, because x0 cannot be recovered where alpha_bar is zero.
+    return np.array([min(1 / count, BETA_MAX) for count in range(timesteps, 0, -1)])
+
+
+def _warmup(timesteps: int, fraction: float) -> Table:
+    betas = np.full(timesteps, BETA_END)
+    rising = int(timesteps * fraction)
+    betas[:rising] = np.linspace(BETA_START, BETA_END, rising)
+    return betas
+
+
+BETAS: dict[ScheduleName, Callable[[int], Table]] = {
+    "cosine": _cosine,
+    "linear": _linear,
+    "quad": _quad,
+    "const": _const,
+    "jsd": _jsd,
+    "warmup10": lambda timesteps: _warmup(timesteps, 0.1),
+    "warmup50": lambda timesteps: _warmup(timesteps, 0.5),
+}
+
+
+class NoiseSchedule(nn.Module):
+    """Tables of the forward process and its posterior, each of shape ``(T,)``.
+
+    They are derived in float64 from the config and kept as non-persistent buffers: they move with
+    ``.to(device)`` and are never part of a checkpoint.
+
+    Args:
+        config: which betas, and how many.
+        dtype: of the buffers; float64 is for tests of the identities.
+    """
+
+    betas: Tensor
+    """Variance of one forward step."""
+    alphas: Tensor
+    """``1 - beta_t``."""
+    alphas_cumprod: Tensor
+    """``alpha_bar_t``: the share of the signal's power that is left."""
+    alphas_cumprod_prev: Tensor
+    """``alpha_bar_{t-1}``; 1 at t = 0."""
+    sqrt_alphas_cumprod: Tensor
+    """Factor of x0 in x_t."""
+    sqrt_one_minus_alphas_cumprod: Tensor
+    """Factor of the noise in x_t."""
+    posterior_variance: Tensor
+    """Variance of ``q(x_{t-1} | x_t, x_0)``; 0 at t = 0."""
+    posterior_log_variance: Tensor
+    """Its logarithm, with the variance floored at 1e-20."""
+    posterior_mean_coef_x0: Tensor
+    """Factor of x0 in the posterior's mean."""
+    posterior_mean_coef_xt: Tensor
+    """Factor of x_t in the posterior's mean."""
+    structure_shift: Tensor
+    """``phi_t``, what a unit of structure has added to x_t by then (mode ``paper``)."""
+    structure_target: Tensor
+    """``sqrt(1 - alpha_bar_t) / sqrt(beta_t)``, its weight in the network's target (mode ``paper``)."""
+    structure_noise: Tensor
+    """``k_t = sqrt(1 - alpha_bar_t) beta_t``, its weight in the noise (mode ``released``)."""
+
+    def __init__(self, config: ScheduleConfig, *, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.config = config
+        tables = _derive(torch.from_numpy(BETAS[config.name](config.timesteps)))
+        self.alpha_bars: tuple[float, ...] = tuple(tables["alphas_cumprod"].tolist())
+        """``alphas_cumprod`` as Python floats, for coefficients read without a look at the device."""
+        for name, table in tables.items():
+            self.register_buffer(name, table.to(dtype), persistent=False)
+
+    @classmethod
+    def from_config(cls, config: ScheduleConfig, *, dtype: torch.dtype = torch.float32) -> NoiseSchedule:
+        """Build the tables that ``config`` describes, on the CPU."""
+        return cls(config, dtype=dtype)
+
+    @property
+    def timesteps(self) -> int:
+        """Number of training steps T."""
+        return self.config.timesteps
+
+    def at(self, table: Tensor, t: Tensor) -> Tensor:
+        """Look up one of this schedule's tables, ready to multiply a batch of images.
+
+        Args:
+            table: ``(T,)``, one of the buffers.
+            t: ``(B,)`` int64 in 0..T-1, on the table's device.
+
+        Returns:
+            ``(B, 1, 1, 1)``, of the table's dtype.
+
+        Raises:
+            ArgumentError: ``t`` has another rank or dtype; on the CPU also if a value is out of range.
+        """
+        if t.dtype != torch.int64 or t.ndim != 1:
+            raise ArgumentError(
+                "t must be int64 of shape (B,), one timestep for each image; "
+                f"got {t.dtype} of shape {tuple(t.shape)}"
+            )
+        # On other devices looking at the values would make the host wait.
+        if t.device.type == "cpu" and bool(((t < 0) | (t >= self.timesteps)).any()):
+            raise ArgumentError(f"t must lie in 0..{self.timesteps - 1}, got {t.tolist()}")
+        return table.index_select(0, t).view(-1, 1, 1, 1)
+
+    def extra_repr(self) -> str:
+        """Show what the tables were made from."""
+        return f"name={self.config.name!r}, timesteps={self.config.timesteps}"
+
+
+def _derive(betas: Tensor) -> dict[str, Tensor]:
+    alphas = 1 - betas
+    alpha_bars = alphas.cumprod(0)
+    previous = torch.cat([torch.ones_like(alpha_bars[:1]), alpha_bars[:-1]])
+    variance = betas * (1 - previous) / (1 - alpha_bars)
+    shift = torch.zeros_like(betas)
+    total = torch.zeros((), dtype=betas.dtype)
+    for t in range(len(betas)):
+        total = alphas[t].sqrt() * total + betas[t].sqrt()
+        shift[t] = total
+    return {
+        "betas": betas,
+        "alphas": alphas,
+        "alphas_cumprod": alpha_bars,
+        "alphas_cumprod_prev": previous,
+        "sqrt_alphas_cumprod": alpha_bars.sqrt(),
+        "sqrt_one_minus_alphas_cumprod": (1 - alpha_bars).sqrt(),
+        "posterior_variance": variance,
+        "posterior_log_variance": variance.clamp(min=VARIANCE_FLOOR).log(),
+        "posterior_mean_coef_x0": betas * previous.sqrt() / (1 - alpha_bars),
+        "posterior_mean_coef_xt": (1 - previous) * alphas.sqrt() / (1 - alpha_bars),
+        "structure_shift": shift,
+        "structure_target": (1 - alpha_bars).sqrt() / betas.sqrt(),
+        "structure_noise": (1 - alpha_bars).sqrt() * betas,
+    }
