@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.degrade import BatchSource, TrainingBatch, degrade, dihedral, make_batch
-from sam_diffsr.data.prepare import list_photos, prepare_crops
 
 __all__ = [
     "BatchSource",
@@ -12,7 +11,5 @@ __all__ = [
     "TrainingBatch",
     "degrade",
     "dihedral",
-    "list_photos",
     "make_batch",
-    "prepare_crops",
 ]
