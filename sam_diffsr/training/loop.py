@@ -146,6 +146,8 @@ class _Trainer:
 
     def _make_stage(self, model: DiffSR) -> Stage:
         if self.name == "encoder":
+            if self.config.run.encoder_start == "interpolation":
+                model.encoder.start_from_interpolation()
             return EncoderStage(model)
         origin = self.config.diffusion.encoder
         if origin is None:
