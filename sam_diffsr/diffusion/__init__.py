@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from sam_diffsr.diffusion.grid import Spacing, time_grid
 from sam_diffsr.diffusion.modulation import ModulationMode, modulate
+from sam_diffsr.diffusion.noise import ImageNoise
 from sam_diffsr.diffusion.process import (
     image_to_residual,
     predict_eps,
@@ -11,13 +13,32 @@ from sam_diffsr.diffusion.process import (
     q_sample,
     residual_to_image,
 )
+from sam_diffsr.diffusion.samplers import (
+    SAMPLERS,
+    Denoiser,
+    NoiseFn,
+    Sampler,
+    SamplerName,
+    StepCallback,
+    sample_ddim,
+    sample_ddpm,
+    sample_dpmpp_2m,
+)
 from sam_diffsr.diffusion.schedule import NoiseSchedule, ScheduleConfig, ScheduleName
 
 __all__ = [
+    "SAMPLERS",
+    "Denoiser",
+    "ImageNoise",
     "ModulationMode",
+    "NoiseFn",
     "NoiseSchedule",
+    "Sampler",
+    "SamplerName",
     "ScheduleConfig",
     "ScheduleName",
+    "Spacing",
+    "StepCallback",
     "image_to_residual",
     "modulate",
     "predict_eps",
@@ -25,4 +46,8 @@ __all__ = [
     "q_posterior",
     "q_sample",
     "residual_to_image",
+    "sample_ddim",
+    "sample_ddpm",
+    "sample_dpmpp_2m",
+    "time_grid",
 ]

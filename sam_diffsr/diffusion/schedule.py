@@ -39,7 +39,8 @@ class ScheduleConfig:
 
     name: ScheduleName = "cosine"
     """Shape of the betas: ``cosine`` (the published models), ``linear`` (its last beta is 0.999), ``quad``,
-    ``const``, ``jsd`` (1/T, 1/(T-1), ...), ``warmup10`` or ``warmup50``."""
+    ``const``, ``jsd`` (1/T, 1/(T-1), ...), ``warmup10`` or ``warmup50``. With ``quad``, ``const`` and the
+    warm-ups much of the signal is left after 100 steps: they want about 1000."""
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -61,13 +62,13 @@ def _cosine(timesteps: int) -> Table:
 
 
 def _linear(timesteps: int) -> Table:
-    betas = np.linspace(BETA_START, BETA_END, timesteps)
-    betas[-1] = BETA_MAX  # 100 small steps leave a signal behind; the last one takes it away
+    betas = np.full(timesteps, BETA_MAX)  # 100 small steps leave a signal behind; the last one takes it away
+    betas[:-1] = np.linspace(BETA_START, BETA_END, timesteps)[:-1]
     return betas
 
 
 def _quad(timesteps: int) -> Table:
-    return np.linspace(BETA_START**0.5, BETA_END**0.5, timesteps) ** 2
+    return np.linspace(math.sqrt(BETA_START), math.sqrt(BETA_END), timesteps) ** 2
 
 
 def _const(timesteps: int) -> Table:
@@ -139,7 +140,7 @@ class NoiseSchedule(nn.Module):
         super().__init__()
         self.config = config
         tables = _derive(torch.from_numpy(BETAS[config.name](config.timesteps)))
-        self.alpha_bars: tuple[float, ...] = tuple(tables["alphas_cumprod"].tolist())
+        self.alpha_bars = tuple(float(value) for value in tables["alphas_cumprod"])
         """``alphas_cumprod`` as Python floats, for coefficients read without a look at the device."""
         for name, table in tables.items():
             self.register_buffer(name, table.to(dtype), persistent=False)

@@ -1,0 +1,65 @@
+"""Reproducible noise: one generator per image, so that neither batch nor device nor tiles change a result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sam_diffsr.errors import ArgumentError
+
+__all__ = ["ImageNoise"]
+
+SEED_LIMIT = 2**63
+
+
+class ImageNoise:
+    """Standard normal noise for a batch, where image i's numbers depend on ``seeds[i]`` alone.
+
+    Numbers are always drawn in float32 on the CPU and then moved, because generators on other devices give
+    other numbers for the same seed. Each call continues the images' sequences; the global generator is not
+    touched.
+
+    Args:
+        seeds: one for each image, in -2**63..2**63-1.
+
+    Raises:
+        ArgumentError: there is no seed, or one is not a whole number in range.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        if not len(seeds):
+            raise ArgumentError("seeds must hold one seed for each image, got none")
+        self._generators = [_generator(seed) for seed in seeds]
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """Draw once for each image.
+
+        Args:
+            like: ``(B, C, H, W)`` with B the number of seeds; only its shape, dtype and device are used.
+
+        Returns:
+            Noise of that shape, dtype and device.
+
+        Raises:
+            ArgumentError: B is not the number of seeds.
+        """
+        if like.ndim != 4 or like.shape[0] != len(self._generators):
+            raise ArgumentError(
+                f"expected a batch (B, C, H, W) of {len(self._generators)} images, one for each seed; "
+                f"got {tuple(like.shape)}"
+            )
+        # Page-locked memory lets CUDA copy without the host waiting for the work queued before.
+        noise = torch.empty(like.shape, dtype=torch.float32, pin_memory=like.is_cuda)
+        for image, generator in zip(noise, self._generators, strict=True):
+            image.normal_(generator=generator)
+        return noise.to(like.device, non_blocking=like.is_cuda).to(like.dtype)
+
+
+def _generator(seed: int) -> torch.Generator:
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not -SEED_LIMIT <= seed < SEED_LIMIT:
+        raise ArgumentError(f"a seed must be a whole number in -2**63..2**63-1, got {seed!r}")
+    generator = torch.Generator(device="cpu")
+    generator.manual_seed(int(seed))
+    return generator
