@@ -25,7 +25,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from sam_diffsr.data.prepare import prepare_crops, reduce_image
+from sam_diffsr.data.photos import reduce_image
+from sam_diffsr.data.prepare import prepare_crops
 from sam_diffsr.image import decode_image
 
 LOMIRI = "lomiri-wallpapers-16.04/usr/share/backgrounds"
@@ -75,7 +76,9 @@ def write_holdout(root: Path, out: Path) -> None:
 
 def main() -> None:
     """Read the arguments, cut the crops, write the held-back photographs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photos", type=Path, help="folder with one folder per unpacked package")
     parser.add_argument("out", type=Path, help="folder of crops to write")
     parser.add_argument("--holdout", type=Path, help="folder for the photographs that are not trained on")

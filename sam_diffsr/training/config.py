@@ -136,6 +136,10 @@ class RunConfig:
                 raise ConfigError(f"run.{name} must be >= 1, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"run.ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if self.seed < 0:
+            raise ConfigError(f"run.seed must be >= 0, got {self.seed}")
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise ConfigError(f"run.max_seconds must be > 0 or null, got {self.max_seconds}")
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"run.threads must be >= 1 or null, got {self.threads}")
 

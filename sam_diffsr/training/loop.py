@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 import math
 import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +17,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sam_diffsr.config import to_dict
 from sam_diffsr.data.crops import CropStore
-from sam_diffsr.data.degrade import BatchSource, make_batch
+from sam_diffsr.data.degrade import BatchSource, HostBatch, make_batch
 from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ConfigError, NumericalError, OutputError
 from sam_diffsr.models import DiffSR, build_model
 from sam_diffsr.training.config import TrainConfig
+from sam_diffsr.training.control import limit_threads, mix_seed, pick_device, stop_flag
 from sam_diffsr.training.log import RunLog
+from sam_diffsr.training.meter import Meter
 from sam_diffsr.training.stages import DenoiserStage, EncoderStage, Stage, StageName
 from sam_diffsr.training.state import (
     latest_checkpoint,
@@ -116,7 +114,7 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot create the run folder {folder}: {error}") from error
-    with _threads(config.run.threads), _stop_flag(config.run.max_seconds) as stopping:
+    with limit_threads(config.run.threads), stop_flag(config.run.max_seconds) as stopping:
         trainer = _Trainer(stage, config, folder, source)
         if resume:
             trainer.resume()
@@ -128,21 +126,20 @@ class _Trainer:
 
     def __init__(self, stage: StageName, config: TrainConfig, folder: Path, source: BatchSource) -> None:
         self.name, self.config, self.folder, self.source = stage, config, folder, source
-        self.device = _pick_device(config.run.device)
+        self.device = pick_device(config.run.device)
         self.step = 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
             model = build_model(config.model)
         if config.run.channels_last:
-            model = cast("DiffSR", model.to(memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
+            model = model.to(memory_format=torch.channels_last)
         model = model.to(self.device)
         self.stage = self._make_stage(model)
         optimizer = config.optimizer
         parameters = list(self.stage.network.parameters())
         self.optimizer = torch.optim.Adam(parameters, lr=optimizer.lr, betas=optimizer.betas)
-        self.ema = AveragedModel(
-            self.stage.network, multi_avg_fn=get_ema_multi_avg_fn(config.run.ema_decay), use_buffers=False
-        )
+        average = cast("Callable[..., None]", get_ema_multi_avg_fn(config.run.ema_decay))
+        self.ema = AveragedModel(self.stage.network, multi_avg_fn=average, use_buffers=False)
 
     def _make_stage(self, model: DiffSR) -> Stage:
         if self.name == "encoder":
@@ -157,7 +154,8 @@ class _Trainer:
         trained = read_checkpoint(origin)
         if trained.stage != "encoder":
             raise CheckpointMismatchError(
-                f"diffusion.encoder must name an encoder run, but {trained.path} is of stage {trained.stage!r}"
+                f"diffusion.encoder must name an encoder run, but {trained.path} is of "
+                f"stage {trained.stage!r}"
             )
         load_strict(model.encoder, trained.ema, trained.path)
         return DenoiserStage(model, self.config.diffusion, device=self.device)
@@ -185,7 +183,7 @@ class _Trainer:
         """Steps until the end, a signal or the time limit."""
         run = self.config.run
         log = RunLog(self.folder, step=self.step)
-        meter = _Meter(self.device)
+        meter = Meter(self.device)
         saved = latest_checkpoint(self.folder) if self.step else None
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
             upcoming = pool.submit(self.source.host_batch, self.step)
@@ -193,40 +191,50 @@ class _Trainer:
                 with meter.waiting():
                     host = upcoming.result()
                     upcoming = pool.submit(self.source.host_batch, self.step + 1)
-                rate = self.config.optimizer.rate(self.step, steps=run.steps)
-                loss, norm = self._train_step(host, rate)
+                loss, norm = self._train_step(host)
                 self.step += 1
                 meter.add(loss, norm, images=self.config.data.batch)
-                last = self.step == run.steps
-                due = self.step % run.checkpoint_every == 0 or last
-                if self.step % run.log_every == 0 or due:
-                    record = meter.summary()
-                    self._check_finite(record)
-                    log.write(self.step, {**record, "lr": rate})
-                    logger.info("step %d: %s", self.step, record)
+                ending = self.step == run.steps or stopping()
+                due = ending or self.step % run.checkpoint_every == 0
+                if due or self.step % run.log_every == 0:
+                    self._report(log, meter.summary())
                 if due:
                     saved = self._save()
-                if validate is not None and (self.step % run.validate_every == 0 or last):
+                if validate is not None and (self.step == run.steps or self.step % run.validate_every == 0):
                     scores = self._validate(validate)
                     log.write(self.step, {"validation": scores})
                     logger.info("step %d: validation %s", self.step, scores)
-                    meter = _Meter(self.device)
-        newest = latest_checkpoint(self.folder)
-        if saved is None or newest is None or newest.name != f"step-{self.step:08d}.safetensors":
-            self._check_finite(meter.summary())
-            saved = self._save()
-        return TrainResult(step=self.step, finished=self.step >= run.steps, checkpoint=saved)
+                    meter.restart_clock()
+                if ending:
+                    break
+        return TrainResult(
+            step=self.step,
+            finished=self.step >= run.steps,
+            checkpoint=self._save() if saved is None else saved,
+        )
 
-    def _train_step(self, host: Any, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def _report(self, log: RunLog, record: dict[str, float]) -> None:
+        """Log the means, or stop before numbers that are not finite reach a checkpoint."""
+        if not all(math.isfinite(record[key]) for key in ("loss", "grad_norm")):
+            raise NumericalError(
+                f"the loss is not finite any more at step {self.step} ({record}); the last good checkpoint "
+                f"is {latest_checkpoint(self.folder)}: resume from it with a lower optimizer.lr or with "
+                "run.precision fp32"
+            )
+        log.write(self.step, {**record, "lr": self._rate(self.step - 1)})
+        logger.info("step %d: %s", self.step, record)
+
+    def _rate(self, step: int) -> float:
+        return self.config.optimizer.rate(step, steps=self.config.run.steps)
+
+    def _train_step(self, host: HostBatch) -> tuple[torch.Tensor, torch.Tensor]:
         config = self.config
         batch = make_batch(host, scale=config.model.scale, device=self.device)
         generator = torch.Generator(device=self.device)
-        generator.manual_seed(_mix(config.run.seed, self.step))
+        generator.manual_seed(mix_seed(config.run.seed, self.step))
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        with torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=config.run.precision == "bf16"
-        ):
+            group["lr"] = self._rate(self.step)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=config.run.precision == "bf16"):
             loss = self.stage.loss(batch, generator=generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -251,70 +259,10 @@ class _Trainer:
     def _validate(self, validate: Validate) -> dict[str, float]:
         model = copy.deepcopy(self.stage.model)
         part = model.encoder if self.name == "encoder" else model.denoiser
-        part.load_state_dict(cast("torch.nn.Module", self.ema.module).state_dict())
+        part.load_state_dict(self.ema.module.state_dict())
         model.eval()
         with torch.no_grad():
             return validate(model)
-
-    def _check_finite(self, record: dict[str, float]) -> None:
-        if not math.isfinite(record.get("loss", 0.0)) or not math.isfinite(record.get("grad_norm", 0.0)):
-            raise NumericalError(
-                f"the loss is no longer finite at step {self.step} ({record}); the last good checkpoint is "
-                f"{latest_checkpoint(self.folder)}: resume from it with a lower optimizer.lr or run.precision fp32"
-            )
-
-
-class _Meter:
-    """Means since the last summary; sums stay on the device, so nothing waits for it in between."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._reset()
-
-    def _reset(self) -> None:
-        self.loss = torch.zeros((), device=self.device)
-        self.norm = torch.zeros((), device=self.device)
-        self.steps, self.images, self.waited, self.since = 0, 0, 0.0, time.perf_counter()
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.waited += time.perf_counter() - start
-
-    def add(self, loss: torch.Tensor, norm: torch.Tensor, *, images: int) -> None:
-        self.loss += loss
-        self.norm += norm
-        self.steps += 1
-        self.images += images
-
-    def summary(self) -> dict[str, float]:
-        if not self.steps:
-            return {}
-        values = {"loss": self.loss.item() / self.steps, "grad_norm": self.norm.item() / self.steps}
-        elapsed = max(time.perf_counter() - self.since, 1e-9)
-        values["images_per_second"] = round(self.images / elapsed, 3)
-        values["data_wait"] = round(self.waited / elapsed, 4)
-        self._reset()
-        return values
-
-
-def _mix(seed: int, step: int) -> int:
-    """One 63-bit seed from two numbers (the finalizer of splitmix64), so that neighbours do not resemble."""
-    mask = (1 << 64) - 1
-    value = (seed * 0x9E3779B97F4A7C15 + step + 1) & mask
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        value = ((value ^ (value >> shift)) * factor) & mask
-    return (value ^ (value >> 31)) >> 1
-
-
-def _pick_device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"run.device must be auto, cpu, cuda, cuda:N or mps, got {name!r}") from error
 
 
 def _check_same_run(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
@@ -331,30 +279,3 @@ def _check_same_run(old: dict[str, Any], new: dict[str, Any], folder: Path) -> N
                 changed.append(f"{section}.{key} was {before.get(key)!r}, is now {after.get(key)!r}")
     if changed:
         raise ConfigError(f"{folder} holds a run of another configuration: {'; '.join(changed)}")
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _stop_flag(max_seconds: float | None) -> Iterator[Callable[[], bool]]:
-    """A function that says whether to stop: after SIGTERM or SIGINT (main thread only) or the time limit."""
-    event = threading.Event()
-    deadline = None if max_seconds is None else time.monotonic() + max_seconds
-    previous: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            previous[number] = signal.signal(number, lambda *_: event.set())
-    try:
-        yield lambda: event.is_set() or (deadline is not None and time.monotonic() > deadline)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

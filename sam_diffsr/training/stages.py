@@ -69,14 +69,10 @@ class DenoiserStage:
             features = model.encoder.features(batch.lr)
             chosen = [features[index].float() for index in model.config.encoder.condition_indices]
             lr_up = imresize(batch.lr * (255 / self.config.lr_up_levels), scale)
-            x0 = image_to_residual(
-                batch.hr * 2 - 1, lr_up * 2 - 1, residual_scale=self.config.residual_scale
-            )
+            x0 = image_to_residual(batch.hr * 2 - 1, lr_up * 2 - 1, residual_scale=self.config.residual_scale)
             device, count = x0.device, len(x0)
             t = torch.randint(self.schedule.timesteps, (count,), generator=generator, device=device)
             noise = torch.randn(x0.shape, generator=generator, device=device)
-            xt, target = modulate(
-                x0, t, noise, batch.structure, self.schedule, mode=self.config.modulation
-            )
+            xt, target = modulate(x0, t, noise, batch.structure, self.schedule, mode=self.config.modulation)
         predicted = model.denoiser(xt, t, model.denoiser.project_condition(chosen))
         return functional.l1_loss(predicted.float(), target)

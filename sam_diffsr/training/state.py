@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -127,13 +127,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if source.is_dir():
         newest = latest_checkpoint(source)
         if newest is None:
-            raise ModelLoadError(f"{source} has no finished checkpoint (expected {FOLDER}/step-*.safetensors)")
+            raise ModelLoadError(
+                f"{source} has no finished checkpoint: expected {FOLDER}/step-*.safetensors in it"
+            )
         source = newest
     groups: dict[str, dict[str, Tensor]] = {"network": {}, "ema": {}, "frozen": {}, "moments": {}}
     try:
         with safe_open(source, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
             metadata = cast("dict[str, str]", file.metadata() or {})
-            for key in cast("list[str]", list(file.keys())):
+            for key in cast("list[str]", file.keys()):
                 group, _, name = key.partition(":")
                 if group in groups:
                     groups[group][name] = cast("Tensor", file.get_tensor(key))
@@ -167,7 +169,7 @@ def restore(
         CheckpointMismatchError: keys or shapes are not those of the configured networks.
     """
     load_strict(network, checkpoint.network, checkpoint.path)
-    load_strict(cast("nn.Module", ema.module), checkpoint.ema, checkpoint.path)
+    load_strict(ema.module, checkpoint.ema, checkpoint.path)
     ema.n_averaged.fill_(checkpoint.step)
     if frozen is not None:
         load_strict(frozen, checkpoint.frozen, checkpoint.path)
