@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from sam_diffsr.errors import ConfigError
 
@@ -45,20 +45,21 @@ def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> Config
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where} must be a mapping of keys to values, got {type(data).__name__}")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(str(key) for key in data if key not in fields)
+    given = cast("Mapping[Any, Any]", data)
+    unknown = sorted(str(key) for key in given if key not in fields)
     if unknown:
         raise ConfigError(f"{where} has unknown keys {unknown}; known are {sorted(fields)}")
     missing = sorted(
         name
         for name, field in fields.items()
-        if name not in data
+        if name not in given
         and field.default is dataclasses.MISSING
         and field.default_factory is dataclasses.MISSING
     )
     if missing:
         raise ConfigError(f"{where} lacks the required keys {missing}")
     hints = get_type_hints(cls)
-    values = {name: _convert(hints[name], value, f"{where}.{name}") for name, value in data.items()}
+    values = {name: _convert(hints[name], value, f"{where}.{name}") for name, value in given.items()}
     return cls(**values)
 
 
@@ -81,7 +82,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     """Check one value against its annotation; lists become tuples, integers pass as floats."""
     origin = get_origin(hint)
     if origin is Literal:
-        if value not in get_args(hint) or isinstance(value, bool):
+        if not any(type(value) is type(choice) and value == choice for choice in get_args(hint)):
             raise ConfigError(f"{where} must be one of {list(get_args(hint))}, got {value!r}")
         return value
     if origin in (Union, types.UnionType):
@@ -91,7 +92,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where} must be a list, got {value!r}")
         return _convert_tuple(get_args(hint), tuple(value), where)  # pyright: ignore[reportUnknownArgumentType]
     if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where=where)  # pyright: ignore[reportArgumentType]
+        return from_dict(cast("type[Any]", hint), value, where=where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
