@@ -1,0 +1,210 @@
+"""Crops, labels and values come from the same pixels; preparation resumes and is all or nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam_diffsr.data.crops import CropStore
+from sam_diffsr.data.photos import gradient_energy, list_photos, reduce_image, textured_corners
+from sam_diffsr.data.prepare import prepare_crops
+from sam_diffsr.errors import ArgumentError, DataError, ImageError
+from sam_diffsr.image import decode_image
+from sam_diffsr.masks.spe import encode_label_map
+
+
+def red_labels(image: np.ndarray) -> np.ndarray:
+    return image[..., 0].astype(np.int32)
+
+
+def halves(image: np.ndarray) -> np.ndarray:
+    labels = np.ones(image.shape[:2], np.int64)
+    labels[:, image.shape[1] // 2 :] = 2
+    return labels
+
+
+def test_crops_and_fields_are_windows_of_the_reduced_photo(photos: Path, store: CropStore) -> None:
+    for index in range(len(store)):
+        source, top, left = (int(value) for value in store.origins[index])
+        entry = store.manifest["sources"][source]
+        image = reduce_image(decode_image(photos / entry["file"]).rgb, entry["reduction"])
+        assert image.shape[:2] == (entry["height"], entry["width"])
+        window = (slice(top, top + 64), slice(left, left + 64))
+        np.testing.assert_array_equal(store.images[index], image[window])
+        field = encode_label_map(red_labels(image))[red_labels(image)]
+        np.testing.assert_array_equal(store.structure(index), field[window])
+
+
+def test_crops_do_not_overlap_and_sit_in_the_middle() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (150, 100, 3), dtype=np.uint8)
+    corners = textured_corners(image, crop_size=32, min_gradient=0)
+    assert corners.tolist() == [[top, left] for top in (11, 43, 75, 107) for left in (2, 34, 66)]
+
+
+def test_flat_crops_are_dropped(tmp_path: Path) -> None:
+    image = np.zeros((64, 128, 3), np.uint8)
+    image[:, 64:] = np.random.default_rng(0).integers(0, 256, (64, 64, 3))
+    Image.fromarray(image).save(tmp_path / "half.png")
+    store = prepare_crops(tmp_path, tmp_path / "out", crop_size=64, reductions=(1,), segmenter=halves)
+    assert store.origins.tolist() == [[0, 0, 64]]
+
+
+def test_gradient_energy_of_a_ramp_is_its_slope() -> None:
+    ramp = np.repeat(np.arange(0, 200, 4, dtype=np.uint8)[None, :, None], 20, axis=0).repeat(3, axis=2)
+    assert gradient_energy(ramp) == pytest.approx(0.5 * 4, rel=1e-5)
+
+
+def test_reduction_one_keeps_the_pixels(photos: Path) -> None:
+    image = np.asarray(Image.open(photos / "a.png"))
+    np.testing.assert_array_equal(reduce_image(decode_image(photos / "a.png").rgb, 1), image)
+
+
+def test_orientation_is_applied(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
+    store = prepare_crops(tmp_path, tmp_path / "out", crop_size=32, reductions=(1,), segmenter="none")
+    entry = store.manifest["sources"][0]
+    assert (entry["height"], entry["width"]) == (96, 64)
+    np.testing.assert_array_equal(store.images[0], np.rot90(image, -1)[:32, :32])
+
+
+def test_none_means_no_structure(photos: Path, tmp_path: Path) -> None:
+    store = prepare_crops(photos, tmp_path, crop_size=64, segmenter="none")
+    assert not any(store.structure(index).any() for index in range(len(store)))
+
+
+def test_graph_segmentation_by_default(tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    image = np.full((64, 64, 3), 30, np.uint8)
+    image[:, 32:] = 220
+    Image.fromarray(image).save(tmp_path / "two.png")
+    store = prepare_crops(tmp_path, tmp_path / "out", crop_size=64, reductions=(1,), min_gradient=0)
+    field = store.structure(0)
+    assert field[32, 4] != field[32, 60]
+    assert "GraphMaskGenerator" in store.manifest["settings"]["segmenter"]
+
+
+def test_progress_and_licences(photos: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    store = prepare_crops(
+        photos,
+        tmp_path,
+        crop_size=64,
+        segmenter="none",
+        licences={"a.png": "CC0-1.0"},
+        progress=lambda done, total, name: seen.append((done, total)),
+    )
+    assert seen == [(1, 2), (2, 2)]
+    assert [source["licence"] for source in store.manifest["sources"]] == ["CC0-1.0", None]
+
+
+def test_finished_folder_is_kept_and_other_settings_replace_it(photos: Path, tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def segment(image: np.ndarray) -> np.ndarray:
+        calls.append(1)
+        return halves(image)
+
+    first = prepare_crops(photos, tmp_path, crop_size=64, segmenter=segment)
+    again = prepare_crops(photos, tmp_path, crop_size=64, segmenter=segment)
+    assert len(calls) == 2
+    np.testing.assert_array_equal(first.images, again.images)
+    assert prepare_crops(photos, tmp_path, crop_size=32, segmenter=segment).crop_size == 32
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "images.npy",
+        "labels.npy",
+        "manifest.json",
+        "offsets.npy",
+        "origins.npy",
+        "values.npy",
+    ]
+
+
+def test_preparation_that_was_cut_off_goes_on(photos: Path, tmp_path: Path) -> None:
+    calls: list[tuple[int, ...]] = []
+
+    def segment(image: np.ndarray) -> np.ndarray:
+        calls.append(image.shape)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return halves(image)
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_crops(photos, tmp_path / "cut", crop_size=64, segmenter=segment)
+    with pytest.raises(DataError, match=r"has no manifest\.json"):
+        CropStore(tmp_path / "cut")
+    store = prepare_crops(photos, tmp_path / "cut", crop_size=64, segmenter=segment)
+    assert len(calls) == 3
+    straight = prepare_crops(photos, tmp_path / "straight", crop_size=64, segmenter=halves)
+    for name in ("images", "labels", "origins", "values", "offsets"):
+        np.testing.assert_array_equal(getattr(store, name), getattr(straight, name))
+
+
+def test_manifest_is_json_with_the_settings(store: CropStore) -> None:
+    manifest = json.loads((store.path / "manifest.json").read_text())
+    assert manifest["settings"]["crop_size"] == 64
+    assert [source["reduction"] for source in manifest["sources"]] == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop_size": 8}, "crop_size must be at least 16"),
+        ({"reductions": ()}, r"reductions must be one or more numbers >= 1, got \[\]"),
+        ({"reductions": (2, 0.5)}, "reductions must be one or more numbers >= 1"),
+        ({"segmenter": "magic"}, "segmenter must be 'graph', 'none' or a function, got 'magic'"),
+    ],
+)
+def test_bad_options(photos: Path, tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        prepare_crops(photos, tmp_path, **options)
+
+
+def test_photo_smaller_than_a_crop(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.png is 150x170; reduced by 2 it is smaller than a crop of 128"):
+        prepare_crops(photos, tmp_path, crop_size=128, segmenter="none")
+
+
+def test_nothing_textured_enough(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"none of the 2 photos has a crop of 64 pixels .* lower min_gradient"
+    ):
+        prepare_crops(photos, tmp_path, crop_size=64, min_gradient=500, segmenter="none")
+
+
+def test_folder_without_photos(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no photos in"):
+        prepare_crops(tmp_path, tmp_path / "out")
+    with pytest.raises(DataError, match="no photos in"):
+        list_photos([])
+
+
+def test_folder_or_photo_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not a folder of photos"):
+        prepare_crops(tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(DataError, match=r"photo .*x\.png does not exist"):
+        prepare_crops([tmp_path / "x.png"], tmp_path / "out")
+
+
+def test_corrupt_photo(photos: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes((photos / "a.png").read_bytes()[:3000])
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        prepare_crops([bad], tmp_path / "out", crop_size=64)
+
+
+def test_segmenter_with_another_shape(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"must give labels of the image's shape \(75, 85\), got \(5, 5\)"):
+        prepare_crops(photos, tmp_path, crop_size=64, segmenter=lambda image: np.ones((5, 5), int))
+
+
+@pytest.mark.parametrize("label", [-1, 65536])
+def test_segmenter_with_labels_out_of_range(photos: Path, tmp_path: Path, label: int) -> None:
+    with pytest.raises(DataError, match=r"labels must lie in 0\.\.65535"):
+        prepare_crops(photos, tmp_path, crop_size=64, segmenter=lambda image: np.full(image.shape[:2], label))
