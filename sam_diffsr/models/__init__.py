@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sam_diffsr.models.config import DenoiserConfig, EncoderConfig, ModelConfig
 from sam_diffsr.models.diffsr import Condition, DiffSR, build_model
-from sam_diffsr.models.reference import load_reference_checkpoint
+from sam_diffsr.models.reference import load_reference_betas, load_reference_checkpoint
 from sam_diffsr.models.rrdb import RRDBEncoder
 from sam_diffsr.models.unet import UNet
 
@@ -17,5 +17,6 @@ __all__ = [
     "RRDBEncoder",
     "UNet",
     "build_model",
+    "load_reference_betas",
     "load_reference_checkpoint",
 ]

@@ -20,7 +20,7 @@ from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError
 from sam_diffsr.models.config import DenoiserConfig, EncoderConfig, ModelConfig, Scale
 from sam_diffsr.models.diffsr import DiffSR
 
-__all__ = ["load_reference_checkpoint"]
+__all__ = ["load_reference_betas", "load_reference_checkpoint"]
 
 _RENAMES: tuple[tuple[str, str], ...] = (
     (r"^rrdb\.RRDB_trunk\.(\d+)\.RDB(\d)\.conv(\d)\.", r"encoder.trunk.\1.dense.<\2>.convs.<\3>."),
@@ -70,6 +70,24 @@ def load_reference_checkpoint(path: str | os.PathLike[str]) -> tuple[ModelConfig
     config = _infer_config(renamed, source)
     _check(renamed, config, source)
     return config, {key: value.detach().to(torch.float32).contiguous() for key, value in renamed.items()}
+
+
+def load_reference_betas(path: str | os.PathLike[str]) -> Tensor | None:
+    """Read the noise variances that a published ``.ckpt`` was trained with.
+
+    Args:
+        path: the file.
+
+    Returns:
+        ``(T,)`` float64, or None if the file does not say.
+
+    Raises:
+        ModelLoadError: the file is missing, truncated, or holds anything but tensors and plain values.
+        CheckpointMismatchError: it holds no state dict.
+    """
+    source = Path(path)
+    betas = _strip(_find_state_dict(_read(source), source)).get("betas")
+    return None if betas is None else betas.detach().to(torch.float64)
 
 
 def _read(source: Path) -> Any:

@@ -11,10 +11,19 @@ import pytest
 import torch
 
 from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError
-from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_model, load_reference_checkpoint
+from sam_diffsr.models import (
+    DenoiserConfig,
+    EncoderConfig,
+    ModelConfig,
+    build_model,
+    load_reference_betas,
+    load_reference_checkpoint,
+)
 
 CONFIG = ModelConfig(
-    scale=2, encoder=EncoderConfig(blocks=3, channels=8, growth=4), denoiser=DenoiserConfig(dim=8, multipliers=(1, 3))
+    scale=2,
+    encoder=EncoderConfig(blocks=3, channels=8, growth=4),
+    denoiser=DenoiserConfig(dim=8, multipliers=(1, 3)),
 )
 
 
@@ -92,7 +101,9 @@ class Payload:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_pickled_code_is_refused_and_not_run(tmp_path: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickled_code_is_refused_and_not_run(
+    tmp_path: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "evil.ckpt"
     torch.save({"state_dict": {"model": Payload()}}, path, _use_new_zipfile_serialization=zipped)
@@ -150,5 +161,18 @@ def test_no_state_dict(tmp_path: Path, content: Any) -> None:
 
 
 def test_values_that_are_not_tensors(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointMismatchError, match=r"expected only tensors in its state dict, but \['step'\]"):
+    with pytest.raises(
+        CheckpointMismatchError, match=r"expected only tensors in its state dict, but \['step'\]"
+    ):
         load_reference_checkpoint(save(tmp_path / "mixed.ckpt", {"weight": torch.zeros(1), "step": 3}))
+
+
+def test_betas_are_read_where_the_file_has_them(tmp_path: Path) -> None:
+    betas = torch.linspace(1e-4, 0.02, 7)
+    torch.save({"state_dict": {"model": {"module.betas": betas}}}, tmp_path / "with.ckpt")
+    torch.save({"state_dict": {"model": {"rrdb.conv_first.weight": betas}}}, tmp_path / "without.ckpt")
+    read = load_reference_betas(tmp_path / "with.ckpt")
+    assert read is not None
+    assert read.dtype == torch.float64
+    assert torch.equal(read.float(), betas)
+    assert load_reference_betas(tmp_path / "without.ckpt") is None
