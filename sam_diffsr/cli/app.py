@@ -1,0 +1,87 @@
+"""Parser and entry point; the libraries behind a subcommand are imported only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from sam_diffsr import __version__
+from sam_diffsr.cli.bench import register as register_bench
+from sam_diffsr.cli.convert import register as register_convert
+from sam_diffsr.cli.data import register as register_data
+from sam_diffsr.cli.evaluate import register as register_evaluate
+from sam_diffsr.cli.info import register as register_info
+from sam_diffsr.cli.options import HelpFormatter
+from sam_diffsr.cli.train import register as register_train
+from sam_diffsr.cli.upscale import register as register_upscale
+from sam_diffsr.errors import SamDiffsrError
+
+__all__ = ["build_parser", "main"]
+
+_FAILED = 1
+_INTERRUPTED = 130
+_COMMANDS = (
+    register_upscale,
+    register_convert,
+    register_info,
+    register_evaluate,
+    register_bench,
+    register_data,
+    register_train,
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; needs no torch."""
+    parser = argparse.ArgumentParser(
+        prog="sam-diffsr",
+        description="Image super-resolution by residual diffusion (SAM-DiffSR).",
+        epilog="Exit codes: 0 done, 1 something failed (said on stderr), 2 wrong usage, 130 interrupted.",
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"sam-diffsr {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    for register in _COMMANDS:
+        register(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments without the program's name; None takes those of the process.
+
+    Returns:
+        The exit code. Wrong usage leaves by ``SystemExit(2)``, as argparse does.
+    """
+    args = build_parser().parse_args(argv)
+    _configure_logging(quiet=args.quiet, debug=args.debug)
+    try:
+        return int(args.run(args))
+    except SamDiffsrError as error:
+        if args.debug:
+            raise
+        print(f"sam-diffsr: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return _FAILED
+    except KeyboardInterrupt:
+        print("sam-diffsr: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
+
+
+def _configure_logging(*, quiet: bool, debug: bool) -> None:
+    """Send the library's messages to stderr; other libraries keep their own settings."""
+    logger = logging.getLogger("sam_diffsr")
+    for handler in [handler for handler in logger.handlers if getattr(handler, "is_command_line", False)]:
+        logger.removeHandler(handler)
+    handler = logging.StreamHandler()
+    handler.is_command_line = True  # type: ignore[attr-defined]
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)

@@ -1,0 +1,74 @@
+"""``sam-diffsr bench``: speed and memory against the published procedure."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from sam_diffsr.cli.options import (
+    Subparsers,
+    add_command,
+    add_common_options,
+    add_device_options,
+    add_model_option,
+    given,
+)
+
+__all__ = ["register"]
+
+_QUICK = {"size": 32, "repeats": 2}
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = add_command(
+        subparsers,
+        "bench",
+        help="measure speed and memory against the published procedure",
+        description="Measure this library and the published inference procedure side by side, on the "
+        "released architecture (with random weights, which cost the same) and on a model. What counts "
+        "are the ratios.",
+    )
+    add_model_option(parser)
+    parser.add_argument(
+        "--size", type=int, metavar="N", help="side of the low-resolution image (default: 64)"
+    )
+    parser.add_argument("--repeats", type=int, metavar="N", help="measurements of each step (default: 5)")
+    parser.add_argument("--quick", action="store_true", help="a smaller image and fewer measurements")
+    parser.add_argument(
+        "--full", action="store_true", help="run every step of the reference's image instead of extrapolating"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--json", metavar="FILE", help="write the result, with device, threads and versions")
+    add_device_options(parser)
+    add_common_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    import sys
+
+    import torch
+
+    from sam_diffsr.evaluation.bench import run_bench
+    from sam_diffsr.evaluation.report import outline, write_json
+    from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
+    from sam_diffsr.pipeline.resolver import SuperResolver
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    dtype = {} if args.precision is None else {"dtype": args.precision}
+    resolver = SuperResolver.from_pretrained(args.model, **given(args, "device"), **dtype)
+    options: dict[str, Any] = {**(_QUICK if args.quick else {}), **given(args, "size", "repeats")}
+    result = run_bench(
+        resolver,
+        model_name=args.model or DEFAULT_MODEL,
+        full=args.full,
+        say=lambda line: None if args.quiet else print(f"measuring: {line}", file=sys.stderr, flush=True),
+        **options,
+    )
+    print(outline(result.to_json()))
+    if args.json is not None:
+        write_json(args.json, result.to_json())
+    return 0

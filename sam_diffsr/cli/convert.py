@@ -1,0 +1,38 @@
+"""``sam-diffsr convert``: a published checkpoint to a folder that ``from_pretrained`` loads."""
+
+from __future__ import annotations
+
+import argparse
+
+from sam_diffsr.cli.options import Subparsers, add_command, add_common_options, given
+
+__all__ = ["register"]
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = add_command(
+        subparsers,
+        "convert",
+        help="turn a published .ckpt into a model folder",
+        description="Read a published SAM-DiffSR or SRDiff checkpoint (nothing in it is executed) and write "
+        "a folder with config.json and model.safetensors, to be used as upscale -m OUT_DIR.",
+    )
+    parser.add_argument("checkpoint", metavar="CKPT", help="the .ckpt file")
+    parser.add_argument("out_dir", metavar="OUT_DIR", help="folder to write")
+    parser.add_argument(
+        "--dtype",
+        choices=("fp32", "fp16", "bf16"),
+        help="floating type to store (default: fp32, as published)",
+    )
+    add_common_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert and say what was found."""
+    from sam_diffsr.pipeline.convert import convert_reference_checkpoint
+
+    config = convert_reference_checkpoint(args.checkpoint, args.out_dir, **given(args, "dtype"))
+    print(f"{args.out_dir}: x{config.model.scale}, {config.schedule.timesteps} timesteps")
+    return 0

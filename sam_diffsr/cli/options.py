@@ -1,0 +1,147 @@
+"""What the subcommands share: help layout, common flags, and flags that count only when they are given.
+
+A flag that is not given is None and is dropped, so every default is written once, in the library.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Literal, Protocol
+
+__all__ = [
+    "SAMPLER_CHOICES",
+    "START_NOISE",
+    "HelpFormatter",
+    "Subparsers",
+    "add_command",
+    "add_common_options",
+    "add_device_options",
+    "add_model_option",
+    "given",
+    "int_list",
+    "number_list",
+    "start_list",
+    "start_value",
+    "tile_size",
+    "word_list",
+]
+
+SAMPLER_CHOICES = ("ddpm", "ddim", "dpmpp_2m")
+"""The library's ``SamplerName``, which cannot be asked without importing torch; a test compares them."""
+PRECISION_CHOICES = ("auto", "fp32", "fp16", "bf16")
+"""The library's ``Precision``, likewise."""
+START_NOISE: Literal["noise"] = "noise"
+
+
+class Subparsers(Protocol):
+    """What ``ArgumentParser.add_subparsers`` returns, as far as it is used here."""
+
+    def add_parser(self, name: str, **kwargs: Any) -> argparse.ArgumentParser:
+        """Add one subcommand."""
+        ...
+
+
+Container = argparse.ArgumentParser | argparse._ArgumentGroup  # pyright: ignore[reportPrivateUsage]
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Writes ``-i, --input PATH`` on every version of Python, and keeps line breaks."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" not in text:
+            return super()._fill_text(text, width, indent)
+        return "".join(indent + line for line in text.splitlines(keepends=True))
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        names = ", ".join(action.option_strings)
+        return f"{names} {self._format_args(action, self._get_default_metavar_for_optional(action))}"
+
+
+def add_command(
+    subparsers: Subparsers, name: str, *, help: str, description: str, epilog: str | None = None
+) -> argparse.ArgumentParser:
+    """Add a subcommand with the shared help layout."""
+    return subparsers.add_parser(
+        name, help=help, description=description, epilog=epilog, formatter_class=HelpFormatter
+    )
+
+
+def add_model_option(parser: Container) -> None:
+    """``-m`` and its alias ``-n``."""
+    parser.add_argument(
+        "-m",
+        "--model",
+        "-n",
+        metavar="MODEL",
+        help="bundled name, folder, .safetensors file or Hub id (default: the bundled model)",
+    )
+
+
+def add_device_options(parser: Container) -> None:
+    """``--device`` and ``--precision``."""
+    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISION_CHOICES,
+        help="floating type of the networks (default: auto, fp16 on CUDA and fp32 elsewhere)",
+    )
+
+
+def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The named options that were given, as keyword arguments."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def tile_size(text: str) -> int | Literal["auto"]:
+    """``auto`` or a whole number of pixels."""
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected auto, 0 or a number of pixels, got {text!r}") from None
+
+
+def int_list(text: str) -> list[int]:
+    """Whole numbers with commas between them."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers like 1,2,4; got {text!r}") from None
+
+
+def number_list(text: str) -> list[float]:
+    """Numbers with commas between them."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers like 1,2.5; got {text!r}") from None
+
+
+def word_list(text: str) -> list[str]:
+    """Words with commas between them."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def start_value(text: str) -> int | Literal["noise"]:
+    """A timestep, or ``noise`` for a start from pure noise."""
+    if text == START_NOISE:
+        return START_NOISE
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected {START_NOISE} or a timestep, got {text!r}") from None
+
+
+def start_list(text: str) -> list[int | Literal["noise"]]:
+    """Values of :func:`start_value` with commas between them."""
+    return [start_value(part) for part in word_list(text)]
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """``--quiet`` and ``--debug``, which every subcommand has."""
+    group = parser.add_argument_group("messages")
+    group.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors on stderr")
+    group.add_argument("--debug", action="store_true", help="every message, and the traceback of an error")

@@ -1,0 +1,288 @@
+"""Speed and memory against the published procedure, in one run on one machine: ratios first."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from sam_diffsr.errors import ArgumentError
+from sam_diffsr.evaluation.environment import describe_machine, describe_versions
+from sam_diffsr.evaluation.memory import MemoryUse, measure_memory
+from sam_diffsr.evaluation.reference import ReferenceProcedure, reference_sample
+from sam_diffsr.models import ModelConfig, build_model
+from sam_diffsr.pipeline.device import Precision
+from sam_diffsr.pipeline.resolver import SuperResolver
+
+__all__ = ["BenchResult", "interleave", "run_bench", "step_flops"]
+
+Say = Callable[[str], object]
+
+_GEMM_SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Timing:
+    """Seconds of one architecture, ours and the reference's."""
+
+    step: list[float]
+    reference_step: list[float]
+    gemm: list[float]
+    image: list[float]
+    reference_image: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchResult:
+    """Ratios, and what they were made from."""
+
+    step_ratio: float
+    """Our denoising step over the reference's, released architecture; smaller is faster."""
+    image_speedup: float
+    """Reference image over our image, both with the released architecture; ours with its default steps."""
+    image_speedup_bundled: float
+    """Reference image with the released architecture over our image with the model's smaller networks."""
+    image_speedup_bundled_same_networks: float
+    """Reference image over our image, both with the model's networks."""
+    gemm_fraction: float
+    """Floating-point operations a second of our step, over those of a matrix product on this machine."""
+    peak_memory_mb: float | None
+    """Of a process that upscales one image with the released architecture; None where it cannot be asked."""
+    peak_memory_mb_bundled: float | None
+    """Likewise with the model."""
+    seconds: Mapping[str, float]
+    """Medians that the ratios were made from."""
+    settings: Mapping[str, Any]
+    """Sizes, steps and what was extrapolated."""
+    machine: Mapping[str, Any]
+    """Device and threads."""
+    versions: Mapping[str, str]
+    """Software."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def run_bench(
+    resolver: SuperResolver,
+    *,
+    model_name: str,
+    size: int = 64,
+    repeats: int = 5,
+    full: bool = False,
+    memory: bool = True,
+    architecture: ModelConfig | None = None,
+    say: Say = lambda line: None,
+) -> BenchResult:
+    """Measure, interleaving ours and the reference, so that both see the same state of the machine.
+
+    Args:
+        resolver: the model whose default sampling is used for every image; also measured itself.
+        model_name: what the result calls it.
+        size: side of the low-resolution image.
+        repeats: measurements of each step; images are measured half as often.
+        full: run the reference's image in full, instead of its encoder and ``repeats`` steps times the number
+            of timesteps (which leaves out its sampling arithmetic, in the reference's favour).
+        memory: measure memory in processes of their own.
+        architecture: networks with random weights; None is the released architecture.
+        say: told what is being measured.
+
+    Raises:
+        ArgumentError: a size or number of repeats out of range.
+    """
+    if size < 8 or repeats < 1:
+        raise ArgumentError(f"size must be >= 8 and repeats >= 1, got {size} and {repeats}")
+    released_config = replace(resolver.config, model=architecture or ModelConfig())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        released_model = build_model(released_config.model)
+    dtype = resolver.dtype
+    released = SuperResolver(released_model, released_config, device=resolver.device, dtype=dtype)
+    say(f"released architecture, {size}x{size}")
+    ours = _time(released, size=size, repeats=repeats, full=full)
+    say(f"{model_name}, {size}x{size}")
+    bundled = _time(resolver, size=size, repeats=repeats, full=full)
+    uses: list[MemoryUse | None] = [None, None]
+    if memory:
+        say("memory")
+        uses = [
+            measure_memory(
+                config,
+                size=size,
+                device=str(resolver.device),
+                dtype=_precision(dtype),
+                threads=torch.get_num_threads(),
+            )
+            for config in (released_config, resolver.config)
+        ]
+    flops = step_flops(released_config.model, size=size)
+    side = _GEMM_SIDE.get(resolver.device.type, _GEMM_SIDE["cpu"])
+    gemm_rate = 2 * side**3 / statistics.median(ours.gemm)
+    image, image_bundled = statistics.median(ours.image), statistics.median(bundled.image)
+    sampling = resolver.config.sampling
+    return BenchResult(
+        step_ratio=_ratio(ours.step, ours.reference_step),
+        image_speedup=ours.reference_image / image,
+        image_speedup_bundled=ours.reference_image / image_bundled,
+        image_speedup_bundled_same_networks=bundled.reference_image / image_bundled,
+        gemm_fraction=flops / statistics.median(ours.step) / gemm_rate,
+        peak_memory_mb=None if uses[0] is None else uses[0].peak_mb,
+        peak_memory_mb_bundled=None if uses[1] is None else uses[1].peak_mb,
+        seconds={
+            "step": statistics.median(ours.step),
+            "reference_step": statistics.median(ours.reference_step),
+            "image": image,
+            "reference_image": ours.reference_image,
+            "image_bundled": image_bundled,
+            "step_bundled": statistics.median(bundled.step),
+            "reference_step_bundled": statistics.median(bundled.reference_step),
+            "reference_image_bundled": bundled.reference_image,
+            "gemm": statistics.median(ours.gemm),
+        },
+        settings={
+            "model": model_name,
+            "size": size,
+            "output_size": size * released.scale,
+            "repeats": repeats,
+            "dtype": _precision(dtype),
+            "sampler": sampling.sampler,
+            "steps": sampling.steps,
+            "start": sampling.start,
+            "reference_steps": resolver.config.schedule.timesteps,
+            "reference_image": "run in full"
+            if full
+            else f"encoder + steps x median of {repeats} measured steps",
+            "step_gflop": flops / 1e9,
+            "gemm_gflops": gemm_rate / 1e9,
+            "memory_before_mb": None if uses[0] is None else uses[0].before_mb,
+        },
+        machine=describe_machine(resolver.device),
+        versions=describe_versions(),
+    )
+
+
+def interleave(
+    tasks: Mapping[str, Callable[[], object]], *, repeats: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Time several tasks in turn: a round does each once; one round before the first is not counted.
+
+    Returns:
+        Seconds of each task in each round.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for round_number in range(repeats + 1):
+        for name, task in tasks.items():
+            _synchronize(device)
+            started = time.perf_counter()
+            task()
+            _synchronize(device)
+            if round_number:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def step_flops(model: ModelConfig, *, size: int) -> int:
+    """Floating-point operations of one denoising step on one image, counted without computing it.
+
+    Args:
+        model: sizes of the networks.
+        size: side of the low-resolution image; a multiple of ``model.lr_multiple``.
+    """
+    with torch.device("meta"), torch.no_grad():
+        network = build_model(model)
+        condition = network.encode(torch.empty(1, 3, size, size))
+        xt = torch.empty(1, 3, size * model.scale, size * model.scale)
+        t = torch.zeros(1, dtype=torch.int64)
+        with FlopCounterMode(display=False) as counter:
+            network(xt, t, condition)
+    return int(counter.get_total_flops())
+
+
+def _time(resolver: SuperResolver, *, size: int, repeats: int, full: bool) -> _Timing:
+    """Ours and the reference on the networks of one resolver."""
+    device, model = resolver.device, resolver.model
+    config = resolver.config
+    generator = torch.Generator().manual_seed(0)
+    lr = torch.rand(1, 3, size, size, generator=generator).to(device)
+    xt = torch.randn(1, 3, size * resolver.scale, size * resolver.scale, generator=generator).to(device)
+    t = torch.full((1,), config.schedule.timesteps // 2, dtype=torch.int64, device=device)
+    layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
+    fast_xt = xt.to(resolver.dtype).contiguous(memory_format=layout)
+    weights = {name: value.float().contiguous() for name, value in model.state_dict().items()}
+    procedure = ReferenceProcedure(config.model, weights)
+    matrix = torch.rand(_GEMM_SIDE.get(device.type, 2048), _GEMM_SIDE.get(device.type, 2048), device=device)
+    matrix = matrix.to(resolver.dtype)
+    with torch.inference_mode():
+        condition = model.encode(lr.to(resolver.dtype).contiguous(memory_format=layout))
+        features = procedure.features(lr)
+        steps = interleave(
+            {
+                "step": lambda: model(fast_xt, t, condition),
+                "reference_step": lambda: procedure.step(xt, t, features),
+                "gemm": lambda: torch.mm(matrix, matrix),
+            },
+            repeats=repeats,
+            device=device,
+        )
+        encoder = interleave(
+            {"encoder": lambda: procedure.encoder_image(procedure.features(lr))},
+            repeats=max(1, repeats // 2),
+            device=device,
+        )["encoder"]
+    image = interleave(
+        {"image": lambda: resolver.upscale_tensor(lr, seeds=[0])},
+        repeats=max(1, repeats // 2),
+        device=device,
+    )["image"]
+    reference_image = statistics.median(encoder) + config.schedule.timesteps * statistics.median(
+        steps["reference_step"]
+    )
+    if full:
+        reference_image = _time_reference_image(resolver, procedure, lr, x_T=xt)
+    return _Timing(
+        step=steps["step"],
+        reference_step=steps["reference_step"],
+        gemm=steps["gemm"],
+        image=image,
+        reference_image=reference_image,
+    )
+
+
+def _time_reference_image(
+    resolver: SuperResolver, procedure: ReferenceProcedure, lr: Tensor, *, x_T: Tensor
+) -> float:
+    _synchronize(resolver.device)
+    started = time.perf_counter()
+    reference_sample(
+        procedure, lr, torch.zeros_like(x_T), betas=resolver.schedule.betas, x_T=x_T, noise=torch.randn_like
+    )
+    _synchronize(resolver.device)
+    return time.perf_counter() - started
+
+
+def _ratio(ours: list[float], reference: list[float]) -> float:
+    """Median over the rounds, so that a round in which the machine was busy counts once."""
+    return statistics.median(mine / theirs for mine, theirs in zip(ours, reference, strict=True))
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _precision(dtype: torch.dtype) -> Precision:
+    names: dict[torch.dtype, Precision] = {
+        torch.float32: "fp32",
+        torch.float16: "fp16",
+        torch.bfloat16: "bf16",
+    }
+    return names[dtype]

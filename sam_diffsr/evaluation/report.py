@@ -1,0 +1,77 @@
+"""Results as text tables and as JSON files."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from sam_diffsr.errors import OutputError
+
+__all__ = ["outline", "text_table", "write_json"]
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns that Markdown reads as a table; the first column is text, the others numbers."""
+    widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [("-" * width) if column == 0 else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    return "\n".join(line(cells) for cells in [header, rule, *rows])
+
+
+def outline(data: Mapping[str, Any], *, indent: int = 0) -> str:
+    """Nested mappings and lists as indented ``key: value`` lines."""
+    space = "  " * indent
+    lines: list[str] = []
+    for key, value in data.items():
+        name = key.replace("_", " ")
+        if isinstance(value, Mapping):
+            lines += [f"{space}{name}:", outline(cast("Mapping[str, Any]", value), indent=indent + 1)]
+        elif isinstance(value, list):
+            items = cast("list[Any]", value)
+            lines.append(f"{space}{name}:" if items else f"{space}{name}: none")
+            lines += [f"{space}  - {_inline(item)}" for item in items]
+        else:
+            lines.append(f"{space}{name}: {_word(value)}")
+    return "\n".join(lines)
+
+
+def write_json(path: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
+    """Write a JSON file in one step: nobody ever sees half of it.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    target = Path(path)
+    text = json.dumps(data, indent=2) + "\n"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=target.parent) as workplace:
+            finished = Path(workplace) / target.name
+            finished.write_text(text, encoding="utf-8")
+            os.replace(finished, target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error}") from error
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, Mapping):
+        entries = cast("Mapping[str, Any]", value)
+        return ", ".join(f"{key.replace('_', ' ')} {_word(entry)}" for key, entry in entries.items())
+    return _word(value)
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "none"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
