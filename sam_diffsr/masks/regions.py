@@ -1,0 +1,188 @@
+"""Regions of one image as pixel runs: the common form of masks, RLE records and label maps.
+
+Everything costs O(pixels + runs log runs), however many regions there are and however they overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sam_diffsr.errors import DataError
+from sam_diffsr.masks.rle import flip_positions, mask_runs, rle_runs
+
+__all__ = ["MaskInput", "RegionRuns", "collect_runs", "label_runs"]
+
+MaskInput = NDArray[Any] | Tensor | Sequence[Any]
+"""``(N, H, W)`` bool or uint8 array or tensor; or a list whose items are ``(H, W)`` masks, COCO RLE
+dictionaries, or records that hold either of the two under ``"segmentation"``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RegionRuns:
+    """Half-open runs ``[start, stop)`` of column-major pixel numbers, ordered by region, then position."""
+
+    size: tuple[int, int]
+    """``(height, width)`` of the image."""
+    count: int
+    """Number of regions, empty ones included."""
+    starts: NDArray[np.int64]
+    """``(R,)``"""
+    stops: NDArray[np.int64]
+    """``(R,)``"""
+    owner: NDArray[np.int64]
+    """``(R,)`` region of each run, 0-based, ascending."""
+
+    def areas(self) -> NDArray[np.int64]:
+        """Pixels of each region, ``(N,)``, overlaps counted for every region that has them."""
+        lengths = np.bincount(self.owner, weights=self.stops - self.starts, minlength=self.count)
+        return lengths.astype(np.int64)
+
+    def segments(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Paint the regions in order, later over earlier, without touching pixels.
+
+        Returns:
+            Labels (int32; 0 is no region, k + 1 is region k) and lengths (int64) of consecutive
+            column-major stretches that cover the whole image.
+        """
+        pixels = self.size[0] * self.size[1]
+        breaks = np.sort(np.concatenate([self.starts, self.stops, np.array([0, pixels], np.int64)]))
+        breaks = breaks[np.diff(breaks, prepend=-1) > 0]
+        first = np.searchsorted(breaks, self.starts)
+        after = np.searchsorted(breaks, self.stops)
+        labels = _highest_cover(first, after, self.owner.astype(np.int32) + 1, len(breaks) - 1)
+        return labels, np.diff(breaks)
+
+    def labels(self) -> NDArray[np.int32]:
+        """Label map, ``(H, W)`` int32: 0 is no region, k + 1 is region k, later over earlier."""
+        labels, lengths = self.segments()
+        height, width = self.size
+        return np.ascontiguousarray(np.repeat(labels, lengths).reshape(width, height).T)
+
+
+def collect_runs(masks: MaskInput, *, size: tuple[int, int] | None = None) -> RegionRuns:
+    """Bring masks of any accepted form into runs.
+
+    Args:
+        masks: see ``MaskInput``. Non-zero pixels belong to the region.
+        size: ``(height, width)``; needed for an empty list, checked against the masks otherwise.
+
+    Raises:
+        DataError: another form, rank or dtype; a malformed RLE; sizes that differ from each other or
+            from ``size``; an empty list without ``size``.
+    """
+    if isinstance(masks, Tensor):
+        masks = masks.detach().cpu().numpy()
+    if isinstance(masks, np.ndarray):
+        if masks.ndim != 3:
+            raise DataError(
+                f"masks as one array must be (N, H, W), got shape {masks.shape}; use mask[None] for one mask"
+            )
+        size = _same_size(size, masks.shape[1:], 0)
+    elif not isinstance(masks, Sequence) or isinstance(masks, (str, bytes)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DataError(
+            "masks must be an (N, H, W) array or a list of (H, W) arrays or COCO RLE records, "
+            f"got {type(masks).__name__}"
+        )
+    starts: list[NDArray[np.int64]] = []
+    stops: list[NDArray[np.int64]] = []
+    for index, mask in enumerate(cast("Iterable[Any]", masks)):
+        begin, end, mask_size = _runs_of(mask, index)
+        size = _same_size(size, mask_size, index)
+        starts.append(begin)
+        stops.append(end)
+    if size is None:
+        raise DataError(
+            "an empty list of masks does not say how large the image is; pass size=(height, width)"
+        )
+    if len(size) != 2 or min(size) < 1:
+        raise DataError(f"size must be (height, width), both >= 1, got {size}")
+    owner = np.repeat(np.arange(len(starts), dtype=np.int64), [len(begin) for begin in starts])
+    empty = [np.empty(0, np.int64)]
+    return RegionRuns(
+        size, len(starts), np.concatenate(starts or empty), np.concatenate(stops or empty), owner
+    )
+
+
+def label_runs(labels: NDArray[Any]) -> RegionRuns:
+    """Split a label map into runs; label k >= 1 becomes region k - 1, label 0 is no region.
+
+    Args:
+        labels: ``(H, W)`` integers >= 0.
+
+    Raises:
+        DataError: another rank or dtype, an empty map or a negative label.
+    """
+    check_labels(labels)
+    flips = flips_with_ends(labels)
+    height = labels.shape[0]
+    column, row = np.divmod(flips[:-1], height)
+    label = labels[row, column].astype(np.int64)
+    order = np.argsort(label, kind="stable")
+    order = order[np.searchsorted(label[order], 1) :]
+    count = int(labels.max())
+    return RegionRuns((height, labels.shape[1]), count, flips[:-1][order], flips[1:][order], label[order] - 1)
+
+
+def check_labels(labels: NDArray[Any]) -> None:
+    """Raise ``DataError`` unless ``labels`` is a non-empty ``(H, W)`` map of integers >= 0."""
+    if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"a label map must be (H, W) integers with H, W >= 1, got {labels.dtype} {tuple(labels.shape)}"
+        )
+    if int(labels.min()) < 0:
+        raise DataError(f"a label map must hold numbers >= 0 (0 is no region), got {int(labels.min())}")
+
+
+def flips_with_ends(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Column-major positions at which a stretch of equal labels starts, and the number of pixels."""
+    ends = np.array([labels.size], np.int64)
+    return np.concatenate([np.zeros(1, np.int64), flip_positions(labels), ends])
+
+
+def _runs_of(mask: Any, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, int]]:
+    if isinstance(mask, Mapping) and "segmentation" in mask:
+        mask = cast("Mapping[str, Any]", mask)["segmentation"]
+    if isinstance(mask, Tensor):
+        mask = mask.detach().cpu().numpy()
+    try:
+        if isinstance(mask, np.ndarray):
+            array = cast("NDArray[Any]", mask)
+            starts, stops = mask_runs(array)
+            return starts, stops, (array.shape[0], array.shape[1])
+        return rle_runs(cast("Mapping[str, Any]", mask))
+    except DataError as error:
+        raise DataError(f"mask {index}: {error}") from error
+
+
+def _same_size(expected: tuple[int, int] | None, got: Sequence[int], index: int) -> tuple[int, int]:
+    size = (int(got[0]), int(got[1]))
+    if expected is not None and tuple(expected) != size:
+        raise DataError(f"mask {index}: expected size {tuple(expected)} (height, width), got {size}")
+    return size
+
+
+def _highest_cover(
+    first: NDArray[np.int64], after: NDArray[np.int64], labels: NDArray[np.int32], cells: int
+) -> NDArray[np.int32]:
+    """For each cell, the highest label among the intervals ``[first, after)`` that cover it, else 0.
+
+    A sparse table run backwards: an interval is the union of two blocks of 2**level cells; from the
+    top level down, each block hands its label to its two halves.
+    """
+    level_of = np.frexp((after - first).astype(np.float64))[1] - 1
+    cover: NDArray[np.int32] = np.zeros(cells, np.int32)
+    for level in range(int(level_of.max(initial=0)), -1, -1):
+        half = 1 << level
+        upper = cover
+        cover = upper.copy()
+        np.maximum(cover[half:], upper[:-half], out=cover[half:])
+        chosen = level_of == level
+        np.maximum.at(cover, first[chosen], labels[chosen])
+        np.maximum.at(cover, after[chosen] - half, labels[chosen])
+    return cover

@@ -1,0 +1,252 @@
+"""COCO run-length codec in numpy: pixels in column-major order, the first run counts zeros.
+
+Byte-identical to pycocotools, which is needed neither to read nor to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam_diffsr.errors import DataError
+
+__all__ = ["area", "bbox_xywh", "decode", "encode", "encode_runs", "mask_runs", "rle_runs", "run_lengths"]
+
+Runs = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Half-open ``(starts, stops)`` of the runs of ones in column-major pixel order, ascending."""
+
+_MAX_DIGITS = 12
+"""Longest number that the compressed form may hold (60 bits, so that nothing overflows int64)."""
+
+
+def encode(mask: NDArray[Any], *, compressed: bool = True) -> dict[str, Any]:
+    """Encode one mask.
+
+    Args:
+        mask: ``(H, W)`` bool or integer; every non-zero pixel belongs to the region. H, W >= 1.
+        compressed: write ``counts`` as COCO's ASCII string; ``False`` writes a list of integers.
+
+    Returns:
+        ``{"size": [H, W], "counts": str | list[int]}``, ready for JSON.
+
+    Raises:
+        DataError: ``mask`` is not two-dimensional, empty, or of a floating type.
+    """
+    starts, stops = mask_runs(mask)
+    return encode_runs(starts, stops, (mask.shape[0], mask.shape[1]), compressed=compressed)
+
+
+def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Decode one mask.
+
+    Args:
+        rle: ``{"size": [H, W], "counts": ...}`` with compressed (str or bytes) or uncompressed counts.
+
+    Returns:
+        ``(H, W)`` bool, in Fortran memory order as the runs are.
+
+    Raises:
+        DataError: as ``run_lengths``.
+    """
+    counts, (height, width) = run_lengths(rle)
+    values = np.zeros(len(counts), dtype=np.bool_)
+    values[1::2] = True
+    columns: NDArray[np.bool_] = np.repeat(values, counts).reshape(width, height)
+    return columns.T
+
+
+def area(rle: Mapping[str, Any]) -> int:
+    """Count the pixels of a region without decoding it; raises as ``run_lengths``."""
+    counts, _ = run_lengths(rle)
+    return int(counts[1::2].sum())
+
+
+def bbox_xywh(rle: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """Find the bounding box without decoding; raises as ``run_lengths``.
+
+    Returns:
+        ``(x, y, width, height)`` in pixels, so that a single pixel has width and height 1; all zero for
+        an empty region. (SAM's own ``bbox`` records are one less in width and height.)
+    """
+    starts, stops, (height, _) = rle_runs(rle)
+    return runs_bbox_xywh(starts, stops, height)
+
+
+def run_lengths(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], tuple[int, int]]:
+    """Check a record and give its run lengths, whichever form it has.
+
+    Args:
+        rle: ``{"size": [H, W], "counts": ...}``.
+
+    Returns:
+        int64 lengths of alternating runs (zeros first), and ``(H, W)``.
+
+    Raises:
+        DataError: a key is missing, ``size`` is not two positive integers, or ``counts`` are not
+            whole numbers, are negative, are cut off, or do not cover exactly H * W pixels.
+    """
+    if not isinstance(rle, Mapping) or "size" not in rle or "counts" not in rle:  # pyright: ignore[reportUnnecessaryIsInstance]
+        keys = sorted(map(str, rle)) if isinstance(rle, Mapping) else type(rle).__name__  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DataError(f"an RLE record needs the keys 'size' and 'counts', got {keys}")
+    size = rle["size"]
+    numbers = _as_array(size)
+    if numbers is None or numbers.shape != (2,) or numbers.dtype.kind not in "iu" or int(numbers.min()) < 1:
+        raise DataError(f"RLE size must be [height, width], two integers >= 1, got {size!r}")
+    height, width = int(numbers[0]), int(numbers[1])
+    counts = _read_counts(rle["counts"])
+    total = height * width
+    # Each count is checked by itself first, so that the sum below cannot overflow.
+    worst = int(counts.max()) if len(counts) else 0
+    covered = worst if worst > total else int(counts.sum())
+    if covered > total:
+        raise DataError(f"RLE runs go past the end: size {[height, width]} has {total} pixels, got {covered}")
+    if covered < total:
+        raise DataError(
+            f"RLE counts are incomplete: size {[height, width]} has {total} pixels, got {covered}"
+        )
+    return counts, (height, width)
+
+
+def rle_runs(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, int]]:
+    """Give the runs of ones of a record as half-open pixel intervals; raises as ``run_lengths``.
+
+    Returns:
+        ``starts``, ``stops`` (int64, column-major pixel numbers, ascending) and ``(H, W)``.
+    """
+    counts, size = run_lengths(rle)
+    bounds = np.cumsum(counts)
+    stops = bounds[1::2]
+    starts = bounds[0::2][: len(stops)]
+    filled = stops > starts
+    return starts[filled], stops[filled], size
+
+
+def mask_runs(mask: NDArray[Any]) -> Runs:
+    """Give the runs of ones of a mask as half-open pixel intervals; arguments as ``encode``."""
+    if mask.ndim != 2 or mask.size == 0:
+        raise DataError(f"a mask must be (H, W) with H, W >= 1, got shape {tuple(mask.shape)}")
+    if mask.dtype.kind not in "biu":
+        raise DataError(f"a mask must be bool or integer, got {mask.dtype}; threshold it first")
+    inside = mask if mask.dtype == np.bool_ else mask != 0
+    flips = flip_positions(inside)
+    if inside[0, 0]:
+        flips = np.concatenate([np.zeros(1, np.int64), flips])
+    if len(flips) % 2:
+        flips = np.concatenate([flips, np.array([mask.size], np.int64)])
+    return flips[0::2], flips[1::2]
+
+
+def flip_positions(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Column-major positions p >= 1 of an ``(H, W)`` array at which pixel p differs from pixel p - 1."""
+    height, width = values.shape
+    # Rows are compared as they lie in memory; sorting the few hits is cheaper than transposing.
+    inner = np.flatnonzero(values[1:] != values[:-1])
+    row, column = np.divmod(inner, width)
+    wrapped = np.flatnonzero(values[0, 1:] != values[-1, :-1]) + 1
+    return np.sort(np.concatenate([column * height + row + 1, wrapped * height]).astype(np.int64))
+
+
+def encode_runs(
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+    size: tuple[int, int],
+    *,
+    compressed: bool = True,
+) -> dict[str, Any]:
+    """Encode ascending, non-touching runs (what ``mask_runs`` gives) of an image of ``(H, W)``."""
+    height, width = size
+    bounds = np.empty(2 * len(starts) + 1, np.int64)
+    bounds[0] = 0
+    bounds[1::2] = starts
+    bounds[2::2] = stops
+    counts = np.diff(bounds, append=height * width)
+    if counts[-1] == 0 and len(counts) > 1:
+        counts = counts[:-1]
+    return {"size": [height, width], "counts": _compress(counts) if compressed else counts.tolist()}
+
+
+def runs_bbox_xywh(
+    starts: NDArray[np.int64], stops: NDArray[np.int64], height: int
+) -> tuple[int, int, int, int]:
+    """Bounding box of non-empty runs; all zero when there is none."""
+    if not len(starts):
+        return (0, 0, 0, 0)
+    left, top = np.divmod(starts, height)
+    right, bottom = np.divmod(stops - 1, height)
+    x, width = int(left[0]), int(right[-1] - left[0]) + 1
+    if bool((right > left).any()):  # a run that goes on in the next column touches both edges
+        return (x, 0, width, height)
+    y = int(top.min())
+    return (x, y, width, int(bottom.max()) - y + 1)
+
+
+def _read_counts(counts: Any) -> NDArray[np.int64]:
+    if isinstance(counts, (str, bytes)):
+        return _decompress(counts)
+    numbers = _as_array(counts)
+    if numbers is None or numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise DataError(f"RLE counts must be a list of whole numbers or a COCO string, got {_short(counts)}")
+    numbers = numbers.astype(np.int64)
+    if numbers.size and int(numbers.min()) < 0:
+        raise DataError(f"RLE counts must not be negative, got {int(numbers.min())}")
+    return numbers
+
+
+def _as_array(value: Any) -> NDArray[Any] | None:
+    """Array of a list; ``None`` for what is no list, or a ragged one."""
+    if not isinstance(value, (Sequence, np.ndarray)):
+        return None
+    try:
+        return np.asarray(cast("Sequence[Any]", value))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _compress(counts: NDArray[np.int64]) -> str:
+    """Write differences to the count two before, five bits a character, lowest first."""
+    rest: NDArray[np.int64] = counts.copy()
+    rest[3:] -= counts[1:-2]
+    digits: list[NDArray[np.int64]] = []
+    used: list[NDArray[np.bool_]] = []
+    going = np.ones(len(rest), np.bool_)
+    while going.any():
+        digit: NDArray[np.int64] = rest & 31
+        rest = rest >> 5
+        more = rest != -(digit // 16)  # not done before all that is left is the sign
+        digits.append(digit + 32 * more + 48)
+        used.append(going)
+        going = going & more
+    return np.stack(digits, axis=1)[np.stack(used, axis=1)].astype(np.uint8).tobytes().decode("ascii")
+
+
+def _decompress(text: str | bytes) -> NDArray[np.int64]:
+    raw = text.encode("utf-8") if isinstance(text, str) else text
+    codes = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
+    if codes.size and (int(codes.min()) < 0 or int(codes.max()) > 63):
+        raise DataError(f"compressed RLE counts hold a character that COCO does not use: {_short(text)}")
+    last = np.flatnonzero(codes < 32)
+    if codes.size and (not len(last) or last[-1] != len(codes) - 1):
+        raise DataError(f"compressed RLE counts are cut off in the middle of a number: {_short(text)}")
+    lengths = np.diff(last, prepend=-1)
+    if len(lengths) and int(lengths.max()) > _MAX_DIGITS:
+        raise DataError(f"compressed RLE counts hold a number of more than 60 bits: {_short(text)}")
+    if not len(last):
+        return np.empty(0, np.int64)
+    first = last - lengths + 1
+    place = 5 * (np.arange(len(codes)) - np.repeat(first, lengths))
+    values = np.add.reduceat((codes & 31) << place, first)
+    negative = (codes[last] & 16) > 0
+    values -= np.where(negative, np.int64(1) << (5 * lengths), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    if int(values.min()) < 0:
+        raise DataError(f"compressed RLE counts hold a negative run of {int(values.min())}: {_short(text)}")
+    return values
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

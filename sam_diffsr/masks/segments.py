@@ -1,0 +1,155 @@
+"""Regions without weights: graph-based segmentation (Felzenszwalb and Huttenlocher, 2004), not SAM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sam_diffsr.errors import ArgumentError, DataError, ImageError, MissingDependencyError
+from sam_diffsr.masks.regions import label_runs
+from sam_diffsr.masks.rle import encode_runs, runs_bbox_xywh
+
+__all__ = ["GraphMaskGenerator"]
+
+GENERATOR_NAME = "felzenszwalb"
+"""Value of the key ``generator`` in every record; SAM's records have no such key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphMaskGenerator:
+    """Splits an image into regions of similar colour; needs scikit-image, but no weights and no network.
+
+    The regions cover the image and do not overlap, which SAM's do not and may. Equal input gives equal
+    output.
+
+    Raises:
+        ArgumentError: an option is out of range.
+        MissingDependencyError: scikit-image is not installed.
+    """
+
+    scale: float = 300.0
+    """Preference for large regions, > 0."""
+    sigma: float = 0.8
+    """Width of the Gaussian that smooths the image first, >= 0, in pixels of the segmented size."""
+    min_size: int = 200
+    """Fewest pixels of a region, >= 1, in pixels of the segmented size."""
+    longest_side: int | None = 1024
+    """Larger images are segmented at this longest side and the regions enlarged; ``None`` never shrinks."""
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise ArgumentError(f"scale must be > 0, got {self.scale}")
+        if not self.sigma >= 0:
+            raise ArgumentError(f"sigma must be >= 0, got {self.sigma}")
+        if self.min_size < 1:
+            raise ArgumentError(f"min_size must be >= 1, got {self.min_size}")
+        if self.longest_side is not None and self.longest_side < 16:
+            raise ArgumentError(f"longest_side must be None or >= 16, got {self.longest_side}")
+        _felzenszwalb()
+
+    def label_map(self, image: NDArray[np.uint8]) -> NDArray[np.uint16]:
+        """Number the regions of an image.
+
+        Args:
+            image: ``(H, W, 3)`` uint8 RGB, any H, W >= 1.
+
+        Returns:
+            ``(H, W)`` uint16; regions are numbered from 1 without gaps, and 0 does not occur.
+
+        Raises:
+            ImageError: another rank, dtype or number of channels.
+            DataError: more than 65535 regions.
+        """
+        check_image(image)
+        height, width = image.shape[:2]
+        small = shrink_to(image, self.longest_side)
+        segment = _felzenszwalb()
+        labels = segment(small, scale=self.scale, sigma=self.sigma, min_size=self.min_size, channel_axis=-1)
+        count = int(labels.max()) + 1
+        if count > np.iinfo(np.uint16).max:
+            raise DataError(f"got {count} regions, more than 65535; raise min_size or scale")
+        result = (labels + 1).astype(np.uint16)
+        if small is image:
+            return result
+        return enlarge_labels(result, (height, width))
+
+    def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
+        """Describe the regions of an image in the record schema of SAM's automatic mask generator.
+
+        Args:
+            image: ``(H, W, 3)`` uint8 RGB, any H, W >= 1.
+
+        Returns:
+            One record per region: ``segmentation`` (compressed COCO RLE), ``area``, ``bbox`` ``[x, y,
+            w, h]``, ``predicted_iou`` and ``stability_score`` (both 1.0, nothing is predicted here),
+            ``point_coords`` (one pixel of the region), ``crop_box``, and ``generator``, which says that
+            this is not SAM.
+
+        Raises:
+            ImageError: another rank, dtype or number of channels.
+            DataError: more than 65535 regions.
+        """
+        runs = label_runs(self.label_map(image))
+        height, width = runs.size
+        edges = np.searchsorted(runs.owner, np.arange(runs.count + 1))
+        records: list[dict[str, Any]] = []
+        for begin, end in pairwise(edges.tolist()):
+            starts, stops = runs.starts[begin:end], runs.stops[begin:end]
+            longest = int(np.argmax(stops - starts))
+            x, y = divmod(int(starts[longest] + stops[longest] - 1) // 2, height)
+            records.append(
+                {
+                    "segmentation": encode_runs(starts, stops, runs.size),
+                    "area": int((stops - starts).sum()),
+                    "bbox": list(runs_bbox_xywh(starts, stops, height)),
+                    "predicted_iou": 1.0,
+                    "point_coords": [[x, y]],
+                    "stability_score": 1.0,
+                    "crop_box": [0, 0, width, height],
+                    "generator": GENERATOR_NAME,
+                }
+            )
+        return records
+
+
+def check_image(image: NDArray[Any]) -> None:
+    """Raise ``ImageError`` unless ``image`` is ``(H, W, 3)`` uint8 with H, W >= 1."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:  # pyright: ignore[reportUnnecessaryIsInstance]
+        got = getattr(image, "dtype", type(image).__name__)
+        raise ImageError(f"mask generation needs a uint8 array, got {got}")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ImageError(f"mask generation needs an RGB image (H, W, 3), got shape {image.shape}")
+
+
+def shrink_to(image: NDArray[np.uint8], longest_side: int | None) -> NDArray[np.uint8]:
+    """Shrink an ``(H, W, 3)`` image so that its longest side is at most ``longest_side``; else as it is."""
+    height, width = image.shape[:2]
+    if longest_side is None or max(height, width) <= longest_side:
+        return image
+    factor = longest_side / max(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+
+
+def enlarge_labels(labels: NDArray[np.uint16], size: tuple[int, int]) -> NDArray[np.uint16]:
+    """Give each pixel of ``(height, width)`` the label of the nearest pixel of a smaller map."""
+    height, width = size
+    rows: NDArray[np.int64] = np.arange(height, dtype=np.int64) * labels.shape[0] // height
+    columns: NDArray[np.int64] = np.arange(width, dtype=np.int64) * labels.shape[1] // width
+    return labels[rows[:, None], columns]
+
+
+def _felzenszwalb() -> Callable[..., NDArray[np.int64]]:
+    try:
+        from skimage import segmentation  # pyright: ignore
+    except ImportError as error:
+        raise MissingDependencyError(
+            "graph segmentation needs scikit-image; install it with: pip install 'sam-diffsr[segments]'"
+        ) from error
+    return cast("Callable[..., NDArray[np.int64]]", segmentation.felzenszwalb)  # pyright: ignore

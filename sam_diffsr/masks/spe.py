@@ -1,0 +1,204 @@
+"""Structural position encoding: regions become one scalar field E (paper section 3.2, the SPE module).
+
+Shapes: field and E ``(H, W)``; values ``(N,)``, one per region.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sam_diffsr.errors import ArgumentError
+from sam_diffsr.masks.regions import MaskInput, RegionRuns, collect_runs, label_runs
+
+__all__ = ["Encoding", "Reduction", "encode_label_map", "encode_structure", "position_field", "region_values"]
+
+Encoding = Literal["rope", "cosine", "sincos", "random"]
+Reduction = Literal["image", "region"]
+
+_BASE = 10000.0
+
+
+def encode_structure(
+    masks: MaskInput,
+    *,
+    size: tuple[int, int] | None = None,
+    encoding: Encoding = "rope",
+    reduction: Reduction = "image",
+    seed: int = 0,
+) -> Tensor:
+    """Turn the regions of an image into its structure field E.
+
+    Regions are painted in list order, later over earlier; pixels of no region are 0. Costs
+    O(H*W + runs) for RLE records, which are never decoded.
+
+    Args:
+        masks: ``(N, H, W)`` bool or uint8 array or tensor; or a list of ``(H, W)`` masks, of COCO RLE
+            dictionaries (compressed or not), or of records that hold one under ``"segmentation"``.
+        size: ``(height, width)``; needed when the list is empty, checked otherwise.
+        encoding: a region's value is, for ``"rope"``, the mean of mask times rotary field; for
+            ``"sincos"``, the same with a sinusoidal field; for ``"cosine"``, the cosine similarity of
+            the mask and an all-ones image; for ``"random"``, a seeded draw from [0, 1).
+        reduction: the mean runs over all H * W pixels (``"image"``, as the published weights were
+            trained) or over the region's own (``"region"``, as the paper words it). Without effect on
+            ``"cosine"`` and ``"random"``, which have no mean.
+        seed: of ``"random"``; the k-th region always gets the k-th draw.
+
+    Returns:
+        ``(H, W)`` float32 on the CPU.
+
+    Raises:
+        ArgumentError: unknown ``encoding`` or ``reduction``, or a negative ``seed``.
+        DataError: masks of another form, malformed RLE, sizes that differ, or an empty list without
+            ``size``.
+    """
+    runs = collect_runs(masks, size=size)
+    values = _values_of_runs(runs, encoding, reduction, seed)
+    labels, lengths = runs.segments()
+    palette = np.concatenate([np.zeros(1, np.float32), values])
+    height, width = runs.size
+    columns = torch.from_numpy(np.repeat(palette[labels], lengths).reshape(width, height))
+    return columns.T.contiguous()
+
+
+def region_values(
+    masks: MaskInput,
+    *,
+    size: tuple[int, int] | None = None,
+    encoding: Encoding = "rope",
+    reduction: Reduction = "image",
+    seed: int = 0,
+) -> NDArray[np.float32]:
+    """Give each region's value; arguments and errors as ``encode_structure``.
+
+    Returns:
+        ``(N,)`` float32, in list order; an empty region has 0 (a draw like any other for ``"random"``).
+    """
+    return _values_of_runs(collect_runs(masks, size=size), encoding, reduction, seed)
+
+
+def encode_label_map(
+    labels: NDArray[Any],
+    *,
+    encoding: Encoding = "rope",
+    reduction: Reduction = "image",
+    seed: int = 0,
+) -> NDArray[np.float32]:
+    """Give each label's value, for regions that do not overlap.
+
+    ``values[labels]`` is the field that ``encode_structure`` makes of the masks ``labels == 1``,
+    ``labels == 2`` and so on.
+
+    Args:
+        labels: ``(H, W)`` integers; 0 is no region.
+        encoding: as ``encode_structure``.
+        reduction: as ``encode_structure``.
+        seed: as ``encode_structure``.
+
+    Returns:
+        ``(labels.max() + 1,)`` float32; entry 0 is 0.
+
+    Raises:
+        ArgumentError: unknown ``encoding`` or ``reduction``, or a negative ``seed``.
+        DataError: another rank or dtype, an empty map or a negative label.
+    """
+    values = _values_of_runs(label_runs(labels), encoding, reduction, seed)
+    return np.concatenate([np.zeros(1, np.float32), values])
+
+
+def position_field(size: tuple[int, int], *, encoding: Encoding = "rope") -> NDArray[np.float64]:
+    """Evaluate the position field that regions are averaged over.
+
+    Row ``i`` is the position, columns are the feature dimension: with ``theta_k = 10000**(-2k / W)``,
+    columns ``2k`` and ``2k + 1`` hold ``cos(i theta_k) - sin(i theta_k)`` and ``cos(i theta_k) +
+    sin(i theta_k)`` for ``"rope"`` (a rotated all-ones field), ``sin(i theta_k)`` and ``cos(i theta_k)``
+    for ``"sincos"``. The last column of an odd width has no partner and is 1.
+
+    Args:
+        size: ``(height, width)``.
+        encoding: ``"rope"`` or ``"sincos"``.
+
+    Returns:
+        ``(H, W)`` float64.
+
+    Raises:
+        ArgumentError: an encoding that has no position field.
+    """
+    if encoding not in ("rope", "sincos"):
+        raise ArgumentError(f"only 'rope' and 'sincos' have a position field, got {encoding!r}")
+    height, width = size
+    column = np.arange(width, dtype=np.int64)
+    angle = np.outer(np.arange(height), _BASE ** (-2.0 * (column // 2) / width))
+    field = _parts(np.cos(angle) + 1j * np.sin(angle), column, encoding)
+    if width % 2:
+        field[:, -1] = 1
+    return field
+
+
+def _running_total(
+    positions: NDArray[np.int64], size: tuple[int, int], encoding: Encoding
+) -> NDArray[np.float64]:
+    """Sum the position field over the first ``positions`` pixels in column-major order.
+
+    With z = exp(i theta_k), the first r rows of columns 2k and 2k + 1 add up to parts of the geometric
+    sum (z**r - 1) / (z - 1), so neither the field nor its prefix sums are ever laid out.
+    """
+    height, width = size
+    pairs = width // 2
+    theta = _BASE ** (-2.0 * np.arange(pairs + 1) / width)  # one to spare for what follows the last pair
+    # 1 / (z - 1) = -1/2 - i/2 cot(theta / 2), which does not cancel for small theta.
+    slope = -0.5 / np.tan(theta / 2)
+    column, row = np.divmod(positions, height)
+
+    def partial(pair: NDArray[np.int64], row: NDArray[np.int64] | int) -> NDArray[np.complex128]:
+        angle = theta[pair] * row
+        return (np.cos(angle) - 1 + 1j * np.sin(angle)) * (-0.5 + 1j * slope[pair])
+
+    every = np.arange(width, dtype=np.int64)
+    whole = _parts(partial(every // 2, height), every, encoding)
+    below = _parts(partial(column // 2, row), column, encoding)
+    if width % 2:
+        whole[-1] = height
+        below = np.where(column == width - 1, row, below)
+    before = np.concatenate([np.zeros(1), np.cumsum(whole)])
+    return before[column] + below
+
+
+def _parts(
+    phase: NDArray[np.complex128], column: NDArray[np.int64], encoding: Encoding
+) -> NDArray[np.float64]:
+    """Read the field (or its sum) of each column from the complex phase (or its sum) of its pair."""
+    odd = column % 2 == 1
+    if encoding == "rope":
+        return phase.real + np.where(odd, phase.imag, -phase.imag)
+    return np.where(odd, phase.real, phase.imag)
+
+
+def _values_of_runs(
+    runs: RegionRuns, encoding: Encoding, reduction: Reduction, seed: int
+) -> NDArray[np.float32]:
+    _check(encoding, reduction, seed)
+    if encoding == "random":
+        return np.random.default_rng(seed).random(runs.count).astype(np.float32)
+    pixels = runs.size[0] * runs.size[1]
+    areas = runs.areas()
+    if encoding == "cosine":  # of a 0/1 mask and ones: area / (sqrt(area) * sqrt(pixels))
+        return np.sqrt(areas / pixels).astype(np.float32)
+    weights = _running_total(runs.stops, runs.size, encoding)
+    weights -= _running_total(runs.starts, runs.size, encoding)
+    sums = np.bincount(runs.owner, weights=weights, minlength=runs.count)
+    divisor = pixels if reduction == "image" else np.maximum(areas, 1)
+    return (sums / divisor).astype(np.float32)
+
+
+def _check(encoding: Encoding, reduction: Reduction, seed: int) -> None:
+    if encoding not in get_args(Encoding):
+        raise ArgumentError(f"encoding must be one of {', '.join(get_args(Encoding))}; got {encoding!r}")
+    if reduction not in get_args(Reduction):
+        raise ArgumentError(f"reduction must be one of {', '.join(get_args(Reduction))}; got {reduction!r}")
+    if seed < 0:
+        raise ArgumentError(f"seed must be >= 0, got {seed}")

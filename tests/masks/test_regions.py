@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sam_diffsr.errors import DataError
+from sam_diffsr.masks import rle
+from sam_diffsr.masks.regions import collect_runs, label_runs
+
+
+def paint(masks: np.ndarray) -> np.ndarray:
+    labels = np.zeros(masks.shape[1:], np.int32)
+    for index, mask in enumerate(masks):
+        labels[mask] = index + 1
+    return labels
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20), (20, 1), (33, 58), (64, 48)])
+@pytest.mark.parametrize("density", [0.01, 0.3, 0.95])
+def test_labels_equal_painting_in_order(size, density):
+    rng = np.random.default_rng(3)
+    masks = rng.random((25, *size)) < density
+    np.testing.assert_array_equal(collect_runs(masks).labels(), paint(masks))
+
+
+def test_labels_of_blobs_and_of_whole_image():
+    rng = np.random.default_rng(4)
+    yy, xx = np.mgrid[:50, :70]
+    masks = np.stack(
+        [((yy - y) ** 2 + (xx - x) ** 2) < r**2 for y, x, r in rng.uniform(3, 50, (40, 3))]
+        + [np.ones((50, 70), bool)]
+    )
+    for order in (masks, masks[::-1]):
+        np.testing.assert_array_equal(collect_runs(order).labels(), paint(order))
+
+
+def test_every_form_gives_the_same_runs():
+    masks = np.random.default_rng(5).random((4, 9, 13)) < 0.5
+    expected = collect_runs(masks)
+    forms = [
+        masks.astype(np.uint8) * 255,
+        torch.from_numpy(masks),
+        list(masks),
+        tuple(torch.from_numpy(masks)),
+        [rle.encode(mask) for mask in masks],
+        [rle.encode(mask, compressed=False) for mask in masks],
+        [{"segmentation": rle.encode(mask), "area": 1} for mask in masks],
+        [{"segmentation": mask} for mask in masks],
+        [masks[0], rle.encode(masks[1]), {"segmentation": masks[2]}, torch.from_numpy(masks[3])],
+    ]
+    for form in forms:
+        runs = collect_runs(form, size=(9, 13))
+        assert runs.size == expected.size
+        assert runs.count == expected.count
+        for name in ("starts", "stops", "owner"):
+            np.testing.assert_array_equal(getattr(runs, name), getattr(expected, name))
+    np.testing.assert_array_equal(expected.areas(), masks.sum(axis=(1, 2)))
+
+
+def test_no_regions():
+    for runs in (collect_runs([], size=(3, 4)), collect_runs(np.zeros((0, 3, 4), bool))):
+        assert runs.size == (3, 4)
+        assert runs.count == 0
+        assert not runs.labels().any()
+        assert runs.areas().shape == (0,)
+
+
+def test_label_map_round_trip():
+    labels = np.random.default_rng(6).integers(0, 7, (23, 17)).astype(np.uint16)
+    labels[labels == 3] = 0  # a number that does not occur is an empty region
+    runs = label_runs(labels)
+    assert runs.count == 6
+    np.testing.assert_array_equal(runs.labels(), labels)
+    np.testing.assert_array_equal(runs.areas(), np.bincount(labels.ravel(), minlength=7)[1:])
+    assert label_runs(np.zeros((2, 3), np.uint8)).count == 0
+
+
+@pytest.mark.parametrize(
+    ("masks", "size", "message"),
+    [
+        (np.zeros((4, 4), bool), None, r"must be \(N, H, W\), got shape \(4, 4\); use mask\[None\]"),
+        (np.zeros((1, 4, 4), bool), (4, 5), r"expected size \(4, 5\) \(height, width\), got \(4, 4\)"),
+        (np.zeros((1, 4, 4), np.float32), None, "mask 0: a mask must be bool or integer"),
+        ({"size": [4, 4], "counts": [16]}, None, "must be an .* array or a list .* got dict"),
+        ("masks", None, "got str"),
+        ([np.zeros((4, 4), bool), np.zeros((4, 5), bool)], None, r"mask 1: expected size \(4, 4\)"),
+        ([{"size": [4, 4], "counts": [16]}], (5, 4), r"mask 0: expected size \(5, 4\)"),
+        ([{"size": [4, 4], "counts": [17]}], None, "mask 0: RLE runs go past the end"),
+        ([np.zeros((1, 4, 4), bool)], None, r"mask 0: a mask must be \(H, W\)"),
+        ([None], None, "mask 0: an RLE record needs the keys"),
+        ([], None, r"does not say how large the image is; pass size=\(height, width\)"),
+        ([], (0, 4), r"size must be \(height, width\), both >= 1, got \(0, 4\)"),
+    ],
+)
+def test_malformed_input(masks, size, message):
+    with pytest.raises(DataError, match=message):
+        collect_runs(masks, size=size)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros((2, 2), np.float32), "must be .H, W. integers .* got float32"),
+        (np.zeros((2,), int), "must be .H, W. integers"),
+        (np.zeros((0, 2), int), "must be .H, W. integers"),
+        (np.full((2, 2), -1), "must hold numbers >= 0 .* got -1"),
+    ],
+)
+def test_malformed_label_maps(labels, message):
+    with pytest.raises(DataError, match=message):
+        label_runs(labels)
