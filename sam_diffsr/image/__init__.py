@@ -1,0 +1,18 @@
+"""Pictures in and out: PIL images, arrays and files to float tensors, and back to the same kind."""
+
+from __future__ import annotations
+
+from sam_diffsr.image.decode import decode_image
+from sam_diffsr.image.encode import encode_image
+from sam_diffsr.image.kinds import MAX_PIXELS_DEFAULT, DecodedImage, ImageFormat, ImageInput
+from sam_diffsr.image.save import save_image
+
+__all__ = [
+    "MAX_PIXELS_DEFAULT",
+    "DecodedImage",
+    "ImageFormat",
+    "ImageInput",
+    "decode_image",
+    "encode_image",
+    "save_image",
+]

@@ -1,0 +1,180 @@
+"""PIL images, arrays and files to float tensors."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from sam_diffsr.errors import ImageError
+from sam_diffsr.image.kinds import (
+    LEVELS,
+    MAX_PIXELS_DEFAULT,
+    DecodedImage,
+    ImageFormat,
+    ImageInput,
+    SampleType,
+    native,
+    sample_name,
+)
+from sam_diffsr.image.metadata import apply_orientation, convert_cmyk, kept_icc_profile
+from sam_diffsr.image.read import check_size, load_pixels, open_file
+
+__all__ = ["decode_image"]
+
+_ARRAY_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
+_FLOAT_SLACK = 1e-6
+"""How far beyond [0, 1] a float sample may be, for the rounding of earlier steps; it is clipped."""
+
+
+def decode_image(image: ImageInput, *, max_pixels: int | None = MAX_PIXELS_DEFAULT) -> DecodedImage:
+    """Turn any image that the library takes into a float tensor.
+
+    Orientation in EXIF is applied, once; animations and multi-page files give their first frame, with a
+    ``UserWarning``. What is not gray, RGB or either of them with alpha becomes the nearest of these:
+
+    * 1-bit becomes gray; palettes become RGB; a transparent colour becomes alpha.
+    * CMYK becomes sRGB, through the image's ICC profile if it has one; YCbCr, LAB and HSV become RGB.
+    * 16-bit gray (PIL modes ``"I;16"`` and ``"I"``) stays 16-bit. Pillow has no 16-bit colour: 16-bit RGB
+      files are read as 8-bit, with a ``UserWarning``; pass a uint16 array to keep 16 bits.
+
+    Args:
+        image: PIL image, path of a file, or array ``(H, W)`` or ``(H, W, C)`` with 1 (gray), 2 (gray,
+            alpha), 3 (RGB) or 4 (RGB, alpha) channels; uint8, uint16, or float16/32/64 in [0, 1]. PIL
+            mode ``"F"`` is float in [0, 1] too. It is not changed.
+        max_pixels: refuse larger images, before their pixels are decoded; None takes any size.
+
+    Returns:
+        The pixels in [0, 1], alpha if there is any, and the format to give a result back in.
+
+    Raises:
+        ImageError: no such file, not an image, damaged, or an array of a wrong rank, type or range.
+        ImageTooLargeError: more than ``max_pixels`` pixels, or more than Pillow itself allows.
+        ArgumentError: ``max_pixels`` is below 1.
+    """
+    if isinstance(image, np.ndarray):
+        return _decode_array(image, max_pixels)
+    if isinstance(image, Image.Image):
+        return _decode_pil(image, max_pixels, name="the image")
+    if isinstance(image, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        with open_file(image) as opened:
+            return _decode_pil(opened, max_pixels, name=repr(os.fspath(image)))
+    raise ImageError(
+        f"an image must be a PIL image, a numpy array or a path, got {type(image).__name__}; "
+        "tensors go to upscale_tensor"
+    )
+
+
+def _decode_array(array: NDArray[Any], max_pixels: int | None) -> DecodedImage:
+    sample_type = sample_name(array)
+    if sample_type not in _ARRAY_TYPES:
+        raise ImageError(
+            f"an image array must be of type {', '.join(_ARRAY_TYPES)}, got {sample_type}; "
+            "convert it, for 8-bit values with array.astype('uint8')"
+        )
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
+        channels_first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+        hint = "; put the channels last: array.transpose(1, 2, 0)" if channels_first else ""
+        raise ImageError(
+            "an image array must be of shape (H, W) or (H, W, C) with 1 to 4 channels, "
+            f"got {array.shape}{hint}"
+        )
+    check_size(array.shape[1], array.shape[0], max_pixels=max_pixels, name="the array")
+    channels = cast("Literal[1, 2, 3, 4]", 1 if array.ndim == 2 else array.shape[2])
+    form = ImageFormat(
+        container="array",
+        channels=channels,
+        sample_type=cast("SampleType", sample_type),
+        array_rank=2 if array.ndim == 2 else 3,
+    )
+    return _to_tensors(array, form, name="the array")
+
+
+def _decode_pil(image: Image.Image, max_pixels: int | None, *, name: str) -> DecodedImage:
+    check_size(image.width, image.height, max_pixels=max_pixels, name=name)
+    load_pixels(image, name=name)
+    icc_profile = kept_icc_profile(image)
+    upright, exif = apply_orientation(image, name)
+    plain = _to_plain_mode(upright, name)
+    array = np.asarray(plain)
+    form = ImageFormat(
+        container="pil",
+        channels=cast("Literal[1, 2, 3, 4]", len(plain.getbands())),
+        sample_type=cast("SampleType", sample_name(array)),
+        exif=exif,
+        icc_profile=icc_profile,
+    )
+    return _to_tensors(array, form, name=name)
+
+
+def _to_plain_mode(image: Image.Image, name: str) -> Image.Image:
+    """Convert to L, LA, RGB, RGBA, I;16, I or F."""
+    mode = image.mode
+    keyed = "transparency" in image.info
+    if mode.startswith("I") or mode == "F":
+        if keyed:
+            warnings.warn(
+                f"the transparent colour of {name} is left out: Pillow has no alpha beside mode {mode!r}",
+                UserWarning,
+                stacklevel=4,
+            )
+        return image
+    if mode in ("1", "L"):
+        return image.convert("LA" if keyed else "L")
+    if mode == "P":
+        palette_alpha = image.palette is not None and image.palette.mode.endswith("A")
+        return image.convert("RGBA" if keyed or palette_alpha else "RGB")
+    if mode == "RGB":
+        return image.convert("RGBA") if keyed else image
+    if mode in ("LA", "RGBA"):
+        return image
+    if mode == "CMYK":
+        return convert_cmyk(image)
+    target = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}.get(mode, "RGB")
+    try:
+        return image.convert(target)
+    except (ValueError, KeyError) as error:
+        raise ImageError(f"{name} has PIL mode {mode!r}, which cannot be converted: {error}") from error
+
+
+def _to_tensors(array: NDArray[Any], form: ImageFormat, *, name: str) -> DecodedImage:
+    """Scale samples to [0, 1] and split colour from alpha."""
+    _check_range(array, form, name)
+    samples = torch.from_numpy(native(array).astype(np.float32))
+    if form.sample_type in LEVELS:
+        samples /= LEVELS[form.sample_type]
+    else:
+        samples.clamp_(0, 1)
+    planes = samples.reshape(*array.shape[:2], form.channels).permute(2, 0, 1).unsqueeze(0)
+    alpha: Tensor | None = planes[:, -1:].contiguous() if form.has_alpha else None
+    colour = planes[:, :1].expand(-1, 3, -1, -1) if form.grayscale else planes[:, :3]
+    return DecodedImage(rgb=colour.contiguous(), alpha=alpha, format=form)
+
+
+def _check_range(array: NDArray[Any], form: ImageFormat, name: str) -> None:
+    if form.sample_type in ("uint8", "uint16"):
+        return
+    low, high = array.min(), array.max()
+    if form.sample_type == "int32":
+        if low < 0 or high > LEVELS["int32"]:
+            raise ImageError(
+                f"{name} has PIL mode 'I' and must hold 16-bit values in 0..65535, "
+                f"got values from {low} to {high}"
+            )
+        return
+    if not (np.isfinite(low) and np.isfinite(high)):
+        bad = int(np.count_nonzero(~np.isfinite(array)))
+        raise ImageError(
+            f"{name} has {bad} samples that are NaN or infinite, of {array.size}; replace them first"
+        )
+    if low < -_FLOAT_SLACK or high > 1 + _FLOAT_SLACK:
+        raise ImageError(
+            f"{name} has float samples and must be in [0, 1], got values from {low:.6g} to {high:.6g}; "
+            "divide by the value of white (255 for 8-bit values), or clip"
+        )

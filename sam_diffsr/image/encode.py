@@ -1,0 +1,70 @@
+"""Float tensors back to the kind of image that came in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from sam_diffsr.errors import ImageError
+from sam_diffsr.image.kinds import LEVELS, ImageFormat
+from sam_diffsr.image.metadata import exif_for_size
+
+__all__ = ["encode_image"]
+
+
+def encode_image(rgb: Tensor, alpha: Tensor | None, format: ImageFormat) -> Image.Image | NDArray[Any]:
+    """Turn a result into the same kind of image as ``format`` was taken from.
+
+    Values are clipped to [0, 1]; integer samples are rounded, halves up. Gray is the mean of the three
+    channels: gray goes in as three equal channels, so each of them is an estimate of it.
+
+    Args:
+        rgb: ``(1, 3, H, W)`` of a floating type, nominally in [0, 1], on any device.
+        alpha: ``(1, 1, H, W)`` likewise, where ``format.has_alpha``, else None.
+        format: what ``decode_image`` gave for the source; its size does not matter.
+
+    Returns:
+        A PIL image, with EXIF and ICC profile in ``info``, or an array of the source's type, rank and
+        channels.
+
+    Raises:
+        ImageError: a wrong shape or type, or alpha is given and not expected, or the other way round.
+    """
+    if rgb.ndim != 4 or rgb.shape[:2] != (1, 3) or not rgb.is_floating_point():
+        raise ImageError(f"rgb must be a float tensor (1, 3, H, W), got {rgb.dtype} {tuple(rgb.shape)}")
+    if (alpha is not None) != format.has_alpha:
+        expected, got = ("needs", "none came") if format.has_alpha else ("has no", "some came")
+        raise ImageError(f"an image of {format.channels} channels {expected} alpha, but {got}")
+    planes = rgb.mean(dim=1, keepdim=True) if format.grayscale else rgb
+    if alpha is not None:
+        if alpha.shape != (1, 1, *rgb.shape[-2:]):
+            raise ImageError(
+                f"alpha must be of shape {(1, 1, *rgb.shape[-2:])} beside rgb, got {tuple(alpha.shape)}"
+            )
+        planes = torch.cat([planes, alpha.to(planes)], dim=1)
+    array = _to_samples(planes[0], format)
+    return array if format.container == "array" else _to_pil(array, format)
+
+
+def _to_samples(planes: Tensor, format: ImageFormat) -> NDArray[Any]:
+    """Give ``(C, H, W)`` as ``(H, W)`` or ``(H, W, C)`` of the source's sample type."""
+    values = planes.detach().float().clamp(0, 1)
+    if format.sample_type in LEVELS:
+        values = (values * LEVELS[format.sample_type] + 0.5).floor_()
+    array = values.permute(1, 2, 0).cpu().numpy().astype(format.sample_type, order="C")
+    flat = format.array_rank == 2 if format.container == "array" else format.channels == 1
+    return array[:, :, 0] if flat else array
+
+
+def _to_pil(array: NDArray[Any], format: ImageFormat) -> Image.Image:
+    image = Image.fromarray(np.ascontiguousarray(array))
+    if format.icc_profile is not None:
+        image.info["icc_profile"] = format.icc_profile
+    if format.exif is not None:
+        image.info["exif"] = exif_for_size(format.exif, width=image.width, height=image.height)
+    return image

@@ -1,0 +1,82 @@
+"""What an image may be on the way in, and what is remembered of it for the way out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast
+
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+__all__ = ["MAX_PIXELS_DEFAULT", "DecodedImage", "ImageFormat", "ImageInput"]
+
+MAX_PIXELS_DEFAULT = 64_000_000
+"""Largest input, in pixels, that is taken unless the caller asks for more."""
+
+ImageInput: TypeAlias = Image.Image | NDArray[Any] | str | os.PathLike[str]
+"""PIL image, ``(H, W)`` or ``(H, W, C)`` array, or path of an image file."""
+
+SampleType: TypeAlias = Literal["uint8", "uint16", "int32", "float16", "float32", "float64"]
+"""How a sample is stored. int32 is PIL's mode ``"I"`` alone, which holds 16-bit values."""
+
+LEVELS: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0, "int32": 65535.0}
+"""The stored value of white, by sample type; 1.0 for the floating types, which are not listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFormat:
+    """What is needed to give a result back as the kind of image that came in."""
+
+    container: Literal["pil", "array"]
+    """``"pil"`` for PIL images and paths, ``"array"`` for numpy arrays."""
+
+    channels: Literal[1, 2, 3, 4]
+    """Gray, gray + alpha, RGB or RGB + alpha."""
+
+    sample_type: SampleType
+    """Type of a sample, by its numpy name."""
+
+    array_rank: Literal[2, 3] = 3
+    """2 for an array that came as ``(H, W)``; arrays only."""
+
+    exif: bytes | None = None
+    """EXIF block without orientation (which has been applied) and without file structure; PIL only."""
+
+    icc_profile: bytes | None = None
+    """ICC profile of the pixels; PIL only."""
+
+    @property
+    def grayscale(self) -> bool:
+        """Whether the image has one colour channel."""
+        return self.channels < 3
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the last channel is alpha."""
+        return self.channels in (2, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An image as the networks take it, and how to turn a result back."""
+
+    rgb: Tensor
+    """``(1, 3, H, W)`` float32 in [0, 1] on the CPU; gray is repeated three times."""
+
+    alpha: Tensor | None
+    """``(1, 1, H, W)`` float32 in [0, 1], or None where the image has no transparency."""
+
+    format: ImageFormat
+    """Kind of the source."""
+
+
+def native(array: NDArray[Any]) -> NDArray[Any]:
+    """Give ``array`` in the byte order of this machine."""
+    return array if array.dtype.isnative else array.astype(sample_name(array))
+
+
+def sample_name(array: NDArray[Any]) -> str:
+    """Name the type of an array's samples, without its byte order."""
+    return cast("str", array.dtype.name)

@@ -1,0 +1,99 @@
+"""EXIF and ICC: apply the orientation once, keep what stays true of an enlarged image."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from typing import Any, cast
+
+from PIL import ExifTags, Image, ImageCms
+
+__all__ = ["apply_orientation", "convert_cmyk", "exif_for_size", "kept_icc_profile"]
+
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_FILE_STRUCTURE = frozenset(
+    {
+        *(0x00FE, 0x00FF, 0x0100, 0x0101, 0x0102, 0x0103, 0x0106, 0x010A, 0x0111, 0x0115, 0x0116, 0x0117),
+        *(0x0118, 0x0119, 0x011C, 0x0122, 0x0123, 0x0129, 0x013D, 0x0140, 0x0142, 0x0143, 0x0144, 0x0145),
+        *(0x014A, 0x0152, 0x0153, 0x0154, 0x0155, 0x015B, 0x0201, 0x0202, 0x0212, 0x0213, 0x02BC),
+        *(0x8649, 0x8773),
+    }
+)
+"""Tags that describe how a TIFF file is laid out; untrue of any other file, so never carried over."""
+
+_COLOUR_CHANGES = ("CMYK", "LAB", "HSV")
+"""PIL modes that become RGB here, of which the source's ICC profile is therefore not true any more."""
+
+
+def apply_orientation(image: Image.Image, name: str) -> tuple[Image.Image, bytes | None]:
+    """Turn a loaded image upright as its EXIF says.
+
+    Args:
+        image: a loaded image; it is not changed.
+        name: how messages call it.
+
+    Returns:
+        The upright image and its EXIF block without orientation and file structure (None if nothing
+        is left). An EXIF block that cannot be read is dropped with a ``UserWarning``.
+    """
+    try:
+        exif = Image.Exif()
+        exif.load(image.getexif().tobytes())
+        orientation = exif.pop(ExifTags.Base.Orientation, 1)
+        for tag in _FILE_STRUCTURE.intersection(exif):
+            del exif[tag]
+        kept = exif.tobytes() if len(exif) else None
+    except Exception as error:  # cameras and editors write broken blocks in every way there is
+        warnings.warn(
+            f"the EXIF block of {name} cannot be read and is left out ({error}); "
+            "the image is taken as it is stored",
+            UserWarning,
+            stacklevel=5,
+        )
+        return image, None
+    method = _TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
+    return (image if method is None else image.transpose(method)), kept
+
+
+def exif_for_size(exif: bytes, *, width: int, height: int) -> bytes:
+    """Give an EXIF block whose pixel dimensions, where it has them, are those of the result."""
+    block = Image.Exif()
+    block.load(exif)
+    details = block.get_ifd(ExifTags.IFD.Exif)
+    for tag, value in ((ExifTags.Base.ExifImageWidth, width), (ExifTags.Base.ExifImageHeight, height)):
+        if tag in details:
+            details[tag] = value
+    return block.tobytes()
+
+
+def kept_icc_profile(image: Image.Image) -> bytes | None:
+    """Give the ICC profile that is still true of the pixels after ``decode_image``."""
+    profile = image.info.get("icc_profile")
+    return profile if isinstance(profile, bytes) and profile and image.mode not in _COLOUR_CHANGES else None
+
+
+def convert_cmyk(image: Image.Image) -> Image.Image:
+    """Convert CMYK to RGB: to sRGB through the image's own profile, else by the plain formula."""
+    profile = image.info.get("icc_profile")
+    converted = None
+    if isinstance(profile, bytes) and profile:
+        # A broken profile, or a Pillow without LittleCMS, leaves the plain formula.
+        with contextlib.suppress(ImportError, OSError, ImageCms.PyCMSError):
+            srgb = cast("Any", ImageCms.createProfile("sRGB"))
+            converted = ImageCms.profileToProfile(
+                image,
+                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+                ImageCms.ImageCmsProfile(srgb),
+                outputMode="RGB",
+            )
+    return image.convert("RGB") if converted is None else converted
