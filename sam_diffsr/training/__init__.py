@@ -10,6 +10,7 @@ from sam_diffsr.training.config import (
     TrainConfig,
     load_config,
 )
+from sam_diffsr.training.export import export_run, resolver_config
 from sam_diffsr.training.log import read_log
 from sam_diffsr.training.loop import TrainResult, train
 from sam_diffsr.training.state import Checkpoint, read_checkpoint
@@ -22,8 +23,10 @@ __all__ = [
     "RunConfig",
     "TrainConfig",
     "TrainResult",
+    "export_run",
     "load_config",
     "read_checkpoint",
     "read_log",
+    "resolver_config",
     "train",
 ]

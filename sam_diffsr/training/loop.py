@@ -99,7 +99,7 @@ def train(
         OutputError: the folder cannot be written.
     """
     if stage not in get_args(StageName):
-        raise ArgumentError(f"stage must be one of {', '.join(get_args(StageName))}, got {stage!r}")
+        raise ArgumentError(f"stage must be one of {', '.join(get_args(StageName))}; got {stage!r}")
     folder = Path(out_dir)
     if list_checkpoints(folder) and not resume:
         raise ConfigError(f"{folder} already holds a run; resume it or choose another folder")

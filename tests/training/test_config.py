@@ -1,0 +1,151 @@
+"""Reading a run's configuration, and the learning rate that follows from it."""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sam_diffsr.config import from_dict, to_dict
+from sam_diffsr.errors import ConfigError, MissingDependencyError
+from sam_diffsr.training import OptimizerConfig, RunConfig, TrainConfig, load_config
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_round_trip() -> None:
+    config = from_dict(TrainConfig, {"data": {"crops": "x"}, "optimizer": {"betas": [0.5, 0.9]}})
+    assert from_dict(TrainConfig, to_dict(config)) == config
+    assert config.optimizer.betas == (0.5, 0.9)
+
+
+def test_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunConfig().steps = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_paper_values_are_the_defaults() -> None:
+    config = OptimizerConfig()
+    assert (config.lr, config.clip, config.halve_every) == (2e-4, 10.0, 200_000)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("data", "patch", 0, r"data\.patch and data\.batch must be >= 1"),
+        ("data", "batch", 0, r"data\.patch and data\.batch must be >= 1"),
+        ("data", "patch", 30, r"data\.patch must be a multiple of model\.scale 4, got 30"),
+        ("optimizer", "lr", 0.0, r"optimizer\.lr and optimizer\.clip must be > 0"),
+        ("optimizer", "lr", float("inf"), r"optimizer\.lr and optimizer\.clip must be > 0"),
+        ("optimizer", "clip", -1, r"optimizer\.lr and optimizer\.clip must be > 0"),
+        ("optimizer", "betas", [0.9, 1.0], r"optimizer\.betas must lie in \[0, 1\)"),
+        ("optimizer", "halve_every", 0, r"optimizer\.halve_every must be >= 1"),
+        ("optimizer", "warmup_steps", -1, r"optimizer\.warmup_steps >= 0, got 200000 and -1"),
+        ("optimizer", "final_fraction", 2, r"optimizer\.final_fraction must lie in \[0, 1\]"),
+        ("optimizer", "schedule", "linear", r"optimizer\.schedule must be one of"),
+        ("diffusion", "residual_scale", 0, r"diffusion\.residual_scale must be > 0"),
+        ("diffusion", "lr_up_levels", 254, r"diffusion\.lr_up_levels must be one of \[255, 256\]"),
+        ("diffusion", "modulation", "strong", r"diffusion\.modulation must be one of"),
+        ("run", "steps", 0, r"run\.steps must be >= 1"),
+        ("run", "keep", 0, r"run\.keep must be >= 1"),
+        ("run", "log_every", 0, r"run\.log_every must be >= 1"),
+        ("run", "checkpoint_every", 0, r"run\.checkpoint_every must be >= 1"),
+        ("run", "validate_every", 0, r"run\.validate_every must be >= 1"),
+        ("run", "ema_decay", 1.0, r"run\.ema_decay must lie in \[0, 1\)"),
+        ("run", "seed", -1, r"run\.seed must be >= 0"),
+        ("run", "threads", 0, r"run\.threads must be >= 1 or null"),
+        ("run", "max_seconds", 0, r"run\.max_seconds must be > 0 or null"),
+        ("run", "precision", "fp8", r"run\.precision must be one of"),
+        ("run", "stepz", 3, r"unknown keys \['stepz'\]"),
+    ],
+)
+def test_one_bad_value(section: str, key: str, value: Any, message: str) -> None:
+    tree: dict[str, dict[str, Any]] = {"data": {"crops": "x"}}
+    tree.setdefault(section, {})[key] = value
+    with pytest.raises(ConfigError, match=message):
+        from_dict(TrainConfig, tree)
+
+
+def test_yaml_with_overrides(tmp_path: Path) -> None:
+    path = write(tmp_path, "data: {crops: c, patch: 64}\noptimizer: {lr: 1e-4}\nmodel: {scale: 2}\n")
+    overrides = ["run.steps=7", "optimizer.lr=3e-4", "model.denoiser.multipliers=[1, 2]", "data.crops=1e"]
+    config = load_config(path, overrides=overrides)
+    assert (config.run.steps, config.optimizer.lr, config.data.crops) == (7, 3e-4, "1e")
+    assert config.model.denoiser.multipliers == (1, 2)
+    assert load_config(path).optimizer.lr == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: [", "is not valid YAML"),
+        ("- 1", "expected a mapping of keys to values, got list"),
+        ("", "expected a mapping of keys to values, got NoneType"),
+        ("run: {steps: 3}", r"lacks the required keys \['data'\]"),
+        ("data: {crops: x}\noptimiser: {lr: 1}", r"unknown keys \['optimiser'\]"),
+    ],
+)
+def test_bad_file(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text))
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read the config"):
+        load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("run.steps", "an override must look like section.key=value, got 'run.steps'"),
+        ("=3", "an override must look like"),
+        ("run.steps=[", "is not valid YAML"),
+        ("data.crops.deep=1", "expected a mapping of keys to values, got str"),
+        ("run.stpes=3", r"unknown keys \['stpes'\]"),
+    ],
+)
+def test_bad_override(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, "data: {crops: x}"), overrides=[override])
+
+
+def test_without_pyyaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "yaml":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingDependencyError, match=r"sam-diffsr\[train\]"):
+        load_config(tmp_path / "run.yaml")
+
+
+def test_rate_is_halved() -> None:
+    config = OptimizerConfig(lr=8.0, halve_every=10)
+    assert [config.rate(step, steps=99) for step in (0, 9, 10, 19, 20)] == [8, 8, 4, 4, 2]
+
+
+def test_rate_warms_up_and_follows_a_cosine() -> None:
+    config = OptimizerConfig(lr=1.0, schedule="cosine", warmup_steps=4, final_fraction=0.1)
+    rates = [config.rate(step, steps=24) for step in range(24)]
+    assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert rates[4] == 1.0
+    assert rates[14] == pytest.approx(0.55)
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[4:]))
+    assert config.rate(24, steps=24) == pytest.approx(0.1)
+
+
+def test_rate_stays() -> None:
+    config = OptimizerConfig(lr=1.0, schedule="constant")
+    assert {config.rate(step, steps=9) for step in range(9)} == {1.0}
