@@ -33,14 +33,15 @@ class GraphMaskGenerator:
         MissingDependencyError: scikit-image is not installed.
     """
 
-    scale: float = 300.0
+    scale: float = 200.0
     """Preference for large regions, > 0."""
     sigma: float = 0.8
     """Width of the Gaussian that smooths the image first, >= 0, in pixels of the segmented size."""
-    min_size: int = 200
+    min_size: int = 50
     """Fewest pixels of a region, >= 1, in pixels of the segmented size."""
-    longest_side: int | None = 1024
-    """Larger images are segmented at this longest side and the regions enlarged; ``None`` never shrinks."""
+    longest_side: int | None = 512
+    """Larger images are segmented at this longest side and the regions enlarged; ``None`` never shrinks.
+    The time grows with the pixels; SAM's own masks are 256 pixels long before they are enlarged."""
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
