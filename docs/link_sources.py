@@ -1,4 +1,4 @@
-"""MkDocs hook: turn links to a function's source file, which serve readers of the repository, into API links."""
+"""MkDocs hook: links to source files, which serve readers of the repository, become links into api.md."""
 
 from __future__ import annotations
 
