@@ -1,0 +1,84 @@
+"""Tells a progress bar and a caller's function how far the sampling is, and lets the caller stop it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from sam_diffsr.errors import CancelledError
+
+__all__ = ["Preview", "Progress", "ProgressCallback"]
+
+Preview = Callable[[], Tensor]
+"""Makes the current estimate of the batch in work, ``(B, 3, H, W)`` in [0, 1], when it is called."""
+ProgressCallback = Callable[[int, int, Preview], object]
+"""Called with steps done, steps in all and a preview; returning False or raising stops the work."""
+
+
+class Progress:
+    """Progress of one call; a context manager.
+
+    Args:
+        show: draw a bar on standard error; None draws it if that is a terminal.
+        callback: the caller's function, after every step.
+        total: denoising steps of all batches together.
+    """
+
+    def __init__(self, *, show: bool | None, callback: ProgressCallback | None, total: int) -> None:
+        self._show = sys.stderr.isatty() if show is None else show
+        self._callback = callback
+        self._total = total
+        self._done = 0
+        self._bar: Any = None
+
+    def __enter__(self) -> Progress:
+        if self._show:
+            from tqdm.auto import tqdm
+
+            layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+            self._bar = tqdm(total=self._total, desc="upscale", bar_format=layout)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    @property
+    def done(self) -> int:
+        """Steps that are finished."""
+        return self._done
+
+    def rewind(self, done: int) -> None:
+        """Go back to an earlier number of finished steps, because a batch is repeated."""
+        self._done = done
+        self.tile(0.0)
+
+    def tile(self, share: float) -> None:
+        """Show that a share of the step in work is finished."""
+        if self._bar is not None:
+            self._bar.update(self._done + share - self._bar.n)
+
+    def step(self, preview: Preview) -> None:
+        """Count one step.
+
+        Raises:
+            CancelledError: the caller's function returned False or raised.
+        """
+        self._done += 1
+        self.tile(0.0)
+        if self._callback is None:
+            return
+        try:
+            answer = self._callback(self._done, self._total, preview)
+        except Exception as error:
+            raise CancelledError(
+                f"the callback raised {type(error).__name__} at step {self._done} of {self._total}: {error}"
+            ) from error
+        if answer is False:
+            raise CancelledError(f"the callback stopped the work at step {self._done} of {self._total}")

@@ -1,0 +1,264 @@
+"""SuperResolver: weights and config in, enlarged images out."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, overload
+
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from sam_diffsr.diffusion.samplers import SamplerName
+from sam_diffsr.errors import ArgumentError, NumericalError
+from sam_diffsr.image import MAX_PIXELS_DEFAULT, ImageInput
+from sam_diffsr.pipeline.output import decode_input, encode_output, output_size
+from sam_diffsr.pipeline.planning import DEFAULT_HALO, plan_batches
+from sam_diffsr.pipeline.prepare import (
+    check_tensor,
+    resolve_halo,
+    resolve_sampling,
+    resolve_seeds,
+    resolve_tile,
+)
+from sam_diffsr.pipeline.pretrained import PathLike, PretrainedModel
+from sam_diffsr.pipeline.progress import Progress, ProgressCallback
+from sam_diffsr.pipeline.run import RunOptions, run_batch
+
+__all__ = ["SuperResolver"]
+
+Start = int | Literal["noise"] | None
+Array = NDArray[Any]
+
+
+class SuperResolver(PretrainedModel):
+    """Enlarges images with a trained network.
+
+    Args:
+        model: the networks with trained weights. They are moved and cast in place and set to evaluation mode.
+        config: what belongs to these weights; ``config.model`` must be the model's own.
+        device: ``"auto"`` takes CUDA, else MPS, else the CPU.
+        dtype: floating type of the networks: ``"auto"``, ``"fp32"``, ``"fp16"``, ``"bf16"`` or a
+            ``torch.dtype``. ``"auto"`` is float16 on CUDA, where a result that is not finite is computed
+            again in float32, and float32 elsewhere.
+        name: what ``repr`` and the model card call it.
+
+    Raises:
+        ArgumentError: the config is that of another model, or the device or dtype cannot be had.
+    """
+
+    @overload
+    def upscale(
+        self,
+        image: Image.Image | PathLike,
+        *,
+        steps: int | None = None,
+        sampler: SamplerName | None = None,
+        start: Start = None,
+        seed: int | Sequence[int] = 0,
+        tile: int | Literal["auto"] = "auto",
+        tile_overlap: int | None = None,
+        outscale: float | None = None,
+        batch_size: int | None = None,
+        max_pixels: int | None = MAX_PIXELS_DEFAULT,
+        progress: bool | None = None,
+        callback: ProgressCallback | None = None,
+    ) -> Image.Image: ...
+
+    @overload
+    def upscale(
+        self,
+        image: Array,
+        *,
+        steps: int | None = None,
+        sampler: SamplerName | None = None,
+        start: Start = None,
+        seed: int | Sequence[int] = 0,
+        tile: int | Literal["auto"] = "auto",
+        tile_overlap: int | None = None,
+        outscale: float | None = None,
+        batch_size: int | None = None,
+        max_pixels: int | None = MAX_PIXELS_DEFAULT,
+        progress: bool | None = None,
+        callback: ProgressCallback | None = None,
+    ) -> Array: ...
+
+    @overload
+    def upscale(
+        self,
+        image: Sequence[ImageInput],
+        *,
+        steps: int | None = None,
+        sampler: SamplerName | None = None,
+        start: Start = None,
+        seed: int | Sequence[int] = 0,
+        tile: int | Literal["auto"] = "auto",
+        tile_overlap: int | None = None,
+        outscale: float | None = None,
+        batch_size: int | None = None,
+        max_pixels: int | None = MAX_PIXELS_DEFAULT,
+        progress: bool | None = None,
+        callback: ProgressCallback | None = None,
+    ) -> list[Image.Image | Array]: ...
+
+    def upscale(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        *,
+        steps: int | None = None,
+        sampler: SamplerName | None = None,
+        start: Start = None,
+        seed: int | Sequence[int] = 0,
+        tile: int | Literal["auto"] = "auto",
+        tile_overlap: int | None = None,
+        outscale: float | None = None,
+        batch_size: int | None = None,
+        max_pixels: int | None = MAX_PIXELS_DEFAULT,
+        progress: bool | None = None,
+        callback: ProgressCallback | None = None,
+    ) -> Image.Image | Array | list[Image.Image | Array]:
+        """Enlarge one image or a list of them.
+
+        Args:
+            image: a PIL image of any mode; an array ``(H, W)`` or ``(H, W, C)`` of uint8, uint16 or float in
+                [0, 1]; a path; or a list of these. Any size from 1 x 1.
+            steps: denoising steps; None takes the model's own.
+            sampler: ``"ddpm"``, ``"ddim"`` or ``"dpmpp_2m"``; None takes the model's own.
+            start: timestep to start from with the encoder's image plus noise, ``"noise"`` to start from pure
+                noise; None takes the model's own.
+            seed: of the noise. For a list, image ``i`` takes ``seed + i``, or the i-th of a list of seeds.
+                What comes out for an image depends on the image and its seed only.
+            tile: side of the tiles in pixels of the input image; 0 for none, ``"auto"`` to fit them into the
+                free memory (and say at INFO level what was chosen). Where memory runs out, tiles are halved.
+            tile_overlap: pixels of the input image around a tile. From the network's receptive field on tiles
+                change nothing; the default leaves differences that cannot be seen.
+            outscale: final factor, if it is not the network's own: the result is resized bicubically.
+            batch_size: images of equal size that are computed together; None takes 8 on a GPU and 1 on a CPU,
+                and fewer where they would not fit.
+            max_pixels: refuse larger input images; None for no limit.
+            progress: draw a bar on standard error; None draws it if that is a terminal.
+            callback: called after every step with the steps done, the steps in all and a function that makes
+                the current estimate ``(B, 3, H, W)`` of the batch. Returning False or raising stops the work.
+
+        Returns:
+            The same kind as the input (a PIL image for a path), exactly ``scale`` times as large unless
+            ``outscale`` is given, with the same mode, bit depth, transparency, EXIF and ICC data. A list
+            for a list.
+
+        Raises:
+            ImageError: an image cannot be read or has a wrong rank, type or range.
+            ArgumentError: an argument is out of range.
+            CancelledError: the callback stopped the work.
+            DeviceMemoryError: not even the smallest tile fits into memory.
+            NumericalError: the networks produced NaN or infinity, in float32 too.
+        """
+        single = not isinstance(image, list | tuple)
+        images: list[ImageInput] = [image] if single else list(image)  # pyright: ignore[reportAssignmentType]
+        seeds = resolve_seeds(seed, len(images))
+        options = RunOptions(
+            sampling=resolve_sampling(self.config, sampler=sampler, steps=steps, start=start),
+            tile=resolve_tile(tile, self.scale),
+            halo=resolve_halo(tile_overlap, default=DEFAULT_HALO, scale=self.scale),
+        )
+        if batch_size is not None and batch_size < 1:
+            raise ArgumentError(f"batch_size must be None or >= 1, got {batch_size}")
+        decoded = [
+            decode_input(item, index=None if single else index, max_pixels=max_pixels)
+            for index, item in enumerate(images)
+        ]
+        sizes = [
+            output_size(
+                item.rgb.shape[-2],
+                item.rgb.shape[-1],
+                scale=self.scale,
+                outscale=outscale,
+                max_pixels=max_pixels,
+            )
+            for item in decoded
+        ]
+        batches = plan_batches(
+            self.config.model,
+            [(item.rgb.shape[-2], item.rgb.shape[-1]) for item in decoded],
+            batch_size=batch_size,
+            tiled=options.tile != 0,
+            itemsize=self.dtype.itemsize,
+            device=self.device,
+        )
+        results: dict[int, Image.Image | Array] = {}
+        total = options.sampling.steps * len(batches)
+        with Progress(show=progress, callback=callback, total=total) as reporter:
+            for batch in batches:
+                lr = torch.cat([decoded[index].rgb for index in batch])
+                sr = self._run(
+                    lr, seeds=[seeds[index] for index in batch], options=options, progress=reporter
+                )
+                for row, index in enumerate(batch):
+                    rgb = sr[row : row + 1].cpu()
+                    results[index] = encode_output(rgb, decoded[index], scale=self.scale, size=sizes[index])
+        return results[0] if single else [results[index] for index in range(len(images))]
+
+    def upscale_tensor(
+        self,
+        lr: Tensor,
+        *,
+        seeds: Sequence[int],
+        steps: int | None = None,
+        sampler: SamplerName | None = None,
+        start: Start = None,
+        tile: int | Literal["auto"] = "auto",
+        tile_overlap: int | None = None,
+        progress: bool | None = False,
+        callback: ProgressCallback | None = None,
+    ) -> Tensor:
+        """Enlarge a batch of images of equal size.
+
+        Args:
+            lr: ``(B, 3, H, W)`` float32 in [0, 1], RGB, any H, W >= 1, on ``self.device``.
+            seeds: one an image; the result for an image depends on it and its seed only.
+            steps: as in :meth:`upscale`, like everything below.
+            sampler: see there.
+            start: see there.
+            tile: see there.
+            tile_overlap: see there.
+            progress: see there; no bar by default.
+            callback: see there.
+
+        Returns:
+            ``(B, 3, H * scale, W * scale)`` float32 in [0, 1], on ``self.device``.
+
+        Raises:
+            ImageError: wrong rank, channels, dtype, device or range, or ``len(seeds) != B``.
+            ArgumentError: an argument is out of range.
+            CancelledError: the callback stopped the work.
+            DeviceMemoryError: not even the smallest tile fits into memory.
+            NumericalError: the networks produced NaN or infinity, in float32 too.
+        """
+        options = RunOptions(
+            sampling=resolve_sampling(self.config, sampler=sampler, steps=steps, start=start),
+            tile=resolve_tile(tile, self.scale),
+            halo=resolve_halo(tile_overlap, default=DEFAULT_HALO, scale=self.scale),
+        )
+        check_tensor(lr, seeds=seeds, device=self.device)
+        with Progress(show=progress, callback=callback, total=options.sampling.steps) as reporter:
+            sr = self._run(lr, seeds=resolve_seeds(seeds, len(seeds)), options=options, progress=reporter)
+        return sr.to(self.device).clone()  # an inference tensor could not take part in a training step
+
+    def _run(self, lr: Tensor, *, seeds: Sequence[int], options: RunOptions, progress: Progress) -> Tensor:
+        """One batch; again in float32 if a narrower type was not enough."""
+        done = progress.done
+        try:
+            return run_batch(
+                self.model, self.config, self.schedule, lr, seeds=seeds, options=options, progress=progress
+            )
+        except NumericalError as error:
+            if self.dtype == torch.float32:
+                raise
+            warnings.warn(f"{error}; computing this batch again in float32", RuntimeWarning, stacklevel=3)
+        progress.rewind(done)
+        model = copy.deepcopy(self.model).float()
+        return run_batch(
+            model, self.config, self.schedule, lr, seeds=seeds, options=options, progress=progress
+        )

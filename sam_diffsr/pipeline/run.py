@@ -1,0 +1,169 @@
+"""One batch from a low-resolution tensor to a super-resolved one: pad, encode, sample, crop, add up.
+
+Everything random comes from one generator an image, drawn for the whole canvas, so a result depends on
+neither batch nor tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sam_diffsr.diffusion import NoiseSchedule, image_to_residual, q_sample, residual_to_image
+from sam_diffsr.diffusion.noise import ImageNoise
+from sam_diffsr.diffusion.samplers import SAMPLERS
+from sam_diffsr.errors import DeviceMemoryError, NumericalError
+from sam_diffsr.models import DiffSR
+from sam_diffsr.pipeline.conditioning import TiledDenoiser, condition_source
+from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
+from sam_diffsr.pipeline.memory import free_memory, is_out_of_memory, release_memory
+from sam_diffsr.pipeline.planning import plan_memory
+from sam_diffsr.pipeline.prepare import pad_to_multiple
+from sam_diffsr.pipeline.progress import Progress
+from sam_diffsr.pipeline.tiling import TileRunner
+from sam_diffsr.resize import imresize
+
+__all__ = ["RunOptions", "run_batch"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """How a batch is sampled and tiled; checked by the caller."""
+
+    sampling: SamplingConfig
+    """Sampler, steps, start."""
+    tile: int | None
+    """Side of a tile in output pixels; 0 for none, None to choose from the free memory."""
+    halo: int
+    """Output pixels around a tile."""
+
+
+@torch.inference_mode()
+def run_batch(
+    model: DiffSR,
+    config: ResolverConfig,
+    schedule: NoiseSchedule,
+    lr: Tensor,
+    *,
+    seeds: Sequence[int],
+    options: RunOptions,
+    progress: Progress,
+) -> Tensor:
+    """Super-resolve a batch.
+
+    Args:
+        model: in evaluation mode; its device and dtype are those of the computation.
+        config: sizes and normalisation.
+        schedule: the tables of ``config.schedule``.
+        lr: ``(B, 3, h, w)`` float32 in [0, 1], h, w >= 1.
+        seeds: one an image.
+        options: see there.
+        progress: told of every step.
+
+    Returns:
+        ``(B, 3, s*h, s*w)`` float32 in [0, 1], on the device of the canvas.
+
+    Raises:
+        NumericalError: the networks produced NaN or infinity.
+        DeviceMemoryError: there is too little memory even for the smallest tile, or for the canvas.
+        CancelledError: from the callback.
+    """
+    device = next(model.parameters()).device
+    try:
+        return _run(model, config, schedule, lr, seeds=seeds, options=options, progress=progress)
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, DeviceMemoryError) or not is_out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DeviceMemoryError(
+            f"not enough memory on {device} for an image of {tuple(lr.shape[-2:])} pixels beside its tiles "
+            f"({reason}); use a smaller image or batch_size, or device='cpu'"
+        ) from error
+    finally:
+        release_memory(device)
+
+
+def _run(
+    model: DiffSR,
+    config: ResolverConfig,
+    schedule: NoiseSchedule,
+    lr: Tensor,
+    *,
+    seeds: Sequence[int],
+    options: RunOptions,
+    progress: Progress,
+) -> Tensor:
+    scale, residual_scale = config.model.scale, config.normalization.residual_scale
+    parameter = next(model.parameters())
+    padded = pad_to_multiple(lr, config.model)
+    height, width = padded.shape[-2] * scale, padded.shape[-1] * scale
+    plan = plan_memory(
+        config.model,
+        batch=lr.shape[0],
+        height=height,
+        width=width,
+        itemsize=parameter.element_size(),
+        tile=options.tile,
+        halo=options.halo,
+        device=parameter.device,
+        free=free_memory(parameter.device),
+        free_on_host=free_memory(torch.device("cpu")),
+    )
+    runner = TileRunner(
+        height,
+        width,
+        size=plan.tile,
+        halo=options.halo,
+        receptive_field=config.model.denoiser.receptive_field,
+        align=config.model.lr_multiple * scale,
+        device=parameter.device,
+    )
+    if schedule.betas.device != plan.canvas:
+        schedule = NoiseSchedule.from_config(config.schedule).to(plan.canvas)
+    lr = lr.to(plan.canvas)
+    lr_up = imresize(lr * (255 / config.normalization.lr_up_levels), scale) * 2 - 1
+    rows, columns = slice(lr_up.shape[-2]), slice(lr_up.shape[-1])
+    source = condition_source(model, padded, plan=plan, runner=runner)
+    noise = ImageNoise(seeds)
+    like = torch.empty((lr.shape[0], 3, height, width), device=plan.canvas)
+    sampling = options.sampling
+    x_start = noise(like)
+    if sampling.start is not None:
+        estimate = runner.run(
+            lambda rows, columns: model.encoder_image(source.window(rows, columns)),
+            device=plan.canvas,
+            dtype=torch.float32,
+        )
+        residual = image_to_residual(
+            estimate[:, :, rows, columns] * 2 - 1, lr_up, residual_scale=residual_scale
+        )
+        beyond = (0, width - lr_up.shape[-1], 0, height - lr_up.shape[-2])
+        t = torch.full((lr.shape[0],), sampling.start, dtype=torch.int64, device=plan.canvas)
+        x_start = q_sample(functional.pad(residual, beyond, mode="replicate"), t, x_start, schedule)
+
+    def to_image(x0: Tensor) -> Tensor:
+        sr = residual_to_image(x0[:, :, rows, columns], lr_up, residual_scale=residual_scale)
+        return ((sr + 1) / 2).clamp(0.0, 1.0)
+
+    denoiser = TiledDenoiser(model, source, runner=runner, on_tile=progress.tile)
+    x0 = SAMPLERS[sampling.sampler](
+        denoiser,
+        x_start,
+        schedule,
+        steps=sampling.steps,
+        noise=noise,
+        start=sampling.start,
+        spacing=sampling.spacing,
+        callback=lambda step, total, x0: progress.step(lambda: to_image(x0)),
+    )
+    sr = to_image(x0)
+    if not (denoiser.finite and bool(torch.isfinite(sr).all())):
+        raise NumericalError(
+            f"the networks produced NaN or infinity in {str(parameter.dtype).removeprefix('torch.')}; use "
+            "dtype='fp32', and if that is what was used, check the weights"
+        )
+    return sr

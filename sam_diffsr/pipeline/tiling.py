@@ -1,0 +1,216 @@
+"""Tiles inside one evaluation of a network: overlapping windows, blended on one shared canvas.
+
+The networks are purely convolutional. A window that reaches a receptive field beyond its tile gives inside of
+the tile exactly what the whole canvas gives; a narrower halo gives it nearly, and neighbours are blended.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from sam_diffsr.errors import DeviceMemoryError
+from sam_diffsr.pipeline.memory import is_out_of_memory, release_memory
+
+__all__ = ["Tile", "TileRunner", "axis_weights", "plan_tiles"]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A rectangle of the canvas; the tiles of a plan cover it without overlap."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def plan_tiles(area: Tile, *, size: int, align: int) -> list[Tile]:
+    """Divide a rectangle into the fewest tiles of nearly equal size.
+
+    Args:
+        area: bounds are multiples of ``align``.
+        size: longest side of a tile, a multiple of ``align``.
+        align: every bound of a tile is a multiple of this.
+
+    Returns:
+        Tiles from top left to bottom right.
+    """
+    rows = _cuts(area.top, area.bottom, size=size, align=align)
+    columns = _cuts(area.left, area.right, size=size, align=align)
+    return [
+        Tile(top=top, bottom=bottom, left=left, right=right)
+        for top, bottom in pairwise(rows)
+        for left, right in pairwise(columns)
+    ]
+
+
+def _cuts(start: int, stop: int, *, size: int, align: int) -> list[int]:
+    units = (stop - start) // align
+    count = math.ceil((stop - start) / size)
+    return [start + index * units // count * align for index in range(count + 1)]
+
+
+def axis_weights(start: int, stop: int, *, length: int, radius: int) -> tuple[int, Tensor]:
+    """Weights of a tile along one axis of the canvas.
+
+    The weight is the difference of two ramps, one at each bound; so the weights of tiles that cover the axis
+    sum to 1 everywhere, also after one of them was divided further.
+
+    Args:
+        start: first pixel of the tile.
+        stop: pixel after its last one.
+        length: of the axis; there is no ramp at its ends.
+        radius: a ramp reaches this many pixels to both sides of its bound; 0 is a step.
+
+    Returns:
+        The first pixel with a weight, at least 0, and the float32 weights from there on.
+    """
+    first, last = max(start - radius, 0), min(stop + radius, length)
+    pixels = torch.arange(first, last, dtype=torch.float32) + 0.5
+    before = torch.ones_like(pixels) if start == 0 else _ramp(pixels - start, radius)
+    after = torch.zeros_like(pixels) if stop == length else _ramp(pixels - stop, radius)
+    return first, before - after
+
+
+def _ramp(distance: Tensor, radius: int) -> Tensor:
+    """Raised cosine from 0 at ``-radius`` to 1 at ``radius``."""
+    if radius == 0:
+        return (distance > 0).to(distance.dtype)
+    return 0.5 - 0.5 * torch.cos(math.pi * (distance / (2 * radius) + 0.5).clamp(0, 1))
+
+
+class TileRunner:
+    """Evaluates a function of windows tile by tile, in smaller tiles from where memory ran out.
+
+    Args:
+        height: of the canvas, a multiple of ``align``.
+        width: of the canvas, a multiple of ``align``.
+        size: longest side of a tile; 0 for the whole canvas.
+        halo: pixels by which a window is larger than its tile on each side.
+        receptive_field: halo from which on tiles are exact and need no blending.
+        align: windows start and end at multiples of this; ``size`` and ``halo`` are rounded up to it.
+        device: whose cache is emptied when memory ran out.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        size: int,
+        halo: int,
+        receptive_field: int,
+        align: int,
+        device: torch.device,
+    ) -> None:
+        self._canvas = Tile(top=0, bottom=height, left=0, right=width)
+        self._align = align
+        self._halo = max(_round_up(halo, align), align)  # a window of one unit would be too small to reflect
+        self._radius = min(self._halo // 2, max(receptive_field - self._halo, 0))
+        self._device = device
+        whole = max(height, width)
+        self.size = min(_round_up(size, align), whole) if size > 0 else whole
+        """Longest side of the tiles, smaller after memory ran out."""
+
+    def run(
+        self,
+        evaluate: Callable[[slice, slice], Tensor],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        on_tile: Callable[[float], None] | None = None,
+    ) -> Tensor:
+        """Evaluate every window and put the results together.
+
+        Args:
+            evaluate: rows and columns of a window to ``(B, C, rows, columns)``.
+            device: where the canvas of results is.
+            dtype: of the canvas of results.
+            on_tile: called with the share of the canvas that is finished, after every tile.
+
+        Returns:
+            ``(B, C, height, width)``.
+
+        Raises:
+            DeviceMemoryError: memory ran out with the smallest tile.
+        """
+        pending = deque(plan_tiles(self._canvas, size=self.size, align=self._align))
+        result = torch.empty(0)  # until the first window says how many channels there are
+        while pending:
+            rows, columns = self._window(pending[0])
+            try:
+                window = evaluate(rows, columns)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                window = None
+            if window is None:  # outside of the handler, whose traceback holds tensors
+                self._shrink(pending[0])
+                pending = deque(
+                    part for tile in pending for part in plan_tiles(tile, size=self.size, align=self._align)
+                )
+                continue
+            tile = pending.popleft()
+            if tile == self._canvas:
+                result = window.to(device=device, dtype=dtype)
+            else:
+                if result.numel() == 0:
+                    shape = (*window.shape[:2], self._canvas.bottom, self._canvas.right)
+                    result = torch.zeros(shape, device=device, dtype=dtype)
+                self._blend(result, window, tile)
+            if on_tile is not None:
+                unfinished = sum((part.bottom - part.top) * (part.right - part.left) for part in pending)
+                on_tile(1 - unfinished / (self._canvas.bottom * self._canvas.right))
+        return result
+
+    def _window(self, tile: Tile) -> tuple[slice, slice]:
+        """The tile and its halo, inside of the canvas."""
+        return (
+            slice(max(tile.top - self._halo, 0), min(tile.bottom + self._halo, self._canvas.bottom)),
+            slice(max(tile.left - self._halo, 0), min(tile.right + self._halo, self._canvas.right)),
+        )
+
+    def _blend(self, result: Tensor, window: Tensor, tile: Tile) -> None:
+        rows, columns = self._window(tile)
+        top, down = axis_weights(tile.top, tile.bottom, length=self._canvas.bottom, radius=self._radius)
+        left, across = axis_weights(tile.left, tile.right, length=self._canvas.right, radius=self._radius)
+        height, width = len(down), len(across)
+        part = window[
+            :,
+            :,
+            top - rows.start : top - rows.start + height,
+            left - columns.start : left - columns.start + width,
+        ].to(device=result.device, dtype=result.dtype)
+        weight = (down[:, None] * across[None, :]).to(device=result.device, dtype=result.dtype)
+        result[:, :, top : top + height, left : left + width].addcmul_(part, weight)
+
+    def _shrink(self, tile: Tile) -> None:
+        failed = max(tile.bottom - tile.top, tile.right - tile.left)
+        if failed <= self._align:
+            raise DeviceMemoryError(
+                f"out of memory on {self._device} even with tiles of {failed} pixels and a halo of "
+                f"{self._halo}; free memory on the device, use a smaller tile_overlap or batch_size, or "
+                "device='cpu'"
+            )
+        release_memory(self._device)
+        self.size = _round_up(failed // 2, self._align)
+        _LOGGER.warning(
+            "out of memory on %s with a tile of %d output pixels; going on with %d",
+            self._device,
+            failed,
+            self.size,
+        )
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return math.ceil(value / multiple) * multiple
