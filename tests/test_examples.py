@@ -1,0 +1,64 @@
+"""The example photograph is what its README says, and the example programs run."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sam_diffsr
+from sam_diffsr.resize import imresize
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+needs_weights = pytest.mark.skipif(
+    not any((Path(sam_diffsr.__file__).parent / "weights").glob("*/model.safetensors")),
+    reason="needs the bundled weights",
+)
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def run(monkeypatch: pytest.MonkeyPatch, name: str, *args: str) -> None:
+    monkeypatch.setattr(sys, "argv", [name, *args])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def test_small_photo_is_the_reduction_of_the_large_one():
+    large, small = pixels(EXAMPLES / "chelsea.png"), pixels(EXAMPLES / "chelsea_lr.png")
+    assert large.shape == (296, 448, 3)
+    expected = imresize(torch.from_numpy(large.copy()).permute(2, 0, 1), 0.25).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(small, expected)
+
+
+def test_large_photo_is_the_public_one():
+    data = pytest.importorskip("skimage.data")
+    np.testing.assert_array_equal(pixels(EXAMPLES / "chelsea.png"), data.chelsea()[:296, :448])
+
+
+@needs_weights
+def test_upscale_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = tmp_path / "small.png"
+    Image.open(EXAMPLES / "chelsea_lr.png").crop((0, 0, 20, 16)).save(source)
+    run(monkeypatch, "upscale_one.py", str(source), str(tmp_path / "large.png"))
+    assert Image.open(tmp_path / "large.png").size == (80, 64)
+
+
+@needs_weights
+def test_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = tmp_path / "small.png"
+    Image.open(EXAMPLES / "chelsea_lr.png").crop((0, 0, 20, 16)).save(source)
+    run(monkeypatch, "compare.py", str(source), str(tmp_path / "row.png"), "--crop", "2", "2", "12")
+    row = Image.open(tmp_path / "row.png")
+    assert row.width == 3 * 48 + 2 * 8
+
+
+def test_upscale_one_tells_how_it_is_used(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(SystemExit, match="INPUT OUTPUT"):
+        run(monkeypatch, "upscale_one.py")

@@ -1,0 +1,115 @@
+"""What the documents say is true: code runs, commands parse, links and equations lead to what they name."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+import sam_diffsr
+from sam_diffsr.cli.app import build_parser
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in (".", "docs", "examples", "tests/golden")
+    for path in (ROOT / folder).glob("*.md")
+)
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<target>[^)\s]+)\)")
+HAS_WEIGHTS = any((Path(sam_diffsr.__file__).parent / "weights").glob("*/model.safetensors"))
+
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return [code for found, code in FENCED.findall(read(page)) if found == language]
+
+
+def lone_commands() -> list[str]:
+    return [code.strip() for code in blocks("README.md", "sh") if code.count("\n") == 1]
+
+
+@pytest.mark.skipif(not HAS_WEIGHTS, reason="needs the bundled weights")
+@pytest.mark.parametrize("code", blocks("README.md", "python"))
+def test_python_blocks_run_offline(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {"__name__": "__readme__"})
+
+
+def test_there_are_python_blocks():
+    assert len(blocks("README.md", "python")) >= 2
+
+
+def test_the_two_commands_for_a_fresh_machine():
+    first, second = lone_commands()
+    assert first == (
+        "python3 -m venv .venv && .venv/bin/pip install . && "
+        ".venv/bin/sam-diffsr upscale -i examples/chelsea_lr.png -o chelsea_x4.png"
+    )
+    assert second == (
+        'python3 -m venv .venv && .venv/bin/pip install -e ".[dev]" && .venv/bin/python -m pytest'
+    )
+
+
+COMMANDS = sorted(
+    {
+        command.group(1)
+        for page in PAGES
+        for code in blocks(page, "sh")
+        for command in re.finditer(
+            r"(?:^|/|&& )sam-diffsr (.+?)(?: &&|$)", code.replace("\\\n", " "), re.MULTILINE
+        )
+    }
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_parse(command: str):
+    build_parser().parse_args(shlex.split(command, comments=True))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files(page: str):
+    for link in LINK.finditer(read(page)):
+        target = link["target"].partition("#")[0]
+        if target and "://" not in target:
+            assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {link[0]}"
+
+
+def test_every_equation_names_a_function_that_its_file_defines():
+    links = [link for link in LINK.finditer(read("docs/method.md")) if link["target"].endswith(".py")]
+    assert len(links) > 25
+    for link in links:
+        tree = ast.parse((ROOT / "docs" / link["target"]).read_text(encoding="utf-8"))
+        defined = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        assert link["text"].strip("`") in defined, link[0]
+
+
+def test_api_page_names_real_modules():
+    for name in re.findall(r"^::: (\S+)$", read("docs/api.md"), re.MULTILINE):
+        path = ROOT / name.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), name
+
+
+def test_changelog_has_a_section_for_this_version():
+    sections = re.findall(r"^## \[([^\]]+)\]", read("CHANGELOG.md"), re.MULTILINE)
+    assert sections[0] == "Unreleased"
+    assert sam_diffsr.__version__ in sections
+
+
+def test_version_is_written_once():
+    version = re.escape(sam_diffsr.__version__)
+    written = [
+        path.relative_to(ROOT).as_posix()
+        for path in [ROOT / "pyproject.toml", ROOT / "CITATION.cff", *(ROOT / "sam_diffsr").rglob("*.py")]
+        if re.search(rf"version[\w]*\s*[:=]\s*[\"']?{version}\b", path.read_text(encoding="utf-8"))
+    ]
+    assert written == ["sam_diffsr/__init__.py"]
