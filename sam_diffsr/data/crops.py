@@ -135,7 +135,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
             f"{folder} has no {MANIFEST}: it is not a prepared folder, or its preparation was cut off; "
             "run the preparation again, finished photos are kept"

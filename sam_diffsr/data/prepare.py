@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sam_diffsr.data.crops import CropStore, read_manifest, write_manifest
 from sam_diffsr.data.photos import list_photos, reduce_image, textured_corners
-from sam_diffsr.errors import ArgumentError, DataError
+from sam_diffsr.errors import ArgumentError, DataError, OutputError
 from sam_diffsr.image import decode_image
 from sam_diffsr.masks.segments import GraphMaskGenerator
 from sam_diffsr.masks.spe import Encoding, Reduction, encode_label_map
@@ -76,6 +76,7 @@ def prepare_crops(
         DataError: no photos, a photo smaller than a crop, or nothing left after the gradient test.
         ImageError: a photo cannot be read.
         MissingDependencyError: ``"graph"`` without scikit-image.
+        OutputError: the folder cannot be created, or the disk is too full for the arrays.
     """
     if crop_size < 16:
         raise ArgumentError(f"crop_size must be at least 16 pixels, got {crop_size}")
@@ -95,7 +96,10 @@ def prepare_crops(
     wanted = [[digests[file], float(factor)] for file in files for factor in reductions]
     if _is_complete(folder, settings, wanted):
         return CropStore(folder)
-    (folder / PARTS).mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / PARTS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot create the folder of crops {folder}: {error}") from error
     (folder / "manifest.json").unlink(missing_ok=True)
     sources: list[dict[str, Any]] = []
     parts: list[Path] = []
@@ -223,6 +227,13 @@ def _read_header(path: Path) -> dict[str, int]:
 
 def _assemble(folder: Path, parts: Sequence[Path], *, count: int, crop_size: int) -> None:
     """Copy the parts, one at a time, into the final arrays (temporary names, then renamed)."""
+    needed = count * crop_size**2 * (3 + np.dtype(np.uint16).itemsize)
+    free = shutil.disk_usage(folder).free
+    if needed > free:  # a mapped file on a full disk would end the process without a word
+        raise OutputError(
+            f"the crops need {needed / 1e9:.1f} GB in {folder}, but only {free / 1e9:.1f} GB are free; make "
+            "room and run the preparation again, finished photos are kept"
+        )
     layout: dict[str, tuple[Any, tuple[int, ...]]] = {
         "images": (np.uint8, (count, crop_size, crop_size, 3)),
         "labels": (np.uint16, (count, crop_size, crop_size)),

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sam_diffsr.errors import OutputError
+
 __all__ = ["RunLog", "read_log"]
 
 NAME = "log.jsonl"
@@ -19,19 +21,29 @@ class RunLog:
     Args:
         folder: the run's folder.
         step: steps done so far; records of later steps are removed.
+
+    Raises:
+        OutputError: the log cannot be written, now or by ``write``.
     """
 
     def __init__(self, folder: Path, *, step: int) -> None:
         self.path = folder / NAME
         kept = [record for record in read_log(folder) if record["step"] <= step]
         temporary = self.path.with_name(f".{NAME}.{os.getpid()}.tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        os.replace(temporary, self.path)
+        try:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+            os.replace(temporary, self.path)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append one record."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+        line = json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n"
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
@@ -45,3 +57,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
             except json.JSONDecodeError:
                 continue
     return records
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write the log {path}: {error}; checkpoints are kept, make room and resume")

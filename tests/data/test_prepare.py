@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.photos import gradient_energy, list_photos, reduce_image, textured_corners
 from sam_diffsr.data.prepare import prepare_crops
-from sam_diffsr.errors import ArgumentError, DataError, ImageError
+from sam_diffsr.errors import ArgumentError, DataError, ImageError, OutputError
 from sam_diffsr.image import decode_image
 from sam_diffsr.masks.spe import encode_label_map
 
@@ -208,3 +210,17 @@ def test_segmenter_with_another_shape(photos: Path, tmp_path: Path) -> None:
 def test_segmenter_with_labels_out_of_range(photos: Path, tmp_path: Path, label: int) -> None:
     with pytest.raises(DataError, match=r"labels must lie in 0\.\.65535"):
         prepare_crops(photos, tmp_path, crop_size=64, segmenter=lambda image: np.full(image.shape[:2], label))
+
+
+def test_folder_that_cannot_be_made(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot create the folder of crops"):
+        prepare_crops(photos, tmp_path / "file" / "out", crop_size=64, segmenter="none")
+
+
+def test_full_disk(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(OutputError, match=r"only 0\.0 GB are free; make room"):
+        prepare_crops(photos, tmp_path, crop_size=64, segmenter="none")
+    monkeypatch.undo()
+    assert len(prepare_crops(photos, tmp_path, crop_size=64, segmenter="none"))

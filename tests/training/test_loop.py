@@ -258,3 +258,21 @@ def test_seeds_of_steps_differ() -> None:
     seeds = {mix_seed(seed, step) for seed in range(30) for step in range(1000)}
     assert len(seeds) == 30_000
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_log_that_cannot_be_written(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.raises(OutputError, match="cannot write the log"):
+        train("encoder", make_config(), tmp_path)
+
+
+def test_log_on_a_full_disk_keeps_checkpoints(make_config: MakeConfig, tmp_path: Path) -> None:
+    def fill(model: DiffSR) -> dict[str, float]:
+        (tmp_path / "log.jsonl").unlink()
+        (tmp_path / "log.jsonl").mkdir()
+        return {}
+
+    config = make_config(run={"validate_every": 3, "checkpoint_every": 3})
+    with pytest.raises(OutputError, match=r"cannot write the log .* checkpoints are kept"):
+        train("encoder", config, tmp_path, validate=fill)
+    assert read_checkpoint(tmp_path).step == 3
