@@ -13,6 +13,7 @@ from sam_diffsr.cli.bench import register as register_bench
 from sam_diffsr.cli.convert import register as register_convert
 from sam_diffsr.cli.data import register as register_data
 from sam_diffsr.cli.evaluate import register as register_evaluate
+from sam_diffsr.cli.export import register as register_export
 from sam_diffsr.cli.info import register as register_info
 from sam_diffsr.cli.options import HelpFormatter
 from sam_diffsr.cli.train import register as register_train
@@ -31,6 +32,7 @@ _COMMANDS = (
     register_bench,
     register_data,
     register_train,
+    register_export,
 )
 
 
@@ -84,4 +86,5 @@ def _configure_logging(*, quiet: bool, debug: bool) -> None:
     handler.is_command_line = True  # type: ignore[attr-defined]
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)
+    logging.getLogger("sam_diffsr.pipeline").setLevel(logging.NOTSET)
     logger.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)

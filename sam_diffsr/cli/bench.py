@@ -12,6 +12,7 @@ from sam_diffsr.cli.options import (
     add_device_options,
     add_model_option,
     given,
+    hush_pipeline,
 )
 
 __all__ = ["register"]
@@ -58,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    if not args.debug:
+        hush_pipeline()
     dtype = {} if args.precision is None else {"dtype": args.precision}
     resolver = SuperResolver.from_pretrained(args.model, **given(args, "device"), **dtype)
     options: dict[str, Any] = {**(_QUICK if args.quick else {}), **given(args, "size", "repeats")}

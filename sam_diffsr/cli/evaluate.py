@@ -11,6 +11,7 @@ from sam_diffsr.cli.options import (
     add_device_options,
     add_model_option,
     given,
+    hush_pipeline,
     int_list,
     start_list,
     word_list,
@@ -63,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     from sam_diffsr.pipeline.resolver import SuperResolver
 
     files = find_images(args.hr)
+    if not args.debug:
+        hush_pipeline()
     dtype = {} if args.precision is None else {"dtype": args.precision}
     resolver = SuperResolver.from_pretrained(args.model, **given(args, "device"), **dtype)
     settings = sampling_grid(resolver.config, samplers=args.sampler, steps=args.steps, starts=args.start)

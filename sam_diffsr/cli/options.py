@@ -6,6 +6,7 @@ A flag that is not given is None and is dropped, so every default is written onc
 from __future__ import annotations
 
 import argparse
+import logging
 from typing import Any, Literal, Protocol
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "add_device_options",
     "add_model_option",
     "given",
+    "hush_pipeline",
     "int_list",
     "number_list",
     "start_list",
@@ -87,6 +89,11 @@ def add_device_options(parser: Container) -> None:
         choices=PRECISION_CHOICES,
         help="floating type of the networks (default: auto, fp16 on CUDA and fp32 elsewhere)",
     )
+
+
+def hush_pipeline() -> None:
+    """Keep back what the pipeline says of every image, for commands that repeat the same ones."""
+    logging.getLogger("sam_diffsr.pipeline").setLevel(logging.WARNING)
 
 
 def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from sam_diffsr.pipeline.folder import Outcome
+    from sam_diffsr.pipeline.jobs import Outcome
 
 __all__ = ["register"]
 
@@ -110,7 +110,7 @@ def register(subparsers: Subparsers) -> None:
         "--tile-overlap",
         type=int,
         metavar="N",
-        help="halo of a tile in pixels of the input (default: what makes tiles exact)",
+        help="rim around a tile in pixels of the input; wider is slower and closer to no tiles",
     )
     machine.add_argument(
         "--batch-size",
@@ -124,7 +124,8 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, upscale, print one line a file."""
-    from sam_diffsr.pipeline.folder import plan_jobs, run_jobs
+    from sam_diffsr.pipeline.folder import plan_jobs
+    from sam_diffsr.pipeline.jobs import run_jobs
     from sam_diffsr.pipeline.resolver import SuperResolver
 
     jobs = plan_jobs(args.input, args.output, recursive=args.recursive, **given(args, "suffix", "ext"))

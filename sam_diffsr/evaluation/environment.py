@@ -122,7 +122,7 @@ def _cuda_devices() -> list[dict[str, Any]]:
 
 
 def _gigabytes(index: int) -> float:
-    total: int = torch.cuda.get_device_properties(index).total_memory
+    _, total = torch.cuda.mem_get_info(index)
     return round(total / _GIBIBYTE, 1)
 
 

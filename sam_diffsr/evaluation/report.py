@@ -74,4 +74,6 @@ def _inline(value: Any) -> str:
 def _word(value: Any) -> str:
     if value is None:
         return "none"
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

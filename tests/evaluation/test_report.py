@@ -49,7 +49,7 @@ def test_json_is_written_whole_and_alone(tmp_path) -> None:
 def test_json_leaves_nothing_behind_when_it_fails(tmp_path) -> None:
     target = tmp_path / "taken"
     target.mkdir()
-    with pytest.raises(OutputError, match="cannot write .*taken"):
+    with pytest.raises(OutputError, match=r"cannot write .*taken"):
         write_json(target, {"a": 1})
     assert os.listdir(tmp_path) == ["taken"]
 

@@ -1,0 +1,57 @@
+"""``sam-diffsr export``: a training run to a folder that ``from_pretrained`` loads."""
+
+from __future__ import annotations
+
+import argparse
+
+from sam_diffsr.cli.options import (
+    SAMPLER_CHOICES,
+    Subparsers,
+    add_command,
+    add_common_options,
+    given,
+)
+
+__all__ = ["register"]
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = add_command(
+        subparsers,
+        "export",
+        help="turn a training run into a model folder",
+        description="Write a model folder with the averaged weights of a diffusion run and the encoder "
+        "that it stands on.",
+    )
+    parser.add_argument("run_dir", metavar="RUN", help="folder of the run, or one of its checkpoints")
+    parser.add_argument("out_dir", metavar="OUT_DIR", help="folder to write")
+    parser.add_argument(
+        "--sampler", choices=SAMPLER_CHOICES, required=True, help="what upscale does by default"
+    )
+    parser.add_argument("--steps", type=int, required=True, metavar="N", help="likewise")
+    parser.add_argument("--start", type=int, metavar="T", help="likewise (default: from pure noise)")
+    parser.add_argument(
+        "--dtype", choices=("fp32", "fp16", "bf16"), help="floating type to store (default: fp32)"
+    )
+    parser.add_argument("--name", help="title of the model card (default: the folder's name)")
+    parser.add_argument("--license", metavar="SPDX", help="licence of the weights")
+    add_common_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export and say what was written."""
+    import torch
+
+    from sam_diffsr.pipeline.config import SamplingConfig
+    from sam_diffsr.pipeline.device import resolve_dtype
+    from sam_diffsr.training.export import export_run
+
+    sampling = SamplingConfig(**given(args, "sampler", "steps", "start"))
+    dtype = {} if args.dtype is None else {"dtype": resolve_dtype(args.dtype, torch.device("meta"))}
+    config = export_run(
+        args.run_dir, args.out_dir, sampling=sampling, **dtype, **given(args, "name", "license")
+    )
+    print(f"{args.out_dir}: x{config.model.scale}, {sampling.sampler}, {sampling.steps} steps")
+    return 0

@@ -1,0 +1,69 @@
+"""Published checkpoint to a folder that loads, with the settings of its training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sam_diffsr.diffusion import NoiseSchedule, ScheduleConfig
+from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError
+from sam_diffsr.models import load_reference_checkpoint
+from sam_diffsr.pipeline import load_pretrained
+from sam_diffsr.pipeline.convert import convert_reference_checkpoint
+
+
+def with_betas(golden_dir: Path, target: Path, betas: torch.Tensor | None) -> Path:
+    content = torch.load(golden_dir / "reference_tiny.ckpt", map_location="cpu", weights_only=True)
+    tensors = content["state_dict"]["model"]
+    if betas is None:
+        del tensors["betas"]
+    else:
+        tensors["betas"] = betas
+    torch.save(content, target)
+    return target
+
+
+def test_the_folder_holds_the_weights_and_their_settings(golden_dir: Path, tmp_path: Path) -> None:
+    written = convert_reference_checkpoint(golden_dir / "reference_tiny.ckpt", tmp_path / "model")
+    config, state_dict = load_pretrained(tmp_path / "model")
+    assert config == written
+    assert config.normalization.lr_up_levels == 256
+    assert config.modulation == "released"
+    assert config.schedule == ScheduleConfig(timesteps=20, name="cosine")
+    assert (config.sampling.sampler, config.sampling.steps, config.sampling.start) == ("ddpm", 20, None)
+    _, tensors = load_reference_checkpoint(golden_dir / "reference_tiny.ckpt")
+    assert all(torch.equal(state_dict[name], tensors[name]) for name in tensors)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "Converted from the published checkpoint `reference_tiny.ckpt`" in card
+
+
+def test_half_precision(golden_dir: Path, tmp_path: Path) -> None:
+    convert_reference_checkpoint(golden_dir / "reference_tiny.ckpt", tmp_path, dtype="fp16")
+    assert {value.dtype for value in load_pretrained(tmp_path)[1].values()} == {torch.float16}
+
+
+def test_another_schedule_is_recognised(golden_dir: Path, tmp_path: Path) -> None:
+    linear = NoiseSchedule.from_config(ScheduleConfig(timesteps=30, name="linear")).betas
+    source = with_betas(golden_dir, tmp_path / "x.ckpt", linear)
+    assert convert_reference_checkpoint(source, tmp_path / "m").schedule.name == "linear"
+
+
+def test_without_betas_the_published_schedule_is_taken(golden_dir: Path, tmp_path: Path) -> None:
+    source = with_betas(golden_dir, tmp_path / "x.ckpt", None)
+    assert convert_reference_checkpoint(source, tmp_path / "m").schedule == ScheduleConfig()
+
+
+def test_unknown_betas_are_refused(golden_dir: Path, tmp_path: Path) -> None:
+    source = with_betas(golden_dir, tmp_path / "x.ckpt", torch.linspace(0.1, 0.2, 20))
+    with pytest.raises(
+        CheckpointMismatchError, match=r"20 betas of .*x\.ckpt .* none of the schedules cosine"
+    ):
+        convert_reference_checkpoint(source, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="no checkpoint at"):
+        convert_reference_checkpoint(tmp_path / "gone.ckpt", tmp_path / "m")
