@@ -181,7 +181,6 @@ def test_uint8_is_clipped_and_rounded():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("scale", [0.25, 4.0])
 def test_cuda_equals_cpu(scale):
     image = random_image(2, 3, 32, 24)

@@ -170,9 +170,7 @@ def _check_range(array: NDArray[Any], form: ImageFormat, name: str) -> None:
         return
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = int(np.count_nonzero(~np.isfinite(array)))
-        raise ImageError(
-            f"{name} has {bad} samples that are NaN or infinite, of {array.size}; replace them first"
-        )
+        raise ImageError(f"{name} holds NaN or infinity ({bad} of {array.size} samples); replace them first")
     if low < -_FLOAT_SLACK or high > 1 + _FLOAT_SLACK:
         raise ImageError(
             f"{name} has float samples and must be in [0, 1], got values from {low:.6g} to {high:.6g}; "

@@ -21,15 +21,16 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_FILE_STRUCTURE = frozenset(
+_NOT_CARRIED = frozenset(
     {
+        ExifTags.Base.Orientation,
         *(0x00FE, 0x00FF, 0x0100, 0x0101, 0x0102, 0x0103, 0x0106, 0x010A, 0x0111, 0x0115, 0x0116, 0x0117),
         *(0x0118, 0x0119, 0x011C, 0x0122, 0x0123, 0x0129, 0x013D, 0x0140, 0x0142, 0x0143, 0x0144, 0x0145),
         *(0x014A, 0x0152, 0x0153, 0x0154, 0x0155, 0x015B, 0x0201, 0x0202, 0x0212, 0x0213, 0x02BC),
         *(0x8649, 0x8773),
     }
 )
-"""Tags that describe how a TIFF file is laid out; untrue of any other file, so never carried over."""
+"""The orientation, which has been applied, and the tags that describe how a TIFF file is laid out."""
 
 _COLOUR_CHANGES = ("CMYK", "LAB", "HSV")
 """PIL modes that become RGB here, of which the source's ICC profile is therefore not true any more."""
@@ -44,31 +45,36 @@ def apply_orientation(image: Image.Image, name: str) -> tuple[Image.Image, bytes
 
     Returns:
         The upright image and its EXIF block without orientation and file structure (None if nothing
-        is left). An EXIF block that cannot be read is dropped with a ``UserWarning``.
+        is left). A block that cannot be read whole is dropped with a ``UserWarning``; an orientation that
+        can be read from it is applied all the same.
     """
+    orientation: object = None
+    kept: bytes | None = None
     try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
         exif = Image.Exif()
         exif.load(image.getexif().tobytes())
-        orientation = exif.pop(ExifTags.Base.Orientation, 1)
-        for tag in _FILE_STRUCTURE.intersection(exif):
+        for tag in _NOT_CARRIED.intersection(exif):
             del exif[tag]
         kept = exif.tobytes() if len(exif) else None
     except Exception as error:  # cameras and editors write broken blocks in every way there is
         warnings.warn(
-            f"the EXIF block of {name} cannot be read and is left out ({error}); "
-            "the image is taken as it is stored",
+            f"the EXIF block of {name} cannot be read whole and is left out ({error})",
             UserWarning,
             stacklevel=5,
         )
-        return image, None
-    method = _TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
-    return (image if method is None else image.transpose(method)), kept
+    # Pillow turns a TIFF upright while loading it; its older versions leave the tag as it was.
+    if image.format == "TIFF" or not isinstance(orientation, int) or orientation not in _TRANSPOSITIONS:
+        return image, kept
+    return image.transpose(_TRANSPOSITIONS[orientation]), kept
 
 
 def exif_for_size(exif: bytes, *, width: int, height: int) -> bytes:
     """Give an EXIF block whose pixel dimensions, where it has them, are those of the result."""
     block = Image.Exif()
     block.load(exif)
+    if ExifTags.IFD.Exif not in block:
+        return exif
     details = block.get_ifd(ExifTags.IFD.Exif)
     for tag, value in ((ExifTags.Base.ExifImageWidth, width), (ExifTags.Base.ExifImageHeight, height)):
         if tag in details:
