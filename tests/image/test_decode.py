@@ -441,6 +441,7 @@ def test_no_permission(tmp_path, monkeypatch):
         decode_image(path)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_header(tmp_path):
     path = tmp_path / "short.tif"
     Image.fromarray(pixels(8, 8)).save(path)
