@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError
-from sam_diffsr.models.config import DenoiserConfig, EncoderConfig, ModelConfig, Scale
+from sam_diffsr.models.config import DenoiserConfig, EncoderConfig, ModelConfig
 from sam_diffsr.models.diffsr import DiffSR
 
 __all__ = ["load_reference_betas", "load_reference_checkpoint"]
@@ -42,9 +42,7 @@ _RESIDUAL_RENAMES: tuple[tuple[str, str], ...] = (
     (r"\.block([12])\.block\.1\.", r".block\1.conv."),
     (r"\.res_conv\.", ".shortcut."),
 )
-_SCHEDULE_TABLES = re.compile(
-    r"^(betas|alphas_cumprod(_prev)?|posterior_\w+|(sqrt|log)_\w*alphas_cumprod)$"
-)
+_SCHEDULE_TABLES = re.compile(r"^(betas|alphas_cumprod(_prev)?|posterior_\w+|(sqrt|log)_\w*alphas_cumprod)$")
 _WRAPPER = re.compile(r"^(module\.|model\.)+")
 _SHOWN = 10
 
@@ -112,7 +110,9 @@ def _find_state_dict(content: Any, source: Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):  # pyright: ignore[reportUnknownMemberType]
             content = cast("Mapping[str, Any]", content)[key]
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointMismatchError(f"{source} holds no state dict; expected state_dict -> model -> tensors")
+        raise CheckpointMismatchError(
+            f"{source} holds no state dict; expected state_dict -> model -> tensors"
+        )
     entries = cast("Mapping[Any, Any]", content)
     strange = [str(key) for key, value in entries.items() if not isinstance(value, Tensor)]
     if strange:
@@ -144,7 +144,9 @@ def _infer_config(tensors: dict[str, Tensor], source: Path) -> ModelConfig:
         dim = tensors["denoiser.time_embedding.project.weight"].shape[0]
         kernel = tensors["denoiser.condition_projection.weight"].shape[-1]
         levels = _count(tensors, r"^denoiser\.downs\.(\d+)\.")
-        widths = [tensors[f"denoiser.downs.{level}.block1.block1.conv.weight"].shape[0] for level in range(levels)]
+        widths = [
+            tensors[f"denoiser.downs.{level}.block1.block1.conv.weight"].shape[0] for level in range(levels)
+        ]
     except KeyError as error:
         raise CheckpointMismatchError(
             f"{source} is not a SAM-DiffSR checkpoint: no tensor for {error}; it has "
@@ -157,7 +159,7 @@ def _infer_config(tensors: dict[str, Tensor], source: Path) -> ModelConfig:
             f"and level widths {widths} (expected multiples of {dim})"
         )
     return ModelConfig(
-        scale=cast("Scale", scale),
+        scale=scale,
         encoder=EncoderConfig(
             blocks=_count(tensors, r"^encoder\.trunk\.(\d+)\."), channels=first.shape[0], growth=growth
         ),

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from sam_diffsr.models.config import EncoderConfig, Scale
 
-__all__ = ["DenseBlock", "RRDB", "RRDBEncoder"]
+__all__ = ["RRDB", "DenseBlock", "RRDBEncoder"]
 
 _SLOPE = 0.2
 _RESIDUAL_WEIGHT = 0.2
@@ -78,8 +78,9 @@ class RRDBEncoder(nn.Module):
         """Change fresh weights so that the image is the bilinearly enlarged input.
 
         Three channels carry the colours through the head by smoothing kernels (nearest enlargement
-        followed by ``[1, 2, 1] / 4`` is bilinear, once per doubling, and the activation leaves colours in [0, 1] alone); the
-        trunk adds nothing until it has learnt to. Short runs then start near interpolation, not at noise.
+        followed by ``[1, 2, 1] / 4`` is bilinear, once per doubling, and the activation leaves colours in
+        [0, 1] alone); the trunk adds nothing until it has learnt to. Short runs then start near
+        interpolation, not at noise.
         """
         smooth = torch.tensor([0.25, 0.5, 0.25])
         copy = torch.tensor([0.0, 1.0, 0.0])

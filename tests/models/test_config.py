@@ -25,7 +25,9 @@ def test_low_resolution_sizes_fit_the_strides(scale: int, multiple: int, minimum
 
 
 def test_configs_survive_the_round_trip_and_are_frozen() -> None:
-    config = ModelConfig(scale=2, encoder=EncoderConfig(blocks=3), denoiser=DenoiserConfig(multipliers=(1, 4)))
+    config = ModelConfig(
+        scale=2, encoder=EncoderConfig(blocks=3), denoiser=DenoiserConfig(multipliers=(1, 4))
+    )
     assert from_dict(ModelConfig, to_dict(config)) == config
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.scale = 4  # type: ignore[misc]
