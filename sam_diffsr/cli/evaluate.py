@@ -30,7 +30,7 @@ def register(subparsers: Subparsers) -> None:
         "evaluate",
         help="measure PSNR-Y and SSIM-Y on high-resolution images",
         description="Shrink high-resolution images (MATLAB bicubic, 8 bit), enlarge them by bicubic, by the "
-        "encoder alone and by the model, and compare. Lists of steps, samplers and starts give one row for "
+        "encoder alone and by the model, and compare. Lists of steps, samplers and so on give one row for "
         "each combination; without them there is one row, at the model's defaults.",
     )
     parser.add_argument("--hr", required=True, metavar="DIR", help="folder of high-resolution images")
@@ -42,6 +42,9 @@ def register(subparsers: Subparsers) -> None:
         type=start_list,
         metavar="A,B,..",
         help="noise, or timesteps to start at from the encoder's image",
+    )
+    parser.add_argument(
+        "--spacing", type=word_list, metavar="A,B,..", help="linspace, trailing: where the steps lie"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="chooses the noise (default: 0)")
     parser.add_argument(
@@ -68,7 +71,13 @@ def run(args: argparse.Namespace) -> int:
         hush_pipeline()
     dtype = {} if args.precision is None else {"dtype": args.precision}
     resolver = SuperResolver.from_pretrained(args.model, **given(args, "device"), **dtype)
-    settings = sampling_grid(resolver.config, samplers=args.sampler, steps=args.steps, starts=args.start)
+    settings = sampling_grid(
+        resolver.config,
+        samplers=args.sampler,
+        steps=args.steps,
+        starts=args.start,
+        spacings=args.spacing,
+    )
     evaluation = evaluate_images(
         resolver,
         files,

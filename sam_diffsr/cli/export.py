@@ -6,6 +6,7 @@ import argparse
 
 from sam_diffsr.cli.options import (
     SAMPLER_CHOICES,
+    SPACING_CHOICES,
     Subparsers,
     add_command,
     add_common_options,
@@ -31,6 +32,7 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--steps", type=int, required=True, metavar="N", help="likewise")
     parser.add_argument("--start", type=int, metavar="T", help="likewise (default: from pure noise)")
+    parser.add_argument("--spacing", choices=SPACING_CHOICES, help="likewise (default: linspace)")
     parser.add_argument(
         "--dtype", choices=("fp32", "fp16", "bf16"), help="floating type to store (default: fp32)"
     )
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from sam_diffsr.pipeline.device import resolve_dtype
     from sam_diffsr.training.export import export_run
 
-    sampling = SamplingConfig(**given(args, "sampler", "steps", "start"))
+    sampling = SamplingConfig(**given(args, "sampler", "steps", "start", "spacing"))
     dtype = {} if args.dtype is None else {"dtype": resolve_dtype(args.dtype, torch.device("meta"))}
     config = export_run(
         args.run_dir, args.out_dir, sampling=sampling, **dtype, **given(args, "name", "license")

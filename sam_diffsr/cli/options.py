@@ -10,7 +10,9 @@ import logging
 from typing import Any, Literal, Protocol
 
 __all__ = [
+    "PRECISION_CHOICES",
     "SAMPLER_CHOICES",
+    "SPACING_CHOICES",
     "START_NOISE",
     "HelpFormatter",
     "Subparsers",
@@ -30,6 +32,8 @@ __all__ = [
 
 SAMPLER_CHOICES = ("ddpm", "ddim", "dpmpp_2m")
 """The library's ``SamplerName``, which cannot be asked without importing torch; a test compares them."""
+SPACING_CHOICES = ("linspace", "trailing")
+"""The library's ``Spacing``, likewise."""
 PRECISION_CHOICES = ("auto", "fp32", "fp16", "bf16")
 """The library's ``Precision``, likewise."""
 START_NOISE: Literal["noise"] = "noise"

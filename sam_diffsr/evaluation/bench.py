@@ -219,8 +219,8 @@ def _time(resolver: SuperResolver, *, size: int, repeats: int, full: bool) -> _T
     fast_xt = xt.to(resolver.dtype).contiguous(memory_format=layout)
     weights = {name: value.float().contiguous() for name, value in model.state_dict().items()}
     procedure = ReferenceProcedure(config.model, weights)
-    matrix = torch.rand(_GEMM_SIDE.get(device.type, 2048), _GEMM_SIDE.get(device.type, 2048), device=device)
-    matrix = matrix.to(resolver.dtype)
+    side = _GEMM_SIDE.get(device.type, _GEMM_SIDE["cpu"])
+    matrix = torch.rand(side, side, generator=generator).to(device=device, dtype=resolver.dtype)
     with torch.inference_mode():
         condition = model.encode(lr.to(resolver.dtype).contiguous(memory_format=layout))
         features = procedure.features(lr)
@@ -260,10 +260,15 @@ def _time(resolver: SuperResolver, *, size: int, repeats: int, full: bool) -> _T
 def _time_reference_image(
     resolver: SuperResolver, procedure: ReferenceProcedure, lr: Tensor, *, x_T: Tensor
 ) -> float:
+    generator = torch.Generator(resolver.device).manual_seed(0)
+
+    def noise(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator, device=like.device)
+
     _synchronize(resolver.device)
     started = time.perf_counter()
     reference_sample(
-        procedure, lr, torch.zeros_like(x_T), betas=resolver.schedule.betas, x_T=x_T, noise=torch.randn_like
+        procedure, lr, torch.zeros_like(x_T), betas=resolver.schedule.betas, x_T=x_T, noise=noise
     )
     _synchronize(resolver.device)
     return time.perf_counter() - started

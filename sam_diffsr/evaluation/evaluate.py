@@ -6,6 +6,7 @@ compared, as saved files would be. A table holds means of per-image values.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import time
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sam_diffsr.config import to_dict
-from sam_diffsr.diffusion.samplers import SamplerName
+from sam_diffsr.diffusion.samplers import SamplerName, Spacing
 from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.evaluation.environment import describe_machine, describe_versions
 from sam_diffsr.evaluation.metrics import psnr_y, ssim_y
@@ -113,16 +114,17 @@ class Evaluation:
     def table(self) -> str:
         """The rows as a text table that Markdown reads, too."""
         baseline = self.rows[0].psnr_y
-        header = ["method", "steps", "start", "PSNR-Y", "gain", "SSIM-Y", "s/image"]
+        header = ["method", "steps", "start", "spacing", "PSNR-Y", "gain", "SSIM-Y", "s/image"]
         rows: list[list[str]] = []
         for row in self.rows:
             sampling = row.sampling
-            name, steps, start = row.method, "", ""
+            name, steps, start, spacing = row.method, "", "", ""
             if sampling is not None:
                 name, steps = sampling.sampler, str(sampling.steps)
                 start = "noise" if sampling.start is None else str(sampling.start)
+                spacing = sampling.spacing
             numbers = [f"{row.psnr_y:.3f}", f"{row.psnr_y - baseline:+.3f}", f"{row.ssim_y:.4f}"]
-            rows.append([name, steps, start, *numbers, f"{row.seconds:.2f}"])
+            rows.append([name, steps, start, spacing, *numbers, f"{row.seconds:.2f}"])
         return text_table(header, rows)
 
     def to_json(self) -> dict[str, Any]:
@@ -139,13 +141,15 @@ def sampling_grid(
     samplers: Sequence[SamplerName] | None = None,
     steps: Sequence[int] | None = None,
     starts: Sequence[Start] | None = None,
+    spacings: Sequence[Spacing] | None = None,
 ) -> list[SamplingConfig]:
-    """All combinations of samplers, numbers of steps and starts; what is not given is the model's default.
+    """All combinations of samplers, steps, starts and spacings; what is not given is the model's default.
 
     A combination with more steps than there are timesteps from its start is left out, and said so in the log.
 
     Raises:
         ArgumentError: an unknown sampler, a start or steps out of range, or no combination is possible.
+        ConfigError: an unknown spacing.
     """
     grid: list[SamplingConfig] = []
     for start in [None] if starts is None else starts:
@@ -157,7 +161,9 @@ def sampling_grid(
                     logger.info("left out: %d steps from start %s, which has only %d", count, start, most)
                     continue
                 sampling = resolve_sampling(config, sampler=sampler, steps=count, start=start)
-                grid += [sampling] if sampling not in grid else []
+                for spacing in [sampling.spacing] if spacings is None else spacings:
+                    setting = replace(sampling, spacing=spacing)
+                    grid += [setting] if setting not in grid else []
     if not grid:
         raise ArgumentError("no combination of steps and start is possible; use fewer steps or a later start")
     return grid
@@ -194,19 +200,10 @@ def evaluate_images(
     border = scale if protocol == "matlab" else 0
     chosen = [resolver.config.sampling] if settings is None else list(settings)
 
-    def with_sampling(sampling: SamplingConfig) -> Upscaler:
-        return lambda lr: resolver.upscale_tensor(
-            lr,
-            seeds=[seed],
-            sampler=sampling.sampler,
-            steps=sampling.steps,
-            start="noise" if sampling.start is None else sampling.start,
-        )
-
     rows: list[tuple[Row, Upscaler]] = [
         (Row(method="bicubic", sampling=None, images=()), lambda lr: imresize(lr, scale)),
         (Row(method="encoder", sampling=None, images=()), lambda lr: encoder_only(resolver, lr)),
-        *((Row(method="model", sampling=one, images=()), with_sampling(one)) for one in chosen),
+        *((Row(method="model", sampling=one, images=()), _sampled(resolver, one, seed)) for one in chosen),
     ]
     scored: list[list[ImageScore]] = [[] for _ in rows]
     for file in files:
@@ -265,6 +262,13 @@ def encoder_only(resolver: SuperResolver, lr: Tensor) -> Tensor:
     height, width = (size * resolver.scale for size in lr.shape[-2:])
     condition = resolver.model.encode(pad_to_multiple(lr, resolver.config.model).to(resolver.dtype))
     return resolver.model.encoder_image(condition)[..., :height, :width].float()
+
+
+def _sampled(resolver: SuperResolver, sampling: SamplingConfig, seed: int) -> Upscaler:
+    """The model at one setting, which may differ from its default in anything."""
+    other = copy.copy(resolver)
+    other.config = replace(resolver.config, sampling=sampling)
+    return lambda lr: other.upscale_tensor(lr, seeds=[seed])
 
 
 def _score(name: str, hr: Tensor, lr: Tensor, upscaler: Upscaler, *, border: int) -> ImageScore:

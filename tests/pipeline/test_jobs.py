@@ -90,7 +90,7 @@ def test_a_place_that_cannot_be_written_is_reported(photos: Path, tmp_path: Path
         Job(source=photos / "c.png", target=tmp_path / "c.png"),
     ]
     refused, written = run_jobs(jobs, double)
-    with pytest.raises(OutputError, match="cannot create the folder .*file"):
+    with pytest.raises(OutputError, match=r"cannot create the folder .*file"):
         raise refused.error or AssertionError
     assert refused.size is None
     assert written.status == "written"
