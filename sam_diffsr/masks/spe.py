@@ -57,7 +57,7 @@ def encode_structure(
             ``size``.
     """
     runs = collect_runs(masks, size=size)
-    values = _values_of_runs(runs, encoding, reduction, seed)
+    values = values_of_runs(runs, encoding=encoding, reduction=reduction, seed=seed)
     labels, lengths = runs.segments()
     palette = np.concatenate([np.zeros(1, np.float32), values])
     height, width = runs.size
@@ -78,7 +78,7 @@ def region_values(
     Returns:
         ``(N,)`` float32, in list order; an empty region has 0 (a draw like any other for ``"random"``).
     """
-    return _values_of_runs(collect_runs(masks, size=size), encoding, reduction, seed)
+    return values_of_runs(collect_runs(masks, size=size), encoding=encoding, reduction=reduction, seed=seed)
 
 
 def encode_label_map(
@@ -106,7 +106,7 @@ def encode_label_map(
         ArgumentError: unknown ``encoding`` or ``reduction``, or a negative ``seed``.
         DataError: another rank or dtype, an empty map or a negative label.
     """
-    values = _values_of_runs(label_runs(labels), encoding, reduction, seed)
+    values = values_of_runs(label_runs(labels), encoding=encoding, reduction=reduction, seed=seed)
     return np.concatenate([np.zeros(1, np.float32), values])
 
 
@@ -178,9 +178,10 @@ def _parts(
     return np.where(odd, phase.real, phase.imag)
 
 
-def _values_of_runs(
-    runs: RegionRuns, encoding: Encoding, reduction: Reduction, seed: int
+def values_of_runs(
+    runs: RegionRuns, *, encoding: Encoding, reduction: Reduction, seed: int
 ) -> NDArray[np.float32]:
+    """Give each region's value, ``(N,)`` float32; arguments and errors as ``encode_structure``."""
     _check(encoding, reduction, seed)
     if encoding == "random":
         return np.random.default_rng(seed).random(runs.count).astype(np.float32)

@@ -1,0 +1,236 @@
+"""Files of masks and structure fields: amg.py's and SA-1B's records, compressed fields, published ``.npy``.
+
+Whatever is written appears whole or not at all, and nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import secrets
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam_diffsr.errors import DataError, OutputError
+from sam_diffsr.masks.amg_folder import read_amg_folder
+from sam_diffsr.masks.regions import collect_runs
+from sam_diffsr.masks.rle import encode
+from sam_diffsr.masks.structure import StructureField
+
+__all__ = ["read_records", "read_structure", "write_records", "write_structure"]
+
+PathLike = str | os.PathLike[str]
+
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged archive or array raises."""
+
+
+def write_records(path: PathLike, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write the regions of one image as amg.py's ``--convert-to-rle`` does: a JSON list of records.
+
+    Args:
+        path: ``<stem>.json``; its folder must exist.
+        records: what a mask generator gives. A ``segmentation`` that is an array is encoded as COCO RLE;
+            an empty list is valid and says "no regions".
+
+    Raises:
+        DataError: a record has no usable ``segmentation``, or a value that JSON cannot hold.
+        OutputError: the file cannot be written.
+    """
+    try:
+        collect_runs([record["segmentation"] for record in records], size=None if records else (1, 1))
+        text = json.dumps([_plain(record) for record in records], allow_nan=False)
+    except KeyError as error:
+        raise DataError(
+            f"cannot write these records to {os.fspath(path)!r}: one has no 'segmentation'"
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise DataError(f"cannot write these records to {os.fspath(path)!r}: {error}") from error
+    _write(Path(path), text.encode("utf-8"))
+
+
+def read_records(path: PathLike, *, size: tuple[int, int] | None = None) -> list[dict[str, Any]]:
+    """Read the regions of one image.
+
+    Args:
+        path: a ``.json`` file, either amg.py's list or SA-1B's ``{"image": ..., "annotations": [...]}``;
+            or a folder of amg.py with ``metadata.csv`` and ``0.png``, ``1.png``, ...
+        size: ``(height, width)`` of the image that the regions are meant for; checked.
+
+    Returns:
+        Records with ``segmentation`` as COCO RLE and whatever else the file has, in its order.
+
+    Raises:
+        DataError: the file is missing, truncated or of another form, a record is malformed, or the
+            regions are not of an image of ``size``.
+    """
+    source = Path(path)
+    if source.is_dir():
+        records = read_amg_folder(source)
+    else:
+        records, declared = _parse_records(source)
+        if declared is not None and size is not None and declared != tuple(size):
+            raise DataError(
+                f"{source} belongs to an image of {declared} (height, width), expected {tuple(size)}"
+            )
+        size = declared or size
+    if records:
+        try:
+            collect_runs(records, size=size)
+        except DataError as error:
+            raise DataError(f"{source}: {error}") from error
+    return records
+
+
+def write_structure(path: PathLike, structure: StructureField) -> int:
+    """Write a structure field as ``<stem>.npz``: a compressed uint16 label map and the values.
+
+    Args:
+        path: file to write; its folder must exist.
+        structure: the field.
+
+    Returns:
+        Size of the file in bytes; a float32 ``.npy`` of the same field has ``4 * H * W`` and a header.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    arrays: dict[str, NDArray[Any]] = {
+        "labels": structure.labels,
+        "values": structure.values,
+        "encoding": np.array(structure.encoding or ""),
+        "reduction": np.array(structure.reduction or ""),
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+    data = buffer.getvalue()
+    _write(Path(path), data)
+    return len(data)
+
+
+def read_structure(path: PathLike, *, size: tuple[int, int] | None = None) -> StructureField:
+    """Read a structure field.
+
+    Args:
+        path: an ``.npz`` of ``write_structure``, or a ``.npy`` in the published form: an ``(H, W)``
+            floating field, or an object (a pickled ``None``), which means "no regions" and is not opened.
+        size: ``(height, width)`` of the image; checked, and needed for a ``.npy`` without regions.
+
+    Raises:
+        DataError: the file is missing, truncated or of another form; a value is NaN; its size is not
+            ``size``; or it says "no regions" and ``size`` is not given.
+    """
+    source = Path(path)
+    try:
+        with source.open("rb") as file:
+            zipped = file.read(4) == b"PK\x03\x04"
+            structure = _read_npz(file) if zipped else _read_npy(file, size)
+    except FileNotFoundError as error:
+        raise DataError(f"{source} does not exist; encode the masks first") from error
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from error
+    except _DAMAGED as error:
+        raise DataError(
+            f"{source} is damaged or not a structure file ({error}); encode the masks again"
+        ) from error
+    if size is not None and structure.size != tuple(size):
+        raise DataError(f"{source} is a field of {structure.size} (height, width), expected {tuple(size)}")
+    return structure
+
+
+def _parse_records(source: Path) -> tuple[list[dict[str, Any]], tuple[int, int] | None]:
+    try:
+        content: Any = json.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{source} does not exist; generate the masks first") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{source} is truncated or not JSON ({error}); generate the masks again") from error
+    size: tuple[int, int] | None = None
+    if isinstance(content, dict) and "annotations" in content:
+        image: Any = cast("dict[str, Any]", content).get("image")
+        try:
+            size = (int(image["height"]), int(image["width"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{source}: 'image' of an SA-1B file must have 'height' and 'width', got {image!r}"
+            ) from error
+        content = cast("dict[str, Any]", content)["annotations"]
+    if not isinstance(content, list):
+        raise DataError(
+            f"{source} must hold a list of records or SA-1B's {{'image', 'annotations'}}, "
+            f"got {type(content).__name__}"  # pyright: ignore[reportUnknownArgumentType]
+        )
+    records: list[dict[str, Any]] = []
+    for index, record in enumerate(cast("list[Any]", content)):
+        if not isinstance(record, dict) or "segmentation" not in record:
+            raise DataError(f"{source}: record {index} has no 'segmentation'")
+        records.append(cast("dict[str, Any]", record))
+    return records, size
+
+
+def _read_npz(file: IO[bytes]) -> StructureField:
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as archive:
+        found: dict[str, NDArray[Any]] = {str(name): archive[name] for name in archive.files}
+    missing = sorted({"labels", "values"} - found.keys())
+    if missing:
+        raise DataError(f"not a structure file: it lacks {missing}, and has {sorted(found)}")
+    encoding = str(found.get("encoding", "")) or None
+    return StructureField(found["labels"], found["values"], encoding, str(found.get("reduction", "")) or None)
+
+
+def _read_npy(file: IO[bytes], size: tuple[int, int] | None) -> StructureField:
+    file.seek(0)
+    version = np.lib.format.read_magic(file)
+    read_header = (
+        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    )
+    _, _, dtype = read_header(file)
+    if dtype.hasobject:
+        if size is None:
+            raise DataError("it says that the image has no regions, but not how large it is; pass size=")
+        return StructureField(np.zeros(size, np.uint16), np.zeros(1, np.float32))
+    file.seek(0)
+    return StructureField.from_field(np.load(file, allow_pickle=False))
+
+
+def _plain(value: Any) -> Any:
+    """JSON form of a record: numpy scalars and arrays, tuples and bytes turned into plain values."""
+    if isinstance(value, Mapping):
+        items = cast("Mapping[str, Any]", value).items()
+        return {
+            key: encode(cast("NDArray[Any]", item))
+            if key == "segmentation" and isinstance(item, np.ndarray)
+            else _plain(item)
+            for key, item in items
+        }
+    if isinstance(value, (np.ndarray, np.generic)):
+        return cast("NDArray[Any]", value).tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in cast("Sequence[Any]", value)]
+    return value.decode("ascii") if isinstance(value, bytes) else value
+
+
+def _write(target: Path, data: bytes) -> None:
+    """Write under a temporary name in the same folder, then rename."""
+    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {str(target)!r}: {error.strerror or error}; look at the folder, its "
+            "permissions and free space"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,156 @@
+"""A structure field kept small: which region each pixel belongs to, and one value per region."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sam_diffsr.errors import DataError
+from sam_diffsr.masks.regions import MaskInput, collect_runs
+from sam_diffsr.masks.rle import flip_positions
+from sam_diffsr.masks.spe import Encoding, Reduction, encode_label_map, values_of_runs
+
+__all__ = ["MAX_REGIONS", "StructureField"]
+
+MAX_REGIONS = 65535
+"""What a uint16 label map can number; 0 is "no region"."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StructureField:
+    """The field E of one image, as ``values[labels]``.
+
+    Raises:
+        DataError: an array has another rank or dtype, a label has no value, a value is NaN or infinite,
+            or the value of "no region" is not 0.
+    """
+
+    labels: NDArray[np.uint16]
+    """``(H, W)``: 0 is no region."""
+    values: NDArray[np.float32]
+    """``(V,)`` value of each label; entry 0 is 0."""
+    encoding: str | None = None
+    """How the values were made; ``None`` when the file that they came from did not say."""
+    reduction: str | None = None
+    """As ``encoding``."""
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim != 2 or self.labels.dtype != np.uint16 or self.labels.size == 0:
+            raise DataError(
+                f"labels must be (H, W) uint16, got {self.labels.dtype} of shape {self.labels.shape}"
+            )
+        if self.values.ndim != 1 or self.values.dtype != np.float32:
+            raise DataError(
+                f"values must be (V,) float32, got {self.values.dtype} of shape {self.values.shape}"
+            )
+        highest = int(self.labels.max())
+        if highest >= len(self.values):
+            raise DataError(f"label {highest} has no value: there are {len(self.values)} values")
+        if not np.isfinite(self.values).all():
+            raise DataError("the structure field holds NaN or infinite values; encode the masks again")
+        if self.values[0] != 0:
+            raise DataError(f"the value of label 0 (no region) must be 0, got {float(self.values[0])}")
+
+    @classmethod
+    def from_masks(
+        cls,
+        masks: MaskInput,
+        *,
+        size: tuple[int, int] | None = None,
+        encoding: Encoding = "rope",
+        reduction: Reduction = "image",
+        seed: int = 0,
+    ) -> StructureField:
+        """Encode masks; arguments as ``encode_structure``, of which this holds the same field.
+
+        Raises:
+            ArgumentError: unknown ``encoding`` or ``reduction``, or a negative ``seed``.
+            DataError: malformed masks, or more than 65535 visible regions.
+        """
+        runs = collect_runs(masks, size=size)
+        values = np.concatenate(
+            [np.zeros(1, np.float32), values_of_runs(runs, encoding=encoding, reduction=reduction, seed=seed)]
+        )
+        labels, lengths = runs.segments()
+        # Regions that are painted over entirely need no number.
+        visible, labels = np.unique(np.append(labels, 0), return_inverse=True)
+        if len(visible) - 1 > MAX_REGIONS:
+            raise DataError(f"got {len(visible) - 1} visible regions, at most {MAX_REGIONS} can be stored")
+        height, width = runs.size
+        columns = np.repeat(labels[:-1].astype(np.uint16), lengths).reshape(width, height)
+        return cls(np.ascontiguousarray(columns.T), values[visible], encoding, reduction)
+
+    @classmethod
+    def from_labels(
+        cls,
+        labels: NDArray[np.uint16],
+        *,
+        encoding: Encoding = "rope",
+        reduction: Reduction = "image",
+        seed: int = 0,
+    ) -> StructureField:
+        """Encode the regions of an ``(H, W)`` uint16 label map; arguments as ``encode_label_map``."""
+        values = encode_label_map(labels, encoding=encoding, reduction=reduction, seed=seed)
+        return cls(labels, values, encoding, reduction)
+
+    @classmethod
+    def from_field(cls, field: NDArray[Any]) -> StructureField:
+        """Take an ``(H, W)`` floating field apart into labels and values; equal values share a label.
+
+        Raises:
+            DataError: another rank or dtype, NaN, or more than 65535 different values.
+        """
+        if field.ndim != 2 or field.size == 0 or field.dtype.kind != "f":
+            raise DataError(
+                f"a structure field must be (H, W) floating point, got {field.dtype} of shape {field.shape}"
+            )
+        field = field.astype(np.float32)
+        if not np.isfinite(field).all():
+            raise DataError("the structure field holds NaN or infinite values; encode the masks again")
+        height, width = field.shape
+        starts = np.concatenate([np.zeros(1, np.int64), flip_positions(field)])
+        column, row = np.divmod(starts, height)
+        # Zero goes in front, so that it gets label 0 whether the field has it or not.
+        values, labels = np.unique(field[row, column], return_inverse=True)
+        zero = np.flatnonzero(values == 0)
+        if len(zero):
+            order = np.concatenate([zero, np.delete(np.arange(len(values)), zero)])
+            labels = np.argsort(order)[labels]
+            values = values[order]
+        else:
+            labels = labels + 1
+            values = np.concatenate([np.zeros(1, np.float32), values])
+        if len(values) - 1 > MAX_REGIONS:
+            raise DataError(
+                f"got {len(values) - 1} different values, not a field of at most {MAX_REGIONS} regions"
+            )
+        lengths = np.diff(np.append(starts, field.size))
+        columns = np.repeat(labels.astype(np.uint16), lengths).reshape(width, height)
+        return cls(np.ascontiguousarray(columns.T), values)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(height, width)``."""
+        return (self.labels.shape[0], self.labels.shape[1])
+
+    def crop(self, top: int, left: int, height: int, width: int) -> NDArray[np.float32]:
+        """Give a window of the field, ``(height, width)`` float32.
+
+        Raises:
+            DataError: the window is empty or not inside the field.
+        """
+        rows, columns = self.size
+        if height < 1 or width < 1 or not (0 <= top <= rows - height and 0 <= left <= columns - width):
+            raise DataError(
+                f"window at {(top, left)} of size {(height, width)} is not inside the field of {self.size}"
+            )
+        return self.values[self.labels[top : top + height, left : left + width]]
+
+    def to_tensor(self) -> Tensor:
+        """Give the whole field, ``(H, W)`` float32 on the CPU."""
+        return torch.from_numpy(self.values[self.labels])
