@@ -81,6 +81,8 @@ def test_public_names_are_documented(module: ModuleType):
 
 def test_no_argument_is_swallowed(module: ModuleType):
     for _, value in public(module):
+        if getattr(value, "_is_protocol", False):
+            continue  # it describes a function that others wrote
         for function in functions(value):
             for parameter in inspect.signature(function).parameters.values():
                 where = f"{module.__name__}.{function.__qualname__}({parameter})"
