@@ -44,7 +44,7 @@ def prepare_crops(
     crop_size: int = 224,
     reductions: Sequence[float] = (2.0,),
     min_gradient: float = 2.5,
-    segmenter: Segmenter | Literal["graph", "none"] = "graph",
+    segmenter: Segmenter | GraphMaskGenerator | Literal["graph", "none"] = "graph",
     encoding: Encoding = "rope",
     reduction: Reduction = "image",
     licences: Mapping[str, str] | None = None,
@@ -62,7 +62,8 @@ def prepare_crops(
         reductions: each photo is made smaller by each of these factors (>= 1, antialiased) and then cut;
             2 or more removes JPEG and demosaicing blur, 1 keeps the pixels.
         min_gradient: crops whose ``gradient_energy`` (8-bit levels) is lower are dropped; 0 keeps all.
-        segmenter: ``"graph"`` (no weights needed), ``"none"`` (E = 0) or a function of your own.
+        segmenter: ``"graph"`` (needs no weights), a ``GraphMaskGenerator`` with options of your own,
+            ``"none"`` (E = 0) or any function.
         encoding: structural position encoding of a region, see ``masks.spe``.
         reduction: what a region's value is divided by, see ``masks.spe``.
         licences: file name to licence, written into the manifest beside each source.
@@ -160,12 +161,15 @@ def _work(
             yield file, float(factor), load
 
 
-def _resolve_segmenter(segmenter: Segmenter | Literal["graph", "none"]) -> tuple[Segmenter | None, str]:
+def _resolve_segmenter(
+    segmenter: Segmenter | GraphMaskGenerator | Literal["graph", "none"],
+) -> tuple[Segmenter | None, str]:
     if callable(segmenter):
         return segmenter, str(getattr(segmenter, "__qualname__", type(segmenter).__qualname__))
     if segmenter == "graph":
-        generator = GraphMaskGenerator()
-        return generator.label_map, repr(generator)
+        segmenter = GraphMaskGenerator()
+    if isinstance(segmenter, GraphMaskGenerator):
+        return segmenter.label_map, repr(segmenter)
     if segmenter == "none":
         return None, "none"
     raise ArgumentError(f"segmenter must be 'graph', 'none' or a function, got {segmenter!r}")

@@ -107,8 +107,9 @@ class RunConfig:
     """Optimizer steps of the whole run."""
     seed: int = 0
     """Chooses initial weights, data order, windows, turns, time steps and noise."""
-    encoder_start: Literal["interpolation", "random"] = "interpolation"
-    """Stage 1 begins as bilinear enlargement, which short runs gain from, or at random as published."""
+    start: Literal["passthrough", "random"] = "passthrough"
+    """Fresh weights: the encoder begins as bilinear enlargement and the denoiser as the identity, which short
+    runs gain a lot from; or at random, as published."""
     ema_decay: float = 0.999
     """Decay a step of the averaged weights, which are what is validated and exported."""
     precision: Literal["fp32", "bf16"] = "fp32"

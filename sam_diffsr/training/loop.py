@@ -143,7 +143,7 @@ class _Trainer:
 
     def _make_stage(self, model: DiffSR) -> Stage:
         if self.name == "encoder":
-            if self.config.run.encoder_start == "interpolation":
+            if self.config.run.start == "passthrough":
                 model.encoder.start_from_interpolation()
             return EncoderStage(model)
         origin = self.config.diffusion.encoder
@@ -158,6 +158,8 @@ class _Trainer:
                 f"stage {trained.stage!r}"
             )
         load_strict(model.encoder, trained.ema, trained.path)
+        if self.config.run.start == "passthrough":
+            model.denoiser.start_from_identity()
         return DenoiserStage(model, self.config.diffusion, device=self.device)
 
     def resume(self) -> None:

@@ -16,6 +16,7 @@ from sam_diffsr.data.photos import gradient_energy, list_photos, reduce_image, t
 from sam_diffsr.data.prepare import prepare_crops
 from sam_diffsr.errors import ArgumentError, DataError, ImageError, OutputError
 from sam_diffsr.image import decode_image
+from sam_diffsr.masks.segments import GraphMaskGenerator
 from sam_diffsr.masks.spe import encode_label_map
 
 
@@ -90,6 +91,12 @@ def test_graph_segmentation_by_default(tmp_path: Path) -> None:
     field = store.structure(0)
     assert field[32, 4] != field[32, 60]
     assert "GraphMaskGenerator" in store.manifest["settings"]["segmenter"]
+
+
+def test_graph_segmentation_with_options(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    store = prepare_crops(photos, tmp_path, crop_size=64, segmenter=GraphMaskGenerator(min_size=7))
+    assert "min_size=7" in store.manifest["settings"]["segmenter"]
 
 
 def test_progress_and_licences(photos: Path, tmp_path: Path) -> None:

@@ -81,6 +81,17 @@ def test_encoder_does_not_change_in_stage_2(
     assert not any(key.startswith("encoder") for key in after.network)
 
 
+def test_encoder_starts_as_interpolation_unless_told_otherwise(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    run, optimizer = {"steps": 1, "log_every": 1}, {"warmup_steps": 0}
+    train("encoder", make_config(run=run, optimizer=optimizer), tmp_path / "interpolation")
+    config = make_config(run={**run, "start": "random"}, optimizer=optimizer)
+    train("encoder", config, tmp_path / "random")
+    informed, uninformed = (read_log(tmp_path / name)[0]["loss"] for name in ("interpolation", "random"))
+    assert informed < 0.5 * uninformed
+
+
 def test_overfits(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(
         optimizer={"lr": 1e-2, "schedule": "cosine"},
