@@ -71,6 +71,65 @@ class UNet(nn.Module):
         self.final_block = ConvBlock(channels[0], channels[0])
         self.final_conv = nn.Conv2d(channels[0], _IMAGE_CHANNELS, 1)
 
+    @torch.no_grad()
+    def start_from_identity(self) -> bool:
+        """Change fresh weights so that the predicted noise is roughly the input itself.
+
+        That is right where the input is almost all noise, and a network without a skip connection at its
+        finest level spends its first thousands of steps on finding it. The colours go through the shortcuts;
+        four pixels of the finest level become twelve channels of the next one and come back through its skip;
+        ``mish(x) - mish(-x)``, which is close to ``1.1 x``, takes them through the last activation.
+
+        Returns:
+            False, and nothing changes, if a level has fewer than the twelve channels that this needs.
+        """
+        packed = 4 * _IMAGE_CHANNELS
+        if min(self.config.channels) < packed:
+            return False
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                module.block2.conv.weight.mul_(0.1)
+                module.block2.conv.get_parameter("bias").zero_()
+        first, second = cast("DownLevel", self.downs[0]), cast("DownLevel", self.downs[1])
+        last = cast("UpLevel", self.ups[-1])
+        pack = cast("Downsample", first.downsample).conv
+        unpack = last.upsample
+        self._copy(first.block1, channels=_IMAGE_CHANNELS, source=0)
+        self._copy(second.block1, channels=packed, source=0)
+        self._copy(last.block1, channels=packed, source=self.config.channels[1])
+        pack.weight[:packed] = 0.0
+        unpack.weight[:, :_IMAGE_CHANNELS] = 0.0
+        unpack.weight[packed:, :] *= 0.1
+        for pixel in range(4):
+            row, column = divmod(pixel, 2)
+            for colour in range(_IMAGE_CHANNELS):
+                pack.weight[_IMAGE_CHANNELS * pixel + colour, colour, 1 + row, 1 + column] = 1.0
+                unpack.weight[_IMAGE_CHANNELS * pixel + colour, :, 1 + row, 1 + column] = 0.0
+                unpack.weight[_IMAGE_CHANNELS * pixel + colour, colour, 1 + row, 1 + column] = 1.0
+        self.final_block.conv.weight[: 2 * _IMAGE_CHANNELS] = 0.0
+        self.final_conv.weight.mul_(0.1)
+        for colour in range(_IMAGE_CHANNELS):
+            for sign in (1.0, -1.0):
+                row = colour if sign > 0 else _IMAGE_CHANNELS + colour
+                self.final_block.conv.weight[row, colour, 1, 1] = sign
+                self.final_conv.weight[:, row] = 0.0
+                self.final_conv.weight[colour, row] = sign / 1.1
+        for conv in (pack, unpack, self.final_block.conv, self.final_conv):
+            conv.get_parameter("bias").zero_()
+        return True
+
+    @staticmethod
+    def _copy(block: ResidualBlock, *, channels: int, source: int) -> None:
+        """Let a block's shortcut hand channels ``source ...`` on as its first ones."""
+        shortcut = block.shortcut
+        if isinstance(shortcut, nn.Identity):
+            return
+        weight = shortcut.get_parameter("weight")
+        weight[:channels] = 0.0
+        shortcut.get_parameter("bias").zero_()
+        for channel in range(channels):
+            weight[channel, source + channel] = 1.0
+
     def project_condition(self, features: list[Tensor]) -> Tensor:
         """Encoder features to the resolution of the output; independent of ``t``, so once per image.
 

@@ -125,6 +125,23 @@ def test_window_needs_multiples_of_the_scale() -> None:
         condition.window(slice(None, 16), slice(0, 16))
 
 
+@pytest.mark.parametrize("multipliers", [(1, 2), (1, 1, 2), (1, 2, 3, 4)])
+def test_start_from_identity_predicts_roughly_the_input(multipliers: tuple[int, ...]) -> None:
+    net = UNet(DenoiserConfig(dim=12, multipliers=multipliers), condition_channels=8, scale=4)
+    xt, projected = torch.randn(2, 3, 32, 32), torch.zeros(2, 12, 32, 32)
+    with torch.no_grad():
+        assert (net(xt, torch.tensor([5, 90]), projected) - xt).abs().mean() > 0.5
+        assert net.start_from_identity()
+        assert (net(xt, torch.tensor([5, 90]), projected) - xt).abs().mean() < 0.1
+
+
+def test_start_from_identity_leaves_networks_that_are_too_narrow_alone() -> None:
+    net = UNet(DenoiserConfig(dim=8), condition_channels=8, scale=4)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    assert not net.start_from_identity()
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8)])
 def test_wrong_rank_or_channels(shape: tuple[int, ...]) -> None:
     with pytest.raises(ArgumentError, match=r"lr must have shape \(B, 3, h, w\)"):
