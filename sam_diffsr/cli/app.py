@@ -6,7 +6,8 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 from sam_diffsr import __version__
 from sam_diffsr.cli.bench import register as register_bench
@@ -43,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Image super-resolution by residual diffusion (SAM-DiffSR).",
         epilog="Exit codes: 0 done, 1 something failed (said on stderr), 2 wrong usage, 130 interrupted.",
         formatter_class=HelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"sam-diffsr {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
@@ -61,9 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code. Wrong usage leaves by ``SystemExit(2)``, as argparse does.
     """
     args = build_parser().parse_args(argv)
-    _configure_logging(quiet=args.quiet, debug=args.debug)
+    with _messages(quiet=args.quiet, debug=args.debug):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
-        return int(args.run(args))
+        code: int = args.run(args)
+        sys.stdout.flush()  # here, where a reader that is gone is dealt with
+        return code
     except SamDiffsrError as error:
         if args.debug:
             raise
@@ -77,14 +85,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _FAILED
 
 
-def _configure_logging(*, quiet: bool, debug: bool) -> None:
-    """Send the library's messages to stderr; other libraries keep their own settings."""
+@contextmanager
+def _messages(*, quiet: bool, debug: bool) -> Generator[None, None, None]:
+    """Send the library's messages to stderr, for as long as the command runs."""
     logger = logging.getLogger("sam_diffsr")
-    for handler in [handler for handler in logger.handlers if getattr(handler, "is_command_line", False)]:
-        logger.removeHandler(handler)
+    before = logger.level
     handler = logging.StreamHandler()
-    handler.is_command_line = True  # type: ignore[attr-defined]
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)
-    logging.getLogger("sam_diffsr.pipeline").setLevel(logging.NOTSET)
     logger.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        logging.getLogger("sam_diffsr.pipeline").setLevel(logging.NOTSET)

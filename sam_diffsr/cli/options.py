@@ -70,7 +70,12 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """Add a subcommand with the shared help layout."""
     return subparsers.add_parser(
-        name, help=help, description=description, epilog=epilog, formatter_class=HelpFormatter
+        name,
+        help=help,
+        description=description,
+        epilog=epilog,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,  # a shortened flag would change its meaning when a new one is added
     )
 
 

@@ -115,7 +115,7 @@ def plan_jobs(
         return [Job(source=sources[0][0], target=folder)]
     if not folder.is_dir() and _names_a_file(output):
         raise ArgumentError(
-            f"there are {len(sources)} results to write, but {folder} is the name of one file; name a folder"
+            f"results of a folder, a pattern or several files go into a folder, but {folder} is a file name"
         )
     jobs = [
         Job(source=source, target=folder / place / _result_name(source, suffix=suffix, ext=ext))

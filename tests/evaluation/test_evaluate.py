@@ -116,11 +116,18 @@ def test_a_grid_is_all_combinations_that_are_possible(resolver, caplog) -> None:
     assert "left out: 10 steps from start 4" in caplog.text
 
 
-def test_spacings_are_part_of_the_grid_and_of_the_result(resolver, photos) -> None:
+def test_spacings_are_part_of_the_grid_and_reach_the_sampler(resolver, photos, monkeypatch) -> None:
     grid = sampling_grid(resolver.config, steps=[3], spacings=["linspace", "trailing"])
     assert [one.spacing for one in grid] == ["linspace", "trailing"]
-    _, _, even, trailing = evaluate_images(resolver, photos[:1], model_name="tiny", settings=grid).rows
-    assert even.psnr_y != trailing.psnr_y
+    used: list[SamplingConfig] = []
+
+    def fake(self, lr, *, seeds):
+        used.append(self.config.sampling)
+        return imresize(lr, 4)
+
+    monkeypatch.setattr(type(resolver), "upscale_tensor", fake)
+    evaluate_images(resolver, photos[:1], model_name="tiny", settings=grid)
+    assert used == grid
     assert resolver.config.sampling.spacing == "linspace"
     with pytest.raises(ConfigError, match=r"sampling\.spacing must be one of"):
         sampling_grid(resolver.config, spacings=["odd"])  # type: ignore[list-item]

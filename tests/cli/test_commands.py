@@ -1,0 +1,263 @@
+"""The other subcommands: each parses, calls the library, prints, and returns an honest exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from PIL import Image
+
+import sam_diffsr
+from sam_diffsr.cli import data, evaluate, main, options, upscale
+from sam_diffsr.cli.app import build_parser
+from sam_diffsr.cli.manual import manual
+from sam_diffsr.diffusion.samplers import SamplerName, Spacing
+from sam_diffsr.errors import ConfigError
+from sam_diffsr.evaluation import evaluate as evaluation
+from sam_diffsr.pipeline import load_pretrained
+from sam_diffsr.pipeline.device import Precision
+from sam_diffsr.pipeline.folder import Extension
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("choices", "literal"),
+    [
+        (options.SAMPLER_CHOICES, SamplerName),
+        (options.SPACING_CHOICES, Spacing),
+        (options.PRECISION_CHOICES, Precision),
+        (upscale.EXTENSION_CHOICES, Extension),
+        (evaluate.PROTOCOL_CHOICES, evaluation.Protocol),
+    ],
+)
+def test_choices_are_those_of_the_library(choices, literal) -> None:
+    assert choices == get_args(literal)
+
+
+def test_the_manual_is_up_to_date(monkeypatch) -> None:
+    """``COLUMNS=80 python -m sam_diffsr.cli.manual > docs/cli.txt`` rewrites it."""
+    monkeypatch.setenv("COLUMNS", "80")
+    # how a usage line is broken differs between versions of Python
+    assert (ROOT / "docs" / "cli.txt").read_text(encoding="utf-8").split() == manual().split()
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; from sam_diffsr.cli.manual import manual; manual(); "
+        "print([name for name in ('torch', 'numpy', 'PIL', 'huggingface_hub') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_version(capsys) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"sam-diffsr {sam_diffsr.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["unknown"], ["data"], ["train", "other", "c", "--out", "d"]])
+def test_wrong_usage_is_2(arguments) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--hr", "x", "--steps", "1,two"], "expected whole numbers like 1,2,4; got '1,two'"),
+        (["evaluate", "--hr", "x", "--start", "noise,soon"], "expected noise or a timestep, got 'soon'"),
+        (["upscale", "-i", "x", "-o", "y", "--tile", "big"], "expected auto, 0 or a number of pixels"),
+        (["data", "prepare", "x", "y", "--reductions", "1;2"], "expected numbers like 1,2.5; got '1;2'"),
+    ],
+)
+def test_values_that_cannot_be_parsed_are_explained(arguments, message, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_lists_are_parsed() -> None:
+    args = build_parser().parse_args(
+        ["evaluate", "--hr", "x", "--steps", "1,4", "--sampler", "ddpm, ddim", "--start", "noise,7"]
+    )
+    assert (args.steps, args.sampler, args.start) == ([1, 4], ["ddpm", "ddim"], ["noise", 7])
+    args = build_parser().parse_args(["upscale", "-i", "x", "-o", "y", "--start", "noise", "--tile", "auto"])
+    assert (args.start, args.tile) == ("noise", "auto")
+    args = build_parser().parse_args(["data", "prepare", "x", "y", "--reductions", "1,2.5"])
+    assert args.reductions == [1.0, 2.5]
+
+
+def test_info(capsys) -> None:
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert f"sam-diffsr: {sam_diffsr.__version__}" in text
+    assert "offline:" in text
+    assert main(["info", "--json"]) == 0
+    assert {"versions", "machine", "hub", "models"} <= json.loads(capsys.readouterr().out).keys()
+
+
+def test_convert_then_upscale(golden_dir, tmp_path, photos, capsys) -> None:
+    folder = tmp_path / "converted"
+    assert main(["convert", str(golden_dir / "reference_tiny.ckpt"), str(folder), "--dtype", "fp16"]) == 0
+    assert "x4, 20 timesteps" in capsys.readouterr().out
+    assert load_pretrained(folder)[0].normalization.lr_up_levels == 256
+    arguments = ["-i", str(photos / "a.png"), "-o", str(tmp_path / "x.png"), "--steps", "1"]
+    assert main(["upscale", "-m", str(folder), *arguments]) == 0
+    assert Image.open(tmp_path / "x.png").size == (36, 28)
+
+
+def test_convert_refuses_what_is_no_checkpoint(tmp_path, photos, capsys) -> None:
+    assert main(["convert", str(photos / "a.png"), str(tmp_path / "m")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("sam-diffsr: error: ")
+    assert not (tmp_path / "m").exists()
+
+
+def test_evaluate(model_dir, tmp_path, capsys) -> None:
+    folder = tmp_path / "hr"
+    folder.mkdir()
+    Image.effect_noise((40, 36), 60).convert("RGB").save(folder / "a.png")
+    target = tmp_path / "result.json"
+    arguments = ["--hr", str(folder), "-m", str(model_dir), "--steps", "1,2", "--sampler", "ddim,dpmpp_2m"]
+    assert main(["evaluate", *arguments, "--start", "noise,5", "--seed", "4", "--json", str(target)]) == 0
+    captured = capsys.readouterr()
+    assert "x4, 1 images, border 4, seed 4" in captured.out
+    assert sum(line.startswith("|") for line in captured.out.splitlines()) == 2 + 2 + 8
+    assert "in one piece" not in captured.err
+    result = json.loads(target.read_text())
+    assert len(result["rows"]) == 10
+    assert result["seed"] == 4
+
+
+def test_evaluate_refuses_an_empty_folder(model_dir, tmp_path, capsys) -> None:
+    assert main(["evaluate", "--hr", str(tmp_path), "-m", str(model_dir)]) == 1
+    assert "no images" in capsys.readouterr().err
+
+
+def test_bench(model_dir, tmp_path, monkeypatch, capsys) -> None:
+    import sam_diffsr.evaluation.bench as bench
+
+    real, seen = bench.run_bench, {}
+
+    def small(resolver, **given: Any):
+        seen.update(given)
+        smaller: dict[str, Any] = {
+            "size": 8,
+            "repeats": 1,
+            "memory": False,
+            "architecture": resolver.config.model,
+        }
+        return real(resolver, **(given | smaller))
+
+    monkeypatch.setattr(bench, "run_bench", small)
+    monkeypatch.setitem(bench._GEMM_SIDE, "cpu", 64)
+    target = tmp_path / "bench.json"
+    assert main(["bench", "-m", str(model_dir), "--quick", "--repeats", "3", "--json", str(target)]) == 0
+    assert (seen["size"], seen["repeats"], seen["full"]) == (32, 3, False)
+    captured = capsys.readouterr()
+    assert captured.out.startswith("step ratio: ")
+    assert "measuring: released architecture" in captured.err
+    result = json.loads(target.read_text())
+    assert {"step_ratio", "image_speedup", "gemm_fraction", "peak_memory_mb"} <= result.keys()
+
+
+def test_data_prepare_passes_only_what_is_given(tmp_path, monkeypatch, capsys) -> None:
+    import sam_diffsr.data.prepare as prepare
+
+    seen: dict[str, object] = {}
+
+    def fake(photos, out, *, progress, **given):
+        seen.update(given, photos=photos, out=out)
+        progress(1, 1, "a.png")
+        return [0, 1]
+
+    monkeypatch.setattr(prepare, "prepare_crops", fake)
+    assert main(["data", "prepare", "in", "out", "--reductions", "1,2", "--segmenter", "none"]) == 0
+    assert seen == {"photos": "in", "out": "out", "reductions": [1.0, 2.0], "segmenter": "none"}
+    assert capsys.readouterr().out.splitlines() == ["[1/1] a.png", "out: 2 crops"]
+    assert data.SEGMENTER_CHOICES == ("graph", "none")
+
+
+def test_train_and_export(tmp_path, monkeypatch, capsys) -> None:
+    """The smallest real run of both stages, from crops on disk to an upscaled picture."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.effect_noise((64, 64), 90).convert("RGB").save(photos / "a.png")
+    crops = tmp_path / "crops"
+    prepare = ["--crop-size", "32", "--reductions", "1", "--min-gradient", "0", "--segmenter", "none"]
+    assert main(["data", "prepare", str(photos), str(crops), *prepare]) == 0
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"data: {{crops: {crops}, patch: 16, batch: 2}}\n"
+        "model: {encoder: {blocks: 2, channels: 8, growth: 4}, denoiser: {dim: 8, multipliers: [1, 2]}}\n"
+        "diffusion: {schedule: {timesteps: 10}}\n"
+        "run: {steps: 400, device: cpu}\n"
+    )
+    common = ["--set", "run.steps=2"]
+    assert main(["train", "rrdb", str(config), "--out", str(tmp_path / "one"), *common]) == 0
+    assert "finished at step 2 of 2" in capsys.readouterr().out
+    encoder = f"diffusion.encoder={tmp_path / 'one'}"
+    stage = ["train", "diffusion", str(config), "--out", str(tmp_path / "two"), "--set", encoder]
+    assert main([*stage, *common]) == 0
+    assert main([*stage, *common]) == 1
+    assert "already holds a run" in capsys.readouterr().err
+    assert main([*stage, "--set", "run.steps=4", "--resume"]) == 0
+    export = ["export", str(tmp_path / "two"), str(tmp_path / "model"), "--sampler", "ddim", "--steps", "2"]
+    assert main([*export, "--start", "5", "--spacing", "trailing", "--dtype", "fp16"]) == 0
+    sampling = load_pretrained(tmp_path / "model")[0].sampling
+    assert (sampling.sampler, sampling.steps, sampling.start, sampling.spacing) == ("ddim", 2, 5, "trailing")
+    small = str(tmp_path / "small.png")
+    Image.new("RGB", (5, 4)).save(small)
+    assert main(["upscale", "-m", str(tmp_path / "model"), "-i", small, "-o", str(tmp_path / "x.png")]) == 0
+
+
+def test_a_run_that_was_stopped_is_not_a_success(tmp_path, monkeypatch, capsys) -> None:
+    import sam_diffsr.training as training
+
+    monkeypatch.setattr(
+        training,
+        "load_config",
+        lambda path, *, overrides: training.TrainConfig(data=training.DataConfig(crops="x")),
+    )
+    result = training.TrainResult(step=7, finished=False, checkpoint=tmp_path / "step-7")
+    monkeypatch.setattr(training, "train", lambda stage, config, out, *, resume: result)
+    assert main(["train", "rrdb", "c.yaml", "--out", str(tmp_path)]) == 130
+    assert "stopped, go on with --resume at step 7" in capsys.readouterr().out
+
+
+def test_an_error_of_ours_is_one_line_and_a_traceback_only_for_debug(tmp_path, capsys) -> None:
+    arguments = ["train", "rrdb", str(tmp_path / "gone.yaml"), "--out", str(tmp_path)]
+    assert main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("sam-diffsr: error: cannot read the config")
+    with pytest.raises(ConfigError, match="cannot read the config"):
+        main([*arguments, "--debug"])
+
+
+def test_a_reader_that_goes_away_is_no_traceback(monkeypatch, capsys) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert main(["info"]) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_shortened_flag_is_refused(capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["upscale", "-i", "x", "-o", "y", "--samp", "ddim"])
+    assert "unrecognized arguments: --samp" in capsys.readouterr().err
