@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+from safetensors.torch import save
 from torch import Tensor
 
 from sam_diffsr.errors import ArgumentError, ModelLoadError, OutputError
@@ -145,21 +144,19 @@ def save_pretrained_folder(
     tensors = {name: _storable(value, dtype) for name, value in state_dict.items()}
     text = config_to_json(config)
     metadata = {"format": "pt", METADATA_KEY: text}
-    writers: dict[str, Callable[[Path], object]] = {
-        WEIGHTS_NAME: lambda path: save_file(tensors, path, metadata=metadata),
-        CONFIG_NAME: lambda path: path.write_text(text, encoding="utf-8"),
-    }
+    # safetensors' own save_file would make a file that nobody else may read
+    contents = {WEIGHTS_NAME: save(tensors, metadata=metadata), CONFIG_NAME: text.encode()}
     if card is not None:
-        writers[CARD_NAME] = lambda path: path.write_text(card, encoding="utf-8")
+        contents[CARD_NAME] = card.encode()
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=target) as workplace:
-            for name, write in writers.items():
-                write(Path(workplace) / name)
-            for name in writers:
+            for name, content in contents.items():
+                (Path(workplace) / name).write_bytes(content)
+            for name in contents:
                 os.replace(Path(workplace) / name, target / name)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise OutputError(
             f"cannot save the model to {target}: {error}; choose a folder that can be written"
         ) from error
