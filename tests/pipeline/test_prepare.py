@@ -58,7 +58,7 @@ def test_sampling_out_of_range_is_named(given, message):
 def test_every_image_has_a_seed():
     assert resolve_seeds(5, 3) == [5, 6, 7]
     assert resolve_seeds([9, 9], 2) == [9, 9]
-    assert resolve_seeds([np.int64(2)], 1) == [2]
+    assert resolve_seeds([np.int64(2)], 1) == [2]  # type: ignore[list-item]
     assert resolve_seeds(4, 0) == []
 
 

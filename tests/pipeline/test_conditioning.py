@@ -1,0 +1,85 @@
+"""Conditions of windows, however they are kept, and the denoiser that works on them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sam_diffsr.pipeline.conditioning import TiledDenoiser, condition_source
+from sam_diffsr.pipeline.planning import MemoryPlan
+from sam_diffsr.pipeline.tiling import TileRunner
+
+CPU = torch.device("cpu")
+LR, T = (1, 3, 24, 32), torch.tensor([7])
+
+
+def runner_for(config, *, size: int, halo: int | None = None) -> TileRunner:
+    field = config.model.denoiser.receptive_field
+    return TileRunner(
+        LR[-2] * 4,
+        LR[-1] * 4,
+        size=size,
+        halo=field if halo is None else halo,
+        receptive_field=field,
+        align=config.model.lr_multiple * 4,
+        device=CPU,
+    )
+
+
+def evaluate(model, config, kind, *, size: int, halo: int | None = None) -> torch.Tensor:
+    torch.manual_seed(0)
+    lr, xt = torch.rand(LR), torch.randn(1, 3, LR[-2] * 4, LR[-1] * 4)
+    plan = MemoryPlan(tile=size, canvas=CPU, condition=kind, store=CPU)
+    runner = runner_for(config, size=size, halo=halo)
+    with torch.inference_mode():
+        source = condition_source(model, lr, plan=plan, runner=runner)
+        return TiledDenoiser(model, source, runner=runner)(xt, T)
+
+
+@pytest.fixture
+def direct(model) -> torch.Tensor:
+    torch.manual_seed(0)
+    lr, xt = torch.rand(LR), torch.randn(1, 3, LR[-2] * 4, LR[-1] * 4)
+    with torch.inference_mode():
+        return model(xt, T, model.encode(lr))
+
+
+@pytest.mark.parametrize("kind", ["whole", "stored", "recomputed"])
+def test_in_one_piece_it_is_the_model(model, config, direct, kind):
+    torch.testing.assert_close(evaluate(model, config, kind, size=0), direct, atol=1e-6, rtol=0)
+
+
+def test_full_halos_give_what_the_whole_gives(model, config, direct):
+    assert config.model.denoiser.receptive_field < 64
+    torch.testing.assert_close(evaluate(model, config, "whole", size=16), direct, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["stored", "recomputed"])
+def test_encoding_in_tiles_is_near(model, config, direct, kind):
+    error = (evaluate(model, config, kind, size=32, halo=64) - direct).abs().max()
+    assert float(error) < 1e-3
+
+
+def test_what_is_not_finite_is_remembered(model, config):
+    runner = runner_for(config, size=32)
+    with torch.inference_mode():
+        source = model.encode(torch.rand(LR))
+        denoiser = TiledDenoiser(model, source, runner=runner)
+        shares: list[float] = []
+        denoiser = TiledDenoiser(model, source, runner=runner, on_tile=shares.append)
+        xt = torch.zeros(1, 3, LR[-2] * 4, LR[-1] * 4)
+        assert denoiser(xt, T).is_contiguous()
+        assert denoiser.finite
+        assert shares[-1] == 1
+        xt[0, 0, 0, 0] = float("inf")
+        denoiser(xt, T)
+        denoiser(torch.zeros_like(xt), T)
+        assert not denoiser.finite
+
+
+def test_the_networks_type_is_used_inside_and_the_canvas_type_outside(model, config):
+    model.to(torch.bfloat16)
+    seen: list[torch.dtype] = []
+    model.denoiser.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+    assert evaluate(model, config, "stored", size=32).dtype == torch.float32
+    assert set(seen) == {torch.bfloat16}
