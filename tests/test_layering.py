@@ -42,7 +42,7 @@ LATE = {
     "yaml",
 }
 # ... and these in one place only.
-ONLY_IN = {"segment_anything": "masks/sam.py", "torchvision": "masks/sam.py"}
+ONLY_IN = {"segment_anything": "masks/sam_model.py", "torchvision": "masks/sam_model.py"}
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
@@ -153,9 +153,13 @@ def test_every_rank_is_in_use():
             r"unet.py:2: models \(rank 2\) imports cli",
         ),
         ("pipeline/hub.py", "import huggingface_hub", "huggingface_hub must be imported inside a function"),
-        ("data/prepare.py", "def f():\n    import torchvision", "only masks/sam.py may import torchvision"),
         (
-            "masks/sam.py",
+            "data/prepare.py",
+            "def f():\n    import torchvision",
+            "only masks/sam_model.py may import torchvision",
+        ),
+        (
+            "masks/sam_model.py",
             "from segment_anything import Sam",
             "segment_anything must be imported inside a function",
         ),
@@ -185,8 +189,11 @@ def test_planted_violations_are_caught(tmp_path: Path, file: str, source: str, r
         ),
         ("data/prepare.py", "from sam_diffsr.masks.spe import encode_label_map\nimport numpy"),
         ("pipeline/hub.py", "def f():\n    import huggingface_hub"),
-        ("masks/sam.py", "def f():\n    import segment_anything"),
-        ("masks/sam.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import segment_anything"),
+        ("masks/sam_model.py", "def f():\n    import segment_anything"),
+        (
+            "masks/sam_model.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import segment_anything",
+        ),
     ],
 )
 def test_lawful_imports_pass(tmp_path: Path, file: str, source: str):
