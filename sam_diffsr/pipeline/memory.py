@@ -33,7 +33,7 @@ def free_memory(device: torch.device, *, root: Path = Path("/")) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    if device.type == "mps":
+    if device.type == "mps" and hasattr(torch.mps, "recommended_max_memory"):  # from torch 2.5 on
         return max(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory(), 0)
     return min(_free_of_system(root), _free_of_container(root))
 

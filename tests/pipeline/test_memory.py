@@ -63,9 +63,14 @@ def test_what_torch_holds_unused_is_free_on_a_gpu(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 50)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20)
     assert free_memory(torch.device("cuda", 0)) == 130
-    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 100)
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 100, raising=False)
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 130)
     assert free_memory(torch.device("mps")) == 0
+
+
+def test_torch_2_4_cannot_say_what_mps_may_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delattr(torch.mps, "recommended_max_memory", raising=False)
+    assert free_memory(torch.device("mps"), root=write(tmp_path, MEMINFO)) == 5000 * 1024
 
 
 def test_the_cache_of_the_right_device_is_emptied(monkeypatch: pytest.MonkeyPatch):
