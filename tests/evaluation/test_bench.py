@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 import torch
 
 import sam_diffsr.evaluation.bench as bench
-from sam_diffsr.errors import ArgumentError, NumericalError
+from sam_diffsr.errors import ArgumentError
 from sam_diffsr.evaluation.bench import interleave, run_bench, step_flops
 from sam_diffsr.evaluation.environment import describe_environment, describe_machine
 from sam_diffsr.evaluation.memory import measure_memory, resident_peak
@@ -112,10 +111,11 @@ def test_memory_is_that_of_a_process_of_its_own(resolver) -> None:
     assert 50 < use.before_mb <= use.peak_mb < 3000
 
 
-def test_a_process_that_fails_is_reported(resolver, monkeypatch) -> None:
-    monkeypatch.setattr(sys, "executable", "false")
-    with pytest.raises(NumericalError, match="memory could not be measured in a process of its own"):
-        measure_memory(resolver.config, size=16, device="cpu", dtype="fp32", threads=1)
+def test_a_process_that_fails_is_reported(resolver, caplog) -> None:
+    """The rest of the benchmark is not thrown away for it."""
+    assert measure_memory(resolver.config, size=16, device="nowhere", dtype="fp32", threads=1) is None
+    assert "memory could not be measured in a process of its own: " in caplog.text
+    assert "device must be 'auto'" in caplog.text
 
 
 def test_environment_is_json_and_names_an_unknown_device() -> None:
