@@ -159,7 +159,7 @@ class UNet(nn.Module):
             level = cast("DownLevel", module)
             x = level.block2(level.block1(x, time), time)
             if index == 0:
-                x = x + projected
+                x = x.add_(projected)
             else:
                 skips.append(x)
             x = level.downsample(x)

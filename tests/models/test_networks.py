@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, UNet, build_model
-from sam_diffsr.models.layers import ConvBlock, Downsample, sinusoidal_embedding
+from sam_diffsr.models.layers import ConvBlock, Downsample, mish_of_fresh, sinusoidal_embedding
 
 TINY_ENCODER = EncoderConfig(blocks=5, channels=8, growth=4)
 
@@ -158,6 +158,31 @@ def test_sinusoidal_embedding_by_hand() -> None:
     embedding = sinusoidal_embedding(torch.tensor([0, 5]), 4)
     expected = torch.tensor([0.0, 5.0])[:, None] * torch.tensor([1.0, 1e-4])
     torch.testing.assert_close(embedding, torch.cat((expected.sin(), expected.cos()), dim=1))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 8, 128, 128)])
+def test_mish_in_pieces_is_mish(shape: tuple[int, ...], layout: torch.memory_format) -> None:
+    x = (torch.randn(shape) * 8).contiguous(memory_format=layout)
+    x[0, 0, 0, :4] = torch.tensor([-1e4, -30.0, 30.0, 1e4])
+    expected = functional.mish(x)
+    with torch.no_grad():
+        result = mish_of_fresh(x.clone())
+    assert result.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(result, expected, rtol=1e-6, atol=2e-6)
+
+
+def test_mish_leaves_what_it_cannot_overwrite_alone() -> None:
+    x = torch.randn(2, 4, 6, 6)
+    kept = x.clone()
+    for strided in (x[:, ::2], x[..., 1:]):
+        with torch.no_grad():
+            torch.testing.assert_close(mish_of_fresh(strided), functional.mish(strided))
+    weights = x.clone().requires_grad_()
+    mish_of_fresh(weights).sum().backward()
+    assert weights.grad is not None
+    torch.testing.assert_close(mish_of_fresh(x.double()), functional.mish(x.double()))
+    assert torch.equal(x, kept)
 
 
 def test_padding_reflects() -> None:
