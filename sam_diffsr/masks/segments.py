@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from sam_diffsr.masks.regions import label_runs
 from sam_diffsr.masks.rle import encode_runs, runs_bbox_xywh
 
 __all__ = ["GraphMaskGenerator"]
+
+LabelT = TypeVar("LabelT", bound=np.generic)
 
 GENERATOR_NAME = "felzenszwalb"
 """Value of the key ``generator`` in every record; SAM's records have no such key."""
@@ -88,9 +90,9 @@ class GraphMaskGenerator:
 
         Returns:
             One record per region: ``segmentation`` (compressed COCO RLE), ``area``, ``bbox`` ``[x, y,
-            w, h]``, ``predicted_iou`` and ``stability_score`` (both 1.0, nothing is predicted here),
-            ``point_coords`` (one pixel of the region), ``crop_box``, and ``generator``, which says that
-            this is not SAM.
+            w, h]`` as SAM counts (a single pixel has w = h = 0), ``predicted_iou`` and
+            ``stability_score`` (both 1.0, nothing is predicted here), ``point_coords`` (one pixel of the
+            region), ``crop_box``, and ``generator``, which says that this is not SAM.
 
         Raises:
             ImageError: another rank, dtype or number of channels.
@@ -103,14 +105,15 @@ class GraphMaskGenerator:
         for begin, end in pairwise(edges.tolist()):
             starts, stops = runs.starts[begin:end], runs.stops[begin:end]
             longest = int(np.argmax(stops - starts))
-            x, y = divmod(int(starts[longest] + stops[longest] - 1) // 2, height)
+            x, y, w, h = runs_bbox_xywh(starts, stops, height)
+            px, py = divmod(int(starts[longest] + stops[longest] - 1) // 2, height)
             records.append(
                 {
                     "segmentation": encode_runs(starts, stops, runs.size),
                     "area": int((stops - starts).sum()),
-                    "bbox": list(runs_bbox_xywh(starts, stops, height)),
+                    "bbox": [x, y, w - 1, h - 1],  # as SAM counts
                     "predicted_iou": 1.0,
-                    "point_coords": [[x, y]],
+                    "point_coords": [[px, py]],
                     "stability_score": 1.0,
                     "crop_box": [0, 0, width, height],
                     "generator": GENERATOR_NAME,
@@ -138,7 +141,7 @@ def shrink_to(image: NDArray[np.uint8], longest_side: int | None) -> NDArray[np.
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
 
 
-def enlarge_labels(labels: NDArray[np.uint16], size: tuple[int, int]) -> NDArray[np.uint16]:
+def enlarge_labels(labels: NDArray[LabelT], size: tuple[int, int]) -> NDArray[LabelT]:
     """Give each pixel of ``(height, width)`` the label of the nearest pixel of a smaller map."""
     height, width = size
     rows: NDArray[np.int64] = np.arange(height, dtype=np.int64) * labels.shape[0] // height

@@ -47,7 +47,8 @@ def test_records_have_the_schema_of_sam_and_say_what_they_are(generator, squares
         mask = rle.decode(record["segmentation"])
         np.testing.assert_array_equal(mask, labels == number)
         assert record["area"] == mask.sum()
-        assert tuple(record["bbox"]) == rle.bbox_xywh(record["segmentation"])
+        x, y, width, height = rle.bbox_xywh(record["segmentation"])
+        assert record["bbox"] == [x, y, width - 1, height - 1]
         ((x, y),) = record["point_coords"]
         assert mask[y, x]
         assert record["crop_box"] == [0, 0, 90, 60]

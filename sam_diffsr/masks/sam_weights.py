@@ -1,0 +1,197 @@
+"""Weights of Segment Anything: found, read without unpickling code, brought to the native names.
+
+Two publications exist: the native ``.pth`` files, and ``facebook/sam-vit-*`` on the Hub with other names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
+from torch import Tensor
+
+from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError
+
+__all__ = ["HUB_NAMES", "find_weights", "read_weights", "rename_keys"]
+
+HUB_NAMES = {
+    "vit_b": "facebook/sam-vit-base",
+    "vit_l": "facebook/sam-vit-large",
+    "vit_h": "facebook/sam-vit-huge",
+}
+"""Official repositories of the three published models."""
+
+_WEIGHTS_NAME = "model.safetensors"
+_NATIVE_NAME = re.compile(r"sam_vit_[bhl]_([0-9a-f]{6})\.pth")
+_SHOWN = 5
+
+_HUB_DUPLICATE = "prompt_encoder.shared_embedding."
+_RENAMES = (
+    (
+        r"^shared_image_embedding\.positional_embedding$",
+        "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+    ),
+    (r"^vision_encoder\.layers\.", "image_encoder.blocks."),
+    (r"^vision_encoder\.", "image_encoder."),
+    (r"^image_encoder\.patch_embed\.projection\.", "image_encoder.patch_embed.proj."),
+    (r"^image_encoder\.neck\.conv1\.", "image_encoder.neck.0."),
+    (r"^image_encoder\.neck\.layer_norm1\.", "image_encoder.neck.1."),
+    (r"^image_encoder\.neck\.conv2\.", "image_encoder.neck.2."),
+    (r"^image_encoder\.neck\.layer_norm2\.", "image_encoder.neck.3."),
+    (r"^prompt_encoder\.point_embed\.", "prompt_encoder.point_embeddings."),
+    (r"^prompt_encoder\.mask_embed\.conv1\.", "prompt_encoder.mask_downscaling.0."),
+    (r"^prompt_encoder\.mask_embed\.layer_norm1\.", "prompt_encoder.mask_downscaling.1."),
+    (r"^prompt_encoder\.mask_embed\.conv2\.", "prompt_encoder.mask_downscaling.3."),
+    (r"^prompt_encoder\.mask_embed\.layer_norm2\.", "prompt_encoder.mask_downscaling.4."),
+    (r"^prompt_encoder\.mask_embed\.conv3\.", "prompt_encoder.mask_downscaling.6."),
+    (r"^mask_decoder\.upscale_conv1\.", "mask_decoder.output_upscaling.0."),
+    (r"^mask_decoder\.upscale_layer_norm\.", "mask_decoder.output_upscaling.1."),
+    (r"^mask_decoder\.upscale_conv2\.", "mask_decoder.output_upscaling.3."),
+    (
+        r"^(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\.layers\.0\.",
+        r"\1.layers.1.",
+    ),
+    (r"^(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\.proj_in\.", r"\1.layers.0."),
+    (r"^(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\.proj_out\.", r"\1.layers.2."),
+    (r"\.layer_norm", ".norm"),
+)
+"""Hub name to native name, applied in this order."""
+
+
+def find_weights(
+    name_or_path: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> Path:
+    """Find the file with the weights, downloading it if it has to come from the Hub.
+
+    Args:
+        name_or_path: ``"vit_b"``, ``"vit_l"`` or ``"vit_h"`` (the official Hub repositories), a ``.pth``
+            or ``.safetensors`` file, a folder with ``model.safetensors``, or a Hub id ``"owner/name"``.
+        revision: of the Hub repository.
+        subfolder: folder inside the folder or repository.
+        cache_dir: download cache instead of the Hub client's own.
+        token: access token for the Hub.
+        force_download: download again what is in the cache.
+        local_files_only: use only what is in the cache.
+
+    Raises:
+        ModelLoadError: it is none of these, or the download failed.
+    """
+    name = os.fspath(name_or_path)
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        file = path / (subfolder or "") / _WEIGHTS_NAME
+        if not file.is_file():
+            raise ModelLoadError(
+                f"{path} has no {file.relative_to(path)}; pass the .pth or .safetensors file itself"
+            )
+        return file
+    repo_id = HUB_NAMES.get(name, name)
+    if path.suffix in (".pth", ".safetensors") or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+        raise ModelLoadError(
+            f"{name!r} is no file, folder, Hub id 'owner/name' or one of {', '.join(HUB_NAMES)}; "
+            "check the path"
+        )
+    import huggingface_hub
+
+    try:
+        file = huggingface_hub.hf_hub_download(
+            repo_id,
+            _WEIGHTS_NAME,
+            subfolder=subfolder,
+            revision=revision,
+            cache_dir=None if cache_dir is None else os.fspath(cache_dir),
+            token=token,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            library_name="sam_diffsr",
+        )
+    except Exception as error:  # whatever the client or its HTTP library raises: one kind of error out
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelLoadError(
+            f"cannot get {_WEIGHTS_NAME} of {repo_id!r} from the Hub: {reason}; check the name, the network, "
+            "HF_HUB_OFFLINE and (for a gated repository) the token, or pass a local file"
+        ) from error
+    return Path(file)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a file of weights and give it native names, everything in float32 on the CPU.
+
+    A file that bears a published name (``sam_vit_b_01ec64.pth``) must have the MD5 sum that starts so.
+
+    Raises:
+        ModelLoadError: the file is damaged, holds more than tensors, or is not the published one.
+        CheckpointMismatchError: it holds the weights of something else.
+    """
+    published = _NATIVE_NAME.fullmatch(path.name)
+    if published:
+        digest = _md5(path)
+        if not digest.startswith(published[1]):
+            raise ModelLoadError(
+                f"{path} is damaged or not what its name says: its MD5 sum starts with {digest[:6]}, "
+                f"expected {published[1]}; download it again"
+            )
+    state: Any
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelLoadError(
+            f"{path} holds more than tensors, or is damaged; nothing in it was run. Use the published weights"
+        ) from error
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelLoadError(
+            f"{path} is truncated or not a file of weights ({error}); download it again"
+        ) from error
+    items: dict[Any, Any] = cast("dict[Any, Any]", state) if isinstance(state, Mapping) else {}
+    if not items or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in items.items()):
+        raise CheckpointMismatchError(f"{path} is not a plain dictionary of tensors, as SAM's weights are")
+    tensors = cast("dict[str, Tensor]", items)
+    if any(key.startswith("vision_encoder.") for key in tensors):
+        tensors = rename_keys(tensors)
+    if "image_encoder.pos_embed" not in tensors or "mask_decoder.iou_token.weight" not in tensors:
+        raise CheckpointMismatchError(
+            f"{path} holds no weights of Segment Anything (vit_b, vit_l or vit_h): its names start with "
+            f"{sorted(tensors)[:_SHOWN]}"
+        )
+    return {key: value.to(torch.float32) for key, value in tensors.items()}
+
+
+def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turn the names of the official Hub weights into native ones."""
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if key.startswith(_HUB_DUPLICATE):
+            continue
+        name = key
+        for pattern, replacement in _RENAMES:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return renamed
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
