@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from sam_diffsr.data.crops import CropStore, read_manifest, write_manifest
+from sam_diffsr.data.mask_source import MaskSource, digest_masks, load_structure
 from sam_diffsr.data.photos import list_photos, reduce_image, textured_corners
 from sam_diffsr.errors import ArgumentError, DataError, OutputError
 from sam_diffsr.image import decode_image
@@ -47,6 +48,7 @@ def prepare_crops(
     segmenter: Segmenter | GraphMaskGenerator | Literal["graph", "none"] = "graph",
     encoding: Encoding = "rope",
     reduction: Reduction = "image",
+    masks: str | os.PathLike[str] | None = None,
     licences: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> CropStore:
@@ -66,6 +68,9 @@ def prepare_crops(
             ``"none"`` (E = 0) or any function.
         encoding: structural position encoding of a region, see ``masks.spe``.
         reduction: what a region's value is divided by, see ``masks.spe``.
+        masks: folder of records or stored fields, one file for each photo (see ``MaskSource``), instead of
+            the segmenter. Records are of the photo at its full size and are reduced with it; a stored field
+            needs a reduction of 1.
         licences: file name to licence, written into the manifest beside each source.
         progress: called after each photo and reduction.
 
@@ -74,7 +79,8 @@ def prepare_crops(
 
     Raises:
         ArgumentError: a crop size, reduction or segmenter that makes no sense.
-        DataError: no photos, a photo smaller than a crop, or nothing left after the gradient test.
+        DataError: no photos, a photo smaller than a crop, nothing left after the gradient test, or masks that
+            are missing, malformed or of an image of another size.
         ImageError: a photo cannot be read.
         MissingDependencyError: ``"graph"`` without scikit-image.
         OutputError: the folder cannot be created, or the disk is too full for the arrays.
@@ -84,7 +90,8 @@ def prepare_crops(
     if not reductions or any(not factor >= 1 for factor in reductions):
         raise ArgumentError(f"reductions must be one or more numbers >= 1, got {list(reductions)}")
     files = list_photos(photos)
-    segment, segmenter_name = _resolve_segmenter(segmenter)
+    made = _find_masks(masks, photos, files)
+    segment, segmenter_name = (None, "masks") if made else _resolve_segmenter(segmenter)
     settings: dict[str, Any] = {
         "crop_size": crop_size,
         "min_gradient": float(min_gradient),
@@ -94,7 +101,10 @@ def prepare_crops(
     }
     folder = Path(out)
     digests = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    wanted = [[digests[file], float(factor)] for file in files for factor in reductions]
+    mask_digests = {file: digest_masks(path) for file, path in made.items()}
+    wanted = [
+        [digests[file], float(factor), mask_digests.get(file)] for file in files for factor in reductions
+    ]
     if _is_complete(folder, settings, wanted):
         return CropStore(folder)
     try:
@@ -105,12 +115,24 @@ def prepare_crops(
     sources: list[dict[str, Any]] = []
     parts: list[Path] = []
     for file, factor, load in _work(files, reductions, crop_size):
-        key = json.dumps([digests[file], factor, settings], sort_keys=True)
+        of_masks = [mask_digests[file]] if made else []
+        key = json.dumps([digests[file], factor, settings, *of_masks], sort_keys=True)
         path = folder / PARTS / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
         if not path.is_file():
-            image = reduce_image(load(), factor)
+            photo = load()
+            image = reduce_image(photo, factor)
             corners = textured_corners(image, crop_size=crop_size, min_gradient=min_gradient)
-            fields = _structure(image, segment if len(corners) else None, encoding, reduction)
+            if made:
+                structure = load_structure(
+                    made[file],
+                    photo_size=(photo.shape[-2], photo.shape[-1]),
+                    size=(image.shape[0], image.shape[1]),
+                    encoding=encoding,
+                    reduction=reduction,
+                )
+                fields = (structure.labels, structure.values)
+            else:
+                fields = _structure(image, segment if len(corners) else None, encoding, reduction)
             _save_part(path, image, corners, *fields, crop_size=crop_size)
         parts.append(path)
         sources.append(
@@ -119,6 +141,7 @@ def prepare_crops(
                 "sha256": digests[file],
                 "reduction": factor,
                 **_read_header(path),
+                **({"masks": mask_digests[file]} if made else {}),
                 "licence": (licences or {}).get(file.name),
             }
         )
@@ -161,6 +184,19 @@ def _work(
             yield file, float(factor), load
 
 
+def _find_masks(
+    masks: str | os.PathLike[str] | None,
+    photos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    files: Sequence[Path],
+) -> dict[Path, Path]:
+    """Each photo's masks, all found before any work; empty without a folder of masks."""
+    if masks is None:
+        return {}
+    source = MaskSource(masks)
+    root = Path(photos) if isinstance(photos, (str, os.PathLike)) else None
+    return {file: source.find(file, root=root) for file in files}
+
+
 def _resolve_segmenter(
     segmenter: Segmenter | GraphMaskGenerator | Literal["graph", "none"],
 ) -> tuple[Segmenter | None, str]:
@@ -180,7 +216,7 @@ def _is_complete(folder: Path, settings: Mapping[str, Any], wanted: Sequence[lis
         manifest = read_manifest(folder)
     except DataError:
         return False
-    found = [[source["sha256"], source["reduction"]] for source in manifest["sources"]]
+    found = [[source["sha256"], source["reduction"], source.get("masks")] for source in manifest["sources"]]
     return manifest.get("settings") == dict(settings) and found == list(wanted)
 
 

@@ -1,0 +1,140 @@
+"""A picture of regions and field: the photo in the regions' colours beside E with a colour bar."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from sam_diffsr.errors import DataError
+from sam_diffsr.masks.segments import check_image
+from sam_diffsr.masks.structure import StructureField
+
+__all__ = ["draw_structure", "field_colours", "region_colours"]
+
+_LONGEST, _SHORTEST = 768, 320
+"""Panels are brought between these: large photos are thinned out, small ones are repeated."""
+_GAP, _BAR, _TEXT = 16, 18, 14
+_GOLDEN = 0.6180339887498949
+_STOPS = np.array(
+    [[33, 60, 140], [120, 160, 220], [245, 245, 240], [235, 150, 100], [150, 20, 35]], np.float64
+)
+"""Blue for below zero, white for zero (and for "no region"), red for above."""
+
+
+def draw_structure(
+    image: NDArray[np.uint8], structure: StructureField, *, opacity: float = 0.55
+) -> Image.Image:
+    """Draw the photo with its regions in colours, beside them the field E and its scale.
+
+    Args:
+        image: ``(H, W, 3)`` uint8 RGB.
+        structure: of the same size.
+        opacity: of the colours over the photo, 0 to 1. Pixels of no region keep the photo's colours.
+
+    Returns:
+        An RGB picture; panels have the photo's shape, thinned out or repeated to a handy size.
+
+    Raises:
+        ImageError: ``image`` is of another rank, dtype or number of channels.
+        DataError: the sizes differ.
+    """
+    check_image(image)
+    if structure.size != image.shape[:2]:
+        raise DataError(
+            f"the regions are of an image of {structure.size} (height, width), "
+            f"the photo has {image.shape[:2]}"
+        )
+    rows, columns = _panel_pixels(structure.size)
+    labels: NDArray[np.uint16] = structure.labels[rows[:, None], columns]
+    photo = image[rows[:, None], columns].astype(np.float64)
+    field = structure.values[labels]
+    colours = region_colours(len(structure.values))
+    weight = np.where(labels > 0, opacity, 0.0)[..., None]
+    regions = np.where(_borders(labels)[..., None], 0.35, 1.0) * (
+        photo * (1 - weight) + colours[labels] * weight
+    )
+    reach = float(np.abs(structure.values).max()) or 1.0
+    return _compose(regions.round().astype(np.uint8), field_colours(field, reach=reach), field, reach, labels)
+
+
+def region_colours(count: int) -> NDArray[np.uint8]:
+    """Colours of labels 0 to ``count - 1``, ``(count, 3)``; neighbouring numbers look different."""
+    colours = [(0.0, 0.0, 0.0)]
+    for label in range(1, count):
+        colours.append(
+            colorsys.hsv_to_rgb(label * _GOLDEN % 1, 0.9 - 0.35 * (label % 3 == 0), 1 - 0.25 * (label % 2))
+        )
+    return np.round(np.array(colours[:count]).reshape(-1, 3) * 255).astype(np.uint8)
+
+
+def field_colours(field: NDArray[np.float32], *, reach: float) -> NDArray[np.uint8]:
+    """Colour a field from ``-reach`` (blue) over 0 (white) to ``reach`` (red); ``(..., 3)`` uint8."""
+    place = (np.clip(field.astype(np.float64) / reach, -1, 1) + 1) / 2
+    known = np.linspace(0, 1, len(_STOPS))
+    channels = [np.interp(place, known, _STOPS[:, channel]) for channel in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def _panel_pixels(size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which row and column of the photo each row and column of a panel shows."""
+    longest = max(size)
+    scale = min(1.0, _LONGEST / longest) if longest >= _SHORTEST else float(-(-_SHORTEST // longest))
+    height, width = (max(1, round(side * scale)) for side in size)
+    return _spread(height, size[0]), _spread(width, size[1])
+
+
+def _spread(shown: int, there: int) -> NDArray[np.int64]:
+    return np.arange(shown, dtype=np.int64) * there // shown
+
+
+def _borders(labels: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    border = np.zeros(labels.shape, np.bool_)
+    border[1:] |= labels[1:] != labels[:-1]
+    border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    return border
+
+
+def _compose(
+    regions: NDArray[np.uint8],
+    coloured: NDArray[np.uint8],
+    field: NDArray[np.float32],
+    reach: float,
+    labels: NDArray[np.uint16],
+) -> Image.Image:
+    height, width = regions.shape[:2]
+    font = ImageFont.load_default(_TEXT)
+    top = _GAP + _TEXT + 8
+    bar_height = max(height, 160)
+    left_field = _GAP + width + _GAP
+    left_bar = left_field + width + _GAP
+    ticks = [reach, reach / 2, 0.0, -reach / 2, -reach]
+    texts = [f"{tick:+.3g}" if tick else "0" for tick in ticks]
+    room = int(max(font.getlength(text) for text in texts)) + 1
+    canvas = Image.new("RGB", (left_bar + _BAR + 8 + room + _GAP, top + bar_height + _GAP), "white")
+    canvas.paste(Image.fromarray(regions), (_GAP, top))
+    canvas.paste(Image.fromarray(coloured), (left_field, top))
+    ramp = np.linspace(reach, -reach, bar_height).astype(np.float32)
+    canvas.paste(
+        Image.fromarray(np.repeat(field_colours(ramp, reach=reach)[:, None], _BAR, 1)), (left_bar, top)
+    )
+    draw = ImageDraw.Draw(canvas)
+    shown = len(np.unique(labels[labels > 0]))
+    draw.text((_GAP, _GAP), f"{shown} region{'' if shown == 1 else 's'}", fill="black", font=font)
+    draw.text(
+        (left_field, _GAP),
+        f"E, {float(field.min()):+.3g} to {float(field.max()):+.3g}",
+        fill="black",
+        font=font,
+    )
+    for box_left, box_width in ((left_field, width), (left_bar, _BAR)):
+        bottom = top + (height if box_left == left_field else bar_height)
+        draw.rectangle((box_left - 1, top - 1, box_left + box_width, bottom), outline="gray")
+    for index, text in enumerate(texts):
+        y = top + round(index * (bar_height - 1) / (len(texts) - 1))
+        draw.line((left_bar + _BAR, y, left_bar + _BAR + 4, y), fill="gray")
+        lowered = min(max(y - _TEXT // 2 - 2, top - 6), top + bar_height - _TEXT - 2)
+        draw.text((left_bar + _BAR + 8, lowered), text, fill="black", font=font)
+    return canvas
