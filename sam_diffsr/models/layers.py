@@ -46,7 +46,8 @@ def mish_of_fresh(x: Tensor) -> Tensor:
         return functional.mish(x)
     flat = dense.view(-1)
     scratch = torch.empty(min(len(flat), _CACHE_ELEMENTS), dtype=x.dtype)
-    for piece in flat.split(_CACHE_ELEMENTS):
+    pieces: tuple[Tensor, ...] = torch.split(flat, _CACHE_ELEMENTS)
+    for piece in pieces:
         e = scratch[: len(piece)]
         torch.clamp(piece, max=_EXP_LIMIT, out=e)
         e.exp_().add_(1).square_().add_(1).reciprocal_()
