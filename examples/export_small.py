@@ -63,8 +63,8 @@ def effort_section(run: Path, encoder: Path) -> list[str]:
         "",
         f"Encoder: {steps} steps of {data['batch']} patches of {patch} HR pixels by L1, Adam from "
         f"{optimizer['lr']:g} down ({optimizer['schedule']}), {hours['encoder']:.1f} hours. Denoiser: below, "
-        f"{hours['denoiser']:.1f} hours. Both mostly on one CPU core; no GPU was involved. It is a small model "
-        "that trained for a short time, and more of both would help.",
+        f"{hours['denoiser']:.1f} hours. Both mostly on one CPU core; no GPU was involved. It is a small "
+        "model that trained for a short time, and more of both would help.",
     ]
 
 
