@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam_diffsr.errors import DataError
+from sam_diffsr.masks.batch import runs_of_strings
 from sam_diffsr.masks.rle import flip_positions, mask_runs, rle_runs
 
 __all__ = ["MaskInput", "RegionRuns", "collect_runs", "label_runs"]
@@ -51,8 +52,9 @@ class RegionRuns:
             column-major stretches that cover the whole image.
         """
         pixels = self.size[0] * self.size[1]
-        breaks = np.sort(np.concatenate([self.starts, self.stops, np.array([0, pixels], np.int64)]))
-        breaks = breaks[np.diff(breaks, prepend=-1) > 0]
+        is_break = np.zeros(pixels + 1, np.bool_)
+        is_break[self.starts] = is_break[self.stops] = is_break[0] = is_break[pixels] = True
+        breaks = np.flatnonzero(is_break)
         first = np.searchsorted(breaks, self.starts)
         after = np.searchsorted(breaks, self.stops)
         labels = _highest_cover(first, after, self.owner.astype(np.int32) + 1, len(breaks) - 1)
@@ -89,11 +91,15 @@ def collect_runs(masks: MaskInput, *, size: tuple[int, int] | None = None) -> Re
             "masks must be an (N, H, W) array or a list of (H, W) arrays or COCO RLE records, "
             f"got {type(masks).__name__}"
         )
+    items = [_segmentation(mask) for mask in cast("Iterable[Any]", masks)]
+    fast = _runs_of_strings(items, size)
+    if fast is not None:
+        return fast
     starts: list[NDArray[np.int64]] = []
     stops: list[NDArray[np.int64]] = []
-    for index, mask in enumerate(cast("Iterable[Any]", masks)):
-        begin, end, mask_size = _runs_of(mask, index)
-        size = _same_size(size, mask_size, index)
+    for index, item in enumerate(items):
+        begin, end, item_size = _runs_of(item, index)
+        size = _same_size(size, item_size, index)
         starts.append(begin)
         stops.append(end)
     if size is None:
@@ -145,9 +151,30 @@ def flips_with_ends(labels: NDArray[Any]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), flip_positions(labels), ends])
 
 
-def _runs_of(mask: Any, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, int]]:
+def _segmentation(mask: Any) -> Any:
+    """What a record holds, or the mask itself."""
     if isinstance(mask, Mapping) and "segmentation" in mask:
-        mask = cast("Mapping[str, Any]", mask)["segmentation"]
+        return cast("Mapping[str, Any]", mask)["segmentation"]
+    return cast(Any, mask)
+
+
+def _runs_of_strings(items: list[Any], size: tuple[int, int] | None) -> RegionRuns | None:
+    """The same as reading one by one, for flawless compressed records of one size; ``None`` otherwise."""
+    if not items or not all(isinstance(item, dict) and item.keys() >= {"size", "counts"} for item in items):
+        return None
+    given = items[0]["size"]
+    if not isinstance(given, (list, tuple)) or any(item["size"] != given for item in items):
+        return None
+    given = tuple(cast("Sequence[Any]", given))
+    if len(given) != 2 or not all(type(side) is int and side > 0 for side in given):
+        return None
+    if size is not None and tuple(size) != given:
+        return None
+    runs = runs_of_strings([item["counts"] for item in items], given[0] * given[1])
+    return None if runs is None else RegionRuns((given[0], given[1]), len(items), *runs)
+
+
+def _runs_of(mask: Any, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, int]]:
     if isinstance(mask, Tensor):
         mask = mask.detach().cpu().numpy()
     try:

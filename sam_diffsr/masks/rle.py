@@ -224,27 +224,43 @@ def _compress(counts: NDArray[np.int64]) -> str:
 
 def _decompress(text: str | bytes) -> NDArray[np.int64]:
     raw = text.encode("utf-8") if isinstance(text, str) else text
-    codes = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
-    if codes.size and (int(codes.min()) < 0 or int(codes.max()) > 63):
-        raise DataError(f"compressed RLE counts hold a character that COCO does not use: {_short(text)}")
-    last = np.flatnonzero(codes < 32)
-    if codes.size and (not len(last) or last[-1] != len(codes) - 1):
-        raise DataError(f"compressed RLE counts are cut off in the middle of a number: {_short(text)}")
-    lengths = np.diff(last, prepend=-1)
-    if len(lengths) and int(lengths.max()) > _MAX_DIGITS:
-        raise DataError(f"compressed RLE counts hold a number of more than 60 bits: {_short(text)}")
-    if not len(last):
+    codes = np.frombuffer(raw, np.uint8) - np.uint8(48)  # what is below 48 wraps around
+    if not codes.size:
         return np.empty(0, np.int64)
-    first = last - lengths + 1
-    place = 5 * (np.arange(len(codes)) - np.repeat(first, lengths))
-    values = np.add.reduceat((codes & 31) << place, first)
-    negative = (codes[last] & 16) > 0
-    values -= np.where(negative, np.int64(1) << (5 * lengths), 0)
+    if codes.max() > 63:
+        raise DataError(f"compressed RLE counts hold a character that COCO does not use: {_short(text)}")
+    if codes[-1] >= 32:
+        raise DataError(f"compressed RLE counts are cut off in the middle of a number: {_short(text)}")
+    numbers = decode_digits(codes)
+    if numbers is None:
+        raise DataError(f"compressed RLE counts hold a number of more than 60 bits: {_short(text)}")
+    values, _ = numbers
     values[1::2] = np.cumsum(values[1::2])
     values[2::2] = np.cumsum(values[2::2])
     if int(values.min()) < 0:
         raise DataError(f"compressed RLE counts hold a negative run of {int(values.min())}: {_short(text)}")
     return values
+
+
+def decode_digits(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Read the signed numbers of a compressed string.
+
+    Args:
+        codes: six-bit digits, lowest first; 32 is set where a number goes on, and not in the last digit.
+
+    Returns:
+        int64 numbers and the index of each one's last digit; ``None`` if one is too long.
+    """
+    last = np.flatnonzero(codes < 32)
+    lengths = last + 1
+    lengths[1:] -= lengths[:-1].copy()
+    if lengths.max() > _MAX_DIGITS:
+        return None
+    first = last - lengths + 1
+    place = 5 * (np.arange(len(codes)) - np.repeat(first, lengths))
+    values: NDArray[np.int64] = np.add.reduceat((codes & 31).astype(np.int64) << place, first)
+    values -= ((codes[last] & 16) > 0).astype(np.int64) << (5 * lengths)
+    return values, last
 
 
 def _short(value: Any) -> str:

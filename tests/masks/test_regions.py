@@ -58,6 +58,49 @@ def test_every_form_gives_the_same_runs():
     np.testing.assert_array_equal(expected.areas(), masks.sum(axis=(1, 2)))
 
 
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_many_compressed_records_are_read_as_one_by_one(count):
+    rng = np.random.default_rng(count)
+    masks = rng.random((count, 61, 83)) < rng.choice([0.0, 0.01, 0.5, 1.0], (count, 1, 1))
+    masks[0, :, :30] = True  # numbers of more than one digit
+    records = [rle.encode(mask) for mask in masks]
+    runs, singly = collect_runs(records), [collect_runs([record]) for record in records]
+    assert runs.count == count
+    for name in ("starts", "stops"):
+        np.testing.assert_array_equal(getattr(runs, name), np.concatenate([getattr(r, name) for r in singly]))
+    np.testing.assert_array_equal(runs.owner, np.repeat(np.arange(count), [len(r.starts) for r in singly]))
+    np.testing.assert_array_equal(runs.labels(), paint(masks))
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ("5", "mask 1: RLE counts are incomplete"),
+        ("51", "mask 1: RLE counts are incomplete"),
+        ("`1", "mask 1: RLE runs go past the end: .* got 48"),
+        ("o0", "mask 1: RLE runs go past the end"),
+        ("", "mask 1: RLE counts are incomplete"),
+        ("O", "mask 1: .* a negative run of -1"),
+        ("8O", "mask 1: .* a negative run of -1"),
+        ("P", "mask 1: .* cut off"),
+        ("o" * 13 + "0", "mask 1: .* more than 60 bits"),
+        ("é", "mask 1: .* a character that COCO does not use"),
+        (7, "mask 1: RLE counts must be a list"),
+    ],
+)
+def test_one_bad_record_among_good_ones_is_named(counts, message):
+    good = rle.encode(np.eye(4, dtype=bool))
+    with pytest.raises(DataError, match=message):
+        collect_runs([good, {"size": [4, 4], "counts": counts}, good])
+
+
+@pytest.mark.parametrize("size", ["44", [4, 4, 1], [4.0, 4.0], [0, 4]])
+def test_one_bad_size_everywhere(size):
+    record = {"size": size, "counts": rle.encode(np.eye(4, dtype=bool))["counts"]}
+    with pytest.raises(DataError, match="mask 0: RLE"):
+        collect_runs([record, record])
+
+
 def test_no_regions():
     for runs in (collect_runs([], size=(3, 4)), collect_runs(np.zeros((0, 3, 4), bool))):
         assert runs.size == (3, 4)

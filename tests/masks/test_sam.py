@@ -20,7 +20,7 @@ from sam_diffsr.masks.sam_options import SamOptions
 OPEN: dict[str, Any] = {"points_per_side": 4, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.05}
 
 
-def generator(sam, *, longest_side=None, device="cpu", **options) -> SamMaskGenerator:
+def generator(sam, *, longest_side: Any = None, device: Any = "cpu", **options: Any) -> SamMaskGenerator:
     return SamMaskGenerator(sam, options=SamOptions(**options), device=device, longest_side=longest_side)
 
 
@@ -53,7 +53,7 @@ def same_records(ours, theirs) -> None:
 )
 @pytest.mark.parametrize("mode", ["uncompressed_rle", "binary_mask"])
 def test_same_records_as_segment_anything(sam, photo, options, mode):
-    theirs = SamAutomaticMaskGenerator(sam, **options, output_mode=mode).generate(photo)
+    theirs = SamAutomaticMaskGenerator(sam, **dict[str, Any](options), output_mode=mode).generate(photo)
     ours = generator(sam, **options, output_mode=mode).generate(photo)
     assert len(ours) > 1
     same_records(ours, theirs)
@@ -102,7 +102,7 @@ def test_longest_side_gives_the_small_masks_enlarged(sam, photo):
 def test_longest_side_with_uneven_factors(sam, photo):
     image = photo.repeat(3, axis=0).repeat(3, axis=1)[:101, :187]
     for mode in ("coco_rle", "uncompressed_rle", "binary_mask"):
-        records = generator(sam, **OPEN, longest_side=50, output_mode=mode).generate(image)
+        records = generator(sam, longest_side=50, output_mode=mode, **OPEN).generate(image)
         assert records
         for record in records:
             segmentation = record["segmentation"]
@@ -177,7 +177,9 @@ def test_small_regions_need_opencv(sam, monkeypatch):
 def test_small_regions_are_removed(sam, photo):
     pytest.importorskip("cv2")
     options = {**OPEN, "min_mask_region_area": 20}
-    theirs = SamAutomaticMaskGenerator(sam, **options, output_mode="uncompressed_rle").generate(photo)
+    theirs = SamAutomaticMaskGenerator(
+        sam, **dict[str, Any](options), output_mode="uncompressed_rle"
+    ).generate(photo)
     same_records(generator(sam, **options, output_mode="uncompressed_rle").generate(photo), theirs)
 
 
@@ -225,7 +227,12 @@ def test_coordinates_stay_in_single_precision_on_mps(sam):
 @pytest.mark.gpu
 def test_dense_grid_on_cuda(sam, photo):
     # More than 5000 boxes: the published wheel fails here, and again between crops.
-    dense = {"points_per_side": 80, "box_nms_thresh": 1.0, "crop_nms_thresh": 1.0, "crop_n_layers": 1}
+    dense: dict[str, Any] = {
+        "points_per_side": 80,
+        "box_nms_thresh": 1.0,
+        "crop_nms_thresh": 1.0,
+        "crop_n_layers": 1,
+    }
     assert len(generator(sam, device="cuda", **{**OPEN, **dense}).generate(photo)) > 5000
 
 
