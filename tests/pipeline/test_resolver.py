@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import random
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -373,6 +375,18 @@ def test_a_callback_can_stop_the_work_and_the_resolver_goes_on_working(resolver)
         resolver.upscale(photo(4, 4), callback=stop)
     assert calls == [1]
     assert resolver.upscale(photo(4, 4)).shape == (16, 16, 3)
+
+
+def test_stopped_work_leaves_no_tensor_behind(resolver):
+    alive: list[weakref.ref[torch.Tensor]] = []
+    resolver.model.denoiser.register_forward_hook(
+        lambda module, args, output: alive.extend(weakref.ref(tensor) for tensor in (*args, output))
+    )
+    with pytest.raises(CancelledError):
+        resolver.upscale(photo(4, 4), callback=lambda step, total, preview: False)
+    gc.collect()
+    assert len(alive) == 4
+    assert all(reference() is None for reference in alive)
 
 
 def test_a_bar_is_drawn_on_request_only(resolver, capsys):
