@@ -16,6 +16,7 @@ from sam_diffsr.cli.data import register as register_data
 from sam_diffsr.cli.evaluate import register as register_evaluate
 from sam_diffsr.cli.export import register as register_export
 from sam_diffsr.cli.info import register as register_info
+from sam_diffsr.cli.masks import register as register_masks
 from sam_diffsr.cli.options import HelpFormatter
 from sam_diffsr.cli.train import register as register_train
 from sam_diffsr.cli.upscale import register as register_upscale
@@ -31,6 +32,7 @@ _COMMANDS = (
     register_info,
     register_evaluate,
     register_bench,
+    register_masks,
     register_data,
     register_train,
     register_export,

@@ -18,6 +18,7 @@ from sam_diffsr.cli.options import (
 __all__ = ["register"]
 
 _QUICK = {"size": 32, "repeats": 2}
+_QUICK_MASKS = {"size": (340, 510), "region_counts": (10, 100), "megapixels": (0.2, 0.8), "repeats": 3}
 
 
 def register(subparsers: Subparsers) -> None:
@@ -44,6 +45,44 @@ def register(subparsers: Subparsers) -> None:
     add_device_options(parser)
     add_common_options(parser)
     parser.set_defaults(run=run)
+    _register_masks(
+        parser.add_subparsers(metavar="[masks]", dest="bench_command", title="other measurements")
+    )
+
+
+def _register_masks(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "masks",
+        help="measure the encoding of regions, their codec and their files",
+        description="Measure structural position encoding against the straightforward way, the run-length "
+        "codec against pycocotools (if installed), and reading a training crop of a stored field against "
+        "reading that of the image. What counts are the ratios.",
+    )
+    parser.add_argument("--quick", action="store_true", help="a smaller image and fewer measurements")
+    parser.add_argument("--json", metavar="FILE", help="write the result, with device, threads and versions")
+    add_common_options(parser)
+    parser.set_defaults(run=run_masks)
+
+
+def run_masks(args: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    import sys
+
+    from sam_diffsr.data.mask_bench import run_mask_bench
+    from sam_diffsr.evaluation.environment import describe_machine, describe_versions
+    from sam_diffsr.evaluation.report import outline, write_json
+
+    options: dict[str, Any] = dict(_QUICK_MASKS) if args.quick else {}
+    result = run_mask_bench(
+        say=lambda line: None if args.quiet else print(f"measuring: {line}", file=sys.stderr, flush=True),
+        **options,
+    )
+    print(outline(result.to_json()))
+    if args.json is not None:
+        context = {"machine": describe_machine("cpu"), "versions": describe_versions()}
+        write_json(args.json, {**result.to_json(), **context})
+    return 0
 
 
 def run(args: argparse.Namespace) -> int:

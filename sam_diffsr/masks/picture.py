@@ -52,12 +52,11 @@ def draw_structure(
     photo = image[rows[:, None], columns].astype(np.float64)
     field = structure.values[labels]
     colours = region_colours(len(structure.values))
-    weight = np.where(labels > 0, opacity, 0.0)[..., None]
-    regions = np.where(_borders(labels)[..., None], 0.35, 1.0) * (
-        photo * (1 - weight) + colours[labels] * weight
-    )
+    weight = (labels > 0).astype(np.float64)[..., None] * opacity
+    shade = 1 - 0.65 * _borders(labels).astype(np.float64)[..., None]
+    regions = np.rint(shade * (photo * (1 - weight) + colours[labels] * weight)).astype(np.uint8)
     reach = float(np.abs(structure.values).max()) or 1.0
-    return _compose(regions.round().astype(np.uint8), field_colours(field, reach=reach), field, reach, labels)
+    return _compose(regions, field_colours(field, reach=reach), field, reach, labels)
 
 
 def region_colours(count: int) -> NDArray[np.uint8]:
@@ -67,7 +66,7 @@ def region_colours(count: int) -> NDArray[np.uint8]:
         colours.append(
             colorsys.hsv_to_rgb(label * _GOLDEN % 1, 0.9 - 0.35 * (label % 3 == 0), 1 - 0.25 * (label % 2))
         )
-    return np.round(np.array(colours[:count]).reshape(-1, 3) * 255).astype(np.uint8)
+    return np.rint(np.array(colours[:count]).reshape(-1, 3) * 255).astype(np.uint8)
 
 
 def field_colours(field: NDArray[np.float32], *, reach: float) -> NDArray[np.uint8]:
@@ -75,7 +74,7 @@ def field_colours(field: NDArray[np.float32], *, reach: float) -> NDArray[np.uin
     place = (np.clip(field.astype(np.float64) / reach, -1, 1) + 1) / 2
     known = np.linspace(0, 1, len(_STOPS))
     channels = [np.interp(place, known, _STOPS[:, channel]) for channel in range(3)]
-    return np.stack(channels, axis=-1).round().astype(np.uint8)
+    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
 def _panel_pixels(size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
