@@ -1,0 +1,173 @@
+"""``sam-diffsr masks`` and ``bench masks``: from flags to files, lines and exit codes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam_diffsr.cli import main, masks
+from sam_diffsr.cli.app import build_parser
+from sam_diffsr.errors import DataError
+from sam_diffsr.masks.sam import SamMaskGenerator, SamPrecision
+from sam_diffsr.masks.sam_options import SamOptions
+from sam_diffsr.masks.spe import Encoding, Reduction
+from sam_diffsr.masks.store import read_records, read_structure, write_records
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pytest.importorskip("skimage")
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    image = np.full((40, 60, 3), 30, np.uint8)
+    image[:, 30:] = 220
+    for name in ("a.png", "b.png"):
+        Image.fromarray(image).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("choices", "literal"),
+    [
+        (masks.SAM_PRECISION_CHOICES, SamPrecision),
+        (masks.ENCODING_CHOICES, Encoding),
+        (masks.REDUCTION_CHOICES, Reduction),
+    ],
+)
+def test_choices_are_those_of_the_library(choices, literal) -> None:
+    assert choices == get_args(literal)
+
+
+def test_flags_have_the_names_and_types_of_the_generator() -> None:
+    hints = get_type_hints(SamOptions)
+    assert masks.SAM_OPTIONS.keys() == hints.keys() - {"point_grids", "output_mode"}
+    assert masks.SAM_OPTIONS.keys() <= inspect.signature(SamMaskGenerator.from_pretrained).parameters.keys()
+    for name, (kind, help_text) in masks.SAM_OPTIONS.items():
+        assert kind is hints[name] or kind in get_args(hints[name]), name
+        default = help_text.rpartition("(")[2].rstrip(")")
+        assert eval(default) == pytest.approx(getattr(SamOptions, name)), name
+    args = build_parser().parse_args(["masks", "generate", "a", "b", "--crop-overlap-ratio", "0.34"])
+    assert args.crop_overlap_ratio == 0.34
+
+
+def test_generate_encode_show_prepare(pictures, tmp_path, capsys) -> None:
+    assert main(["masks", "generate", "photos", "masks", "-m", "graph"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("[1/2] photos/a.png -> masks/a.json (2 regions, ")
+    assert lines[-1] == "2 written, 0 already there, 0 failed"
+    assert len(read_records("masks/b.json", size=(40, 60))) == 2
+    assert main(["masks", "generate", "photos", "masks", "-m", "graph"]) == 0
+    assert "masks/a.json is already there, skipped" in capsys.readouterr().out
+    assert main(["masks", "encode", "masks", "fields", "--images", "photos", "--reduction", "region"]) == 0
+    assert "times less than as float32 .npy" in capsys.readouterr().out
+    assert read_structure("fields/a.npz").reduction == "region"
+    assert main(["masks", "show", "photos/a.png", "-m", "graph"]) == 0
+    assert capsys.readouterr().out == "a_structure.png\n"
+    show = ["masks", "show", "photos/a.png", "--masks", "fields/a.npz", "--reduction", "region"]
+    assert main([*show, "-o", "x.png"]) == 0
+    assert Image.open("x.png").size[0] > 2 * 60
+    prepare = ["--crop-size", "32", "--reductions", "1", "--min-gradient", "0", "--masks", "masks"]
+    assert main(["data", "prepare", "photos", "crops", *prepare]) == 0
+    assert "crops: 2 crops" in capsys.readouterr().out
+
+
+def test_parts_come_from_the_flag_or_the_launcher(pictures, monkeypatch, capsys) -> None:
+    command = ["masks", "generate", "photos", "masks", "-m", "graph", "-q"]
+    assert main([*command, "--shard", "2/2"]) == 0
+    assert not Path("masks/a.json").exists()
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(command) == 0
+    assert capsys.readouterr().out.splitlines() == ["1 written, 0 already there, 0 failed"] * 2
+    assert main([*command, "--shard", "3/2"]) == 1
+    assert "there is no part 3 of 2" in capsys.readouterr().err
+
+
+def test_bad_files_are_one_line_each_and_exit_code_1(pictures, capsys) -> None:
+    (pictures / "a.png").write_bytes(b"x")
+    command = ["masks", "generate", "photos", "masks", "-m", "graph"]
+    assert main(command) == 1
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith("[1/2] photos/a.png: ImageError: ")
+    assert captured.out.splitlines()[-1] == "1 written, 0 already there, 1 failed"
+    Path("masks/c.json").write_text('[{"segmentation": {"size": [2, 2], "counts": [1, "x"]}}]')
+    Path("masks/d.json").write_text('[{"segmentation": {"size": [2, 2], "counts": [1, 99]}}]')
+    Path("masks/e.json").write_text('[{"segmentation"')
+    write_records("masks/f.json", [])
+    assert main(["masks", "encode", "masks", "fields"]) == 1
+    captured = capsys.readouterr()
+    assert [
+        part in captured.err for part in ("whole numbers", "past the end", "truncated", "no regions")
+    ] == [True] * 4
+    assert len(captured.err.splitlines()) == 4
+    assert [path.name for path in Path("fields").iterdir()] == ["b.npz"]
+    with pytest.raises(DataError, match="whole numbers"):
+        main(["masks", "encode", "masks", "fields", "--debug"])
+
+
+def test_an_unwritable_folder_is_one_line(pictures, capsys) -> None:
+    Path("file").write_text("")
+    assert main(["masks", "generate", "photos", "file/masks", "-m", "graph"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("sam-diffsr: error: cannot create the folder")
+
+
+def test_show_refuses_masks_of_another_image(pictures, capsys) -> None:
+    write_records("m.json", [{"segmentation": np.ones((40, 59), bool)}])
+    assert main(["masks", "show", "photos/a.png", "--masks", "m.json"]) == 1
+    assert "expected size (40, 60)" in capsys.readouterr().err
+    np.save("nan.npy", np.full((40, 60), np.nan, np.float32))
+    assert main(["masks", "show", "photos/a.png", "--masks", "nan.npy"]) == 1
+    assert "NaN" in capsys.readouterr().err
+
+
+def test_segment_side_reaches_the_segmenter(pictures, monkeypatch, capsys) -> None:
+    import sam_diffsr.data.prepare as prepare
+
+    seen: dict = {}
+
+    def fake(photos, out, **given):
+        seen.update(given)
+        return []
+
+    monkeypatch.setattr(prepare, "prepare_crops", fake)
+    assert main(["data", "prepare", "in", "out", "--segment-side", "99"]) == 0
+    assert seen["segmenter"].longest_side == 99
+    assert main(["data", "prepare", "in", "out", "--segment-side", "99", "--segmenter", "none"]) == 1
+    assert "--segment-side belongs to graph segmentation" in capsys.readouterr().err
+
+
+def test_bench_masks(tmp_path, monkeypatch, capsys) -> None:
+    import sam_diffsr.data.mask_bench as bench
+
+    real, seen = bench.run_mask_bench, {}
+
+    def small(**given):
+        seen.update(given)
+        options = {
+            "size": (160, 170),
+            "regions": 2,
+            "region_counts": (2,),
+            "megapixels": (0.01,),
+            "repeats": 1,
+        }
+        return real(**(given | options))
+
+    monkeypatch.setattr(bench, "run_mask_bench", small)
+    target = tmp_path / "bench.json"
+    assert main(["bench", "masks", "--quick", "--json", str(target)]) == 0
+    assert seen["size"] == (340, 510)
+    captured = capsys.readouterr()
+    assert "encode speedup: " in captured.out
+    assert "measuring: crops" in captured.err
+    assert {"crop_ratio", "versions", "machine"} <= json.loads(target.read_text()).keys()
