@@ -109,12 +109,11 @@ def test_fields_that_are_none(field, message):
         StructureField.from_field(field)
 
 
-def test_more_regions_than_can_be_numbered():
-    records = [
-        {"size": [300, 300], "counts": [k, 1, 90000 - k - 1]} for k in range(1, MAX_REGIONS + 2)
-    ]  # one pixel each
-    with pytest.raises(DataError, match="got 65536 visible regions, at most 65535 can be stored"):
-        StructureField.from_masks(records)
+def test_more_regions_than_can_be_numbered(masks, monkeypatch):
+    assert np.iinfo(np.uint16).max == MAX_REGIONS
+    monkeypatch.setattr("sam_diffsr.masks.structure.MAX_REGIONS", 4)
+    with pytest.raises(DataError, match="got 5 visible regions, at most 4 can be stored"):
+        StructureField.from_masks(masks)
 
 
 def test_unknown_encoding(masks):
