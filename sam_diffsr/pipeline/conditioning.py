@@ -5,6 +5,7 @@ Shape legend: B batch, h w low resolution, s scale, H W = s*h s*w.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
@@ -13,10 +14,13 @@ from torch import Tensor
 
 from sam_diffsr.models import Condition, DiffSR
 from sam_diffsr.pipeline.device import network_layout
+from sam_diffsr.pipeline.memory import is_out_of_memory, release_memory
 from sam_diffsr.pipeline.planning import MemoryPlan
 from sam_diffsr.pipeline.tiling import TileRunner
 
-__all__ = ["ConditionSource", "TiledDenoiser", "condition_source"]
+__all__ = ["ConditionSource", "TiledDenoiser", "condition_source", "encoder_estimate"]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class ConditionSource(Protocol):
@@ -44,7 +48,7 @@ class _EncodedWindows:
 
 
 class _StoredCondition:
-    """A projected condition that is kept in another memory and moved window by window."""
+    """A projected condition, without the trunk, that is kept in any memory and moved window by window."""
 
     def __init__(self, projected: Tensor, *, scale: int, like: Tensor) -> None:
         self._scale = scale
@@ -57,27 +61,61 @@ class _StoredCondition:
 
 
 def condition_source(model: DiffSR, lr: Tensor, *, plan: MemoryPlan, runner: TileRunner) -> ConditionSource:
-    """Encode a batch as the plan says.
+    """Encode a batch as the plan says, or in tiles if the whole of it does not fit after all.
 
     Args:
         model: in evaluation mode.
         lr: ``(B, 3, h, w)`` in [0, 1], padded, on any device.
         plan: what is kept where.
-        runner: of the tiles, for a plan that encodes in tiles.
+        runner: of the tiles.
+
+    Raises:
+        DeviceMemoryError: not even the smallest tile fits.
     """
     windows = _EncodedWindows(model, lr)
     if plan.condition == "recomputed":
         return windows
-    scale = model.config.scale
+    scale, parameter = model.config.scale, next(model.parameters())
     if plan.condition == "whole":
-        return windows.window(slice(0, lr.shape[-2] * scale), slice(0, lr.shape[-1] * scale))
-    parameter = next(model.parameters())
+        try:
+            return windows.window(slice(0, lr.shape[-2] * scale), slice(0, lr.shape[-1] * scale))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        release_memory(parameter.device)
+        _LOGGER.warning("out of memory on %s while encoding; going on in tiles", parameter.device)
     projected = runner.run(
         lambda rows, columns: windows.window(rows, columns).projected,
         device=plan.store,
         dtype=parameter.dtype,
     )
     return _StoredCondition(projected, scale=scale, like=parameter)
+
+
+def encoder_estimate(
+    model: DiffSR, lr: Tensor, *, source: ConditionSource, runner: TileRunner, device: torch.device
+) -> Tensor:
+    """The encoder's own image, from which a sampling can start.
+
+    Args:
+        model: in evaluation mode.
+        lr: ``(B, 3, h, w)`` in [0, 1], padded, as it was given to :func:`condition_source`.
+        source: what that returned; the image is encoded again if it did not keep the trunk.
+        runner: of the tiles.
+        device: where the result is wanted.
+
+    Returns:
+        ``(B, 3, H, W)`` float32 in [0, 1].
+
+    Raises:
+        DeviceMemoryError: not even the smallest tile fits.
+    """
+    windows = _EncodedWindows(model, lr) if isinstance(source, _StoredCondition) else source
+    return runner.run(
+        lambda rows, columns: model.encoder_image(windows.window(rows, columns)),
+        device=device,
+        dtype=torch.float32,
+    )
 
 
 class TiledDenoiser:

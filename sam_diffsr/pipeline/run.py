@@ -18,7 +18,7 @@ from sam_diffsr.diffusion.noise import ImageNoise
 from sam_diffsr.diffusion.samplers import SAMPLERS
 from sam_diffsr.errors import DeviceMemoryError, NumericalError
 from sam_diffsr.models import DiffSR
-from sam_diffsr.pipeline.conditioning import TiledDenoiser, condition_source
+from sam_diffsr.pipeline.conditioning import TiledDenoiser, condition_source, encoder_estimate
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.memory import free_memory, is_out_of_memory
 from sam_diffsr.pipeline.planning import plan_memory
@@ -131,11 +131,7 @@ def _run(
     sampling = options.sampling
     x_start = noise(like)
     if sampling.start is not None:
-        estimate = runner.run(
-            lambda rows, columns: model.encoder_image(source.window(rows, columns)),
-            device=plan.canvas,
-            dtype=torch.float32,
-        )
+        estimate = encoder_estimate(model, padded, source=source, runner=runner, device=plan.canvas)
         residual = image_to_residual(
             estimate[:, :, rows, columns] * 2 - 1, lr_up, residual_scale=residual_scale
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sam_diffsr.pipeline.conditioning import TiledDenoiser, condition_source
+from sam_diffsr.pipeline.conditioning import TiledDenoiser, condition_source, encoder_estimate
 from sam_diffsr.pipeline.planning import MemoryPlan
 from sam_diffsr.pipeline.tiling import TileRunner
 
@@ -58,6 +58,39 @@ def test_full_halos_give_what_the_whole_gives(model, config, direct):
 def test_encoding_in_tiles_is_near(model, config, direct, kind):
     error = (evaluate(model, config, kind, size=32, halo=64) - direct).abs().max()
     assert float(error) < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["whole", "stored", "recomputed"])
+def test_the_encoders_image_is_had_from_every_kind(model, config, kind):
+    torch.manual_seed(0)
+    lr = torch.rand(LR)
+    plan = MemoryPlan(tile=32, canvas=CPU, condition=kind, store=CPU)
+    runner = runner_for(config, size=32, halo=64)
+    with torch.inference_mode():
+        source = condition_source(model, lr, plan=plan, runner=runner)
+        image = encoder_estimate(model, lr, source=source, runner=runner, device=CPU)
+        expected = model.encoder_image(model.encode(lr))
+    torch.testing.assert_close(image, expected, atol=1e-3, rtol=0)
+
+
+def test_an_encoder_that_runs_out_of_memory_goes_on_in_tiles(model, config, direct, caplog):
+    def scarce(module: torch.nn.Module, args: tuple[torch.Tensor]) -> None:
+        if max(args[0].shape[-2:]) > 26:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    model.encoder.trunk[0].register_forward_pre_hook(scarce)
+    result = evaluate(model, config, "whole", size=0, halo=40)
+    assert "out of memory on cpu while encoding; going on in tiles" in caplog.text
+    torch.testing.assert_close(result, direct, atol=1e-3, rtol=0)
+
+
+def test_other_errors_of_the_encoder_pass(model, config):
+    def fail(*args: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    model.encoder.trunk[0].register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        evaluate(model, config, "whole", size=0)
 
 
 def test_what_is_not_finite_is_remembered(model, config):

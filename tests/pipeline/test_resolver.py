@@ -29,6 +29,7 @@ from sam_diffsr.errors import (
 )
 from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_model
 from sam_diffsr.pipeline import NormalizationConfig, ResolverConfig, SamplingConfig, SuperResolver, run
+from sam_diffsr.pipeline.planning import MemoryPlan
 from sam_diffsr.pipeline.prepare import pad_to_multiple
 from sam_diffsr.resize import imresize
 
@@ -281,10 +282,15 @@ def test_no_memory_for_the_image_itself_is_an_error(resolver, monkeypatch: pytes
         resolver.upscale(photo(8, 9))
 
 
-def test_an_encoder_that_does_not_fit_is_an_error_of_memory_too(resolver):
-    resolver.model.encoder.trunk[0].register_forward_pre_hook(Scarce(4))
-    with pytest.raises(DeviceMemoryError, match=r"not enough memory on cpu for an image"):
-        resolver.upscale(photo(8, 8), tile=0)
+@pytest.mark.parametrize("start", ["noise", 50])
+@pytest.mark.parametrize("kind", ["whole", "stored", "recomputed"])
+def test_wherever_the_condition_is_kept_the_result_is_the_same(resolver, monkeypatch, start, kind):
+    lr = torch.rand(1, 3, 32, 28)
+    whole = resolver.upscale_tensor(lr, seeds=[0], start=start)
+    plan = MemoryPlan(tile=64, canvas=resolver.device, condition=kind, store=resolver.device)
+    monkeypatch.setattr(run, "plan_memory", lambda *args, **kwargs: plan)
+    result = resolver.upscale_tensor(lr, seeds=[0], start=start)
+    torch.testing.assert_close(result, whole, atol=1e-3, rtol=0)
 
 
 # Numbers that are none
