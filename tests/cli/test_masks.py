@@ -154,7 +154,7 @@ def test_bench_masks(tmp_path, monkeypatch, capsys) -> None:
 
     def small(**given):
         seen.update(given)
-        options = {
+        options: dict = {
             "size": (160, 170),
             "regions": 2,
             "region_counts": (2,),
