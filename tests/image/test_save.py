@@ -51,7 +51,8 @@ def test_quality_matters(tmp_path, extension):
 def test_jpeg_keeps_full_colour_resolution(tmp_path):
     save_image(picture(), tmp_path / "a.jpg")
     with Image.open(tmp_path / "a.jpg") as image:
-        assert {layer[1:3] for layer in image.layer} == {(1, 1)}
+        layers = image.layer  # pyright: ignore[reportAttributeAccessIssue]
+        assert {layer[1:3] for layer in layers} == {(1, 1)}
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg", "tif", "webp"])
