@@ -62,3 +62,12 @@ def test_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_upscale_one_tells_how_it_is_used(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(SystemExit, match="INPUT OUTPUT"):
         run(monkeypatch, "upscale_one.py")
+
+
+def test_parity_table_is_made_from_the_golden_numbers(capsys: pytest.CaptureFixture[str]):
+    program = runpy.run_path(str(EXAMPLES / "check_parity.py"))
+    with torch.inference_mode():
+        program["against_the_published_procedure"]()
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 3
+    assert all(float(value) < 1e-5 for _, value in rows)
