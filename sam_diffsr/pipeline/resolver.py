@@ -166,7 +166,7 @@ class SuperResolver(PretrainedModel):
         if batch_size is not None and batch_size < 1:
             raise ArgumentError(f"batch_size must be None or >= 1, got {batch_size}")
         decoded = [
-            decode_input(item, index=None if single else index, max_pixels=max_pixels)
+            decode_input(item, index=None if len(images) == 1 else index, max_pixels=max_pixels)
             for index, item in enumerate(images)
         ]
         sizes = [
