@@ -11,14 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-import sam_diffsr
 from sam_diffsr.resize import imresize
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-needs_weights = pytest.mark.skipif(
-    not any((Path(sam_diffsr.__file__).parent / "weights").glob("*/model.safetensors")),
-    reason="needs the bundled weights",
-)
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -42,7 +37,6 @@ def test_large_photo_is_the_public_one():
     np.testing.assert_array_equal(pixels(EXAMPLES / "chelsea.png"), data.chelsea()[:296, :448])
 
 
-@needs_weights
 def test_upscale_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source = tmp_path / "small.png"
     Image.open(EXAMPLES / "chelsea_lr.png").crop((0, 0, 20, 16)).save(source)
@@ -50,7 +44,6 @@ def test_upscale_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert Image.open(tmp_path / "large.png").size == (80, 64)
 
 
-@needs_weights
 def test_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source = tmp_path / "small.png"
     Image.open(EXAMPLES / "chelsea_lr.png").crop((0, 0, 20, 16)).save(source)

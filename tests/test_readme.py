@@ -21,7 +21,6 @@ PAGES = sorted(
 )
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<target>[^)\s]+)\)")
-HAS_WEIGHTS = any((Path(sam_diffsr.__file__).parent / "weights").glob("*/model.safetensors"))
 
 
 def read(page: str) -> str:
@@ -36,7 +35,6 @@ def lone_commands() -> list[str]:
     return [code.strip() for code in blocks("README.md", "sh") if code.count("\n") == 1]
 
 
-@pytest.mark.skipif(not HAS_WEIGHTS, reason="needs the bundled weights")
 @pytest.mark.parametrize("code", blocks("README.md", "python"))
 def test_python_blocks_run_offline(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
