@@ -18,7 +18,7 @@ from sam_diffsr.evaluation.environment import describe_machine, describe_version
 from sam_diffsr.evaluation.memory import MemoryUse, measure_memory
 from sam_diffsr.evaluation.reference import ReferenceProcedure, reference_sample
 from sam_diffsr.models import ModelConfig, build_model
-from sam_diffsr.pipeline.device import Precision
+from sam_diffsr.pipeline.device import Precision, network_layout
 from sam_diffsr.pipeline.resolver import SuperResolver
 
 __all__ = ["BenchResult", "interleave", "run_bench", "step_flops"]
@@ -215,7 +215,7 @@ def _time(resolver: SuperResolver, *, size: int, repeats: int, full: bool) -> _T
     lr = torch.rand(1, 3, size, size, generator=generator).to(device)
     xt = torch.randn(1, 3, size * resolver.scale, size * resolver.scale, generator=generator).to(device)
     t = torch.full((1,), config.schedule.timesteps // 2, dtype=torch.int64, device=device)
-    layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
+    layout = network_layout(device)
     fast_xt = xt.to(resolver.dtype).contiguous(memory_format=layout)
     weights = {name: value.float().contiguous() for name, value in model.state_dict().items()}
     procedure = ReferenceProcedure(config.model, weights)
