@@ -16,6 +16,7 @@ PACKAGE = Path(sam_diffsr.__file__).parent
 RANKS = {
     "errors": 0,
     "config": 1,
+    "files": 1,
     "image": 1,
     "resize": 1,
     "models": 2,
