@@ -13,11 +13,14 @@ from sam_diffsr.cli.options import (
     add_model_option,
     given,
     hush_pipeline,
+    int_list,
+    tile_size,
 )
 
 __all__ = ["register"]
 
 _QUICK = {"size": 32, "repeats": 2}
+_QUICK_SIZES = (64, 128, 256)
 _QUICK_MASKS = {"size": (340, 510), "region_counts": (10, 100), "megapixels": (0.2, 0.8), "repeats": 3}
 
 
@@ -45,9 +48,70 @@ def register(subparsers: Subparsers) -> None:
     add_device_options(parser)
     add_common_options(parser)
     parser.set_defaults(run=run)
-    _register_masks(
-        parser.add_subparsers(metavar="[masks]", dest="bench_command", title="other measurements")
+    others = parser.add_subparsers(
+        metavar="[masks|memory]", dest="bench_command", title="other measurements"
     )
+    _register_masks(others)
+    _register_memory(others)
+
+
+def _register_memory(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "memory",
+        help="measure the memory of images of growing size",
+        description="Upscale one image of every size, each in a process of its own, and print the peak of its "
+        "memory beyond what it held before, and what one more output pixel takes.",
+    )
+    add_model_option(parser)
+    parser.add_argument(
+        "--sizes",
+        type=int_list,
+        metavar="N,...",
+        help="sides of the low-resolution images (default: 64 to 2048, doubling)",
+    )
+    parser.add_argument("--quick", action="store_true", help="up to 256 only")
+    parser.add_argument(
+        "-t", "--tile", type=tile_size, metavar="auto|0|N", help="side of the tiles (default: auto)"
+    )
+    parser.add_argument(
+        "--max-memory", type=int, metavar="MB", help="what an image may take (default: what is free)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--json", metavar="FILE", help="write the result, with device, threads and versions")
+    add_device_options(parser)
+    add_common_options(parser)
+    parser.set_defaults(run=run_memory)
+
+
+def run_memory(args: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    import sys
+
+    import torch
+
+    from sam_diffsr.evaluation.memory import memory_table
+    from sam_diffsr.evaluation.report import outline, write_json
+    from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL, load_pretrained
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    options: dict[str, Any] = {"sizes": _QUICK_SIZES} if args.quick else {}
+    options |= given(args, "sizes", "tile", "device")
+    if args.max_memory is not None:
+        options["max_memory"] = args.max_memory * 2**20
+    if args.precision is not None:
+        options["dtype"] = args.precision
+    table = memory_table(
+        load_pretrained(args.model)[0],
+        model_name=args.model or DEFAULT_MODEL,
+        say=lambda line: None if args.quiet else print(f"measuring: {line}", file=sys.stderr, flush=True),
+        **options,
+    )
+    print(outline(table.to_json()))
+    if args.json is not None:
+        write_json(args.json, table.to_json())
+    return 0
 
 
 def _register_masks(subparsers: Subparsers) -> None:

@@ -125,9 +125,9 @@ def sample_ddpm(
             return x0
         alpha = now / following
         mean = ((1 - alpha) * math.sqrt(following) / (1 - now)) * x0
-        mean = mean + ((1 - following) * math.sqrt(alpha) / (1 - now)) * x
+        mean.add_(x, alpha=(1 - following) * math.sqrt(alpha) / (1 - now))
         variance = (1 - alpha) * (1 - following) / (1 - now)
-        return mean + math.sqrt(max(variance, VARIANCE_FLOOR)) * draw
+        return mean.add_(draw, alpha=math.sqrt(max(variance, VARIANCE_FLOOR)))
 
     return _descend(denoise, x_T, schedule, update, steps, clip, start, spacing, callback)
 
@@ -174,8 +174,8 @@ def sample_ddim(
         now, following = level.alpha_bar, level.alpha_bar_next
         variance = eta**2 * (1 - now / following) * (1 - following) / (1 - now)
         keep = math.sqrt(max(1 - following - variance, 0.0) / (1 - now))
-        moved = keep * x + (math.sqrt(following) - keep * math.sqrt(now)) * x0
-        return moved + math.sqrt(variance) * _draw(noise, x) if eta > 0 else moved
+        moved = (keep * x).add_(x0, alpha=math.sqrt(following) - keep * math.sqrt(now))
+        return moved.add_(_draw(noise, x), alpha=math.sqrt(variance)) if eta > 0 else moved
 
     return _descend(denoise, x_T, schedule, update, steps, clip, start, spacing, callback)
 
@@ -221,13 +221,15 @@ def sample_dpmpp_2m(
         if following == 1:
             return x0  # the log-SNR is infinite there, and the first-order step is x0 itself
         gap = _half_log_snr(following) - _half_log_snr(now)
-        slope = x0
-        if previous is not None:
-            x0_before, gap_before = previous
-            slope = x0 + (gap / (2 * gap_before)) * (x0 - x0_before)
-        previous = (x0, gap)
         shrink = math.sqrt((1 - following) / (1 - now))
-        return shrink * x - (math.sqrt(following) * math.expm1(-gap)) * slope
+        weight = -math.sqrt(following) * math.expm1(-gap)
+        moved = (shrink * x).add_(x0, alpha=weight)
+        if previous is not None:  # the slope, from the step before
+            x0_before, gap_before = previous
+            second = weight * gap / (2 * gap_before)
+            moved.add_(x0, alpha=second).sub_(x0_before, alpha=second)
+        previous = (x0, gap)
+        return moved
 
     return _descend(denoise, x_T, schedule, update, steps, clip, start, spacing, callback)
 
@@ -265,8 +267,9 @@ def _descend(
             raise ArgumentError(
                 f"denoise must return the shape of xt {tuple(x.shape)}, got {tuple(eps.shape)}"
             )
-        x0 = (x - math.sqrt(1 - level.alpha_bar) * eps.to(x.dtype)) / math.sqrt(level.alpha_bar)
-        x0 = x0.clamp(-clip, clip)
+        x0 = torch.sub(x, eps.to(x.dtype), alpha=math.sqrt(1 - level.alpha_bar))
+        x0.div_(math.sqrt(level.alpha_bar)).clamp_(-clip, clip)
+        del eps  # updates need tensors of this size, too
         x = update(x, x0, level)
         if callback is not None:
             callback(step, steps, x0)

@@ -55,7 +55,7 @@ def _to_samples(planes: Tensor, format: ImageFormat) -> NDArray[Any]:
     """Give ``(C, H, W)`` as ``(H, W)`` or ``(H, W, C)`` of the source's sample type."""
     values = planes.detach().float().clamp(0, 1)
     if format.sample_type in LEVELS:
-        values = (values * LEVELS[format.sample_type] + 0.5).floor_()
+        values.mul_(LEVELS[format.sample_type]).add_(0.5).floor_()
     array = values.permute(1, 2, 0).cpu().numpy().astype(format.sample_type, order="C")
     flat = format.array_rank == 2 if format.container == "array" else format.channels == 1
     return array[:, :, 0] if flat else array

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sam_diffsr.models.config import DenoiserConfig, EncoderConfig, ModelConfig
-from sam_diffsr.models.diffsr import Condition, DiffSR, build_model
+from sam_diffsr.models.diffsr import Condition, DiffSR, Features, build_model
 from sam_diffsr.models.reference import load_reference_betas, load_reference_checkpoint
 from sam_diffsr.models.rrdb import RRDBEncoder
 from sam_diffsr.models.unet import UNet
@@ -13,6 +13,7 @@ __all__ = [
     "DenoiserConfig",
     "DiffSR",
     "EncoderConfig",
+    "Features",
     "ModelConfig",
     "RRDBEncoder",
     "UNet",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from sam_diffsr.errors import ArgumentError
@@ -11,7 +12,7 @@ from sam_diffsr.models.config import ModelConfig
 from sam_diffsr.models.rrdb import RRDBEncoder
 from sam_diffsr.models.unet import UNet
 
-__all__ = ["Condition", "DiffSR", "build_model"]
+__all__ = ["Condition", "DiffSR", "Features", "build_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +36,38 @@ class Condition:
         Raises:
             ArgumentError: a bound is missing or not a multiple of the scale.
         """
-        bounds = (rows.start, rows.stop, columns.start, columns.stop)
-        if any(bound is None or bound % self.scale for bound in bounds):
-            raise ArgumentError(
-                f"a condition window needs bounds that are multiples of the scale {self.scale}, got "
-                f"rows {rows.start}:{rows.stop} and columns {columns.start}:{columns.stop}"
-            )
-        top, bottom, left, right = (bound // self.scale for bound in bounds)
+        top, bottom, left, right = low_resolution_bounds(rows, columns, scale=self.scale)
         return Condition(
             projected=self.projected[:, :, rows, columns],
             trunk=self.trunk[:, :, top:bottom, left:right],
             scale=self.scale,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the encoder sees, before it is brought to high resolution: a fraction of a condition's memory."""
+
+    chosen: Tensor
+    """``(B, n*C, h, w)``, the outputs that the denoiser is conditioned on, one after the other."""
+    trunk: Tensor
+    """``(B, C, h, w)``, the fused trunk; a view of the last of them where it is one of them."""
+
+
+def low_resolution_bounds(rows: slice, columns: slice, *, scale: int) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right in low-resolution pixels of a window of high-resolution ones.
+
+    Raises:
+        ArgumentError: a bound is missing or not a multiple of the scale.
+    """
+    bounds = (rows.start, rows.stop, columns.start, columns.stop)
+    if any(bound is None or bound % scale for bound in bounds):
+        raise ArgumentError(
+            f"a condition window needs bounds that are multiples of the scale {scale}, got "
+            f"rows {rows.start}:{rows.stop} and columns {columns.start}:{columns.stop}"
+        )
+    top, bottom, left, right = (bound // scale for bound in bounds)
+    return top, bottom, left, right
 
 
 class DiffSR(nn.Module):
@@ -63,14 +84,28 @@ class DiffSR(nn.Module):
         )
 
     def encode(self, lr: Tensor) -> Condition:
-        """Look at the low-resolution image.
+        """Look at the low-resolution image; :meth:`features`, then :meth:`project`.
+
+        Args:
+            lr: see :meth:`features`.
+
+        Returns:
+            The condition for :meth:`forward`.
+
+        Raises:
+            ArgumentError: wrong rank, channels or size.
+        """
+        return self.project(self.features(lr))
+
+    def features(self, lr: Tensor) -> Features:
+        """Look at the low-resolution image, at its own resolution.
 
         Args:
             lr: ``(B, 3, h, w)`` float in [0, 1]; ``h`` and ``w`` multiples of ``config.lr_multiple``
                 and at least ``config.lr_minimum``.
 
         Returns:
-            The condition for :meth:`forward`.
+            For :meth:`project`.
 
         Raises:
             ArgumentError: wrong rank, channels or size.
@@ -83,13 +118,19 @@ class DiffSR(nn.Module):
                 f"lr height and width must be multiples of {multiple} and at least {minimum}, got "
                 f"{tuple(lr.shape[-2:])}; pad the image first (SuperResolver does)"
             )
-        features = self.encoder.features(lr)
-        chosen = [features[index] for index in self.config.encoder.condition_indices]
-        return Condition(
-            projected=self.denoiser.project_condition(chosen), trunk=features[-1], scale=self.config.scale
-        )
+        indices = self.config.encoder.condition_indices
+        last = self.config.encoder.blocks
+        kept = self.encoder.features(lr, keep={*indices, last})
+        chosen = torch.cat(kept if last in indices else kept[:-1], dim=1)
+        channels = self.config.encoder.channels
+        return Features(chosen=chosen, trunk=chosen[:, -channels:] if last in indices else kept[-1])
 
-    def encoder_image(self, condition: Condition) -> Tensor:
+    def project(self, features: Features) -> Condition:
+        """Bring features to high resolution, where the denoiser adds them; independent of ``t``."""
+        projected = self.denoiser.project_condition([features.chosen])
+        return Condition(projected=projected, trunk=features.trunk, scale=self.config.scale)
+
+    def encoder_image(self, condition: Condition | Features) -> Tensor:
         """The encoder's own super-resolved image ``(B, 3, scale*h, scale*w)``, clamped to [0, 1]."""
         return self.encoder.image(condition.trunk).clamp(0.0, 1.0)
 

@@ -6,6 +6,7 @@ Shape legend: B batch, C feature channels, h w low resolution, s scale.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import cast
 
 import torch
@@ -20,8 +21,9 @@ _SLOPE = 0.2
 _RESIDUAL_WEIGHT = 0.2
 
 
-def _activate(x: Tensor) -> Tensor:
-    return functional.leaky_relu(x, _SLOPE)
+def _activate_fresh(x: Tensor) -> Tensor:
+    """LeakyReLU of a tensor that nobody else needs."""
+    return functional.leaky_relu(x, _SLOPE, inplace=True)
 
 
 class DenseBlock(nn.Module):
@@ -38,8 +40,8 @@ class DenseBlock(nn.Module):
         """``(B, C, h, w)`` to the same shape."""
         seen = x
         for conv in self.convs[:-1]:
-            seen = torch.cat((seen, _activate(conv(seen))), dim=1)
-        return x + _RESIDUAL_WEIGHT * self.convs[-1](seen)
+            seen = torch.cat((seen, _activate_fresh(conv(seen))), dim=1)
+        return torch.add(x, self.convs[-1](seen), alpha=_RESIDUAL_WEIGHT)
 
 
 class RRDB(nn.Module):
@@ -51,7 +53,7 @@ class RRDB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, h, w)`` to the same shape."""
-        return x + _RESIDUAL_WEIGHT * self.dense(x)
+        return torch.add(x, self.dense(x), alpha=_RESIDUAL_WEIGHT)
 
 
 class RRDBEncoder(nn.Module):
@@ -97,22 +99,26 @@ class RRDBEncoder(nn.Module):
             conv.get_parameter("bias").zero_()
         self.trunk_conv.weight[:3] = 0.0
 
-    def features(self, lr: Tensor) -> list[Tensor]:
+    def features(self, lr: Tensor, *, keep: Collection[int] | None = None) -> list[Tensor]:
         """Outputs of the blocks and, last, of the fused trunk.
 
         Args:
             lr: ``(B, 3, h, w)`` in [0, 1].
+            keep: indices of the outputs that are wanted, so that the others need no memory; None for all
+                ``blocks + 1``.
 
         Returns:
-            ``blocks + 1`` tensors ``(B, C, h, w)``.
+            Tensors ``(B, C, h, w)`` in order.
         """
         first = self.conv_first(lr)
         outputs: list[Tensor] = []
         x = first
-        for block in self.trunk:
+        for index, block in enumerate(self.trunk):
             x = cast("Tensor", block(x))
-            outputs.append(x)
-        outputs.append(first + self.trunk_conv(x))
+            if keep is None or index in keep:
+                outputs.append(x)
+        if keep is None or len(self.trunk) in keep:
+            outputs.append(first + self.trunk_conv(x))
         return outputs
 
     def image(self, trunk: Tensor) -> Tensor:
@@ -124,10 +130,18 @@ class RRDBEncoder(nn.Module):
         Returns:
             ``(B, 3, s*h, s*w)``, nominally in [0, 1].
         """
-        x = trunk
+        x = trunk.to(self.conv_last.weight.dtype)
         for conv in self.upsample:
-            x = _activate(conv(functional.interpolate(x, scale_factor=2, mode="nearest")))
-        return self.conv_last(_activate(self.conv_hr(x)))
+            x = _activate_fresh(conv(functional.interpolate(x, scale_factor=2, mode="nearest")))
+        return self.conv_last(_activate_fresh(self.conv_hr(x)))
+
+    def widen_head(self) -> None:
+        """Keep the image head in float32 beside a trunk of a narrower type.
+
+        Colours go through the head as they are, and bfloat16 has no more than 256 levels near white.
+        """
+        for module in (*self.upsample, self.conv_hr, self.conv_last):
+            module.float()
 
     def forward(self, lr: Tensor) -> Tensor:
         """``(B, 3, h, w)`` in [0, 1] to the unclamped image ``(B, 3, s*h, s*w)``; the stage-1 network."""

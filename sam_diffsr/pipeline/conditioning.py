@@ -12,7 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sam_diffsr.models import Condition, DiffSR
+from sam_diffsr.models import Condition, DiffSR, Features
+from sam_diffsr.models.diffsr import low_resolution_bounds
 from sam_diffsr.pipeline.device import network_layout
 from sam_diffsr.pipeline.memory import is_out_of_memory, release_memory
 from sam_diffsr.pipeline.planning import MemoryPlan
@@ -24,11 +25,29 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class ConditionSource(Protocol):
-    """Anything that gives the condition of a window; a :class:`Condition` itself does."""
+    """Where the denoiser's windows get their condition from."""
 
     def window(self, rows: slice, columns: slice) -> Condition:
         """The condition of high-resolution rows and columns, on the networks' device."""
         ...
+
+    def image(self, rows: slice, columns: slice) -> Tensor:
+        """The encoder's own image of these rows and columns, in [0, 1]."""
+        ...
+
+
+class _WholeCondition:
+    """The condition of the whole image, at high resolution."""
+
+    def __init__(self, model: DiffSR, condition: Condition) -> None:
+        self._model = model
+        self._condition = condition
+
+    def window(self, rows: slice, columns: slice) -> Condition:
+        return self._condition.window(rows, columns)
+
+    def image(self, rows: slice, columns: slice) -> Tensor:
+        return self._model.encoder_image(self._condition.window(rows, columns))
 
 
 class _EncodedWindows:
@@ -39,28 +58,60 @@ class _EncodedWindows:
         self._lr = lr
         self._parameter = next(model.parameters())
 
+    def features(self, rows: slice, columns: slice) -> Features:
+        top, bottom, left, right = low_resolution_bounds(rows, columns, scale=self._model.config.scale)
+        return self._model.features(_for_network(self._lr[:, :, top:bottom, left:right], self._parameter))
+
+    def window(self, rows: slice, columns: slice) -> Condition:
+        return self._model.project(self.features(rows, columns))
+
+    def image(self, rows: slice, columns: slice) -> Tensor:
+        return self._model.encoder_image(self.features(rows, columns))
+
+
+class _StoredFeatures:
+    """Low-resolution features of the whole image, in any memory; a window of them is projected when asked.
+
+    An output pixel of the projection depends on the low-resolution pixels around its own: with a margin of
+    one pixel, the projection of a window is that of the whole.
+    """
+
+    def __init__(self, model: DiffSR, kept: Tensor) -> None:
+        self._model = model
+        self._kept = kept
+        self._parameter = next(model.parameters())
+
+    def _features(self, top: int, bottom: int, left: int, right: int) -> Features:
+        kept = _for_network(self._kept[:, :, top:bottom, left:right], self._parameter)
+        encoder = self._model.config.encoder
+        return Features(
+            chosen=kept[:, : encoder.channels * len(encoder.condition_indices)],
+            trunk=kept[:, -encoder.channels :],
+        )
+
     def window(self, rows: slice, columns: slice) -> Condition:
         scale = self._model.config.scale
-        top, bottom, left, right = (
-            bound // scale for bound in (rows.start, rows.stop, columns.start, columns.stop)
+        top, bottom, left, right = low_resolution_bounds(rows, columns, scale=scale)
+        upper, lefter = max(top - 1, 0), max(left - 1, 0)
+        condition = self._model.project(self._features(upper, bottom + 1, lefter, right + 1))
+        first, start = (top - upper) * scale, (left - lefter) * scale
+        return condition.window(
+            slice(first, first + rows.stop - rows.start), slice(start, start + columns.stop - columns.start)
         )
-        return self._model.encode(_for_network(self._lr[:, :, top:bottom, left:right], self._parameter))
+
+    def image(self, rows: slice, columns: slice) -> Tensor:
+        bounds = low_resolution_bounds(rows, columns, scale=self._model.config.scale)
+        return self._model.encoder_image(self._features(*bounds))
 
 
-class _StoredCondition:
-    """A projected condition, without the trunk, that is kept in any memory and moved window by window."""
-
-    def __init__(self, projected: Tensor, *, scale: int, like: Tensor) -> None:
-        self._scale = scale
-        self._projected = projected
-        self._parameter = like
-
-    def window(self, rows: slice, columns: slice) -> Condition:
-        projected = _for_network(self._projected[:, :, rows, columns], self._parameter)
-        return Condition(projected=projected, trunk=projected[:, :0], scale=self._scale)
-
-
-def condition_source(model: DiffSR, lr: Tensor, *, plan: MemoryPlan, runner: TileRunner) -> ConditionSource:
+def condition_source(
+    model: DiffSR,
+    lr: Tensor,
+    *,
+    plan: MemoryPlan,
+    runner: TileRunner,
+    on_tile: Callable[[float], None] | None = None,
+) -> ConditionSource:
     """Encode a batch as the plan says, or in tiles if the whole of it does not fit after all.
 
     Args:
@@ -68,6 +119,7 @@ def condition_source(model: DiffSR, lr: Tensor, *, plan: MemoryPlan, runner: Til
         lr: ``(B, 3, h, w)`` in [0, 1], padded, on any device.
         plan: what is kept where.
         runner: of the tiles.
+        on_tile: called after every tile that is encoded.
 
     Raises:
         DeviceMemoryError: not even the smallest tile fits.
@@ -76,33 +128,50 @@ def condition_source(model: DiffSR, lr: Tensor, *, plan: MemoryPlan, runner: Til
     if plan.condition == "recomputed":
         return windows
     scale, parameter = model.config.scale, next(model.parameters())
-    if plan.condition == "whole":
+    if plan.condition != "stored":
+        whole = slice(0, lr.shape[-2] * scale), slice(0, lr.shape[-1] * scale)
         try:
-            return windows.window(slice(0, lr.shape[-2] * scale), slice(0, lr.shape[-1] * scale))
+            features = windows.features(*whole)
+            if plan.condition == "whole":
+                return _WholeCondition(model, model.project(features))
+            return _StoredFeatures(model, _as_one(features).to(plan.store))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         release_memory(parameter.device)
         _LOGGER.warning("out of memory on %s while encoding; going on in tiles", parameter.device)
-    projected = runner.run(
-        lambda rows, columns: windows.window(rows, columns).projected,
+    kept = runner.run(
+        lambda rows, columns: _as_one(windows.features(rows, columns)),
         device=plan.store,
         dtype=parameter.dtype,
+        shrink=scale,
+        on_tile=on_tile,
     )
-    return _StoredCondition(projected, scale=scale, like=parameter)
+    return _StoredFeatures(model, kept)
+
+
+def _as_one(features: Features) -> Tensor:
+    """The features in one tensor that ends with the trunk."""
+    chosen, trunk = features.chosen, features.trunk
+    if trunk.untyped_storage().data_ptr() == chosen.untyped_storage().data_ptr():
+        return chosen
+    return torch.cat((chosen, trunk), dim=1)
 
 
 def encoder_estimate(
-    model: DiffSR, lr: Tensor, *, source: ConditionSource, runner: TileRunner, device: torch.device
+    source: ConditionSource,
+    *,
+    runner: TileRunner,
+    device: torch.device,
+    on_tile: Callable[[float], None] | None = None,
 ) -> Tensor:
     """The encoder's own image, from which a sampling can start.
 
     Args:
-        model: in evaluation mode.
-        lr: ``(B, 3, h, w)`` in [0, 1], padded, as it was given to :func:`condition_source`.
-        source: what that returned; the image is encoded again if it did not keep the trunk.
+        source: from :func:`condition_source`.
         runner: of the tiles.
         device: where the result is wanted.
+        on_tile: called after every tile.
 
     Returns:
         ``(B, 3, H, W)`` float32 in [0, 1].
@@ -110,12 +179,7 @@ def encoder_estimate(
     Raises:
         DeviceMemoryError: not even the smallest tile fits.
     """
-    windows = _EncodedWindows(model, lr) if isinstance(source, _StoredCondition) else source
-    return runner.run(
-        lambda rows, columns: model.encoder_image(windows.window(rows, columns)),
-        device=device,
-        dtype=torch.float32,
-    )
+    return runner.run(source.image, device=device, dtype=torch.float32, on_tile=on_tile)
 
 
 class TiledDenoiser:

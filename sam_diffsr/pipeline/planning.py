@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from sam_diffsr.errors import DeviceMemoryError
 from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline.memory import free_memory
 from sam_diffsr.pipeline.prepare import padded_size
@@ -23,12 +24,16 @@ DEFAULT_HALO = 64
 trained network looks at is nearer. With the bundled one, results differ by at most 2e-5."""
 _SHARE = 0.6
 """Part of the free memory that is planned with; the rest is for what the estimate does not know."""
-_SMALLEST_AUTO_TILE = 128
-"""Output pixels; in smaller tiles most of the work would be spent on halos."""
+_SHARE_OF_LIMIT = 0.9
+"""Part of a limit that the caller gave: that is a promise, and not a guess at what else runs."""
 _ACCELERATOR_BATCH = 8
 """Images in a batch on a GPU where the caller does not say."""
-_CANVAS_BYTES = 120
-"""Bytes an output pixel takes outside of the networks: ten float32 RGB canvases at the same time."""
+_SMALLEST_AUTO_TILE = 64
+"""Output pixels, unless a limit asks for less: in smaller tiles nearly all of the work is spent on halos."""
+_CANVAS_BYTES = 60
+"""Bytes an output pixel takes outside of the networks: four or five float32 RGB canvases at the same time."""
+_FIXED_BYTES = 32 * 2**20
+"""What does not depend on sizes: scratch of convolutions and of activations, strips of the canvas."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,10 +44,11 @@ class MemoryPlan:
     """Longest side of a tile in output pixels; 0 for the whole canvas at once."""
     canvas: torch.device
     """Where the noisy residual and everything of its size is kept."""
-    condition: Literal["whole", "stored", "recomputed"]
-    """Encode the image at once, or in tiles into a store, or every window anew at every step."""
+    condition: Literal["whole", "encoded", "stored", "recomputed"]
+    """Keep the condition, or only the features that it is made from, encoded at once or in tiles, or encode
+    every window anew at every step."""
     store: torch.device
-    """Where the condition is kept, unless it is recomputed."""
+    """Where features are kept, unless they are recomputed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +60,30 @@ class _Costs:
     head: int
     """For an output pixel of a window, while the encoder makes its image."""
     encoder: int
-    """For an output pixel of the part that is encoded, the condition itself included."""
+    """For an output pixel of the part that is encoded, the features themselves included."""
     condition: int
-    """For an output pixel, for as long as the condition is kept."""
+    """For an output pixel of a window, its projected condition."""
+    features: int
+    """For an output pixel, for as long as features are kept."""
 
     @classmethod
     def of(cls, model: ModelConfig, itemsize: int) -> _Costs:
         encoder, widths = model.encoder, model.denoiser.channels
         widest = max(width / 4**level for level, width in enumerate(widths))
-        features = (
-            encoder.channels * (encoder.blocks + len(encoder.condition_indices) + 3) + 4 * encoder.growth
-        )
+        kept = encoder.channels * (len(encoder.condition_indices) + 1)
+        growing = 7 * encoder.channels + 10 * encoder.growth
         return cls(
             denoiser=math.ceil(itemsize * (6 * widest + 32)),
-            head=itemsize * (4 * encoder.channels + 32),
-            encoder=math.ceil(itemsize * (features / model.scale**2 + 2 * widths[0])),
+            head=4 * (4 * encoder.channels + 32),
+            encoder=math.ceil(itemsize * (2 * kept + growing) / model.scale**2),
             condition=itemsize * widths[0],
+            features=math.ceil(itemsize * kept / model.scale**2),
         )
 
     def window(self) -> int:
         """Peak for an output pixel of a window."""
-        return max(self.encoder, self.condition + max(self.head, self.denoiser))
+        projected = self.features + self.condition
+        return max(self.encoder, self.features + self.head, projected + self.denoiser)
 
     def whole(self) -> int:
         """Peak for an output pixel when nothing is divided."""
@@ -93,6 +102,7 @@ def plan_memory(
     device: torch.device,
     free: int,
     free_on_host: int,
+    limit: int | None = None,
 ) -> MemoryPlan:
     """Choose what is divided, and log it at INFO level.
 
@@ -107,31 +117,50 @@ def plan_memory(
         device: where the networks are.
         free: bytes that are free there.
         free_on_host: bytes that are free for the CPU.
+        limit: bytes that the computation may take; None for what is free.
+
+    Raises:
+        DeviceMemoryError: the limit cannot hold the canvas and one tile.
     """
     costs, pixels, host = _Costs.of(model, itemsize), batch * height * width, torch.device("cpu")
     budget, host_budget = int(_SHARE * free), 0 if device == host else int(_SHARE * free_on_host)
-    if tile == 0 or (tile is None and costs.whole() * pixels <= budget):
+    if limit is not None:
+        budget = min(int(_SHARE_OF_LIMIT * limit), free)
+    budget -= _FIXED_BYTES
+    needs_whole = costs.whole() * pixels
+    if (tile == 0 and limit is None) or (tile in (0, None) and needs_whole <= budget):
         _LOGGER.info("%d x %d output pixels in one piece on %s", height, width, device)
         return MemoryPlan(tile=0, canvas=device, condition="whole", store=device)
 
-    per_window = costs.window()
-    least = batch * per_window * ((tile or _SMALLEST_AUTO_TILE) + 2 * halo) ** 2
+    per_window, align = batch * costs.window(), model.lr_multiple * model.scale
+    smallest = align if limit is not None else max(align, _SMALLEST_AUTO_TILE)
+    least = per_window * ((tile or smallest) + 2 * halo) ** 2
     canvas, condition, store = device, "recomputed", device
     if device != host and _CANVAS_BYTES * pixels + least > budget:
         canvas = host
         host_budget -= _CANVAS_BYTES * pixels
     else:
         budget -= _CANVAS_BYTES * pixels
-    if costs.condition * pixels + least <= budget:
-        condition = "whole" if costs.encoder * pixels <= budget else "stored"
-        budget -= costs.condition * pixels
-    elif costs.condition * pixels <= host_budget:
+    if limit is not None and (tile == 0 or budget < least):
+        missing = needs_whole - budget if tile == 0 else least - budget
+        needed = math.ceil((limit + missing / _SHARE_OF_LIMIT) / 2**20)
+        raise DeviceMemoryError(
+            f"a limit of {limit // 2**20} MB cannot hold an image of {height} x {width} output pixels "
+            f"{'without tiles' if tile == 0 else 'and one tile'}: about {needed} MB are needed; raise "
+            "max_memory, or use a smaller tile, tile_overlap or batch_size"
+        )
+    if costs.features * pixels + least <= budget:
+        budget -= costs.features * pixels
+        condition = "stored"
+    elif costs.features * pixels <= host_budget:
         condition, store = "stored", host
     if tile is None:
-        side = math.isqrt(max(budget, 0) // (batch * per_window)) - 2 * halo
-        tile = max(side, _SMALLEST_AUTO_TILE)
+        side = math.isqrt(max(budget, 0) // per_window) - 2 * halo
+        tile = max(side // align * align, smallest)
+    if condition == "stored" and costs.encoder * pixels <= per_window * (tile + 2 * halo) ** 2:
+        condition = "encoded"  # takes no more than a window, and is exact
     _LOGGER.info(
-        "%d x %d output pixels on %s in tiles of %d with a halo of %d; canvas on %s, condition %s on %s",
+        "%d x %d output pixels on %s in tiles of %d with a halo of %d; canvas on %s, features %s on %s",
         *(height, width, device, tile, halo, canvas, condition, store),
     )
     return MemoryPlan(tile=tile, canvas=canvas, condition=condition, store=store)
@@ -145,6 +174,7 @@ def plan_batches(
     tiled: bool,
     itemsize: int,
     device: torch.device,
+    limit: int | None = None,
 ) -> list[list[int]]:
     """Put images of equal size together.
 
@@ -155,6 +185,7 @@ def plan_batches(
         tiled: whether a batch may be made smaller, so that it needs no tiles.
         itemsize: bytes of a number in the networks.
         device: where the networks are.
+        limit: bytes that a batch may take; None for what is free.
 
     Returns:
         Indices of the images of every batch.
@@ -169,7 +200,8 @@ def plan_batches(
         together = min(batch_size, len(indices))
         if together > 1 and tiled:
             height, width = padded_size(*size, model)
-            fitting = int(_SHARE * free_memory(device)) // (
+            free = int(_SHARE * free_memory(device)) if limit is None else int(_SHARE_OF_LIMIT * limit)
+            fitting = max(free - _FIXED_BYTES, 0) // (
                 _Costs.of(model, itemsize).whole() * height * width * model.scale**2
             )
             together = max(1, min(together, fitting))

@@ -22,6 +22,7 @@ __all__ = [
     "pad_to_multiple",
     "padded_size",
     "resolve_halo",
+    "resolve_limit",
     "resolve_sampling",
     "resolve_seeds",
     "resolve_tile",
@@ -109,6 +110,19 @@ def resolve_halo(tile_overlap: int | None, *, default: int, scale: int) -> int:
             f"tile_overlap must be None or a number >= 0 of pixels of the input image, got {tile_overlap!r}"
         )
     return int(tile_overlap) * scale
+
+
+def resolve_limit(max_memory: int | None) -> int | None:
+    """Bytes that the computation may take; None for what is free.
+
+    Raises:
+        ArgumentError: neither None nor an integer >= 1.
+    """
+    if max_memory is None:
+        return None
+    if not _is_integer(max_memory) or max_memory < 1:
+        raise ArgumentError(f"max_memory must be None or a number of bytes >= 1, got {max_memory!r}")
+    return int(max_memory)
 
 
 def padded_size(height: int, width: int, model: ModelConfig) -> tuple[int, int]:

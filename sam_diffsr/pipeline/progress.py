@@ -16,7 +16,8 @@ __all__ = ["Preview", "Progress", "ProgressCallback"]
 Preview = Callable[[], Tensor]
 """Makes the current estimate of the batch in work, ``(B, 3, H, W)`` in [0, 1], when it is called."""
 ProgressCallback = Callable[[int, int, Preview], object]
-"""Called with steps done, steps in all and a preview; returning False or raising stops the work."""
+"""Called after every step, and between the tiles of a step, with the steps done, the steps in all and a
+preview; returning False or raising stops the work."""
 
 
 class Progress:
@@ -34,6 +35,7 @@ class Progress:
         self._total = total
         self._done = 0
         self._bar: Any = None
+        self._preview: Preview | None = None
 
     def __enter__(self) -> Progress:
         if self._show:
@@ -46,6 +48,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._preview = None  # it holds the batch's tensors
         if self._bar is not None:
             self._bar.close()
 
@@ -57,12 +60,26 @@ class Progress:
     def rewind(self, done: int) -> None:
         """Go back to an earlier number of finished steps, because a batch is repeated."""
         self._done = done
-        self.tile(0.0)
+        self._show_share(0.0)
+
+    def encoded(self, share: float) -> None:
+        """Let the caller stop the work between two tiles of the encoder.
+
+        Raises:
+            CancelledError: the caller's function returned False or raised.
+        """
+        if share < 1:
+            self._ask()
 
     def tile(self, share: float) -> None:
-        """Show that a share of the step in work is finished."""
-        if self._bar is not None:
-            self._bar.update(self._done + share - self._bar.n)
+        """Show that a share of the step in work is finished, and let the caller stop it there.
+
+        Raises:
+            CancelledError: the caller's function returned False or raised.
+        """
+        self._show_share(share)
+        if share < 1:
+            self._ask()
 
     def step(self, preview: Preview) -> None:
         """Count one step.
@@ -71,11 +88,24 @@ class Progress:
             CancelledError: the caller's function returned False or raised.
         """
         self._done += 1
-        self.tile(0.0)
-        if self._callback is None:
+        self._show_share(0.0)
+        self.start(preview)
+        self._ask()
+
+    def start(self, preview: Preview) -> None:
+        """Begin a batch, with what its preview is before the first step is done."""
+        if self._callback is not None:  # a preview holds a tensor of the size of the canvas
+            self._preview = preview
+
+    def _show_share(self, share: float) -> None:
+        if self._bar is not None:
+            self._bar.update(self._done + share - self._bar.n)
+
+    def _ask(self) -> None:
+        if self._callback is None or self._preview is None:
             return
         try:
-            answer = self._callback(self._done, self._total, preview)
+            answer = self._callback(self._done, self._total, self._preview)
         except Exception as error:
             raise CancelledError(
                 f"the callback raised {type(error).__name__} at step {self._done} of {self._total}: {error}"

@@ -20,6 +20,7 @@ from sam_diffsr.pipeline.planning import DEFAULT_HALO, plan_batches
 from sam_diffsr.pipeline.prepare import (
     check_tensor,
     resolve_halo,
+    resolve_limit,
     resolve_sampling,
     resolve_seeds,
     resolve_tile,
@@ -63,6 +64,7 @@ class SuperResolver(PretrainedModel):
         tile_overlap: int | None = None,
         outscale: float | None = None,
         batch_size: int | None = None,
+        max_memory: int | None = None,
         max_pixels: int | None = MAX_PIXELS_DEFAULT,
         progress: bool | None = None,
         callback: ProgressCallback | None = None,
@@ -81,6 +83,7 @@ class SuperResolver(PretrainedModel):
         tile_overlap: int | None = None,
         outscale: float | None = None,
         batch_size: int | None = None,
+        max_memory: int | None = None,
         max_pixels: int | None = MAX_PIXELS_DEFAULT,
         progress: bool | None = None,
         callback: ProgressCallback | None = None,
@@ -99,6 +102,7 @@ class SuperResolver(PretrainedModel):
         tile_overlap: int | None = None,
         outscale: float | None = None,
         batch_size: int | None = None,
+        max_memory: int | None = None,
         max_pixels: int | None = MAX_PIXELS_DEFAULT,
         progress: bool | None = None,
         callback: ProgressCallback | None = None,
@@ -116,6 +120,7 @@ class SuperResolver(PretrainedModel):
         tile_overlap: int | None = None,
         outscale: float | None = None,
         batch_size: int | None = None,
+        max_memory: int | None = None,
         max_pixels: int | None = MAX_PIXELS_DEFAULT,
         progress: bool | None = None,
         callback: ProgressCallback | None = None,
@@ -138,10 +143,13 @@ class SuperResolver(PretrainedModel):
             outscale: final factor, if it is not the network's own: the result is resized bicubically.
             batch_size: images of equal size that are computed together; None takes 8 on a GPU and 1 on a CPU,
                 and fewer where they would not fit.
+            max_memory: bytes that the computation may take on the device, beside the weights and what is there
+                already: tiles are chosen to fit. None takes a good part of what is free.
             max_pixels: refuse larger input images; None for no limit.
             progress: draw a bar on standard error; None draws it if that is a terminal.
-            callback: called after every step with the steps done, the steps in all and a function that makes
-                the current estimate ``(B, 3, H, W)`` of the batch. Returning False or raising stops the work.
+            callback: called after every step, and between the tiles of a step, with the steps done, the steps in
+                all and a function that makes the current estimate ``(B, 3, H, W)`` of the batch. Returning
+                False or raising stops the work there.
 
         Returns:
             The same kind as the input (a PIL image for a path), exactly ``scale`` times as large unless
@@ -152,7 +160,7 @@ class SuperResolver(PretrainedModel):
             ImageError: an image cannot be read or has a wrong rank, type or range.
             ArgumentError: an argument is out of range.
             CancelledError: the callback stopped the work.
-            DeviceMemoryError: not even the smallest tile fits into memory.
+            DeviceMemoryError: not even the smallest tile fits into memory, or into ``max_memory``.
             NumericalError: the networks produced NaN or infinity, in float32 too.
         """
         single = not isinstance(image, list | tuple)
@@ -162,6 +170,7 @@ class SuperResolver(PretrainedModel):
             sampling=resolve_sampling(self.config, sampler=sampler, steps=steps, start=start),
             tile=resolve_tile(tile, self.scale),
             halo=resolve_halo(tile_overlap, default=DEFAULT_HALO, scale=self.scale),
+            max_memory=resolve_limit(max_memory),
         )
         if batch_size is not None and batch_size < 1:
             raise ArgumentError(f"batch_size must be None or >= 1, got {batch_size}")
@@ -186,6 +195,7 @@ class SuperResolver(PretrainedModel):
             tiled=options.tile != 0,
             itemsize=self.dtype.itemsize,
             device=self.device,
+            limit=options.max_memory,
         )
         results: dict[int, Image.Image | Array] = {}
         total = options.sampling.steps * len(batches)
@@ -210,6 +220,7 @@ class SuperResolver(PretrainedModel):
         start: Start = None,
         tile: int | Literal["auto"] = "auto",
         tile_overlap: int | None = None,
+        max_memory: int | None = None,
         progress: bool | None = False,
         callback: ProgressCallback | None = None,
     ) -> Tensor:
@@ -223,6 +234,7 @@ class SuperResolver(PretrainedModel):
             start: see there.
             tile: see there.
             tile_overlap: see there.
+            max_memory: see there.
             progress: see there; no bar by default.
             callback: see there.
 
@@ -233,13 +245,14 @@ class SuperResolver(PretrainedModel):
             ImageError: wrong rank, channels, dtype, device or range, or ``len(seeds) != B``.
             ArgumentError: an argument is out of range.
             CancelledError: the callback stopped the work.
-            DeviceMemoryError: not even the smallest tile fits into memory.
+            DeviceMemoryError: not even the smallest tile fits into memory, or into ``max_memory``.
             NumericalError: the networks produced NaN or infinity, in float32 too.
         """
         options = RunOptions(
             sampling=resolve_sampling(self.config, sampler=sampler, steps=steps, start=start),
             tile=resolve_tile(tile, self.scale),
             halo=resolve_halo(tile_overlap, default=DEFAULT_HALO, scale=self.scale),
+            max_memory=resolve_limit(max_memory),
         )
         check_tensor(lr, seeds=seeds, device=self.device)
         with Progress(show=progress, callback=callback, total=options.sampling.steps) as reporter:

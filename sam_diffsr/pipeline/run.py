@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from sam_diffsr.diffusion import NoiseSchedule, image_to_residual, q_sample, residual_to_image
+from sam_diffsr.diffusion import NoiseSchedule
 from sam_diffsr.diffusion.noise import ImageNoise
 from sam_diffsr.diffusion.samplers import SAMPLERS
 from sam_diffsr.errors import DeviceMemoryError, NumericalError
 from sam_diffsr.models import DiffSR
+from sam_diffsr.pipeline.canvas import Enlarged, noisy_start
 from sam_diffsr.pipeline.conditioning import TiledDenoiser, condition_source, encoder_estimate
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.memory import free_memory, is_out_of_memory
@@ -25,7 +25,6 @@ from sam_diffsr.pipeline.planning import plan_memory
 from sam_diffsr.pipeline.prepare import pad_to_multiple
 from sam_diffsr.pipeline.progress import Progress
 from sam_diffsr.pipeline.tiling import TileRunner
-from sam_diffsr.resize import imresize
 
 __all__ = ["RunOptions", "run_batch"]
 
@@ -40,6 +39,8 @@ class RunOptions:
     """Side of a tile in output pixels; 0 for none, None to choose from the free memory."""
     halo: int
     """Output pixels around a tile."""
+    max_memory: int | None = None
+    """Bytes that the computation may take; None for what is free."""
 
 
 @torch.inference_mode()
@@ -95,7 +96,7 @@ def _run(
     options: RunOptions,
     progress: Progress,
 ) -> Tensor:
-    scale, residual_scale = config.model.scale, config.normalization.residual_scale
+    scale = config.model.scale
     parameter = next(model.parameters())
     padded = pad_to_multiple(lr, config.model)
     height, width = padded.shape[-2] * scale, padded.shape[-1] * scale
@@ -110,6 +111,7 @@ def _run(
         device=parameter.device,
         free=free_memory(parameter.device),
         free_on_host=free_memory(torch.device("cpu")),
+        limit=options.max_memory,
     )
     runner = TileRunner(
         height,
@@ -122,27 +124,22 @@ def _run(
     )
     if schedule.betas.device != plan.canvas:
         schedule = NoiseSchedule.from_config(config.schedule).to(plan.canvas)
-    lr = lr.to(plan.canvas)
-    lr_up = imresize(lr * (255 / config.normalization.lr_up_levels), scale) * 2 - 1
-    rows, columns = slice(lr_up.shape[-2]), slice(lr_up.shape[-1])
-    source = condition_source(model, padded, plan=plan, runner=runner)
+    enlarged = Enlarged(
+        lr.to(plan.canvas) * (255 / config.normalization.lr_up_levels),
+        scale=scale,
+        residual_scale=config.normalization.residual_scale,
+    )
+    nothing = torch.zeros((), device=plan.canvas).expand(len(lr), 3, height, width)
+    progress.start(lambda: enlarged.to_image(nothing))
+    source = condition_source(model, padded, plan=plan, runner=runner, on_tile=progress.encoded)
     noise = ImageNoise(seeds)
-    like = torch.empty((lr.shape[0], 3, height, width), device=plan.canvas)
     sampling = options.sampling
-    x_start = noise(like)
+    x_start = noise(nothing)
     if sampling.start is not None:
-        estimate = encoder_estimate(model, padded, source=source, runner=runner, device=plan.canvas)
-        residual = image_to_residual(
-            estimate[:, :, rows, columns] * 2 - 1, lr_up, residual_scale=residual_scale
-        )
-        beyond = (0, width - lr_up.shape[-1], 0, height - lr_up.shape[-2])
-        t = torch.full((lr.shape[0],), sampling.start, dtype=torch.int64, device=plan.canvas)
-        x_start = q_sample(functional.pad(residual, beyond, mode="replicate"), t, x_start, schedule)
-
-    def to_image(x0: Tensor) -> Tensor:
-        sr = residual_to_image(x0[:, :, rows, columns], lr_up, residual_scale=residual_scale)
-        return ((sr + 1) / 2).clamp(0.0, 1.0)
-
+        estimate = encoder_estimate(source, runner=runner, device=plan.canvas, on_tile=progress.encoded)
+        enlarged.to_residual(estimate)
+        x_start = noisy_start(estimate, x_start, t=sampling.start, schedule=schedule)
+        del estimate
     denoiser = TiledDenoiser(model, source, runner=runner, on_tile=progress.tile)
     x0 = SAMPLERS[sampling.sampler](
         denoiser,
@@ -152,10 +149,11 @@ def _run(
         noise=noise,
         start=sampling.start,
         spacing=sampling.spacing,
-        callback=lambda step, total, x0: progress.step(lambda: to_image(x0)),
+        callback=lambda step, total, x0: progress.step(lambda: enlarged.to_image(x0)),
     )
-    sr = to_image(x0)
-    if not (denoiser.finite and bool(torch.isfinite(sr).all())):
+    del x_start
+    sr = enlarged.to_image(x0)
+    if not (denoiser.finite and bool(torch.isfinite(sr.sum()))):
         raise NumericalError(
             f"the networks produced NaN or infinity in {str(parameter.dtype).removeprefix('torch.')}; use "
             "dtype='fp32', and if that is what was used, check the weights"

@@ -128,18 +128,20 @@ class TileRunner:
         *,
         device: torch.device,
         dtype: torch.dtype,
+        shrink: int = 1,
         on_tile: Callable[[float], None] | None = None,
     ) -> Tensor:
         """Evaluate every window and put the results together.
 
         Args:
-            evaluate: rows and columns of a window to ``(B, C, rows, columns)``.
+            evaluate: rows and columns of a window to ``(B, C, rows / shrink, columns / shrink)``.
             device: where the canvas of results is.
             dtype: of the canvas of results.
+            shrink: pixels of the canvas for one of the results, a divisor of ``align``.
             on_tile: called with the share of the canvas that is finished, after every tile.
 
         Returns:
-            ``(B, C, height, width)``.
+            ``(B, C, height / shrink, width / shrink)``.
 
         Raises:
             DeviceMemoryError: memory ran out with the smallest tile.
@@ -155,7 +157,7 @@ class TileRunner:
                     raise
                 window = None
             if window is None:  # outside of the handler, whose traceback holds tensors
-                self._shrink(pending[0])
+                self._halve(pending[0])
                 pending = deque(
                     part for tile in pending for part in plan_tiles(tile, size=self.size, align=self._align)
                 )
@@ -165,9 +167,13 @@ class TileRunner:
                 result = window.to(device=device, dtype=dtype)
             else:
                 if result.numel() == 0:
-                    shape = (*window.shape[:2], self._canvas.bottom, self._canvas.right)
+                    shape = (
+                        *window.shape[:2],
+                        self._canvas.bottom // shrink,
+                        self._canvas.right // shrink,
+                    )
                     result = torch.zeros(shape, device=device, dtype=dtype)
-                self._blend(result, window, tile)
+                self._blend(result, window, tile, shrink=shrink)
             if on_tile is not None:
                 unfinished = sum((part.bottom - part.top) * (part.right - part.left) for part in pending)
                 on_tile(1 - unfinished / (self._canvas.bottom * self._canvas.right))
@@ -180,21 +186,23 @@ class TileRunner:
             slice(max(tile.left - self._halo, 0), min(tile.right + self._halo, self._canvas.right)),
         )
 
-    def _blend(self, result: Tensor, window: Tensor, tile: Tile) -> None:
+    def _blend(self, result: Tensor, window: Tensor, tile: Tile, *, shrink: int) -> None:
         rows, columns = self._window(tile)
-        top, down = axis_weights(tile.top, tile.bottom, length=self._canvas.bottom, radius=self._radius)
-        left, across = axis_weights(tile.left, tile.right, length=self._canvas.right, radius=self._radius)
+        canvas, radius = self._canvas, self._radius // shrink
+        top, down = axis_weights(
+            tile.top // shrink, tile.bottom // shrink, length=canvas.bottom // shrink, radius=radius
+        )
+        left, across = axis_weights(
+            tile.left // shrink, tile.right // shrink, length=canvas.right // shrink, radius=radius
+        )
         height, width = len(down), len(across)
-        part = window[
-            :,
-            :,
-            top - rows.start : top - rows.start + height,
-            left - columns.start : left - columns.start + width,
-        ].to(device=result.device, dtype=result.dtype)
+        first, start = top - rows.start // shrink, left - columns.start // shrink
+        part = window[:, :, first : first + height, start : start + width]
+        part = part.to(device=result.device, dtype=result.dtype)
         weight = (down[:, None] * across[None, :]).to(device=result.device, dtype=result.dtype)
         result[:, :, top : top + height, left : left + width].addcmul_(part, weight)
 
-    def _shrink(self, tile: Tile) -> None:
+    def _halve(self, tile: Tile) -> None:
         failed = max(tile.bottom - tile.top, tile.right - tile.left)
         if failed <= self._align:
             raise DeviceMemoryError(

@@ -44,14 +44,16 @@ def direct(model) -> torch.Tensor:
         return model(xt, T, model.encode(lr))
 
 
-@pytest.mark.parametrize("kind", ["whole", "stored", "recomputed"])
+@pytest.mark.parametrize("kind", ["whole", "encoded", "stored", "recomputed"])
 def test_in_one_piece_it_is_the_model(model, config, direct, kind):
     torch.testing.assert_close(evaluate(model, config, kind, size=0), direct, atol=1e-6, rtol=0)
 
 
-def test_full_halos_give_what_the_whole_gives(model, config, direct):
+@pytest.mark.parametrize("kind", ["whole", "encoded"])
+def test_full_halos_give_what_the_whole_gives(model, config, direct, kind):
+    """Also where the condition is projected window by window."""
     assert config.model.denoiser.receptive_field < 64
-    torch.testing.assert_close(evaluate(model, config, "whole", size=16), direct, atol=1e-5, rtol=0)
+    torch.testing.assert_close(evaluate(model, config, kind, size=16), direct, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["stored", "recomputed"])
@@ -60,7 +62,7 @@ def test_encoding_in_tiles_is_near(model, config, direct, kind):
     assert float(error) < 1e-3
 
 
-@pytest.mark.parametrize("kind", ["whole", "stored", "recomputed"])
+@pytest.mark.parametrize("kind", ["whole", "encoded", "stored", "recomputed"])
 def test_the_encoders_image_is_had_from_every_kind(model, config, kind):
     torch.manual_seed(0)
     lr = torch.rand(LR)
@@ -68,7 +70,7 @@ def test_the_encoders_image_is_had_from_every_kind(model, config, kind):
     runner = runner_for(config, size=32, halo=64)
     with torch.inference_mode():
         source = condition_source(model, lr, plan=plan, runner=runner)
-        image = encoder_estimate(model, lr, source=source, runner=runner, device=CPU)
+        image = encoder_estimate(source, runner=runner, device=CPU)
         expected = model.encoder_image(model.encode(lr))
     torch.testing.assert_close(image, expected, atol=1e-3, rtol=0)
 
@@ -97,7 +99,6 @@ def test_what_is_not_finite_is_remembered(model, config):
     runner = runner_for(config, size=32)
     with torch.inference_mode():
         source = model.encode(torch.rand(LR))
-        denoiser = TiledDenoiser(model, source, runner=runner)
         shares: list[float] = []
         denoiser = TiledDenoiser(model, source, runner=runner, on_tile=shares.append)
         xt = torch.zeros(1, 3, LR[-2] * 4, LR[-1] * 4)
