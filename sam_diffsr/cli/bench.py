@@ -48,9 +48,7 @@ def register(subparsers: Subparsers) -> None:
     add_device_options(parser)
     add_common_options(parser)
     parser.set_defaults(run=run)
-    others = parser.add_subparsers(
-        metavar="[masks|memory]", dest="bench_command", title="other measurements"
-    )
+    others = parser.add_subparsers(metavar="[masks|memory]", dest="bench_command", title="other measurements")
     _register_masks(others)
     _register_memory(others)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sam_diffsr.cli.options import (
     SAMPLER_CHOICES,
@@ -19,8 +19,6 @@ from sam_diffsr.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from PIL.Image import Image
 
     from sam_diffsr.pipeline.jobs import Outcome
@@ -116,7 +114,10 @@ def register(subparsers: Subparsers) -> None:
         "--batch-size",
         type=int,
         metavar="N",
-        help="files computed together where sizes are equal (default: 1)",
+        help="files computed together where sizes are equal (default: up to 8, fewer of large images)",
+    )
+    machine.add_argument(
+        "--max-memory", type=int, metavar="MB", help="what an image may take (default: what is free)"
     )
     add_common_options(parser)
     parser.set_defaults(run=run)
@@ -124,6 +125,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, upscale, print one line a file."""
+    from sam_diffsr.image import decode_image
     from sam_diffsr.pipeline.folder import plan_jobs
     from sam_diffsr.pipeline.jobs import run_jobs
     from sam_diffsr.pipeline.resolver import SuperResolver
@@ -134,16 +136,22 @@ def run(args: argparse.Namespace) -> int:
     options = given(args, *_OPTIONS)
     if args.max_pixels == 0:
         options["max_pixels"] = None
+    limits = options.keys() & {"max_pixels"}
+    if args.max_memory is not None:
+        options["max_memory"] = args.max_memory * 2**20
     if args.quiet:
         options["progress"] = False
 
-    def enlarge(paths: list[Path]) -> list[Image]:
-        seeds = [args.seed or 0] * len(paths)  # the same for all: a result must not depend on the other files
-        return cast("list[Image]", resolver.upscale(paths, seed=seeds, **options))
+    def enlarge(images: list[Any]) -> list[Image]:
+        seeds = [args.seed or 0] * len(
+            images
+        )  # the same for all: a result must not depend on the other files
+        return cast("list[Image]", resolver.upscale(images, seed=seeds, **options))
 
     outcomes = run_jobs(
         jobs,
         enlarge,
+        decode=lambda path: decode_image(path, **{name: options[name] for name in limits}),
         strip_metadata=args.strip_metadata,
         **given(args, "existing", "quality", "batch_size"),
     )

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from PIL import Image
 
@@ -23,6 +26,11 @@ from sam_diffsr.pipeline.folder import Job
 __all__ = ["Existing", "Outcome", "run_jobs"]
 
 logger = logging.getLogger(__name__)
+
+_MOST_TOGETHER = 8
+"""Files in a batch where the caller does not say."""
+_PIXELS_TOGETHER = 2**18
+"""Likewise of all their images: their results wait in memory for each other."""
 
 Existing = Literal["error", "skip", "overwrite"]
 """What to do where a result is already there."""
@@ -48,85 +56,174 @@ def run_jobs(
     jobs: Sequence[Job],
     upscale: Callable[[list[Path]], Sequence[Image.Image]],
     *,
-    batch_size: int = 1,
+    decode: Callable[[Path], Any] | None = None,
+    batch_size: int | None = None,
     existing: Existing = "error",
     quality: int | None = None,
     strip_metadata: bool = False,
 ) -> Iterator[Outcome]:
     """Do jobs in order; a job that fails is reported in its outcome and the next one begins.
 
+    While a batch is computed, the one before it is saved and the one after it is decoded, each in a thread of
+    its own; no more than that is ahead or behind.
+
     Args:
         jobs: from :func:`~sam_diffsr.pipeline.folder.plan_jobs`.
         upscale: makes the large images of some files, such as ``resolver.upscale``.
-        batch_size: files given to ``upscale`` together. If that fails, they are tried again one by one.
+        decode: reads a file into what ``upscale`` takes instead of its path; None leaves that to ``upscale``.
+        batch_size: files given to ``upscale`` together. If that fails, they are tried again one by one. None
+            takes up to 8, and fewer of large images.
         existing: what to do where a result is already there; looked at before anything is computed.
         quality: of JPEG and WebP, 1..100; None is the default of :func:`~sam_diffsr.image.save_image`.
         strip_metadata: leave EXIF and colour profile out.
 
     Yields:
-        One outcome per job, as soon as it is known.
+        One outcome per job, in order, as soon as it is known.
 
     Raises:
         ArgumentError: an argument is out of range, or ``upscale`` says so of one of its own.
-        CancelledError: a callback asked to stop.
+        CancelledError: a callback asked to stop. What was computed before it is saved and reported first.
     """
     if existing not in get_args(Existing):
         raise ArgumentError(f"existing must be one of {', '.join(get_args(Existing))}; got {existing!r}")
-    if batch_size < 1:
-        raise ArgumentError(f"batch_size must be at least 1, got {batch_size}")
+    if batch_size is not None and batch_size < 1:
+        raise ArgumentError(f"batch_size must be None or at least 1, got {batch_size}")
     if quality is not None and not 1 <= quality <= 100:
         raise ArgumentError(f"quality must be in 1..100, got {quality}")
-    for first in range(0, len(jobs), batch_size):
-        waiting: list[Job] = []
-        for job in jobs[first : first + batch_size]:
-            if existing == "overwrite" or not job.target.exists():
-                waiting.append(job)
-            elif existing == "skip":
-                yield Outcome(job=job, status="skipped", seconds=0.0)
-            else:
-                error = OutputError(f"{job.target} is already there; choose to overwrite or to skip it")
-                yield Outcome(job=job, status="failed", seconds=0.0, error=error)
-        yield from _run_batch(waiting, upscale, quality=quality, strip_metadata=strip_metadata)
+    work = _Work(upscale, decode or _same, existing, quality, strip_metadata)
+    pending: deque[Callable[[], Outcome]] = deque()  # of the batch before, which is being saved
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        batches = _batches(jobs, batch_size)
+        following = next(batches, None)
+        ahead = None if following is None else reader.submit(work.read, following)
+        while ahead is not None:
+            read, following = ahead.result(), next(batches, None)
+            ahead = None if following is None else reader.submit(work.read, following)
+            try:
+                finished = list(work.compute(read, writer))
+            except BaseException:
+                while pending:
+                    yield pending.popleft()()
+                raise
+            while pending:
+                yield pending.popleft()()
+            pending.extend(finished)
+        while pending:
+            yield pending.popleft()()
 
 
-def _run_batch(
-    jobs: list[Job],
-    upscale: Callable[[list[Path]], Sequence[Image.Image]],
-    *,
-    quality: int | None,
-    strip_metadata: bool,
-) -> Iterator[Outcome]:
-    if not jobs:
-        return
-    started = time.perf_counter()
+def _same(path: Path) -> Path:
+    return path
+
+
+def _batches(jobs: Sequence[Job], batch_size: int | None) -> Iterator[list[Job]]:
+    """Jobs that go together: a given number, or as many as are small."""
+    batch: list[Job] = []
+    total = 0
+    for job in jobs:
+        pixels = _pixels(job.source) if batch_size is None else 0
+        most = _MOST_TOGETHER if batch_size is None else batch_size
+        if batch and (len(batch) == most or total + pixels > _PIXELS_TOGETHER):
+            yield batch
+            batch, total = [], 0
+        batch.append(job)
+        total += pixels
+    if batch:
+        yield batch
+
+
+def _pixels(path: Path) -> int:
+    """Of an image, from its header; 0 where that cannot be read, which the decoder says better."""
     try:
-        for job in jobs:
-            _refuse_lost_transparency(job)
-        images = upscale([job.source for job in jobs])
-    except (ArgumentError, CancelledError):  # of the call, not of a file
-        raise
-    except Exception as error:  # one file must not take the others with it; the caller gets the error
-        if len(jobs) > 1:
-            for job in jobs:
-                yield from _run_batch([job], upscale, quality=quality, strip_metadata=strip_metadata)
-            return
-        logger.debug("%s failed", jobs[0].source, exc_info=True)
-        yield Outcome(job=jobs[0], status="failed", seconds=time.perf_counter() - started, error=error)
-        return
-    for job, image in zip(jobs, images, strict=True):
-        status, failure = "written", None
+        with closing(Image.open(path)) as image:
+            return image.width * image.height
+    except Exception:
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A job, and what was read for it or why it needs nothing more."""
+
+    job: Job
+    item: Any = None
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Reading, computing and saving with the options of one call."""
+
+    upscale: Callable[[list[Any]], Sequence[Image.Image]]
+    decode: Callable[[Path], Any]
+    existing: Existing
+    quality: int | None
+    strip_metadata: bool
+
+    def read(self, jobs: list[Job]) -> list[_Read]:
+        """Read a batch; what is wrong with a file is in its outcome."""
+        return [self._read_one(job) for job in jobs]
+
+    def _read_one(self, job: Job) -> _Read:
+        started = time.perf_counter()
+        if self.existing != "overwrite" and job.target.exists():
+            if self.existing == "skip":
+                return _Read(job, outcome=Outcome(job=job, status="skipped", seconds=0.0))
+            error = OutputError(f"{job.target} is already there; choose to overwrite or to skip it")
+            return _Read(job, outcome=_failure(job, error, 0.0))
         try:
-            _save(image, job.target, quality=quality, strip_metadata=strip_metadata)
+            _refuse_lost_transparency(job)
+            return _Read(job, item=self.decode(job.source))
+        except Exception as error:  # one file must not take the others with it; the caller gets the error
+            return _Read(job, outcome=_failure(job, error, time.perf_counter() - started))
+
+    def compute(self, batch: list[_Read], writer: ThreadPoolExecutor) -> Iterator[Callable[[], Outcome]]:
+        """Compute a batch and begin to save it; each outcome is waited for by calling what is yielded."""
+        waiting = [entry for entry in batch if entry.outcome is None]
+        ready = iter(self._large_images(waiting))
+        for entry in batch:
+            outcome = entry.outcome
+            if outcome is None:
+                image, seconds = next(ready)
+                if isinstance(image, Exception):
+                    outcome = _failure(entry.job, image, seconds)
+                else:
+                    yield writer.submit(self._save, entry.job, image, seconds).result
+                    continue
+            yield partial(_identity, outcome)
+
+    def _large_images(self, batch: list[_Read]) -> list[tuple[Image.Image | Exception, float]]:
+        if not batch:
+            return []
+        started = time.perf_counter()
+        try:
+            images = self.upscale([entry.item for entry in batch])
+        except (ArgumentError, CancelledError):  # of the call, not of a file
+            raise
         except Exception as error:  # as above
-            logger.debug("%s failed", job.target, exc_info=True)
-            status, failure = "failed", error
-        yield Outcome(
-            job=job,
-            status=status,
-            seconds=(time.perf_counter() - started) / len(jobs),
-            size=None if failure else (image.height, image.width),
-            error=failure,
-        )
+            if len(batch) > 1:
+                return [result for entry in batch for result in self._large_images([entry])]
+            return [(error, time.perf_counter() - started)]
+        seconds = (time.perf_counter() - started) / len(batch)
+        return [(image, seconds) for _, image in zip(batch, images, strict=True)]
+
+    def _save(self, job: Job, image: Image.Image, seconds: float) -> Outcome:
+        started = time.perf_counter()
+        try:
+            _save(image, job.target, quality=self.quality, strip_metadata=self.strip_metadata)
+        except Exception as error:  # as above
+            return _failure(job, error, seconds)
+        seconds += time.perf_counter() - started
+        return Outcome(job=job, status="written", seconds=seconds, size=(image.height, image.width))
+
+
+def _identity(outcome: Outcome) -> Outcome:
+    return outcome
+
+
+def _failure(job: Job, error: Exception, seconds: float) -> Outcome:
+    logger.debug("%s failed", job.source, exc_info=error)
+    return Outcome(job=job, status="failed", seconds=seconds, error=error)
 
 
 def _refuse_lost_transparency(job: Job) -> None:

@@ -16,12 +16,16 @@ from sam_diffsr.resize import imresize
 __all__ = ["decode_input", "encode_output", "output_size"]
 
 
-def decode_input(image: ImageInput, *, index: int | None, max_pixels: int | None) -> DecodedImage:
-    """Decode one image; an error names its index in a list.
+def decode_input(
+    image: ImageInput | DecodedImage, *, index: int | None, max_pixels: int | None
+) -> DecodedImage:
+    """Decode one image, unless it is decoded already; an error names its index in a list.
 
     Raises:
         ImageError: see :func:`sam_diffsr.image.decode_image`.
     """
+    if isinstance(image, DecodedImage):
+        return image
     try:
         return decode_image(image, max_pixels=max_pixels)
     except ImageError as error:

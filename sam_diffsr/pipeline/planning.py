@@ -28,6 +28,8 @@ _SHARE_OF_LIMIT = 0.9
 """Part of a limit that the caller gave: that is a promise, and not a guess at what else runs."""
 _ACCELERATOR_BATCH = 8
 """Images in a batch on a GPU where the caller does not say."""
+_CPU_BATCH_PIXELS = 2**17
+"""Output pixels of a batch on a CPU, likewise: less than that is computed at a lower rate."""
 _SMALLEST_AUTO_TILE = 64
 """Output pixels, unless a limit asks for less: in smaller tiles nearly all of the work is spent on halos."""
 _CANVAS_BYTES = 60
@@ -181,7 +183,8 @@ def plan_batches(
     Args:
         model: the networks.
         sizes: low-resolution height and width of every image.
-        batch_size: most images in a batch; None for 8 on a GPU and 1 on a CPU, which gains nothing from more.
+        batch_size: most images in a batch; None for 8, and on a CPU for fewer where images are not small: it
+            gains nothing from more.
         tiled: whether a batch may be made smaller, so that it needs no tiles.
         itemsize: bytes of a number in the networks.
         device: where the networks are.
@@ -190,16 +193,17 @@ def plan_batches(
     Returns:
         Indices of the images of every batch.
     """
-    if batch_size is None:
-        batch_size = 1 if device.type == "cpu" else _ACCELERATOR_BATCH
     groups: dict[tuple[int, int], list[int]] = {}
     for index, size in enumerate(sizes):
         groups.setdefault(size, []).append(index)
     batches: list[list[int]] = []
     for size, indices in groups.items():
-        together = min(batch_size, len(indices))
+        height, width = padded_size(*size, model)
+        most = _ACCELERATOR_BATCH if batch_size is None else batch_size
+        if batch_size is None and device.type == "cpu":
+            most = max(1, min(most, _CPU_BATCH_PIXELS // (height * width * model.scale**2)))
+        together = min(most, len(indices))
         if together > 1 and tiled:
-            height, width = padded_size(*size, model)
             free = int(_SHARE * free_memory(device)) if limit is None else int(_SHARE_OF_LIMIT * limit)
             fitting = max(free - _FIXED_BYTES, 0) // (
                 _Costs.of(model, itemsize).whole() * height * width * model.scale**2

@@ -53,6 +53,8 @@ class PretrainedModel:
         self.fingerprint = _fingerprint(model)
         """First 12 hexadecimal digits of the SHA-256 of the weights, before they were cast."""
         model.to(device=self.device, dtype=self.dtype)
+        if self.device.type == "cpu" and self.dtype == torch.bfloat16:
+            model.encoder.widen_head()
         self.model: DiffSR = model.to(memory_format=network_layout(self.device)).eval()
         """The networks, in evaluation mode."""
         self.schedule = NoiseSchedule.from_config(config.schedule).to(self.device)

@@ -141,8 +141,8 @@ class SuperResolver(PretrainedModel):
             tile_overlap: pixels of the input image around a tile. From the network's receptive field on tiles
                 change nothing; the default leaves differences that cannot be seen.
             outscale: final factor, if it is not the network's own: the result is resized bicubically.
-            batch_size: images of equal size that are computed together; None takes 8 on a GPU and 1 on a CPU,
-                and fewer where they would not fit.
+            batch_size: images of equal size that are computed together; None takes 8, fewer on a CPU where they
+                are not small, and fewer where they would not fit.
             max_memory: bytes that the computation may take on the device, beside the weights and what is there
                 already: tiles are chosen to fit. None takes a good part of what is free.
             max_pixels: refuse larger input images; None for no limit.
