@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from sam_diffsr.cli.options import (
@@ -48,9 +49,78 @@ def register(subparsers: Subparsers) -> None:
     add_device_options(parser)
     add_common_options(parser)
     parser.set_defaults(run=run)
-    others = parser.add_subparsers(metavar="[masks|memory]", dest="bench_command", title="other measurements")
+    others = parser.add_subparsers(
+        metavar="[masks|memory|folder|start]", dest="bench_command", title="other measurements"
+    )
     _register_masks(others)
     _register_memory(others)
+    _register_work(others)
+
+
+def _register_work(subparsers: Subparsers) -> None:
+    folder = add_command(
+        subparsers,
+        "folder",
+        help="measure a folder of small photographs against its files one by one",
+        description="Upscale a folder of made-up small photographs as `sam-diffsr upscale` does, and file by "
+        "file, in turn.",
+    )
+    add_model_option(folder)
+    folder.add_argument("--files", type=int, metavar="N", help="photographs in the folder (default: 32)")
+    folder.add_argument("--size", type=int, metavar="N", help="height of each (default: 32)")
+    folder.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+    add_device_options(folder)
+    start = add_command(
+        subparsers,
+        "start",
+        help="measure imports and what a command spends outside of the networks",
+        description="Import the package, and upscale a 64x64 image by the command, in new processes; the "
+        "fastest of them counts.",
+    )
+    for parser in (folder, start):
+        parser.add_argument("--repeats", type=int, metavar="N", help="measurements of each (default: 3)")
+        parser.add_argument("--json", metavar="FILE", help="write the result, with machine and versions")
+        add_common_options(parser)
+    folder.set_defaults(run=run_folder)
+    start.set_defaults(run=run_start)
+
+
+def run_folder(args: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    import torch
+
+    from sam_diffsr.evaluation.work_bench import bench_folder
+    from sam_diffsr.pipeline.resolver import SuperResolver
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    if not args.debug:
+        hush_pipeline()
+    dtype = {} if args.precision is None else {"dtype": args.precision}
+    resolver = SuperResolver.from_pretrained(args.model, **given(args, "device"), **dtype)
+    return _tell(bench_folder(resolver, **given(args, "files", "size", "repeats"), say=_sayer(args)), args)
+
+
+def run_start(args: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    from sam_diffsr.evaluation.work_bench import bench_start
+
+    return _tell(bench_start(**given(args, "repeats"), say=_sayer(args)), args)
+
+
+def _sayer(args: argparse.Namespace) -> Callable[[str], object]:
+    import sys
+
+    return lambda line: None if args.quiet else print(f"measuring: {line}", file=sys.stderr, flush=True)
+
+
+def _tell(result: Any, args: argparse.Namespace) -> int:
+    from sam_diffsr.evaluation.report import outline, write_json
+
+    print(outline(result.to_json()))
+    if args.json is not None:
+        write_json(args.json, result.to_json())
+    return 0
 
 
 def _register_memory(subparsers: Subparsers) -> None:
@@ -58,8 +128,8 @@ def _register_memory(subparsers: Subparsers) -> None:
         subparsers,
         "memory",
         help="measure the memory of images of growing size",
-        description="Upscale one image of every size, each in a process of its own, and print the peak of its "
-        "memory beyond what it held before, and what one more output pixel takes.",
+        description="Upscale one image of every size, each in a process of its own, and print the peak of "
+        "its memory beyond what it held before, and what one more output pixel takes.",
     )
     add_model_option(parser)
     parser.add_argument(
@@ -84,12 +154,9 @@ def _register_memory(subparsers: Subparsers) -> None:
 
 def run_memory(args: argparse.Namespace) -> int:
     """Measure, print, write."""
-    import sys
-
     import torch
 
     from sam_diffsr.evaluation.memory import memory_table
-    from sam_diffsr.evaluation.report import outline, write_json
     from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL, load_pretrained
 
     if args.threads is not None:
@@ -103,13 +170,10 @@ def run_memory(args: argparse.Namespace) -> int:
     table = memory_table(
         load_pretrained(args.model)[0],
         model_name=args.model or DEFAULT_MODEL,
-        say=lambda line: None if args.quiet else print(f"measuring: {line}", file=sys.stderr, flush=True),
+        say=_sayer(args),
         **options,
     )
-    print(outline(table.to_json()))
-    if args.json is not None:
-        write_json(args.json, table.to_json())
-    return 0
+    return _tell(table, args)
 
 
 def _register_masks(subparsers: Subparsers) -> None:

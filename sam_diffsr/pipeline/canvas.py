@@ -1,7 +1,7 @@
-"""Everything of the size of the output, in strips of rows: so that nothing but the canvas itself is that large.
+"""Everything of the size of the output in strips of rows, so that nothing but the canvas is that large.
 
-The bicubic image, which the residual is added to, is made again for a strip when it is wanted; that costs less
-than a hundredth of a denoising step.
+The bicubic image, which the residual is added to, is made again for a strip when it is wanted; that costs
+less than a hundredth of a denoising step.
 """
 
 from __future__ import annotations

@@ -141,15 +141,15 @@ class SuperResolver(PretrainedModel):
             tile_overlap: pixels of the input image around a tile. From the network's receptive field on tiles
                 change nothing; the default leaves differences that cannot be seen.
             outscale: final factor, if it is not the network's own: the result is resized bicubically.
-            batch_size: images of equal size that are computed together; None takes 8, fewer on a CPU where they
-                are not small, and fewer where they would not fit.
-            max_memory: bytes that the computation may take on the device, beside the weights and what is there
-                already: tiles are chosen to fit. None takes a good part of what is free.
+            batch_size: images of equal size that are computed together; None takes 8, fewer on a CPU where
+                they are not small, and fewer where they would not fit.
+            max_memory: bytes that the computation may take on the device, beside the weights and what is
+                there already: tiles are chosen to fit. None takes a good part of what is free.
             max_pixels: refuse larger input images; None for no limit.
             progress: draw a bar on standard error; None draws it if that is a terminal.
-            callback: called after every step, and between the tiles of a step, with the steps done, the steps in
-                all and a function that makes the current estimate ``(B, 3, H, W)`` of the batch. Returning
-                False or raising stops the work there.
+            callback: called after every step, and between the tiles of a step, with the steps done, the steps
+                in all and a function that makes the current estimate ``(B, 3, H, W)`` of the batch.
+                Returning False or raising stops the work there.
 
         Returns:
             The same kind as the input (a PIL image for a path), exactly ``scale`` times as large unless

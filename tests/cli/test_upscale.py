@@ -53,12 +53,12 @@ def test_flags_reach_the_library(model_dir, photos, tmp_path, monkeypatch) -> No
 
     def fake(self, image, **options):
         seen.update(options)
-        return [Image.open(path) for path in image]
+        return [Image.new("RGB", item.rgb.shape[:1:-1]) for item in image]
 
     monkeypatch.setattr(SuperResolver, "upscale", fake)
     flags = (
         "--steps 3 --sampler dpmpp_2m --start 7 --seed 5 --tile 32 --tile-overlap 8 --batch-size 2 "
-        "--outscale 2.5 --max-pixels 0 --precision bf16 --quiet"
+        "--outscale 2.5 --max-pixels 0 --max-memory 500 --precision bf16 --quiet"
     )
     assert upscale(model_dir, "-i", photos, "-o", tmp_path / "x", *flags.split()) == 0
     assert seen == {
@@ -71,6 +71,7 @@ def test_flags_reach_the_library(model_dir, photos, tmp_path, monkeypatch) -> No
         "batch_size": 2,
         "outscale": 2.5,
         "max_pixels": None,
+        "max_memory": 500 * 2**20,
         "progress": False,
     }
 
@@ -83,7 +84,7 @@ def test_flags_that_are_not_given_leave_the_librarys_defaults(
 
     def fake(self, image, **options):
         seen.update(options)
-        return [Image.open(path) for path in image]
+        return [Image.new("RGB", item.rgb.shape[:1:-1]) for item in image]
 
     monkeypatch.setattr(SuperResolver, "upscale", fake)
     assert upscale(model_dir, "-i", photos, "-o", tmp_path / "x") == 0
@@ -198,7 +199,8 @@ def test_interrupted(model_dir, photos, tmp_path, monkeypatch, capsys, error, co
 def test_flags_have_the_types_of_the_library() -> None:
     """Parse one value for each flag and compare with the annotation of the argument that it becomes."""
     flags = (
-        "--steps 1 --sampler ddim --start 1 --tile 1 --tile-overlap 1 --batch-size 1 --outscale 2 --seed 1"
+        "--steps 1 --sampler ddim --start 1 --tile 1 --tile-overlap 1 --batch-size 1 --outscale 2 --seed 1 "
+        "--max-memory 1"
     )
     given = build_parser().parse_args(["upscale", "-i", "a", "-o", "b", "--max-pixels", "1", *flags.split()])
     aliases = {"SamplerName": "str", "Start": "int"}

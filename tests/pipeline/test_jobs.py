@@ -100,7 +100,7 @@ def test_a_place_that_cannot_be_written_is_reported(photos: Path, tmp_path: Path
     ("options", "message"),
     [
         ({"existing": "maybe"}, "existing must be one of error, skip, overwrite"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be None or at least 1"),
         ({"quality": 0}, r"quality must be in 1\.\.100"),
     ],
 )

@@ -128,10 +128,20 @@ def test_batches_hold_images_of_one_size_in_order():
     def batches(batch_size: int | None, device: torch.device = CPU) -> list[list[int]]:
         return plan_batches(MODEL, sizes, batch_size=batch_size, tiled=False, itemsize=4, device=device)
 
-    assert batches(1) == batches(None) == [[0], [2], [3], [1], [4]]
+    assert batches(1) == [[0], [2], [3], [1], [4]]
+    assert batches(None) == [[0, 2, 3], [1, 4]]
     assert batches(2) == [[0, 2], [3], [1, 4]]
     assert batches(None, GPU) == batches(9) == [[0, 2, 3], [1, 4]]
     assert plan_batches(MODEL, [], batch_size=2, tiled=True, itemsize=4, device=CPU) == []
+
+
+def test_a_cpu_batch_is_not_larger_than_what_is_computed_fastest():
+    def longest(side: int) -> int:
+        sizes = [(side, side)] * 9
+        batches = plan_batches(MODEL, sizes, batch_size=None, tiled=True, itemsize=4, device=CPU)
+        return max(len(batch) for batch in batches)
+
+    assert [longest(side) for side in (16, 32, 48, 64, 128)] == [8, 8, 3, 2, 1]
 
 
 def test_a_batch_shrinks_before_it_is_tiled(monkeypatch: pytest.MonkeyPatch):

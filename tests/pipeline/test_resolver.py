@@ -28,7 +28,14 @@ from sam_diffsr.errors import (
     NumericalError,
 )
 from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_model
-from sam_diffsr.pipeline import NormalizationConfig, ResolverConfig, SamplingConfig, SuperResolver, run
+from sam_diffsr.pipeline import (
+    NormalizationConfig,
+    ResolverConfig,
+    SamplingConfig,
+    SuperResolver,
+    canvas,
+    run,
+)
 from sam_diffsr.pipeline.planning import MemoryPlan
 from sam_diffsr.pipeline.prepare import pad_to_multiple
 from sam_diffsr.resize import imresize
