@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -17,8 +19,9 @@ from sam_diffsr.errors import ArgumentError
 from sam_diffsr.evaluation.environment import describe_machine, describe_versions
 from sam_diffsr.evaluation.memory import MemoryUse, measure_memory
 from sam_diffsr.evaluation.reference import ReferenceProcedure, reference_sample
+from sam_diffsr.evaluation.work_bench import smooth_photo
 from sam_diffsr.models import ModelConfig, build_model
-from sam_diffsr.pipeline.device import Precision, network_layout
+from sam_diffsr.pipeline.device import Precision, has_fast_bf16, network_layout
 from sam_diffsr.pipeline.resolver import SuperResolver
 
 __all__ = ["BenchResult", "interleave", "run_bench", "step_flops"]
@@ -37,6 +40,8 @@ class _Timing:
     gemm: list[float]
     image: list[float]
     reference_image: float
+    narrow_step: list[float]
+    narrow_image: list[float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +62,9 @@ class BenchResult:
     """Of a process that upscales one image with the released architecture; None where it cannot be asked."""
     peak_memory_mb_bundled: float | None
     """Likewise with the model."""
+    bf16: Mapping[str, float] | None
+    """The same ratios in bfloat16, and how far the model's image is from that in float32 (PSNR in dB); None
+    where the CPU has no matrix units for it, or float32 was not what was measured."""
     seconds: Mapping[str, float]
     """Medians that the ratios were made from."""
     settings: Mapping[str, Any]
@@ -108,9 +116,11 @@ def run_bench(
     dtype = resolver.dtype
     released = SuperResolver(released_model, released_config, device=resolver.device, dtype=dtype)
     say(f"released architecture, {size}x{size}")
-    ours = _time(released, size=size, repeats=repeats, full=full)
+    narrow = resolver.dtype == torch.float32 and has_fast_bf16(resolver.device)
+    ours = _time(released, size=size, repeats=repeats, full=full, narrow=_narrowed(released, narrow))
     say(f"{model_name}, {size}x{size}")
-    bundled = _time(resolver, size=size, repeats=repeats, full=full)
+    narrow_resolver = _narrowed(resolver, narrow)
+    bundled = _time(resolver, size=size, repeats=repeats, full=full, narrow=narrow_resolver)
     uses: list[MemoryUse | None] = [None, None]
     if memory:
         say("memory")
@@ -137,6 +147,14 @@ def run_bench(
         gemm_fraction=flops / statistics.median(ours.step) / gemm_rate,
         peak_memory_mb=None if uses[0] is None else uses[0].peak_mb,
         peak_memory_mb_bundled=None if uses[1] is None else uses[1].peak_mb,
+        bf16=None
+        if narrow_resolver is None
+        else {
+            "step_ratio": _ratio(ours.narrow_step, ours.reference_step),
+            "image_speedup": ours.reference_image / statistics.median(ours.narrow_image),
+            "image_speedup_bundled": ours.reference_image / statistics.median(bundled.narrow_image),
+            "psnr_to_fp32_db": _distance(resolver, narrow_resolver, size=size),
+        },
         seconds={
             "step": statistics.median(ours.step),
             "reference_step": statistics.median(ours.reference_step),
@@ -207,8 +225,25 @@ def step_flops(model: ModelConfig, *, size: int) -> int:
     return int(counter.get_total_flops())
 
 
-def _time(resolver: SuperResolver, *, size: int, repeats: int, full: bool) -> _Timing:
-    """Ours and the reference on the networks of one resolver."""
+def _narrowed(resolver: SuperResolver, wanted: bool) -> SuperResolver | None:
+    """The same model in bfloat16."""
+    if not wanted:
+        return None
+    model = copy.deepcopy(resolver.model)
+    return SuperResolver(model, resolver.config, device=resolver.device, dtype=torch.bfloat16)
+
+
+def _distance(resolver: SuperResolver, other: SuperResolver, *, size: int) -> float:
+    """PSNR in dB between what two resolvers make of one image with structure of all sizes."""
+    photo = torch.from_numpy(smooth_photo(size, size, seed=0)).permute(2, 0, 1)[None] / 255
+    one, two = (maker.upscale_tensor(photo.to(maker.device), seeds=[0]) for maker in (resolver, other))
+    return -10 * math.log10(max(float((one - two).square().mean()), 1e-20))
+
+
+def _time(
+    resolver: SuperResolver, *, size: int, repeats: int, full: bool, narrow: SuperResolver | None
+) -> _Timing:
+    """Ours and the reference on the networks of one resolver, and the same resolver in bfloat16."""
     device, model = resolver.device, resolver.model
     config = resolver.config
     generator = torch.Generator().manual_seed(0)
@@ -224,25 +259,23 @@ def _time(resolver: SuperResolver, *, size: int, repeats: int, full: bool) -> _T
     with torch.inference_mode():
         condition = model.encode(lr.to(resolver.dtype).contiguous(memory_format=layout))
         features = procedure.features(lr)
-        steps = interleave(
-            {
-                "step": lambda: model(fast_xt, t, condition),
-                "reference_step": lambda: procedure.step(xt, t, features),
-                "gemm": lambda: torch.mm(matrix, matrix),
-            },
-            repeats=repeats,
-            device=device,
-        )
+        tasks: dict[str, Callable[[], object]] = {
+            "step": lambda: model(fast_xt, t, condition),
+            "reference_step": lambda: procedure.step(xt, t, features),
+            "gemm": lambda: torch.mm(matrix, matrix),
+        }
+        if narrow is not None:
+            tasks["narrow_step"] = _narrow_step(narrow, lr, xt, t)
+        steps = interleave(tasks, repeats=repeats, device=device)
         encoder = interleave(
             {"encoder": lambda: procedure.encoder_image(procedure.features(lr))},
             repeats=max(1, repeats // 2),
             device=device,
         )["encoder"]
-    image = interleave(
-        {"image": lambda: resolver.upscale_tensor(lr, seeds=[0])},
-        repeats=max(1, repeats // 2),
-        device=device,
-    )["image"]
+    images: dict[str, Callable[[], object]] = {"image": lambda: resolver.upscale_tensor(lr, seeds=[0])}
+    if narrow is not None:
+        images["narrow_image"] = lambda: narrow.upscale_tensor(lr, seeds=[0])
+    image = interleave(images, repeats=max(1, repeats // 2), device=device)
     reference_image = statistics.median(encoder) + config.schedule.timesteps * statistics.median(
         steps["reference_step"]
     )
@@ -252,9 +285,18 @@ def _time(resolver: SuperResolver, *, size: int, repeats: int, full: bool) -> _T
         step=steps["step"],
         reference_step=steps["reference_step"],
         gemm=steps["gemm"],
-        image=image,
+        image=image["image"],
         reference_image=reference_image,
+        narrow_step=steps.get("narrow_step", []),
+        narrow_image=image.get("narrow_image", []),
     )
+
+
+def _narrow_step(narrow: SuperResolver, lr: Tensor, xt: Tensor, t: Tensor) -> Callable[[], object]:
+    layout = network_layout(narrow.device)
+    narrow_xt = xt.to(narrow.dtype).contiguous(memory_format=layout)
+    condition = narrow.model.encode(lr.to(narrow.dtype).contiguous(memory_format=layout))
+    return lambda: narrow.model(narrow_xt, t, condition)
 
 
 def _time_reference_image(

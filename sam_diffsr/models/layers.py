@@ -42,7 +42,12 @@ def mish_of_fresh(x: Tensor, *, plus: Tensor | None = None) -> Tensor:
     """
     narrow = x.dtype == torch.bfloat16
     fast = x.device.type == "cpu" and (narrow or x.dtype == torch.float32) and not torch.is_grad_enabled()
-    if not fast or x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
+    if (
+        torch.compiler.is_compiling()
+        or not fast
+        or x.ndim != 4
+        or not x.is_contiguous(memory_format=torch.channels_last)
+    ):
         activated = functional.mish(x)
         return activated if plus is None else activated.add_(plus)
     images = x.permute(0, 2, 3, 1).flatten(1, 2)

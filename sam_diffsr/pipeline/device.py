@@ -8,7 +8,7 @@ import torch
 
 from sam_diffsr.errors import ArgumentError
 
-__all__ = ["Precision", "network_layout", "resolve_device", "resolve_dtype"]
+__all__ = ["Precision", "has_fast_bf16", "network_layout", "resolve_device", "resolve_dtype"]
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 """Names of the floating types of the networks; "auto" depends on the device."""
@@ -55,7 +55,8 @@ def resolve_dtype(dtype: Precision | torch.dtype, device: torch.device) -> torch
     """The floating type of the networks.
 
     ``"auto"`` is float16 on CUDA, where results are checked and repeated in float32 if it overflowed, and
-    float32 elsewhere.
+    float32 elsewhere: also on a CPU with fast bfloat16, because a result must not depend on the CPU that it
+    was made on.
 
     Raises:
         ArgumentError: another type, or float16 on a CPU.
@@ -72,6 +73,12 @@ def resolve_dtype(dtype: Precision | torch.dtype, device: torch.device) -> torch
             "float16 is too slow on a CPU to be useful; use dtype='fp32' (or 'bf16', where the CPU has it)"
         )
     return resolved
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether this is a CPU with matrix units for bfloat16 (AMX), which ``"bf16"`` is worth asking for on."""
+    ask = getattr(torch.cpu, "_is_amx_tile_supported", None)  # not in every version of torch
+    return device.type == "cpu" and ask is not None and bool(ask())
 
 
 def network_layout(device: torch.device) -> torch.memory_format:

@@ -8,10 +8,13 @@ import pytest
 import torch
 
 import sam_diffsr.evaluation.bench as bench
-from sam_diffsr.errors import ArgumentError
+from sam_diffsr.errors import ArgumentError, OutputError
+from sam_diffsr.evaluation import memory as memory_module
+from sam_diffsr.evaluation import work_bench
 from sam_diffsr.evaluation.bench import interleave, run_bench, step_flops
 from sam_diffsr.evaluation.environment import describe_environment, describe_machine
-from sam_diffsr.evaluation.memory import measure_memory, resident_peak
+from sam_diffsr.evaluation.memory import MemoryUse, measure_memory, memory_table, resident_peak
+from sam_diffsr.evaluation.work_bench import bench_folder, bench_start, smooth_photo
 from sam_diffsr.models import ModelConfig, build_model
 
 RATIOS = (
@@ -124,3 +127,95 @@ def test_environment_is_json_and_names_an_unknown_device() -> None:
     assert data["versions"]["sam-diffsr"]
     with pytest.raises(ArgumentError, match="CUDA devices"):
         describe_machine("cuda:99")
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_bfloat16_is_measured_beside_float32_where_it_is_fast(resolver, fast, monkeypatch) -> None:
+    monkeypatch.setitem(bench._GEMM_SIDE, "cpu", 64)
+    monkeypatch.setattr(bench, "has_fast_bf16", lambda device: fast)
+    model = resolver.config.model
+    result = run_bench(resolver, model_name="tiny", size=8, repeats=1, memory=False, architecture=model)
+    if not fast:
+        assert result.bf16 is None
+        return
+    assert result.bf16 is not None
+    assert all(result.bf16[name] > 0 for name in RATIOS[:3])
+    assert 20 < result.bf16["psnr_to_fp32_db"] < 150
+
+
+def test_growth_is_that_of_the_two_largest_sizes(resolver, monkeypatch) -> None:
+    used = {8: 10.0, 16: 11.0, 32: 15.0}
+
+    def fake(config, *, size, **options) -> MemoryUse:
+        assert options["tile"] == 4
+        assert options["max_memory"] == 2**30
+        return MemoryUse(peak_mb=100 + used[size], before_mb=100.0, seconds=0.5)
+
+    monkeypatch.setattr(memory_module, "measure_memory", fake)
+    table = memory_table(
+        resolver.config, model_name="tiny", sizes=[8, 16, 32], tile=4, max_memory=2**30, dtype="fp32"
+    )
+    data = json.loads(json.dumps(table.to_json()))
+    assert [row["used_mb"] for row in data["rows"]] == [10, 11, 15]
+    assert data["growth_bytes"] == pytest.approx(4 * 2**20 / (128**2 - 64**2))
+    assert data["growth_beyond_canvas_bytes"] == pytest.approx(data["growth_bytes"] - 12)
+    monkeypatch.setattr(memory_module, "measure_memory", lambda config, **options: None)
+    assert memory_table(resolver.config, model_name="tiny", sizes=[8]).growth_bytes is None
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [16, 8], [8, 8]])
+def test_sizes_that_do_not_grow(resolver, sizes) -> None:
+    with pytest.raises(ArgumentError, match="sizes must be sides >= 1 that grow"):
+        memory_table(resolver.config, model_name="tiny", sizes=sizes)
+
+
+def test_a_folder_against_its_files(resolver) -> None:
+    result = bench_folder(resolver, files=3, size=8, repeats=1)
+    figures = result.to_json()
+    assert figures["folder_speedup"] == pytest.approx(
+        figures["one_by_one_seconds"] / figures["folder_seconds"]
+    )
+    assert figures["settings"]["files"] == 3
+
+
+@pytest.mark.parametrize("options", [{"files": 0}, {"size": 7}, {"repeats": 0}])
+def test_a_folder_out_of_range(resolver, options) -> None:
+    with pytest.raises(ArgumentError, match="files and repeats must be >= 1 and size >= 8"):
+        bench_folder(resolver, **options)
+
+
+def test_what_a_folder_cannot_do_is_not_timed(resolver, monkeypatch) -> None:
+    def fail(image, **options):
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr(resolver, "upscale", fail)
+    with pytest.raises(OutputError, match="the disk is full"):
+        bench_folder(resolver, files=1, size=8, repeats=1)
+
+
+def test_start_is_what_the_command_spends_outside_of_its_image(monkeypatch) -> None:
+    answers = iter(["0.01", "0.2", "a.png -> b.png (256x256, 0.0 s)"])
+    monkeypatch.setattr(work_bench, "_run_python", lambda *arguments: next(answers))
+    figures = bench_start(repeats=1).figures
+    assert figures["import_seconds"] == 0.01
+    assert figures["own_modules_seconds"] == 0.2
+    assert figures["command_network_seconds"] == 0
+    assert figures["command_outside_network_seconds"] > 0
+    with pytest.raises(ArgumentError, match="repeats must be >= 1, got 0"):
+        bench_start(repeats=0)
+
+
+def test_start_says_what_went_wrong(monkeypatch) -> None:
+    with pytest.raises(OutputError, match="failed: .*SyntaxError"):
+        work_bench._import_seconds("import (", "pass")
+    assert work_bench._import_seconds("", "pass") < 1
+    monkeypatch.setattr(work_bench, "_run_python", lambda *arguments: "nothing")
+    with pytest.raises(OutputError, match="did not say how long its image took, but: 'nothing'"):
+        work_bench._command_seconds(work_bench.Path("a"), work_bench.Path("b"))
+
+
+def test_a_made_up_photo_is_an_image() -> None:
+    photo = smooth_photo(24, 36, seed=1)
+    assert photo.shape == (24, 36, 3)
+    assert photo.std() > 10
+    assert (photo != smooth_photo(24, 36, seed=2)).any()

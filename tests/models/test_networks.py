@@ -185,6 +185,57 @@ def test_mish_leaves_what_it_cannot_overwrite_alone() -> None:
     assert torch.equal(x, kept)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(2, 8, 1, 1), (2, 8, 160, 160)])
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 2e-6), (torch.bfloat16, 0.04)])
+def test_mish_adds_what_follows(shape, layout, dtype, atol) -> None:
+    x = (torch.randn(2, 8, 160, 160) * 3).to(dtype).contiguous(memory_format=layout)
+    plus = torch.randn(shape).to(dtype).contiguous(memory_format=layout)
+    expected = functional.mish(x.float()) + plus.float()
+    with torch.no_grad():
+        result = mish_of_fresh(x.clone(), plus=plus)
+        alone = mish_of_fresh(x.clone())
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.float(), expected, rtol=0, atol=atol)
+    torch.testing.assert_close(alone.float(), functional.mish(x.float()), rtol=0, atol=atol)
+
+
+def test_only_the_features_that_are_wanted_are_kept() -> None:
+    config = ModelConfig(
+        encoder=EncoderConfig(blocks=7, channels=8, growth=4),
+        denoiser=DenoiserConfig(dim=8, multipliers=(1, 2)),
+    )
+    model = build_model(config).eval()
+    lr = torch.rand(1, 3, 8, 6)
+    with torch.no_grad():
+        every = model.encoder.features(lr)
+        features = model.features(lr)
+        assert len(every) == 8
+        assert config.encoder.condition_indices == (2, 5)
+        torch.testing.assert_close(features.chosen, torch.cat((every[2], every[5]), dim=1))
+        torch.testing.assert_close(features.trunk, every[-1])
+        torch.testing.assert_close(model.project(features).projected, model.encode(lr).projected)
+        assert torch.equal(model.encoder_image(features), model.encoder_image(model.encode(lr)))
+
+
+def test_a_wide_head_behind_a_narrow_trunk() -> None:
+    config = ModelConfig(
+        encoder=EncoderConfig(blocks=2, channels=8, growth=4),
+        denoiser=DenoiserConfig(dim=8, multipliers=(1, 2)),
+    )
+    model = build_model(config).eval()
+    model.encoder.start_from_interpolation()
+    lr = torch.rand(1, 3, 8, 8) * 0.2 + 0.8  # near white bfloat16 has steps of 1 / 256
+    with torch.no_grad():
+        exact = model.encoder_image(model.encode(lr))
+        model.bfloat16()
+        narrow = model.encoder_image(model.encode(lr.bfloat16())).float()
+        model.encoder.widen_head()
+        wide = model.encoder_image(model.encode(lr.bfloat16()))
+    assert wide.dtype == torch.float32
+    assert (wide - exact).square().mean() < (narrow - exact).square().mean() / 2
+
+
 def test_padding_reflects() -> None:
     x = torch.randn(1, 4, 6, 6)
     for block, activation in ((ConvBlock(4, 5), functional.mish), (Downsample(4), lambda y: y)):

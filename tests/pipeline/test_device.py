@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sam_diffsr.errors import ArgumentError
-from sam_diffsr.pipeline.device import network_layout, resolve_device, resolve_dtype
+from sam_diffsr.pipeline.device import has_fast_bf16, network_layout, resolve_device, resolve_dtype
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -80,3 +80,14 @@ def test_other_types_are_refused(dtype):
 def test_half_precision_is_not_for_cpus():
     with pytest.raises(ArgumentError, match=r"float16 is too slow on a CPU to be useful; use dtype='fp32'"):
         resolve_dtype("fp16", CPU)
+
+
+def test_matrix_units_are_asked_for_where_torch_can_tell(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    assert has_fast_bf16(CPU)
+    assert not has_fast_bf16(GPU)
+    assert resolve_dtype("auto", CPU) == torch.float32  # the same result on every CPU
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert not has_fast_bf16(CPU)
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    assert not has_fast_bf16(CPU)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,62 @@ def test_quality_reaches_the_file(photos: Path, tmp_path: Path) -> None:
         list(run_jobs([job], lambda paths: [noise], quality=quality))
         sizes.append(job.target.stat().st_size)
     assert sizes[0] < sizes[1] / 2
+
+
+def test_the_next_file_is_read_and_the_last_one_saved_while_one_is_computed(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(6):
+        Image.new("RGB", (4, 3)).save(photos / f"{index}.png")
+    read: list[str] = []
+    ahead: list[int] = []
+    done = threading.Event()
+
+    def decode(path: Path) -> tuple[Path, Image.Image]:
+        read.append(path.stem)
+        if len(read) == 2:
+            done.set()
+        return path, Image.open(path)
+
+    def upscale(items: list[tuple[Path, Image.Image]]) -> list[Image.Image]:
+        assert done.wait(20), "the second file is read while the first one is computed"
+        ahead.append(len(read) - int(items[0][0].stem))
+        return [image.resize((8, 6)) for _, image in items]
+
+    jobs = plan_jobs(photos, tmp_path / "large")
+    outcomes = list(run_jobs(jobs, upscale, decode=decode, batch_size=1))
+    assert [outcome.job for outcome in outcomes] == jobs
+    assert {outcome.status for outcome in outcomes} == {"written"}
+    assert max(ahead) <= 2  # the one that is computed and the one that follows
+
+
+def test_small_files_go_together_and_large_ones_alone(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(10):
+        Image.new("RGB", (4, 3)).save(photos / f"a{index}.png")
+    for index in range(2):
+        Image.new("RGB", (600, 400)).save(photos / f"b{index}.png")
+    (photos / "c.png").write_bytes(b"not an image")
+    sizes: list[int] = []
+
+    def upscale(paths: list[Path]) -> list[Image.Image]:
+        sizes.append(len(paths))
+        return [Image.new("RGB", (8, 6)) for _ in paths]
+
+    outcomes = list(run_jobs(plan_jobs(photos, tmp_path / "large"), upscale))
+    assert sizes == [8, 3, 2]
+    assert len(outcomes) == 13
+
+
+def test_what_was_computed_before_a_cancel_is_saved_and_reported(photos: Path, tmp_path: Path) -> None:
+    def upscale(paths: list[Path]) -> list[Image.Image]:
+        if paths[0].name == "b.png":
+            raise CancelledError("stop")
+        return [Image.new("RGB", (8, 6)) for _ in paths]
+
+    outcomes = run_jobs(plan_jobs(photos, tmp_path / "large"), upscale, batch_size=1)
+    assert next(outcomes).status == "written"
+    with pytest.raises(CancelledError, match="stop"):
+        next(outcomes)
+    assert [path.name for path in (tmp_path / "large").iterdir()] == ["a_out.png"]

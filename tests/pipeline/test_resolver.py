@@ -445,3 +445,68 @@ def test_images_that_are_none_are_refused(resolver, tmp_path: Path):
         resolver.upscale_tensor(torch.rand(3, 4, 4), seeds=[0])
     with pytest.raises(ArgumentError, match="seeds must be"):
         resolver.upscale_tensor(torch.rand(1, 3, 4, 4), seeds=[-1])
+
+
+def test_a_callback_stops_between_tiles_and_what_was_computed_is_let_go(resolver):
+    """Before the first step is done, with the bicubic image as preview, and without anything kept."""
+    seen: list[tuple[int, float]] = []
+    lr = torch.rand(1, 3, 24, 24)
+
+    def stop(step, total, preview):
+        seen.append((step, float((preview() - imresize(lr, 4).clamp(0, 1)).abs().max())))
+        return len(seen) < 3
+
+    def large() -> int:
+        gc.collect()
+        tensors = [item for item in gc.get_objects() if isinstance(item, torch.Tensor)]
+        return sum(item.numel() >= 3 * 96 * 96 for item in tensors)
+
+    before = large()
+    with pytest.raises(CancelledError, match=r"the callback stopped the work at step 0 of 2"):
+        resolver.upscale_tensor(lr, seeds=[0], tile=8, callback=stop)
+    assert [step for step, _ in seen] == [0, 0, 0]
+    assert max(difference for _, difference in seen) < 1e-5
+    assert large() == before
+
+
+def test_a_limit_that_cannot_hold_one_tile_is_an_error(resolver):
+    with pytest.raises(DeviceMemoryError, match=r"a limit of 1 MB cannot hold an image of 96 x 96 output"):
+        resolver.upscale_tensor(torch.rand(1, 3, 24, 24), seeds=[0], max_memory=2**20)
+
+
+@pytest.mark.parametrize("max_memory", [0, -1, 1.5, True, "2G"])
+def test_a_limit_is_a_number_of_bytes(resolver, max_memory):
+    with pytest.raises(ArgumentError, match="max_memory must be None or a number of bytes >= 1"):
+        resolver.upscale(photo(4, 4), max_memory=max_memory)
+
+
+def test_a_limit_makes_tiles_and_nearly_the_same_image(resolver, caplog: pytest.LogCaptureFixture):
+    lr = torch.rand(1, 3, 150, 60)
+    whole = resolver.upscale_tensor(lr, seeds=[0], start=6, sampler="ddim")
+    with caplog.at_level(logging.INFO, logger="sam_diffsr"):
+        tiled = resolver.upscale_tensor(
+            lr, seeds=[0], start=6, sampler="ddim", tile_overlap=8, max_memory=66 * 2**20
+        )
+    assert "output pixels on cpu in tiles of" in caplog.text
+    torch.testing.assert_close(tiled, whole, atol=1e-3, rtol=0)
+
+
+def test_a_tile_below_the_networks_minimum_and_a_halo_wider_than_the_image(resolver):
+    lr = torch.rand(1, 3, 9, 7)
+    whole = resolver.upscale_tensor(lr, seeds=[0])
+    for options in ({"tile": 1}, {"tile": 1, "tile_overlap": 0}, {"tile": 2, "tile_overlap": 500}):
+        tiled = resolver.upscale_tensor(lr, seeds=[0], **options)
+        assert tiled.shape == (1, 3, 36, 28)
+        if options.get("tile_overlap") != 0:
+            torch.testing.assert_close(tiled, whole, atol=1e-4, rtol=0)
+
+
+def test_bfloat16_is_near_float32_from_the_encoders_image(model, config):
+    lr = torch.rand(1, 3, 16, 16)
+    options: dict[str, Any] = {"seeds": [0], "start": 6, "sampler": "ddim", "steps": 1}
+    exact = SuperResolver(model, config, device="cpu").upscale_tensor(lr, **options)
+    narrow = SuperResolver(model, config, device="cpu", dtype="bf16")
+    assert model.encoder.conv_last.weight.dtype == torch.float32
+    assert model.denoiser.final_conv.weight.dtype == torch.bfloat16
+    error = (narrow.upscale_tensor(lr, **options) - exact).square().mean()
+    assert -10 * torch.log10(error) > 50
