@@ -17,6 +17,7 @@ __all__ = ["CompileReport", "compile_denoiser"]
 _LEAST_SPEEDUP = 1.05
 """A compiled network that is not faster than this is not kept."""
 _ROUNDS = 3
+_REASON_LENGTH = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,12 +73,12 @@ def compile_denoiser(model: DiffSR, *, size: int, backend: str) -> CompileReport
             seconds()
         except Exception as error:  # no compiler, an operation it does not know: the library runs without
             denoiser._compiled_call_impl = None  # pyright: ignore[reportPrivateUsage]
-            words = str(error).strip().splitlines() or [""]
+            words = " ".join(str(error).split())[:_REASON_LENGTH]
             return CompileReport(
                 kept=False,
                 warmup_seconds=time.perf_counter() - started,
                 speedup=None,
-                reason=f"it could not be compiled: {type(error).__name__}: {words[0]}",
+                reason=f"it could not be compiled: {type(error).__name__}: {words}",
             )
         warmup = time.perf_counter() - started
         speedup = before / statistics.median(seconds() for _ in range(_ROUNDS))

@@ -206,7 +206,7 @@ def test_start_is_what_the_command_spends_outside_of_its_image(monkeypatch) -> N
 
 
 def test_start_says_what_went_wrong(monkeypatch) -> None:
-    with pytest.raises(OutputError, match="failed: .*SyntaxError"):
+    with pytest.raises(OutputError, match=r"(?s)failed: .*SyntaxError"):
         work_bench._import_seconds("import (", "pass")
     assert work_bench._import_seconds("", "pass") < 1
     monkeypatch.setattr(work_bench, "_run_python", lambda *arguments: "nothing")
