@@ -1,6 +1,4 @@
-"""One knob between the faithful answer and full texture: where on the schedule sampling starts, and in how
-many steps it comes down.
-"""
+"""One knob between the faithful answer and full texture: where sampling starts, and in how many steps."""
 
 from __future__ import annotations
 
