@@ -16,8 +16,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sam_diffsr.config import to_dict
-from sam_diffsr.data.crops import CropStore
-from sam_diffsr.data.degrade import BatchSource, HostBatch, make_batch
+from sam_diffsr.data.source import HostBatch, TrainingSource, open_source
 from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ConfigError, NumericalError, OutputError
 from sam_diffsr.models import DiffSR, build_model
 from sam_diffsr.training.config import TrainConfig
@@ -103,17 +102,13 @@ def train(
     folder = Path(out_dir)
     if list_checkpoints(folder) and not resume:
         raise ConfigError(f"{folder} already holds a run; resume it or choose another folder")
-    source = BatchSource(
-        CropStore(config.data.crops),
-        patch=config.data.patch,
-        scale=config.model.scale,
-        batch=config.data.batch,
-        seed=config.run.seed,
-    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot create the run folder {folder}: {error}") from error
+    source = open_source(
+        config.data, scale=config.model.scale, seed=config.run.seed, cache=folder / "crops"
+    )
     with limit_threads(config.run.threads), stop_flag(config.run.max_seconds) as stopping:
         trainer = _Trainer(stage, config, folder, source)
         if resume:
@@ -124,7 +119,7 @@ def train(
 class _Trainer:
     """One stage's networks, optimizer and average, and the step that changes them."""
 
-    def __init__(self, stage: StageName, config: TrainConfig, folder: Path, source: BatchSource) -> None:
+    def __init__(self, stage: StageName, config: TrainConfig, folder: Path, source: TrainingSource) -> None:
         self.name, self.config, self.folder, self.source = stage, config, folder, source
         self.device = pick_device(config.run.device)
         self.step = 0
@@ -231,7 +226,7 @@ class _Trainer:
 
     def _train_step(self, host: HostBatch) -> tuple[torch.Tensor, torch.Tensor]:
         config = self.config
-        batch = make_batch(host, scale=config.model.scale, device=self.device)
+        batch = self.source.device_batch(host, self.device)
         generator = torch.Generator(device=self.device)
         generator.manual_seed(mix_seed(config.run.seed, self.step))
         for group in self.optimizer.param_groups:
