@@ -33,18 +33,24 @@ def register(subparsers: Subparsers) -> None:
         subparsers,
         "evaluate",
         help="measure quality against high-resolution images",
-        description="Enlarge low-resolution images by bicubic, by each model's encoder alone and by the models, "
-        "and compare with the high-resolution ones; or compare results that are already there (--sr). Lists of "
-        "steps, samplers and so on give one row for each combination; without them there is one row a model, at "
-        "its defaults.",
+        description="Enlarge low-resolution images by bicubic, by each model's encoder alone and by the "
+        "models, and compare with the high-resolution ones; or compare results that are there (--sr). "
+        "Lists of steps, samplers and so on give one row for each combination; without them there is one "
+        "row a model, at its defaults.",
     )
     images = parser.add_argument_group("images")
-    images.add_argument("--hr", required=True, metavar="DIR", help="folder of high-resolution images")
+    images.add_argument(
+        "--hr",
+        required=True,
+        metavar="DIR",
+        help="folder of high-resolution images, or a data set: HR and "
+        "LR_bicubic/X4, GTmod12 and LRbicx4, DIV2K_valid_HR and DIV2K_valid_LR_bicubic/X4 and the like",
+    )
     images.add_argument(
         "--lr",
         metavar="DIR",
-        help="folder of their low-resolution images, 0001.png or 0001x4.png for 0001.png (default: MATLAB "
-        "bicubic of the high-resolution ones, 8 bit)",
+        help="folder of their low-resolution images, 0001.png or 0001x4.png for 0001.png (default: those of "
+        "the data set, else MATLAB bicubic of the high-resolution ones, 8 bit)",
     )
     images.add_argument(
         "--sr",
@@ -53,7 +59,7 @@ def register(subparsers: Subparsers) -> None:
         help="folder of results to score, named like the high-resolution images; may be given several times",
     )
     images.add_argument(
-        "--scale", type=int, metavar="N", help="factor of --sr without --model and --lr (default: 4)"
+        "--scale", type=int, metavar="N", help="factor of --sr where no --model says it (default: 4)"
     )
     models = parser.add_argument_group("models")
     models.add_argument(
@@ -104,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
     from sam_diffsr.evaluation.compare import (
         ResultFolders,
         common_scale,
+        find_pairs,
         load_models,
         results_methods,
         split_labels,
@@ -111,7 +118,6 @@ def run(args: argparse.Namespace) -> int:
     from sam_diffsr.evaluation.evaluate import evaluate_methods
     from sam_diffsr.evaluation.methods import bicubic_method, model_methods, sampling_grid
     from sam_diffsr.evaluation.page import ComparisonPage
-    from sam_diffsr.evaluation.pairs import find_pairs
     from sam_diffsr.evaluation.perceptual import inception_features, lpips_distance
     from sam_diffsr.evaluation.report import check_target, write_json, write_text
 
@@ -124,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     resolvers = load_models(
         split_labels(args.model or []), default=not folders, **given(args, "device"), **dtype
     )
-    scale = common_scale([resolver.scale for _, resolver in resolvers], asked=args.scale, hr=args.hr, lr=args.lr)
+    scale = common_scale([resolver.scale for _, resolver in resolvers], asked=args.scale)
     hr_files, lr_files = find_pairs(args.hr, args.lr, scale=scale)
     methods = [bicubic_method(scale)]
     for name, resolver in resolvers:

@@ -6,64 +6,112 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from PIL import Image
 
+from sam_diffsr.data import find_dataset
 from sam_diffsr.errors import ArgumentError, OutputError
 from sam_diffsr.evaluation.evaluate import ImageResult
 from sam_diffsr.evaluation.methods import Method, results_method
-from sam_diffsr.evaluation.pairs import check_sizes, image_size, match_files
+from sam_diffsr.evaluation.pairs import check_sizes, match_files
 from sam_diffsr.image import save_image
 from sam_diffsr.models import ModelConfig
+from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
+from sam_diffsr.pipeline.device import Precision
 from sam_diffsr.pipeline.folder import find_images
+from sam_diffsr.pipeline.resolver import SuperResolver
 
-__all__ = ["ResultFolders", "common_scale", "split_label", "results_methods"]
+__all__ = ["ResultFolders", "common_scale", "find_pairs", "load_models", "results_methods", "split_labels"]
 
 PathLike = str | os.PathLike[str]
 
 
-def split_label(text: str) -> tuple[str, str]:
-    """Name and value of ``NAME=VALUE``, or of a value alone, which is named like its last part.
+def split_labels(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Names and values of ``NAME=VALUE``, or of values alone.
 
-    A value that exists as a file or folder is never taken apart.
-    """
-    name, equals, value = text.partition("=")
-    if equals and name and value and not Path(text).exists():
-        return name, value
-    path = Path(text)
-    return (path.resolve().name if path.exists() else text), text
-
-
-def common_scale(
-    scales: Sequence[int], *, asked: int | None = None, hr_file: PathLike, lr_file: PathLike | None = None
-) -> int:
-    """The one factor that a comparison is at.
-
-    Args:
-        scales: of the models.
-        asked: what the caller wants it to be.
-        hr_file: a truth.
-        lr_file: its input; without models the factor is that of the two.
-
-    Returns:
-        The models' factor; else the one asked for; else that of the files; else the default of a model.
+    A path is named like its last part, anything else like itself. A value that exists as a file or folder is
+    never taken apart.
 
     Raises:
-        ArgumentError: models of different factors, or of another one than asked for, or less than 2.
-        ImageError: a file cannot be opened.
+        ArgumentError: two have one name.
     """
-    wanted = set(scales) | ({asked} if asked is not None else set[int]())
+    labelled: list[tuple[str, str]] = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (equals and name and value) or Path(text).exists():
+            name, value = (Path(text).resolve().name if Path(text).exists() else text), text
+        same = next((other for known, other in labelled if known == name), None)
+        if same is not None:
+            raise ArgumentError(
+                f"{same} and {value} are both called {name}; give one another name, like second={value}"
+            )
+        labelled.append((name, value))
+    return labelled
+
+
+def load_models(
+    labelled: Sequence[tuple[str, str]],
+    *,
+    default: bool = True,
+    device: str | torch.device = "auto",
+    dtype: Precision | torch.dtype = "auto",
+) -> list[tuple[str, SuperResolver]]:
+    """Load models by name.
+
+    Args:
+        labelled: what results call a model, and where it comes from, as ``from_pretrained`` takes it.
+        default: load the bundled model when there is none.
+        device: see :class:`~sam_diffsr.pipeline.resolver.SuperResolver`.
+        dtype: see there.
+
+    Raises:
+        ModelLoadError: a model cannot be found or read.
+    """
+    wanted = list(labelled) or ([(DEFAULT_MODEL, DEFAULT_MODEL)] if default else [])
+    return [
+        (name, SuperResolver.from_pretrained(source, device=device, dtype=dtype)) for name, source in wanted
+    ]
+
+
+def common_scale(scales: Sequence[int], *, asked: int | None = None) -> int:
+    """The one factor that a comparison is at: the models', else the one asked for, else a model's default.
+
+    Raises:
+        ArgumentError: models of different factors, or of another one than asked for, or a factor below 2.
+    """
+    wanted: list[int] = sorted({*scales} | ({asked} if asked is not None else set()))
     if len(wanted) > 1:
-        names = " and ".join(str(scale) for scale in sorted(wanted))
-        raise ArgumentError(f"one comparison is at one factor, got {names}; evaluate them one after the other")
-    if wanted:
-        scale = wanted.pop()
-    elif lr_file is not None:
-        scale = max(2, round(image_size(hr_file)[0] / image_size(lr_file)[0]))
-    else:
-        scale = ModelConfig().scale
+        raise ArgumentError(
+            f"a comparison is at one factor, got {' and '.join(map(str, wanted))}; evaluate them separately"
+        )
+    scale = wanted[0] if wanted else ModelConfig().scale
     if scale < 2:
         raise ArgumentError(f"scale must be at least 2, got {scale}")
     return scale
+
+
+def find_pairs(
+    hr: PathLike, lr: PathLike | None = None, *, scale: int
+) -> tuple[list[Path], list[Path] | None]:
+    """Truths and inputs below folders.
+
+    Args:
+        hr: a folder of high-resolution images, or a data set as
+            :func:`~sam_diffsr.data.find_dataset` knows it.
+        lr: a folder of low-resolution images; None takes those that the data set has, if any.
+        scale: factor between the two.
+
+    Returns:
+        The truths, sorted, and an input for each, or None where inputs have to be made.
+
+    Raises:
+        DataError: no such data set, or no images in it, or inputs for only some of them.
+        ImageError: ``lr`` is no folder, or lacks an input, which is named.
+    """
+    found = find_dataset(hr, scale=scale)
+    if lr is None:
+        return found.hr, found.lr
+    return found.hr, match_files(found.hr, find_images(lr), scale=scale, what=f"an input in {lr}")
 
 
 def results_methods(
@@ -77,7 +125,8 @@ def results_methods(
         scale: upscaling factor, which decides how truths are cropped and what names may say.
 
     Raises:
-        ImageError: no such folder, a truth without a result or with several, or a wrong size; files are named.
+        ImageError: no such folder, a truth without a result or with several, or a wrong size; files are
+            named.
     """
     methods: list[Method] = []
     for name, folder in folders:

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -23,7 +24,7 @@ from sam_diffsr.evaluation.methods import Method, bicubic_method, model_methods
 from sam_diffsr.evaluation.metrics import psnr_y, ssim_y
 from sam_diffsr.evaluation.pairs import Pair, check_sizes, read_pair, to_uint8
 from sam_diffsr.evaluation.perceptual import Features, PairDistance, frechet_distance
-from sam_diffsr.evaluation.result import Evaluation, ImageScore, Row
+from sam_diffsr.evaluation.result import MADE_INPUTS, Evaluation, ImageScore, Row
 from sam_diffsr.pipeline.config import SamplingConfig
 from sam_diffsr.pipeline.resolver import SuperResolver
 
@@ -136,7 +137,7 @@ def evaluate_methods(
         scale=scale,
         border=border,
         seed=seed,
-        lr="given" if lr_files is not None else "MATLAB bicubic of the cropped truth, 8 bit",
+        lr=MADE_INPUTS if lr_files is None else str(Path(lr_files[0]).parent),
         cropped=tuple(cropped),
         rows=rows,
         machine=describe_machine(device),

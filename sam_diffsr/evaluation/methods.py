@@ -61,7 +61,7 @@ class Method:
     @property
     def folder_name(self) -> str:
         """The label as a name of a folder."""
-        return re.sub(r"[^\w.=-]+", "_", self.label).strip("._") or "unnamed"
+        return re.sub(r"[^\w.-]+", "_", self.label).strip("._") or "unnamed"
 
 
 def method_label(kind: MethodKind, name: str, sampling: SamplingConfig | None) -> str:

@@ -132,7 +132,7 @@ class ComparisonPage:
                 "first. Click a heading to sort.</p>",
                 self._images(evaluation, pictured={card.name for card in cards}),
                 f"<h2>{escape(shown)}, worst first</h2>",
-                '<p class="dim">Crops are taken where truth and results differ most; below LR is where that is. '
+                '<p class="dim">Crops are taken where truth and results differ most, as marked below LR. '
                 "Below each result is its error on Y, in one scale for all results of an image; below HR is "
                 f"the mean error of {escape(leading.label)} over the whole image.</p>",
                 *(self._card(card, evaluation.rows) for card in cards),

@@ -14,8 +14,10 @@ from sam_diffsr.evaluation.methods import MethodKind, method_label
 from sam_diffsr.evaluation.report import text_table
 from sam_diffsr.pipeline.config import SamplingConfig
 
-__all__ = ["Evaluation", "ImageScore", "Row"]
+__all__ = ["MADE_INPUTS", "Evaluation", "ImageScore", "Row"]
 
+MADE_INPUTS = "MATLAB bicubic of the cropped truth, 8 bit"
+"""What ``Evaluation.lr`` says where inputs were made."""
 _ARTIFACT_UNIT = 1e-4
 """What the table counts artefacts in."""
 
@@ -99,7 +101,7 @@ class Evaluation:
     seed: int
     """Of every image's noise."""
     lr: str
-    """Where the inputs come from."""
+    """Folder of the inputs, or how they were made."""
     cropped: tuple[str, ...]
     """Truths whose sides were no multiples of the scale, and were cropped at the bottom and right."""
     rows: tuple[Row, ...]
@@ -116,6 +118,7 @@ class Evaluation:
         count = len(self.rows[0].images)
         parts = [f"x{self.scale}", f"{count} image{'' if count == 1 else 's'}"]
         parts += [f"protocol {self.protocol} (border {self.border})", f"seed {self.seed}"]
+        parts += [] if self.lr == MADE_INPUTS else [f"inputs from {self.lr}"]
         if self.cropped:
             parts.append(f"{len(self.cropped)} cropped to a multiple of {self.scale}")
         return ", ".join([self.dataset] * bool(self.dataset) + parts)
