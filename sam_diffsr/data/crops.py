@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_diffsr.errors import DataError
+from sam_diffsr.files import atomic_path
 
 __all__ = ["FORMAT_VERSION", "CropStore", "read_manifest", "write_manifest"]
 
@@ -194,6 +195,5 @@ def write_manifest(
         "settings": dict(settings),
         "sources": [dict(source) for source in sources],
     }
-    temporary = folder / f".{MANIFEST}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / MANIFEST)
+    with atomic_path(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

@@ -6,6 +6,7 @@ reduction is finished on its own and kept in ``parts/``, so a run that was cut o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ from sam_diffsr.data.crops import CropStore, read_manifest, write_manifest
 from sam_diffsr.data.mask_source import MaskSource, digest_masks, load_structure
 from sam_diffsr.data.photos import list_photos, reduce_image, textured_corners
 from sam_diffsr.errors import ArgumentError, DataError, OutputError
+from sam_diffsr.files import atomic_path
 from sam_diffsr.image import decode_image
 from sam_diffsr.masks.segments import GraphMaskGenerator
 from sam_diffsr.masks.spe import Encoding, Reduction, encode_label_map
@@ -247,16 +249,15 @@ def _save_part(
 ) -> None:
     """Cut the crops of one photo at one reduction; written whole or not at all."""
     windows = [(slice(top, top + crop_size), slice(left, left + crop_size)) for top, left in corners]
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez(
-        temporary,
-        images=np.array([image[window] for window in windows], np.uint8),
-        labels=np.array([labels[window] for window in windows], np.uint16),
-        corners=corners,
-        values=values,
-        size=np.array(image.shape[:2], np.int64),
-    )
-    os.replace(temporary, path)
+    with atomic_path(path) as temporary:
+        np.savez(
+            temporary,
+            images=np.array([image[window] for window in windows], np.uint8),
+            labels=np.array([labels[window] for window in windows], np.uint16),
+            corners=corners,
+            values=values,
+            size=np.array(image.shape[:2], np.int64),
+        )
 
 
 def _read_header(path: Path) -> dict[str, int]:
@@ -279,27 +280,29 @@ def _assemble(folder: Path, parts: Sequence[Path], *, count: int, crop_size: int
         "labels": (np.uint16, (count, crop_size, crop_size)),
         "origins": (np.int32, (count, 3)),
     }
-    temporary = {name: folder / f".{name}.{os.getpid()}.npy" for name in (*layout, "values", "offsets")}
-    arrays = {
-        name: np.lib.format.open_memmap(temporary[name], mode="w+", dtype=dtype, shape=shape)
-        for name, (dtype, shape) in layout.items()
-    }
-    values: list[NDArray[np.float32]] = []
-    position = 0
-    for source, path in enumerate(parts):
-        with np.load(path, allow_pickle=False) as part:
-            corners = part["corners"]
-            values.append(part["values"])
-            stop = position + len(corners)
-            if len(corners):
-                arrays["images"][position:stop] = part["images"]
-                arrays["labels"][position:stop] = part["labels"]
-            arrays["origins"][position:stop, 0] = source
-            arrays["origins"][position:stop, 1:] = corners
-            position = stop
-    for array in arrays.values():
-        array.flush()
-    np.save(temporary["values"], np.concatenate(values))
-    np.save(temporary["offsets"], np.cumsum([0, *(len(table) for table in values)]))
-    for name, path in temporary.items():
-        os.replace(path, folder / f"{name}.npy")
+    with contextlib.ExitStack() as finishing:
+        temporary = {
+            name: finishing.enter_context(atomic_path(folder / f"{name}.npy"))
+            for name in (*layout, "values", "offsets")
+        }
+        arrays = {
+            name: np.lib.format.open_memmap(temporary[name], mode="w+", dtype=dtype, shape=shape)
+            for name, (dtype, shape) in layout.items()
+        }
+        values: list[NDArray[np.float32]] = []
+        position = 0
+        for source, path in enumerate(parts):
+            with np.load(path, allow_pickle=False) as part:
+                corners = part["corners"]
+                values.append(part["values"])
+                stop = position + len(corners)
+                if len(corners):
+                    arrays["images"][position:stop] = part["images"]
+                    arrays["labels"][position:stop] = part["labels"]
+                arrays["origins"][position:stop, 0] = source
+                arrays["origins"][position:stop, 1:] = corners
+                position = stop
+        for array in arrays.values():
+            array.flush()
+        np.save(temporary["values"], np.concatenate(values))
+        np.save(temporary["offsets"], np.cumsum([0, *(len(table) for table in values)]))

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from sam_diffsr.device import resolve_device
 from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL, available_models, load_pretrained
-from sam_diffsr.pipeline.device import resolve_device
 
 __all__ = [
     "describe_commit",
