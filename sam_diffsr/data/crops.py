@@ -100,16 +100,42 @@ class CropStore:
         Raises:
             DataError: the crop has a label that its source has no value for.
         """
+        return self._look_up(index, self.labels[index])
+
+    def _look_up(self, index: int, labels: NDArray[np.uint16]) -> NDArray[np.float32]:
         source = int(self.origins[index, 0])
         table = self.values[int(self.offsets[source]) : int(self.offsets[source + 1])]
-        labels = self.labels[index]
         highest = int(labels.max())
         if highest >= len(table):
             raise DataError(
                 f"{self.path}: crop {index} has label {highest}, but source {source} has only "
                 f"{len(table)} values; prepare the folder again"
             )
-        return np.asarray(table)[labels]
+        return np.take(np.asarray(table), labels)
+
+    def window(
+        self, index: int, top: int, left: int, side: int, *, structure: bool = True
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+        """Part of one crop and of its structure field; only that part is read.
+
+        Args:
+            index: which crop.
+            top: first row.
+            left: first column.
+            side: of the window, which must lie in the crop.
+            structure: False leaves the field out.
+
+        Returns:
+            ``(side, side, 3)`` uint8, a view, and ``(side, side)`` float32 or None.
+
+        Raises:
+            DataError: the window has a label that its source has no value for.
+        """
+        rows, columns = slice(top, top + side), slice(left, left + side)
+        image = self.images[index, rows, columns]
+        if not structure:
+            return image, None
+        return image, self._look_up(index, self.labels[index, rows, columns])
 
     def _open(self, name: str) -> NDArray[Any]:
         path = self.path / f"{name}.npy"

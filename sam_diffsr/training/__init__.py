@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from sam_diffsr.data.config import DataConfig
 from sam_diffsr.training.compose import config_to_yaml, list_presets, load_config
 from sam_diffsr.training.config import (
-    DataConfig,
     DiffusionConfig,
     OptimizerConfig,
     RunConfig,

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sam_diffsr.data.config import DataConfig
 from sam_diffsr.diffusion.modulation import ModulationMode
 from sam_diffsr.diffusion.schedule import ScheduleConfig
 from sam_diffsr.errors import ConfigError
@@ -13,7 +14,6 @@ from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline.config import SamplingConfig
 
 __all__ = [
-    "DataConfig",
     "DiffusionConfig",
     "OptimizerConfig",
     "Precision",
@@ -25,22 +25,6 @@ __all__ = [
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Tracker = Literal["auto", "tensorboard", "jsonl", "none"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataConfig:
-    """Table ``data``: what a batch is made of."""
-
-    crops: str
-    """Folder written by ``prepare_crops``."""
-    patch: int = 160
-    """HR side of the windows that the networks see; a multiple of the scale."""
-    batch: int = 16
-    """Images a step."""
-
-    def __post_init__(self) -> None:
-        if self.patch < 1 or self.batch < 1:
-            raise ConfigError(f"data.patch and data.batch must be >= 1, got {self.patch} and {self.batch}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

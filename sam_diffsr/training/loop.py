@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sam_diffsr.data import TrainingSource, open_source
 from sam_diffsr.errors import ArgumentError, NumericalError, OutputError
 from sam_diffsr.files import atomic_path
 from sam_diffsr.models import DiffSR
@@ -26,7 +27,6 @@ from sam_diffsr.training.control import limit_threads, stop_flag
 from sam_diffsr.training.launch import launched
 from sam_diffsr.training.meter import Meter
 from sam_diffsr.training.resume import find_checkpoint
-from sam_diffsr.training.source import TrainingSource, open_source
 from sam_diffsr.training.stages import StageName
 from sam_diffsr.training.state import Checkpoint, checkpoint_path, latest_checkpoint, remove_leftovers
 from sam_diffsr.training.tracker import TrackedLog, tracker_names
@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "config.yaml"
 """File of a run folder with every value of its configuration."""
+CROPS = "crops"
+"""Folder of a run that ``data.photos`` are cut into."""
 
 
 class Validated(Protocol):
@@ -119,13 +121,15 @@ def train(
     checkpoint = find_checkpoint(folder, resume)
     trackers = tracker_names(config.run.tracker)
     with limit_threads(config.run.threads), launched(config, folder=folder, trackers=trackers) as accelerator:
-        source = open_source(
-            config.data,
-            scale=config.model.scale,
-            seed=config.run.seed,
-            rank=accelerator.process_index,
-            world=accelerator.num_processes,
-        )
+        with accelerator.main_process_first():  # which cuts data.photos into crops for all
+            source = open_source(
+                config.data,
+                scale=config.model.scale,
+                seed=config.run.seed,
+                rank=accelerator.process_index,
+                world=accelerator.num_processes,
+                cache=folder / CROPS,
+            )
         run = _Run(stage, config, folder, accelerator=accelerator, checkpoint=checkpoint)
         with stop_flag(config.run.max_seconds) as stopping:
             return run(source, stopping=stopping, validate=validate, progress=progress)

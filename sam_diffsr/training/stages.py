@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sam_diffsr.data.degrade import TrainingBatch
+from sam_diffsr.data import TrainingBatch
 from sam_diffsr.diffusion.modulation import modulate
 from sam_diffsr.diffusion.process import image_to_residual
 from sam_diffsr.diffusion.schedule import NoiseSchedule

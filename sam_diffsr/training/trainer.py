@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sam_diffsr.config import to_dict
-from sam_diffsr.data.degrade import TrainingBatch
+from sam_diffsr.data import TrainingBatch
 from sam_diffsr.errors import ConfigError
 from sam_diffsr.models import DiffSR, build_model
 from sam_diffsr.training.config import TrainConfig
