@@ -8,7 +8,6 @@ import math
 import os
 import sys
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, get_args
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sam_diffsr.data import TrainingSource, open_source
+from sam_diffsr.data import TrainingSource, open_source, prefetch
 from sam_diffsr.errors import ArgumentError, NumericalError, OutputError
 from sam_diffsr.files import atomic_path
 from sam_diffsr.models import DiffSR
@@ -172,13 +171,11 @@ class _Run:
         """Steps until the end, a signal or the time limit."""
         trainer, run = self.trainer, self.config.run
         try:
-            with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool, self._bar(progress):
-                upcoming = pool.submit(source.host_batch, trainer.step)
+            ahead = prefetch(source.host_batch, start=trainer.step, stop=run.steps)
+            with ahead as batches, self._bar(progress):
                 while trainer.step < run.steps:
                     with self.meter.waiting():
-                        host = upcoming.result()
-                        upcoming = pool.submit(source.host_batch, trainer.step + 1)
-                        batch = source.device_batch(host, trainer.device)
+                        batch = source.device_batch(next(batches), trainer.device)
                     loss, norm = trainer.train_step(batch)
                     self.meter.add(loss, norm, images=self.config.data.batch)
                     self.bar.update()

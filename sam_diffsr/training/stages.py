@@ -53,7 +53,7 @@ class Stage(nn.Module):
             hr_shape: ``(B, 3, H, W)`` of all images of the step, whichever process sees them.
             generator: where every random number comes from; its device is the tensors'.
         """
-        raise NotImplementedError
+        raise NotImplementedError("a stage says what it draws")
 
     def forward(self, batch: TrainingBatch, *drawn: Tensor) -> Tensor:
         """Scalar loss of some rows of a batch.
@@ -62,7 +62,7 @@ class Stage(nn.Module):
             batch: the rows.
             drawn: the same rows of what :meth:`draw` gave.
         """
-        raise NotImplementedError
+        raise NotImplementedError("a stage says what its loss is")
 
 
 class EncoderStage(Stage):

@@ -62,9 +62,17 @@ def test_paper_values_are_the_defaults() -> None:
         ("run", "ema_decay", 1.0, r"run\.ema_decay must lie in \[0, 1\)"),
         ("run", "seed", -1, r"run\.seed must be >= 0"),
         ("run", "threads", 0, r"run\.threads must be >= 1 or null"),
+        ("run", "accumulate", 0, r"run\.accumulate must be >= 1"),
+        ("run", "accumulate", 3, r"data\.batch must be a multiple of run\.accumulate 3, got 16"),
+        ("run", "tracker", "wandb", r"run\.tracker must be one of"),
+        ("optimizer", "weight_decay", -1, r"optimizer\.weight_decay must be >= 0, got -1"),
+        ("optimizer", "name", "sgd", r"optimizer\.name must be one of"),
+        ("validation", "limit", 0, r"validation\.limit must be >= 1 or null, got 0"),
+        ("validation", "crop", -4, r"validation\.crop must be >= 1 or null, got -4"),
+        ("validation", "pictures", -1, r"validation\.pictures must be >= 0, got -1"),
         ("run", "max_seconds", 0, r"run\.max_seconds must be > 0 or null"),
         ("run", "precision", "fp8", r"run\.precision must be one of"),
-        ("run", "stepz", 3, r"unknown keys \['stepz'\]"),
+        ("run", "stepz", 3, r"unknown keys \['stepz'\] \(did you mean 'steps' instead of 'stepz'\?\)"),
     ],
 )
 def test_one_bad_value(section: str, key: str, value: Any, message: str) -> None:
