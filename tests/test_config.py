@@ -76,7 +76,7 @@ def test_integers_pass_as_floats():
         ({}, r"config lacks the required keys \['name'\]"),
         (
             {"name": "x", "nmae": 1, "b": 2},
-            r"unknown keys \['b', 'nmae'\] \(did you mean 'name' instead of 'nmae'\?\); known are \['boxes', .*",
+            r"unknown keys \['b', 'nmae'\] \(did you mean 'name' instead of 'nmae'\?\); known are \[",
         ),
         ({"name": "x", 3: 4}, r"unknown keys \['3'\]; known are"),
         ({"name": 3}, r"config\.name must be str, got 3"),

@@ -45,9 +45,9 @@ def register(subparsers: Subparsers) -> None:
         subparsers,
         "train",
         help="train the encoder (rrdb), then the denoiser (diffusion)",
-        description="Train one stage. Ctrl-C and SIGTERM save a checkpoint and stop; go on with --resume. The "
-        "exit code is 0 only when all steps are done, and 130 when the run was stopped before. On several GPUs "
-        "or machines: accelerate launch -m sam_diffsr train ..., or torchrun -m sam_diffsr train ...",
+        description="Train one stage. Ctrl-C and SIGTERM save a checkpoint and stop; go on with --resume. "
+        "The exit code is 0 only when all steps are done, and 130 when the run was stopped before. On several "
+        "GPUs or machines: accelerate launch -m sam_diffsr train ..., or torchrun -m sam_diffsr train ...",
     )
     parser.add_argument("stage", choices=tuple(_STAGES), help="rrdb first; diffusion stands on its result")
     parser.add_argument("config", metavar="CONFIG", help="YAML file, or the name of a preset")
@@ -65,8 +65,8 @@ def register(subparsers: Subparsers) -> None:
         nargs="?",
         const=_LATEST,
         metavar="latest|PATH",
-        help="go on from the newest checkpoint in DIR (alone or with latest; begin if there is none), or from "
-        "a given one",
+        help="go on from the newest checkpoint in DIR (alone or with latest; begin if there is none), or "
+        "from a given one",
     )
     parser.add_argument("--list-presets", nargs=0, action=_ListPresets, help="print the presets and leave")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Scores of a network in training, on a folder, beside bicubic's; and a picture of what it makes of the first ones."""
+"""Scores of a network in training on a folder, beside bicubic's, and a picture of what it makes of it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Validation:
     """What was measured, and seen."""
 
     scores: dict[str, float]
-    """``psnr_y`` (dB), ``ssim_y``, and the same of bicubic as ``bicubic_psnr_y`` and ``bicubic_ssim_y``: means
-    over the images, with a border as wide as the scale left out."""
+    """``psnr_y`` (dB), ``ssim_y``, and the same of bicubic as ``bicubic_psnr_y`` and ``bicubic_ssim_y``:
+    means over the images, with a border as wide as the scale left out."""
     picture: NDArray[np.uint8] | None
     """``(H, W, 3)``: a row for each image with enlarged LR pixels, bicubic, result and HR side by side."""
 
@@ -107,7 +107,9 @@ class FolderValidator:
         totals = dict.fromkeys(("psnr_y", "ssim_y", "bicubic_psnr_y", "bicubic_ssim_y"), 0.0)
         rows: list[NDArray[np.uint8]] = []
         for hr, lr in self.pairs:
-            truth, sr, bicubic = (_levels(image) for image in (hr, upscale(lr.to(device)), imresize(lr, scale)))
+            truth, sr, bicubic = (
+                _levels(image) for image in (hr, upscale(lr.to(device)), imresize(lr, scale))
+            )
             for prefix, image in (("", sr), ("bicubic_", bicubic)):
                 for name, metric in (("psnr_y", psnr_y), ("ssim_y", ssim_y)):
                     totals[prefix + name] += metric(image, truth, border=scale, data_range=255).item()

@@ -33,16 +33,16 @@ def list_presets() -> dict[str, str]:
 def load_config(config: str | os.PathLike[str], *, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a config and everything that it builds on.
 
-    A file may begin with ``base: NAME``, another file (relative to its own folder) or a preset; its tables are
-    laid over those of the base, key by key. Overrides come last.
+    A file may say ``base: NAME``, another file (relative to its own folder) or a preset; its tables are laid
+    over those of the base, key by key. Overrides come last.
 
     Args:
         config: a YAML file, or the name of a preset, see :func:`list_presets`.
         overrides: ``section.key=value``, whose values are YAML, too.
 
     Raises:
-        ConfigError: a file cannot be read, is not a YAML mapping or is its own base; an override has no ``=``;
-            or a key or value is wrong.
+        ConfigError: a file cannot be read, is not a YAML mapping or is its own base; an override has no
+            ``=``; or a key or value is wrong.
         MissingDependencyError: PyYAML is not installed.
     """
     yaml = _yaml()
@@ -94,7 +94,9 @@ def _find(name: str, *, beside: Path | None) -> Path:
     close = difflib.get_close_matches(name, presets, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"presets are {', '.join(presets)}"
     asked = "" if beside is None else f", which {beside} asks for as its base"
-    raise ConfigError(f"cannot read the config {name}{asked}: there is no such file and no such preset; {hint}")
+    raise ConfigError(
+        f"cannot read the config {name}{asked}: there is no such file and no such preset; {hint}"
+    )
 
 
 def _read(path: Path, *, chain: tuple[Path, ...], yaml: ModuleType) -> dict[str, Any]:

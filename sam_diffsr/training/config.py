@@ -125,7 +125,10 @@ class ValidationConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """Table ``run``: how long, where, how often; may differ on resume, except seed, start, EMA and precision."""
+    """Table ``run``: how long, where, how often.
+
+    All but seed, start, averaging and precision may differ on resume.
+    """
 
     steps: int = 400_000
     """Optimizer steps of the whole run."""
@@ -202,5 +205,6 @@ class TrainConfig:
             )
         if self.data.batch % self.run.accumulate:
             raise ConfigError(
-                f"data.batch must be a multiple of run.accumulate {self.run.accumulate}, got {self.data.batch}"
+                f"data.batch must be a multiple of run.accumulate {self.run.accumulate}, got "
+                f"{self.data.batch}"
             )

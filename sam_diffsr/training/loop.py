@@ -155,9 +155,7 @@ class _Run:
             _prepare_folder(folder, config)
             if checkpoint is not None:
                 logger.info("resuming %s at step %d", checkpoint.path, checkpoint.step)
-        self.log = TrackedLog(
-            accelerator, folder, step=self.trainer.step, tracker=config.run.tracker
-        )
+        self.log = TrackedLog(accelerator, folder, step=self.trainer.step, tracker=config.run.tracker)
         self.meter = Meter(self.trainer.device, skips=config.run.precision == "fp16")
 
     def __call__(
@@ -213,8 +211,8 @@ class _Run:
         if not all(math.isfinite(record[key]) for key in ("loss", "grad_norm")):
             raise NumericalError(
                 f"the loss is not finite any more at step {step} ({record}); the last good checkpoint is "
-                f"{latest_checkpoint(self.folder)}: resume from it with another run.seed or precision fp32 in a "
-                "new run, or start again with a lower optimizer.lr"
+                f"{latest_checkpoint(self.folder)}: begin a new run with run.init set to it and a lower "
+                "optimizer.lr, or with run.precision fp32"
             )
         self.log.numbers(step, {**record, "lr": self.trainer.rate(step - 1)}, group="train")
         self.bar.set_postfix(loss=f"{record['loss']:.4g}", refresh=False)

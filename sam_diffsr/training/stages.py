@@ -1,4 +1,4 @@
-"""The two stages of training: the encoder by its image, then the denoiser on the modulated noise (section 3.2).
+"""The two stages: the encoder by its image, then the denoiser on the modulated noise (section 3.2).
 
 A stage is a module whose ``forward`` is the loss, because that is what is wrapped to share gradients between
 processes and to compute in half precision.

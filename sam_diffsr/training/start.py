@@ -18,7 +18,7 @@ def load_part(origin: str, part: Literal["encoder", "denoiser"]) -> tuple[dict[s
     """The weights of one of the two networks; averaged ones where a run has them.
 
     Args:
-        origin: a run folder (its newest checkpoint), a checkpoint, a model folder, a bundled name or a Hub id.
+        origin: a run folder (its newest checkpoint), a checkpoint, a model folder, a bundled name, a Hub id.
         part: which network.
 
     Returns:
@@ -32,9 +32,7 @@ def load_part(origin: str, part: Literal["encoder", "denoiser"]) -> tuple[dict[s
     if not is_checkpoint(path) and latest_checkpoint(path) is None:
         _, state_dict = load_pretrained(origin)
         prefix = f"{part}."
-        weights = {
-            key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)
-        }
+        weights = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
         return {key: value.float() for key, value in weights.items()}, path
     checkpoint = read_checkpoint(path)
     if checkpoint.stage == part:
@@ -42,6 +40,6 @@ def load_part(origin: str, part: Literal["encoder", "denoiser"]) -> tuple[dict[s
     if part == "encoder":
         return checkpoint.frozen, checkpoint.path
     raise CheckpointMismatchError(
-        f"{checkpoint.path} is of stage {checkpoint.stage!r} and has no denoiser; name a run of the denoiser or "
-        "a model, or leave run.init out and set diffusion.encoder"
+        f"{checkpoint.path} is of stage {checkpoint.stage!r} and has no denoiser; name a run of the denoiser "
+        "or a model, or leave run.init out and set diffusion.encoder"
     )

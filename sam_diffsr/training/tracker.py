@@ -1,4 +1,4 @@
-"""Where a run's numbers and pictures go: always ``log.jsonl``, and TensorBoard's files where it is installed."""
+"""Where a run's numbers and pictures go: ``log.jsonl``, and TensorBoard's files where it is installed."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from sam_diffsr.data import TrainingBatch
-
 from sam_diffsr.errors import (
     ArgumentError,
     ConfigError,
@@ -29,13 +28,6 @@ from sam_diffsr.training.state import Checkpoint, list_checkpoints
 
 MakeConfig = Callable[..., TrainConfig]
 GROUPS = ("network", "ema", "frozen", "moments")
-
-
-@pytest.fixture(scope="session")
-def encoder_run(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("encoder")
-    train("encoder", make_config(run={"steps": 2}), folder)
-    return folder
 
 
 @dataclass
