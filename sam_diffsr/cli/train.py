@@ -46,8 +46,9 @@ def register(subparsers: Subparsers) -> None:
         "train",
         help="train the encoder (rrdb), then the denoiser (diffusion)",
         description="Train one stage. Ctrl-C and SIGTERM save a checkpoint and stop; go on with --resume. "
-        "The exit code is 0 only when all steps are done, and 130 when the run was stopped before. On several "
-        "GPUs or machines: accelerate launch -m sam_diffsr train ..., or torchrun -m sam_diffsr train ...",
+        "The exit code is 0 only when all steps are done, and 130 when the run was stopped before. On "
+        "several GPUs or machines: accelerate launch -m sam_diffsr train ..., or torchrun -m sam_diffsr "
+        "train ...",
     )
     parser.add_argument("stage", choices=tuple(_STAGES), help="rrdb first; diffusion stands on its result")
     parser.add_argument("config", metavar="CONFIG", help="YAML file, or the name of a preset")

@@ -52,6 +52,7 @@ def make_config(crops: Path) -> MakeConfig:
             "model": MODEL,
             "optimizer": {"lr": 1e-3, "warmup_steps": 2, **sections.get("optimizer", {})},
             "diffusion": {"schedule": {"timesteps": 10}, **sections.get("diffusion", {})},
+            "validation": sections.get("validation", {}),
             "run": {
                 "steps": 6,
                 "device": "cpu",
