@@ -19,7 +19,7 @@ __all__ = ["CropWriter"]
 
 
 class CropWriter:
-    """Fills the arrays of ``CropStore`` source after source; a context manager that puts them in place at its end.
+    """Fills the arrays of ``CropStore`` source after source; leaving the ``with`` block puts them in place.
 
     After an error in the block nothing of them stays behind. ``write_manifest`` is left to the caller.
 
@@ -37,8 +37,8 @@ class CropWriter:
         free = shutil.disk_usage(folder).free
         if needed > free:  # a mapped file on a full disk would end the process without a word
             raise OutputError(
-                f"the crops need {needed / 1e9:.1f} GB in {folder}, but only {free / 1e9:.1f} GB are free; make "
-                "room and run the preparation again, finished photos are kept"
+                f"the crops need {needed / 1e9:.1f} GB in {folder}, but only {free / 1e9:.1f} GB are free; "
+                "make room and run the preparation again, finished photos are kept"
             )
         layout: dict[str, tuple[Any, tuple[int, ...]]] = {
             "images": (np.uint8, (count, crop_size, crop_size, 3)),
@@ -46,9 +46,7 @@ class CropWriter:
             "origins": (np.int32, (count, 3)),
         }
         mark = secrets.token_hex(8)
-        self._temporary = {
-            name: folder / f".{name}.{mark}.npy" for name in (*layout, "values", "offsets")
-        }
+        self._temporary = {name: folder / f".{name}.{mark}.npy" for name in (*layout, "values", "offsets")}
         self._arrays = {
             name: np.lib.format.open_memmap(self._temporary[name], mode="w+", dtype=dtype, shape=shape)
             for name, (dtype, shape) in layout.items()

@@ -102,13 +102,11 @@ def train(
     folder = Path(out_dir)
     if list_checkpoints(folder) and not resume:
         raise ConfigError(f"{folder} already holds a run; resume it or choose another folder")
+    source = open_source(config.data, scale=config.model.scale, seed=config.run.seed, cache=folder / "crops")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot create the run folder {folder}: {error}") from error
-    source = open_source(
-        config.data, scale=config.model.scale, seed=config.run.seed, cache=folder / "crops"
-    )
     with limit_threads(config.run.threads), stop_flag(config.run.max_seconds) as stopping:
         trainer = _Trainer(stage, config, folder, source)
         if resume:
