@@ -94,8 +94,8 @@ def _register_synthesize(commands: Subparsers) -> None:
         "synthesize",
         help="make synthetic crops: dead leaves, text and line art",
         description="Write crops of synthetic images with their exact regions, which need no photographs: "
-        "dead leaves (shapes of power-law sizes that cover each other), text and line art. Training can also make "
-        "them without end as it goes, see data.synthetic in the training config.",
+        "dead leaves (shapes of power-law sizes that cover each other), text and line art. Training can also "
+        "make them without end as it goes, see data.synthetic in the training config.",
     )
     synthesize.add_argument("out", metavar="OUT", help="folder to write")
     synthesize.add_argument("--count", type=int, metavar="N", help="number of images (default: 1000)")

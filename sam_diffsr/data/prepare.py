@@ -55,8 +55,8 @@ def prepare_crops(
     """Cut photos into crops with their structure fields.
 
     A folder that is already complete with the same photos and settings is kept as it is. Photos that cannot
-    be read or are smaller than a crop are left out, with a warning, and listed in ``CropStore.skipped``. Graph
-    segmentation needs scikit-image.
+    be read or are smaller than a crop are left out, with a warning, and listed in ``CropStore.skipped``.
+    Graph segmentation needs scikit-image.
 
     Args:
         photos: a data set as it comes (see ``find_dataset``, which also says where HR images are looked for),

@@ -65,9 +65,9 @@ def find_masks(
     listed = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
     if missing == "error" or not found:
         raise DataError(
-            f"{source.folder} has no masks for {len(absent)} of {len(files)} photos ({listed}): expected files "
-            f"like {Path(absent[0]).stem}.npz, .npy or .json; make them with `sam-diffsr masks generate`, or ask "
-            "for missing masks to be zero"
+            f"{source.folder} has no masks for {len(absent)} of {len(files)} photos ({listed}): expected "
+            f"files like {Path(absent[0]).stem}.npz, .npy or .json; make them with `sam-diffsr masks "
+            "generate`, or ask for missing masks to be zero"
         )
     logger.warning("%d of %d photos have no masks and get E = 0: %s", len(absent), len(files), listed)
     return found
