@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError, OutputError
+from sam_diffsr.files import atomic_path
 
 __all__ = [
     "Checkpoint",
@@ -91,13 +92,11 @@ def save_checkpoint(
         "config": json.dumps(config),
     }
     path = folder / FOLDER / f"step-{step:08d}.safetensors"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata=metadata)
-        os.replace(temporary, path)
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(
             f"cannot write checkpoint {path}: {error}; earlier checkpoints are kept, free space and resume"
         ) from error

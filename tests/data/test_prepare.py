@@ -270,6 +270,12 @@ def test_folder_or_photo_that_does_not_exist(tmp_path: Path) -> None:
         prepare_crops([tmp_path / "x.png"], tmp_path / "out")
 
 
+def test_hidden_files_are_no_photos(photos: Path) -> None:
+    before = list_photos(photos)
+    (photos / ".half.part.png").write_bytes(b"unfinished")
+    assert list_photos(photos) == before
+
+
 def test_corrupt_photo(photos: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes((photos / "a.png").read_bytes()[:3000])
