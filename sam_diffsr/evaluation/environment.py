@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from sam_diffsr.device import resolve_device
 from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL, available_models, load_pretrained
-from sam_diffsr.pipeline.device import resolve_device
 
 __all__ = ["describe_environment", "describe_machine", "describe_models", "describe_versions"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from sam_diffsr.errors import OutputError
+from sam_diffsr.files import atomic_path
 
 __all__ = ["outline", "text_table", "write_json"]
 
@@ -56,10 +56,8 @@ def write_json(path: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
     text = json.dumps(data, indent=2) + "\n"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=target.parent) as workplace:
-            finished = Path(workplace) / target.name
-            finished.write_text(text, encoding="utf-8")
-            os.replace(finished, target)
+        with atomic_path(target) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error}") from error
 

@@ -57,7 +57,7 @@ def launched(config: TrainConfig, *, folder: Path, trackers: list[str]) -> Gener
     _check_precision(config.run.precision, device)
     names = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
     found = bool(is_initialized())
-    index = None if device.type != "cuda" else device.index
+    index = device.index if device.type == "cuda" and ":" in config.run.device else None
     with contextlib.nullcontext() if index is None else torch.cuda.device(index):
         accelerator: Any = Accelerator(
             cpu=device.type == "cpu",
