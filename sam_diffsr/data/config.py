@@ -76,18 +76,18 @@ class DataConfig:
             raise ConfigError(f"data.patch and data.batch must be >= 1, got {self.patch} and {self.batch}")
         if self.crops is None and self.photos is None and self.synthetic is None:
             raise ConfigError(
-                "there is nothing to train on: set data.crops, data.photos or data.synthetic ({} for its defaults)"
+                "there is nothing to train on: set data.crops, data.photos or data.synthetic "
+                "({} for its defaults)"
             )
         if self.crops is not None and self.photos is not None:
             raise ConfigError("set either data.crops or data.photos, not both")
         if self.masks is not None and self.photos is None:
             raise ConfigError(
-                "data.masks belongs to data.photos; crops hold their masks already, from `data prepare --masks`"
+                "data.masks belongs to data.photos; crops hold their masks already, "
+                "from `data prepare --masks`"
             )
         if not 0 <= self.synthetic_fraction <= 1:
-            raise ConfigError(
-                f"data.synthetic_fraction must lie in [0, 1], got {self.synthetic_fraction}"
-            )
+            raise ConfigError(f"data.synthetic_fraction must lie in [0, 1], got {self.synthetic_fraction}")
         check_choice(self.missing_masks, MissingMasks, what="data.missing_masks")
         check_choice(self.structure, StructureChoice, what="data.structure")
         if self.encoding is not None:

@@ -92,6 +92,11 @@ class CropStore:
         """Side of every crop in HR pixels."""
         return int(self.manifest["crop_size"])
 
+    @property
+    def skipped(self) -> list[dict[str, Any]]:
+        """Photos that were left out: ``file``, ``kind`` (``corrupt`` or ``small``) and ``reason`` of each."""
+        return list(self.manifest.get("skipped", []))
+
     def structure(self, index: int) -> NDArray[np.float32]:
         """Structure field of one crop.
 
@@ -186,6 +191,7 @@ def write_manifest(
     crop_size: int,
     sources: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
+    skipped: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write ``manifest.json`` under a temporary name and rename it, which completes the folder."""
     manifest = {
@@ -194,6 +200,7 @@ def write_manifest(
         "crop_size": crop_size,
         "settings": dict(settings),
         "sources": [dict(source) for source in sources],
+        "skipped": [dict(source) for source in skipped],
     }
     with atomic_path(folder / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

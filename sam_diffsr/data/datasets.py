@@ -14,7 +14,7 @@ from pathlib import Path
 from sam_diffsr.data.photos import PHOTO_SUFFIXES
 from sam_diffsr.errors import DataError
 
-__all__ = ["Dataset", "find_dataset"]
+__all__ = ["Dataset", "find_dataset", "hr_folders"]
 
 HR_FOLDERS = (
     "HR",
@@ -68,8 +68,8 @@ def find_dataset(root: str | os.PathLike[str], *, scale: int = 4) -> Dataset:
 
     These are understood: a flat folder of images; ``HR`` with ``LR_bicubic/X4``; ``GTmod12`` with
     ``LRbicx4``; ``DIV2K_train_HR`` with ``DIV2K_train_LR_bicubic/X4`` (the folder itself or its parent), the
-    same for ``DIV2K_valid`` and ``Flickr2K``, also cut into ``_sub`` folders; ``DF2K_train_HR``. An LR image is
-    called as its HR image, with or without ``x4`` at the end.
+    same for ``DIV2K_valid`` and ``Flickr2K``, also cut into ``_sub`` folders; ``DF2K_train_HR``. An LR image
+    is called as its HR image, with or without ``x4`` at the end.
 
     Args:
         root: the data set's folder or its folder of HR images.
@@ -81,12 +81,12 @@ def find_dataset(root: str | os.PathLike[str], *, scale: int = 4) -> Dataset:
     folder = Path(root)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected a data set or a folder of HR images")
-    folders = _hr_folders(folder)
+    folders = hr_folders(folder)
     hr = [file for place in folders for file in _images(place)]
     if not hr:
         raise DataError(
-            f"no images in {folder}; expected image files ({', '.join(sorted(PHOTO_SUFFIXES))}) in it or in a "
-            f"folder named {', '.join(HR_FOLDERS[:6])} ..."
+            f"no images in {folder}; expected image files ({', '.join(sorted(PHOTO_SUFFIXES))}) in it "
+            f"or in a folder named {', '.join(HR_FOLDERS[:6])} ..."
         )
     pairs = [_lr_files(place, scale) for place in folders]
     if any(pair is None for pair in pairs):
@@ -94,8 +94,16 @@ def find_dataset(root: str | os.PathLike[str], *, scale: int = 4) -> Dataset:
     return Dataset(hr, [file for pair in pairs if pair is not None for file in pair])
 
 
-def _hr_folders(folder: Path) -> list[Path]:
-    """The folders that hold the HR images below a root; the root itself when it is one."""
+def hr_folders(folder: Path) -> list[Path]:
+    """The folders that hold the HR images below a root; the root itself when no name is known.
+
+    Raises:
+        DataError: the root is an LMDB.
+    """
+    if (folder / "data.mdb").is_file():
+        raise DataError(
+            f"{folder} is an LMDB, which is not read; give the folder of images that it was made from"
+        )
     if any(_images(folder)):
         return [folder]
     for names in TOGETHER:
@@ -144,7 +152,8 @@ def _lr_files(hr: Path, scale: int) -> list[Path] | None:
         if missing:
             raise DataError(
                 f"{place} has no LR image for {len(missing)} of {len(pairs)} images in {hr} "
-                f"({', '.join(missing[:3])}); expected names like {Path(missing[0]).stem}x{scale}.png or {missing[0]}"
+                f"({', '.join(missing[:3])}); expected names like "
+                f"{Path(missing[0]).stem}x{scale}.png or {missing[0]}"
             )
         return [pair for pair in pairs if pair is not None]
     return None

@@ -6,7 +6,8 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from sam_diffsr.errors import ArgumentError
 
@@ -15,8 +16,12 @@ __all__ = ["prefetch"]
 T = TypeVar("T")
 
 
-class _End(Exception):
-    """Nothing follows."""
+@dataclass
+class _Result(Generic[T]):
+    """What one call gave, or its error; neither is the end."""
+
+    values: list[T] = field(default_factory=list[T])
+    error: BaseException | None = None
 
 
 @contextmanager
@@ -32,18 +37,18 @@ def prefetch(
         depth: how many results may wait, >= 1.
 
     Yields:
-        An iterator over the results in order. An error of ``make`` is raised where its result would have come.
-        Leaving the block ends the thread after the call that it is in.
+        An iterator over the results in order; an error of ``make`` is raised where its result would have
+        come. Leaving the block ends the thread after the call that it is in.
 
     Raises:
         ArgumentError: ``depth`` is less than 1.
     """
     if depth < 1:
         raise ArgumentError(f"depth must be at least 1, got {depth}")
-    ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
+    ready: queue.Queue[_Result[T]] = queue.Queue(depth)
     leaving = threading.Event()
 
-    def put(item: tuple[T | None, BaseException | None]) -> bool:
+    def put(item: _Result[T]) -> bool:
         while not leaving.is_set():
             try:
                 ready.put(item, timeout=0.1)
@@ -56,23 +61,23 @@ def prefetch(
         step = start
         while stop is None or step < stop:
             try:
-                result = make(step)
+                item = _Result([make(step)])
             except BaseException as error:
-                put((None, error))
+                put(_Result(error=error))
                 return
-            if not put((result, None)):
+            if not put(item):
                 return
             step += 1
-        put((None, _End()))
+        put(_Result())
 
     def results() -> Iterator[T]:
         while True:
-            result, error = ready.get()
-            if isinstance(error, _End):
+            item = ready.get()
+            if item.error is not None:
+                raise item.error
+            if not item.values:
                 return
-            if error is not None:
-                raise error
-            yield result  # pyright: ignore[reportReturnType]  # None only beside an error
+            yield item.values[0]
 
     thread = threading.Thread(target=work, name="batches", daemon=True)
     thread.start()

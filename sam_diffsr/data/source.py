@@ -1,4 +1,4 @@
-"""Training batches: a function of ``(seed, step)`` alone, so a resumed run sees the batches it would have seen.
+"""Training batches: a function of ``(seed, step)`` alone, so a resumed run sees the same ones.
 
 The host only cuts windows; everything else happens on the device after one uint8 copy.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -82,8 +82,8 @@ class MixedSource:
         world: number of processes.
 
     Raises:
-        ArgumentError: the patch is no multiple of the scale, the batch is empty or cannot be shared equally, or
-            there is neither a store nor a pool.
+        ArgumentError: the patch is no multiple of the scale, the batch is empty or cannot be shared equally,
+            or there is neither a store nor a pool.
         DataError: crops or synthetic images are too small for the patch and its margin.
     """
 
@@ -120,8 +120,8 @@ class MixedSource:
             )
         if pool is not None and self.window > pool.size:
             raise DataError(
-                f"patches of {patch} pixels need synthetic images of at least {self.window} (patch and margin), "
-                f"but data.synthetic.size is {pool.size}; use a smaller patch or larger images"
+                f"patches of {patch} pixels need synthetic images of at least {self.window} (patch and "
+                f"margin), but data.synthetic.size is {pool.size}; use a smaller patch or larger images"
             )
         self.store, self.pool, self.structure = store, pool, structure
         self.scale, self.batch, self.seed, self.rank, self.world = scale, batch, seed, rank, world
@@ -212,8 +212,8 @@ def open_source(
         cache: folder for the crops of ``config.photos``, such as one in the run's folder.
 
     Raises:
-        ArgumentError: a patch that is no multiple of the scale, a batch that cannot be shared equally, or photos
-            without a ``cache``.
+        ArgumentError: a patch that is no multiple of the scale, a batch that cannot be shared equally, or
+            photos without a ``cache``.
         ConfigError: the crops were prepared with another ``encoding`` or ``reduction``.
         DataError: crops are damaged or too small, or photos cannot be prepared.
         ImageError: a photo cannot be read.
@@ -251,29 +251,39 @@ SLACK = 48
 
 def _cut_photos(config: DataConfig, cache: Path, *, window: int) -> CropStore:
     """Crops of every photo at its full size, flat parts too."""
-    photos = cast("str", config.photos)
-    given = {} if config.encoding is None else {"encoding": config.encoding}
-    if config.structure == "zero":
-        regions = {"segmenter": "none"}
-    else:
-        regions = {"masks": config.masks, "missing_masks": config.missing_masks} if config.masks else {}
-    divisor = {} if config.reduction is None else {"reduction": config.reduction}
+    stored = config.structure == "stored"
     return prepare_crops(
-        photos, cache, crop_size=window + SLACK, reductions=(1.0,), min_gradient=0.0, **given, **divisor, **regions
+        cast("str", config.photos),
+        cache,
+        crop_size=window + SLACK,
+        reductions=(1.0,),
+        min_gradient=0.0,
+        segmenter="graph" if stored else "none",
+        encoding=config.encoding or _ENCODING,
+        reduction=config.reduction or _REDUCTION,
+        masks=config.masks if stored else None,
+        missing_masks=config.missing_masks,
     )
 
 
+_ENCODING: Encoding = "rope"
+_REDUCTION: Reduction = "image"
+
+
 def _how_encoded(config: DataConfig, store: CropStore | None) -> tuple[Encoding, Reduction]:
-    settings = store.manifest.get("settings", {}) if store is not None else {}
-    found = {"encoding": settings.get("encoding", "rope"), "reduction": settings.get("reduction", "image")}
+    settings: dict[str, Any] = store.manifest.get("settings", {}) if store is not None else {}
+    found = {
+        "encoding": settings.get("encoding", _ENCODING),
+        "reduction": settings.get("reduction", _REDUCTION),
+    }
     for name, value in found.items():
         wanted = getattr(config, name)
         if wanted is None:
             continue
         if store is not None and config.structure == "stored" and wanted != value:
             raise ConfigError(
-                f"data.{name} is {wanted!r}, but {store.path} was prepared with {value!r}; leave it out or prepare "
-                "the crops again"
+                f"data.{name} is {wanted!r}, but {store.path} was prepared with {value!r}; leave it out or "
+                "prepare the crops again"
             )
         found[name] = wanted
     return cast("Encoding", found["encoding"]), cast("Reduction", found["reduction"])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -14,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_diffsr.errors import OutputError
+from sam_diffsr.files import atomic_path
 
 __all__ = ["CropWriter"]
 
 
 class CropWriter:
-    """Fills the arrays of ``CropStore`` source after source; a context manager that puts them in place at its end.
+    """Fills the arrays of ``CropStore`` source after source; leaving the ``with`` block puts them in place.
 
     After an error in the block nothing of them stays behind. ``write_manifest`` is left to the caller.
 
@@ -37,17 +36,18 @@ class CropWriter:
         free = shutil.disk_usage(folder).free
         if needed > free:  # a mapped file on a full disk would end the process without a word
             raise OutputError(
-                f"the crops need {needed / 1e9:.1f} GB in {folder}, but only {free / 1e9:.1f} GB are free; make "
-                "room and run the preparation again, finished photos are kept"
+                f"the crops need {needed / 1e9:.1f} GB in {folder}, but only {free / 1e9:.1f} GB are free; "
+                "make room and run the preparation again, finished photos are kept"
             )
         layout: dict[str, tuple[Any, tuple[int, ...]]] = {
             "images": (np.uint8, (count, crop_size, crop_size, 3)),
             "labels": (np.uint16, (count, crop_size, crop_size)),
             "origins": (np.int32, (count, 3)),
         }
-        mark = secrets.token_hex(8)
+        self._finishing = contextlib.ExitStack()
         self._temporary = {
-            name: folder / f".{name}.{mark}.npy" for name in (*layout, "values", "offsets")
+            name: self._finishing.enter_context(atomic_path(folder / f"{name}.npy"))
+            for name in (*layout, "values", "offsets")
         }
         self._arrays = {
             name: np.lib.format.open_memmap(self._temporary[name], mode="w+", dtype=dtype, shape=shape)
@@ -55,7 +55,6 @@ class CropWriter:
         }
         self._values: list[NDArray[np.float32]] = []
         self._position = 0
-        self._folder = folder
 
     def __enter__(self) -> CropWriter:
         return self
@@ -87,18 +86,10 @@ class CropWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            for path in self._temporary.values():
-                with contextlib.suppress(OSError):
-                    path.unlink(missing_ok=True)
-
-    def _finish(self) -> None:
-        for array in self._arrays.values():
-            array.flush()
-        np.save(self._temporary["values"], np.concatenate(self._values))
-        np.save(self._temporary["offsets"], np.cumsum([0, *(len(table) for table in self._values)]))
-        for name, path in self._temporary.items():
-            os.replace(path, self._folder / f"{name}.npy")
+        with self._finishing:  # renames the files, or takes them away when an error goes through
+            if error is not None:
+                raise error
+            for array in self._arrays.values():
+                array.flush()
+            np.save(self._temporary["values"], np.concatenate(self._values))
+            np.save(self._temporary["offsets"], np.cumsum([0, *(len(table) for table in self._values)]))

@@ -246,10 +246,13 @@ def test_data_prepare_passes_only_what_is_given(tmp_path, monkeypatch, capsys) -
 
     seen: dict[str, object] = {}
 
+    class Crops(list):
+        skipped = ()
+
     def fake(photos, out, *, progress, **given):
         seen.update(given, photos=photos, out=out)
         progress(1, 1, "a.png")
-        return [0, 1]
+        return Crops([0, 1])
 
     monkeypatch.setattr(prepare, "prepare_crops", fake)
     assert main(["data", "prepare", "in", "out", "--reductions", "1,2", "--segmenter", "none"]) == 0

@@ -50,7 +50,10 @@ class Canvas:
         thick = max(1, round(FINE * width))
         for points in strokes:
             self._draw.line(
-                (FINE * points).ravel().tolist(), fill=self.count, width=thick, joint="curve" if thick > 2 else None
+                (FINE * points).ravel().tolist(),
+                fill=self.count,
+                width=thick,
+                joint="curve" if thick > 2 else None,
             )
 
     def outline(self, box: tuple[float, float, float, float], width: float, *, round_: bool) -> None:

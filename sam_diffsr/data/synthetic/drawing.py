@@ -25,7 +25,8 @@ class Drawing:
     fine: NDArray[np.uint16]
     """``(FINE * S, FINE * S)`` numbers of the shapes, from 1."""
     fills: NDArray[np.float32]
-    """``(L + 1, 8)`` a shape's R, G, B in [0, 1]; light = ``a + b * y + c * x``; texture strength; softness."""
+    """``(L + 1, 10)`` a shape's R, G, B in [0, 1]; light = ``a + b * y + c * x``; what its texture's R, G, B
+    are multiplied by; softness."""
     textures: NDArray[np.int32]
     """``(L + 1, 3)`` a shape's texture and where in it the image's first pixel lies."""
     blur: float
@@ -79,14 +80,19 @@ def draw_image(
     textures = np.empty((count, 3), np.int32)
     textures[:, 0] = rng.integers(0, len(bank.tiles), count)
     textures[:, 1:] = rng.integers(0, TILE, (count, 2))
-    fills = np.empty((count, 8), np.float32)
+    taken = bank.colours is not None
+    fills = np.empty((count, 10), np.float32)
     fills[:, :3] = _page_colours(rng, count) if page else _leaf_colours(rng, textures[:, 0], bank)
-    # Light falls off across a shape: a plane through the image, dim or bright by a few per cent.
+    # Light falls off across a shape and, less, across the scene: a plane, dim or bright by some per cent.
     slopes = rng.normal(0, 0.03 if page else 0.25, (count, 2)) / size
+    if not page:
+        slopes += rng.normal(0, 0.2, 2) / size
     fills[:, 4:6] = slopes
     fills[:, 3] = 1 - slopes.sum(1) * size * rng.random(count)
-    fills[:, 6] = _strengths(rng, count, page=page, taken=bank.colours is not None)
-    fills[:, 7] = rng.random(count) < rng.random()
+    strength = _strengths(rng, count, page=page, taken=taken)[:, None]
+    # A surface's own texture is its colour made lighter and darker; that of a photo has its colours in it.
+    fills[:, 6:9] = strength if taken else strength * (0.2 + 1.4 * fills[:, :3])
+    fills[:, 9] = rng.random(count) < rng.random()
     blur = float(rng.uniform(0.4, 1.5)) if rng.random() < 0.4 else 0.0
     return Drawing(index, canvas.labels(), fills, textures, blur, encoding, reduction)
 
@@ -98,11 +104,12 @@ def _leaf_colours(
     count = len(textures)
     if bank.colours is not None:
         return np.clip(bank.colours[textures] + rng.normal(0, 0.06, (count, 1)), 0, 1)
-    hues = 1 + np.cumsum(rng.normal(0, 1, (int(rng.integers(2, 6)), 3)), axis=1) * rng.uniform(0.05, 0.35)
-    hues /= hues.clip(0.1).mean(1, keepdims=True)
+    saturation = 0.04 * 8 ** rng.random()
+    hues = 1 + np.cumsum(rng.normal(0, saturation, (int(rng.integers(2, 7)), 3)), axis=1)
+    hues = hues.clip(0.15) / hues.clip(0.15).mean(1, keepdims=True)
     middle, spread = rng.uniform(0.3, 0.6), rng.uniform(0.1, 0.26)
     light = np.clip(rng.normal(middle, spread, (count, 1)), 0.02, 0.98)
-    chosen = hues[rng.integers(0, len(hues), count)] + rng.normal(0, 0.06, (count, 3))
+    chosen = hues[rng.integers(0, len(hues), count)] + rng.normal(0, 0.04, (count, 3))
     return np.clip(light * chosen, 0, 1)
 
 

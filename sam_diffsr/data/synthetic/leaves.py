@@ -22,10 +22,10 @@ def power_law_radii(
 
 
 def paint_leaves(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Cover a canvas: large shapes until nothing of the ground is seen, then shapes of all sizes, then lines and text."""
+    """Cover a canvas: large shapes until no ground is seen, then shapes of all sizes, then lines and text."""
     size = canvas.size
     smallest, largest = 2.0 * 6.0 ** rng.random(), size / rng.uniform(2, 4)
-    for low, cover in ((max(smallest, largest / 8), 4.0), (smallest, rng.uniform(0.6, 1.8))):
+    for low, cover in ((max(smallest, largest / 8), 4.0), (smallest, 0.15 * 12 ** rng.random())):
         mean_area = 2.2 * 2 * np.log(largest / low) / (low**-2 - largest**-2)
         count = int(cover * size**2 / mean_area) + 1
         _paint_shapes(canvas, rng, power_law_radii(rng, count, smallest=low, largest=largest))
@@ -35,7 +35,10 @@ def paint_leaves(canvas: Canvas, rng: np.random.Generator) -> None:
         place = rng.uniform(0, size, 2)
         words = some_words(rng, int(rng.integers(1, 4)))
         canvas.text(
-            words, (place[0], place[1]), min(size / 4, 8 * 6 ** rng.random()), angle=float(rng.uniform(-90, 90))
+            words,
+            (place[0], place[1]),
+            min(size / 4, 8 * 6 ** rng.random()),
+            angle=float(rng.uniform(-90, 90)),
         )
 
 
@@ -51,7 +54,7 @@ def _paint_shapes(canvas: Canvas, rng: np.random.Generator, radii: NDArray[np.fl
 
 
 def _outlines(rng: np.random.Generator, count: int, corners: int) -> NDArray[np.float64]:
-    """Outlines of radius about 1, ``(count, corners, 2)``: ellipses, blobs, stars and straight-sided polygons."""
+    """Outlines of radius about 1, ``(count, corners, 2)``: ellipses, blobs and straight-sided polygons."""
     angle = (np.arange(corners) + rng.random((count, 1))) * (2 * np.pi / corners)
     radius = np.ones((count, corners))
     kind = rng.integers(0, 4, count)[:, None]
@@ -77,7 +80,7 @@ def _curve(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
         return ends[:2]
     t = np.linspace(0, 1, 40)[:, None]
     weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
-    return sum(weight * end for weight, end in zip(weights, ends, strict=True))
+    return np.sum([weight * end for weight, end in zip(weights, ends, strict=True)], axis=0)
 
 
 def paint_page(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -120,9 +123,7 @@ def _drawing(canvas: Canvas, rng: np.random.Generator, y: float) -> None:
     elif kind == 1:
         step, lean = rng.uniform(3, 12), rng.normal() * 0.2 * size
         starts = np.arange(rng.uniform(0, 0.5) * size, rng.uniform(0.5, 1) * size, step)
-        canvas.lines(
-            [np.array([[x, y], [x + lean, y + 0.2 * size]]) for x in starts], min(thick, 0.5 * step)
-        )
+        canvas.lines([np.array([[x, y], [x + lean, y + 0.2 * size]]) for x in starts], min(thick, 0.5 * step))
     else:
         for _ in range(int(rng.integers(1, 4))):
             steps = np.cumsum(rng.normal(0, 0.03 * size, 24))

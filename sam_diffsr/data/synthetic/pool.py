@@ -43,7 +43,9 @@ class SyntheticPool:
         self.config, self.seed = config, seed
         self._encoding: Encoding = encoding
         self._reduction: Reduction = reduction
-        self._bank = natural_textures(seed) if config.photos is None else photo_textures(config.photos, seed=seed)
+        self._bank = (
+            natural_textures(seed) if config.photos is None else photo_textures(config.photos, seed=seed)
+        )
         self._drawings: dict[int, Drawing] = {}
         self._tiles: dict[torch.device, Tensor] = {}
         self._pictures: dict[tuple[int, torch.device], Tensor] = {}

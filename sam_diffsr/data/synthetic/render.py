@@ -22,7 +22,7 @@ def render(drawing: Drawing, tiles: Tensor) -> Tensor:
 
     Args:
         drawing: what to render.
-        tiles: ``(T, 256, 256, 4)`` int8, the textures that the drawing was made for, on the device to work on.
+        tiles: ``(T, 256, 256, 4)`` int8, the textures that the drawing was made for, on the device.
 
     Returns:
         ``(S, S, 3)`` uint8 on that device.
@@ -46,7 +46,7 @@ def render(drawing: Drawing, tiles: Tensor) -> Tensor:
         image[edge] = total / len(labels)
     image = image.view(side, side, 3)
     if drawing.blur:
-        soft = fills[:, 7][labels[0].long()].view(side, side, 1)
+        soft = fills[:, 9][labels[0].long()].view(side, side, 1)
         image = torch.lerp(image, _blur(image, drawing.blur), soft)
     return image.mul_(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
 
@@ -60,7 +60,7 @@ def _shade(labels: Tensor, y: Tensor, x: Tensor, fills: Tensor, places: Tensor, 
     where = place[:, 0] * TILE**2 + row * TILE + column
     texture = words.index_select(0, where).view(torch.int8).view(-1, 4)[:, :3].float()
     light = fill[:, 3] + fill[:, 4] * y + fill[:, 5] * x
-    return fill[:, :3] * light[:, None] + texture * (fill[:, 6:7] / LEVELS)
+    return fill[:, :3] * light[:, None] + texture * (fill[:, 6:9] / LEVELS)
 
 
 def _blur(image: Tensor, deviation: float) -> Tensor:

@@ -79,6 +79,9 @@ def synthesize_crops(
             writer.add(pixels[None], drawing.labels[None], np.zeros((1, 2), np.int32), drawing.values)
             if progress is not None:
                 progress(index + 1, count)
-    sources = [{"file": f"synthetic {index}", "height": config.size, "width": config.size, "crops": 1} for index in range(count)]
+    sources = [
+        {"file": f"synthetic {index}", "height": config.size, "width": config.size, "crops": 1}
+        for index in range(count)
+    ]
     write_manifest(folder, crops=count, crop_size=config.size, sources=sources, settings=settings)
     return CropStore(folder)

@@ -46,7 +46,7 @@ def natural_textures(seed: int) -> TextureBank:
     for index in range(COUNT):
         plane = kinds[index % len(kinds)](rng)
         plane = (plane - plane.mean()) / (plane.std() + 1e-6)
-        colour = 1 + rng.normal(0, 0.15, 3)  # mostly light and dark, a little from one hue to another
+        colour = 1 + rng.normal(0, 0.06, 3)  # mostly light and dark, a little from one hue to another
         rgb = plane[..., None] * colour * STRENGTH * LEVELS
         tiles[index, ..., :3] = np.clip(np.rint(rgb), -127, 127).astype(np.int8)
     return TextureBank(tiles, None, seed)
@@ -90,7 +90,8 @@ def photo_textures(photos: str | Path | Sequence[str | Path], *, seed: int) -> T
 
 def _frequencies() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Whole waves a tile: of rows ``(256, 1)`` and columns ``(1, 129)``."""
-    return np.fft.fftfreq(TILE, 1 / TILE)[:, None], np.fft.rfftfreq(TILE, 1 / TILE)[None]
+    rows, columns = np.fft.fftfreq(TILE, 1 / TILE), np.fft.rfftfreq(TILE, 1 / TILE)
+    return rows.astype(np.float64)[:, None], columns.astype(np.float64)[None]
 
 
 def _filtered(rng: np.random.Generator, gain: NDArray[np.float64]) -> NDArray[np.float64]:
