@@ -20,15 +20,22 @@ from torch import Tensor
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.evaluation.artifacts import artifact_score
 from sam_diffsr.evaluation.environment import describe_commit, describe_machine, describe_versions
-from sam_diffsr.evaluation.methods import Method, bicubic_method, model_methods
+from sam_diffsr.evaluation.methods import Method, bicubic_method, encoder_only, model_methods
 from sam_diffsr.evaluation.metrics import psnr_y, ssim_y
-from sam_diffsr.evaluation.pairs import Pair, check_sizes, read_pair, to_uint8
+from sam_diffsr.evaluation.pairs import Pair, check_sizes, make_pair, read_pair, to_uint8
 from sam_diffsr.evaluation.perceptual import Features, PairDistance, frechet_distance
 from sam_diffsr.evaluation.result import MADE_INPUTS, Evaluation, ImageScore, Row
 from sam_diffsr.pipeline.config import SamplingConfig
 from sam_diffsr.pipeline.resolver import SuperResolver
 
-__all__ = ["ImageResult", "Protocol", "evaluate_images", "evaluate_methods"]
+__all__ = [
+    "ImageResult",
+    "Protocol",
+    "encoder_only",
+    "evaluate_images",
+    "evaluate_methods",
+    "make_pair",
+]
 
 logger = logging.getLogger(__name__)
 

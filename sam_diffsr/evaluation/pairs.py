@@ -20,7 +20,16 @@ from sam_diffsr.image import decode_image
 from sam_diffsr.image.read import open_file
 from sam_diffsr.resize import imresize
 
-__all__ = ["Pair", "check_sizes", "image_size", "match_files", "read_image", "read_pair", "to_uint8"]
+__all__ = [
+    "Pair",
+    "check_sizes",
+    "image_size",
+    "make_pair",
+    "match_files",
+    "read_image",
+    "read_pair",
+    "to_uint8",
+]
 
 PathLike = str | os.PathLike[str]
 
@@ -80,6 +89,19 @@ def read_pair(hr_file: PathLike, *, scale: int, lr_file: PathLike | None = None,
         lr = read_image(lr_file)
         _check_lr(Path(lr_file), (lr.shape[-2], lr.shape[-1]), hr_file, full, scale)
     return Pair(name=Path(hr_file).name, hr=hr, lr=lr, full_size=full)
+
+
+def make_pair(file: PathLike, *, scale: int, smallest: int = 1) -> tuple[Tensor, Tensor]:
+    """The truth and its bicubic reduction of :func:`read_pair` as floats, for code that goes on computing.
+
+    Returns:
+        ``hr`` ``(1, 3, s*h, s*w)`` and ``lr`` ``(1, 3, h, w)``, float32 in [0, 1], whole numbers of 255ths.
+
+    Raises:
+        ImageError: it cannot be read or is too small.
+    """
+    pair = read_pair(file, scale=scale, smallest=smallest)
+    return pair.hr.float() / 255, pair.lr.float() / 255
 
 
 def read_image(file: PathLike) -> Tensor:
