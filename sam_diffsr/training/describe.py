@@ -1,7 +1,7 @@
 """What a model card says of a run: its data, its effort, its settings.
 
-Configurations are read as plain dictionaries and by the keys that they have, so that runs of earlier and later
-versions can be described, too. What is not known is left out, never guessed.
+Configurations are read as plain dictionaries and by the keys that they have, so that runs of earlier and
+later versions can be described, too. What is not known is left out, never guessed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def data_section(config: Config, *, run: Path) -> list[str]:
         config: of the run.
         run: its folder, which holds the crops of a plain folder of photographs.
     """
-    data: Config = config.get("data") or {}
+    data = _table(config, "data")
     lines = ["## Data"]
     manifest: Config | None = None
     if data.get("crops") or data.get("photos"):
@@ -44,7 +44,7 @@ def data_section(config: Config, *, run: Path) -> list[str]:
             logger.warning("the card does not describe the crops: %s", error)
             lines += [
                 "",
-                f"Crops of photographs in `{folder.name}`, whose manifest was not there when this was written.",
+                f"Crops in `{folder.name}`, whose manifest was not there when this was written.",
             ]
     if manifest is not None:
         lines += ["", *_sources(manifest)]
@@ -53,7 +53,7 @@ def data_section(config: Config, *, run: Path) -> list[str]:
         alone = manifest is None and not (data.get("crops") or data.get("photos"))
         share = 1.0 if alone else float(data.get("synthetic_fraction", 0.0))
         lines += ["", _synthetic(synthetic, share=share)]
-    regions = _regions(config, (manifest or {}).get("settings") or {}, synthetic=synthetic is not None)
+    regions = _regions(config, _table(manifest or {}, "settings"), synthetic=synthetic is not None)
     return lines + (["", regions] if regions else [])
 
 
@@ -64,15 +64,15 @@ def training_section(denoiser: Checkpoint, *, run: Path) -> list[str]:
         denoiser: checkpoint that is exported.
         run: folder of its run.
     """
-    source = (denoiser.config.get("diffusion") or {}).get("encoder")
+    source = cast("str | None", _table(denoiser.config, "diffusion").get("encoder"))
     stages = {"denoiser": _facts(denoiser, run)}
     lines = ["## Training", ""]
     try:
         encoder = read_checkpoint(source) if source is not None and Path(source).exists() else None
     except ModelLoadError:
         encoder = None
-    if encoder is not None:
-        stages = {"encoder": _facts(encoder, Path(cast("str", source))), **stages}
+    if encoder is not None and source is not None:
+        stages = {"encoder": _facts(encoder, Path(source)), **stages}
     elif source is not None:
         logger.warning("the card does not describe the encoder's training: %s is no run folder", source)
         lines += [f"The encoder was taken from `{Path(source).name}`.", ""]
@@ -134,10 +134,9 @@ def _facts(checkpoint: Checkpoint, run: Path) -> dict[str, str]:
 
 def _sources(manifest: Config) -> list[str]:
     settings, sources = _table(manifest, "settings"), cast("list[dict[str, Any]]", manifest["sources"])
+    side = manifest["crop_size"]
     if settings.get("synthetic"):
-        return [
-            f"{manifest['crops']} synthetic images of {manifest['crop_size']} x {manifest['crop_size']} pixels."
-        ]
+        return [f"{manifest['crops']} synthetic images of {side} x {side} pixels."]
     photos: dict[str, tuple[str, int]] = {}
     for source in sources:
         name = str(source.get("file", "?"))
@@ -145,13 +144,12 @@ def _sources(manifest: Config) -> list[str]:
         photos[name] = (licence, count + int(source.get("crops", 0)))
     factors = sorted({float(source["reduction"]) for source in sources if source.get("reduction")})
     reduced = ", ".join(f"{factor:g}" for factor in factors)
-    side = manifest["crop_size"]
-    text = f"{manifest['crops']} crops of {side} x {side} pixels from {len(photos)} photographs"
+    text = f"{manifest['crops']} crops of {side} x {side} pixels from {_count(len(photos), 'photograph')}"
     text += "" if factors in ([], [1.0]) else f", which were reduced by {reduced} first"
     flat = settings.get("min_gradient")
     text += f", without crops flatter than {flat:g} levels." if flat else "."
-    skipped = manifest.get("skipped") or []
-    text += f" {len(skipped)} photographs could not be used." if skipped else ""
+    skipped = cast("list[Any]", manifest.get("skipped") or [])
+    text += f" {_count(len(skipped), 'photograph')} could not be used." if skipped else ""
     lines = [text]
     if any(licence for licence, _ in photos.values()) and len(photos) <= _MOST_NAMED:
         rows = [[name, licence or "unknown", str(count)] for name, (licence, count) in sorted(photos.items())]
@@ -164,10 +162,10 @@ def _synthetic(synthetic: Config, *, share: float) -> str:
     if synthetic.get("photos"):
         colours = f"photographs in `{Path(synthetic['photos']).name}`"
     pages = synthetic.get("pages")
-    drawn = "" if pages is None else f", {pages:.0%} of them pages of text and line art"
+    drawn = "" if pages is None else f"; {pages:.0%} of these images are pages of text and line art"
     return (
-        f"{share:.0%} of each batch is synthetic: dead leaves with colours and textures from {colours}{drawn}, "
-        "made anew for every step."
+        f"{share:.0%} of each batch is synthetic, drawn while the run goes on: dead leaves with colours and "
+        f"textures from {colours}{drawn}."
     )
 
 
@@ -192,6 +190,10 @@ def _regions(config: Config, settings: Config, *, synthetic: bool) -> str:
     if parts and encoding and reduction:
         parts.append(f"The structure field is `{encoding}`, divided by the {reduction}'s area.")
     return " ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _table(config: Config, name: str) -> Config:
