@@ -74,11 +74,11 @@ class ComparisonPage:
         """Take one image in, if it is among the worst so far."""
         pair, outputs = result.pair, result.outputs
         self._sizes[pair.name] = (pair.hr.shape[-2], pair.hr.shape[-1])
-        worst = sorted(self._cards, key=self._order)[: self.most - 1]
         if len(self._cards) >= self.most:
-            if result.scores[self.leading].psnr_y >= self._order(max(self._cards, key=self._order)):
+            best = max(self._cards, key=self._order)
+            if result.scores[self.leading].psnr_y >= self._order(best):
                 return
-            self._cards = worst
+            self._cards.remove(best)
         box = largest_disagreement(pair.hr, outputs, scale=self.scale)
         scale = error_scale(pair, outputs, box)
         self._cards.append(
@@ -166,7 +166,7 @@ class ComparisonPage:
                 f'<td data-value="{height * width}">{width} × {height}</td>',
             ]
             line += [
-                f'<td{_class("best", when=score.psnr_y == best)} data-value="{score.psnr_y}">'
+                f'<td{_class("best", when=score.psnr_y == best)} data-value="{_script_number(score.psnr_y)}">'
                 f"{score.psnr_y:.2f}<small>{score.ssim_y:.4f}</small></td>"
                 for score in scores
             ]
@@ -267,6 +267,11 @@ def _class(name: str, *, when: bool) -> str:
 
 def _sorted(*, when: bool) -> str:
     return ' aria-sort="ascending"' if when else ""
+
+
+def _script_number(value: float) -> str:
+    """A number as the page's script reads it."""
+    return "Infinity" if value == float("inf") else str(value)
 
 
 def _anchor(name: str) -> str:

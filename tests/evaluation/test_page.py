@@ -83,6 +83,12 @@ def test_tables_and_pictures_are_there_worst_first(make_page) -> None:
     assert len(alts) == 3 * (2 + 2 * 4 + 2)
     order = [alt.partition(": ")[0] for alt in alts if alt.endswith(": HR")]
     assert order == ['<img src=x onerror="alert(1)">.png', "b & c.png", "a.png"]
+    values = [
+        attributes["data-value"]
+        for tag, attributes in page.tags
+        if tag == "td" and "data-value" in attributes
+    ]
+    assert values.count("Infinity") == 3  # of the truth itself
     names = [cell for cell in page.cells if cell.endswith(".png")]
     assert names == order
 
