@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -112,5 +114,6 @@ def test_more_noise_scores_more_and_blur_less_than_noise_of_the_same_size() -> N
 )
 def test_refuses(shapes, options, message) -> None:
     sr, hr = (torch.zeros(shape) for shape in shapes)
+    given: dict[str, Any] = {"border": 0, "data_range": 1.0, **options}
     with pytest.raises(ArgumentError, match=message):
-        artifact_score(sr, hr, **{"border": 0, "data_range": 1.0, **options})
+        artifact_score(sr, hr, **given)
