@@ -84,7 +84,7 @@ def _training_section(checkpoint: Checkpoint, config: TrainConfig) -> str:
     rows = {
         "denoiser steps": f"{checkpoint.step} of batch {data.batch}",
         "patch": f"{data.patch} x {data.patch} HR pixels",
-        "optimizer": f"Adam, lr {optimizer.lr:g} ({optimizer.schedule}), clip {optimizer.clip:g}",
+        "optimizer": f"{optimizer.name}, lr {optimizer.lr:g} ({optimizer.schedule}), clip {optimizer.clip:g}",
         "averaged weights": f"decay {run.ema_decay:g}",
         "seed": str(run.seed),
     }
