@@ -26,7 +26,7 @@ class SyntheticConfig:
     """Side of an image, HR pixels; the structure field is that of the whole image."""
     pool: int = 16
     """Images that windows are cut from at the same time."""
-    windows: int = 16
+    windows: int = 64
     """Windows cut from each image, on average, before the next one takes its place."""
     pages: float = 0.15
     """Share of the images that are pages of text and line art."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ def make_batch(images: Tensor, structure: Tensor, turns: Tensor, *, scale: int) 
         turns: ``(B,)`` int64 in 0..7, see ``dihedral``.
         scale: how much smaller LR is.
     """
-    planes = dihedral(images.permute(0, 3, 1, 2), turns)
+    planes = dihedral(images.permute(0, 3, 1, 2).contiguous(), turns)
     return degrade(planes, dihedral(structure[:, None], turns), scale=scale)
 
 
@@ -50,13 +51,38 @@ def degrade(windows: Tensor, structure: Tensor, *, scale: int) -> TrainingBatch:
         scale: how much smaller LR is.
     """
     margin = MARGIN_LR * scale
-    lr = imresize(windows, 1 / scale)[..., MARGIN_LR:-MARGIN_LR, MARGIN_LR:-MARGIN_LR]
     hr = windows[..., margin:-margin, margin:-margin]
     return TrainingBatch(
-        lr=lr.float() / 255,
+        lr=_reduce(windows, scale) / 255,
         hr=hr.float() / 255,
         structure=structure[..., margin:-margin, margin:-margin].contiguous(),
     )
+
+
+def _reduce(windows: Tensor, scale: int) -> Tensor:
+    """``imresize(windows, 1 / scale)`` without the margin, as float32 of whole numbers.
+
+    On the CPU as two matrix products, which take a tenth of the time; their sums are exact, so the result is
+    the same.
+    """
+    if windows.device.type != "cpu":
+        return imresize(windows, 1 / scale)[..., MARGIN_LR:-MARGIN_LR, MARGIN_LR:-MARGIN_LR].float()
+    rows, columns = (_reduction_matrix(side, scale) for side in windows.shape[-2:])
+    # rounded between the passes as imresize does, which keeps the image's class as MATLAB
+    half = torch.matmul(rows, windows.to(rows.dtype)).round_().clamp_(0, 255).to(columns.dtype)
+    return torch.matmul(half, columns.T).round_().clamp_(0, 255).float()
+
+
+@lru_cache(maxsize=32)
+def _reduction_matrix(side: int, scale: int) -> Tensor:
+    """``(h, side)`` weights of the rows that are left; float32 where its sums of 8-bit pixels are exact."""
+    with torch.inference_mode(False), torch.no_grad():
+        full = imresize(torch.eye(side, dtype=torch.float64), size=(side // scale, side))
+        matrix = full[MARGIN_LR:-MARGIN_LR].contiguous()
+    # Weights are whole multiples of 2**-13 at scale 4: products and sums with 8-bit pixels fit into 24 bits.
+    units = matrix * 2**13
+    exact = bool((units == units.round()).all()) and float(units.abs().sum(1).max()) * 255 < 2**24
+    return matrix.float() if exact else matrix
 
 
 def dihedral(images: Tensor, turns: Tensor) -> Tensor:

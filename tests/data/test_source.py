@@ -268,7 +268,7 @@ def test_bad_data_config(options: dict, message: str) -> None:
     ("options", "message"),
     [
         ({"size": 16}, r"data\.synthetic\.size must lie in 32\.\.4096, got 16"),
-        ({"pool": 0}, r"data\.synthetic\.pool and \.windows must be >= 1, got 0 and 16"),
+        ({"pool": 0}, r"data\.synthetic\.pool and \.windows must be >= 1, got 0 and 64"),
         ({"pages": -0.1}, r"data\.synthetic\.pages must lie in \[0, 1\], got -0\.1"),
     ],
 )

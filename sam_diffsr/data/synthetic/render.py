@@ -7,7 +7,6 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from sam_diffsr.data.synthetic.canvas import FINE
 from sam_diffsr.data.synthetic.drawing import Drawing
@@ -66,11 +65,16 @@ def _shade(labels: Tensor, y: Tensor, x: Tensor, fills: Tensor, places: Tensor, 
 def _blur(image: Tensor, deviation: float) -> Tensor:
     """Gaussian, rows then columns, edges repeated."""
     reach = max(1, math.ceil(2.5 * deviation))
-    taps = torch.arange(-reach, reach + 1, dtype=torch.float32, device=image.device)
-    weights = torch.exp(-0.5 * (taps / deviation) ** 2)
-    weights = (weights / weights.sum()).view(1, 1, -1, 1).expand(3, 1, -1, 1)
-    planes = image.permute(2, 0, 1)[None]
-    for _ in range(2):
-        padded = functional.pad(planes, (0, 0, reach, reach), mode="replicate")
-        planes = functional.conv2d(padded, weights, groups=3).mT
-    return planes[0].permute(1, 2, 0)
+    weights = [math.exp(-0.5 * (tap / deviation) ** 2) for tap in range(reach + 1)]
+    total = weights[0] + 2 * sum(weights[1:])
+    for axis in (0, 1):
+        side = image.shape[axis]
+        ends = [
+            image.narrow(axis, place, 1).expand_as(image.narrow(axis, 0, reach)) for place in (0, side - 1)
+        ]
+        padded = torch.cat([ends[0], image, ends[1]], axis)
+        image = image * (weights[0] / total)
+        for tap in range(1, reach + 1):
+            for start in (reach - tap, reach + tap):
+                image.add_(padded.narrow(axis, start, side), alpha=weights[tap] / total)
+    return image
