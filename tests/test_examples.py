@@ -64,3 +64,11 @@ def test_parity_table_is_made_from_the_golden_numbers(capsys: pytest.CaptureFixt
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
     assert len(rows) == 3
     assert all(float(value) < 1e-5 for _, value in rows)
+
+
+def test_train_tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    run(monkeypatch, "train_tiny.py", str(tmp_path / "tiny"), "--steps", "2", "--device", "cpu")
+    assert Image.open(tmp_path / "tiny" / "chelsea_x4.png").size == (192, 192)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[:2]] == ["encoder", "denoiser"]
+    assert (tmp_path / "tiny" / "rrdb" / "samples" / "step-00000002.png").is_file()
