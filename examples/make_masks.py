@@ -4,9 +4,8 @@
 
 ``masks`` gets ``<stem>.json`` (records as Segment Anything's own tool writes them) and ``<stem>.npz`` (the
 structure field) for each photograph; ``sam-diffsr data prepare photos crops --reductions 1 --masks masks``
-takes them. Regions here come from graph segmentation, which needs no weights (``pip install
-'sam-diffsr[segments]'``); for those of Segment Anything put ``SamMaskGenerator.from_pretrained("vit_h")`` in the
-place of ``GraphMaskGenerator()``.
+takes them. Regions here come from graph segmentation, which needs no weights, only scikit-image; for those of
+Segment Anything put ``SamMaskGenerator.from_pretrained("vit_h")`` in the place of ``GraphMaskGenerator()``.
 """
 
 from __future__ import annotations

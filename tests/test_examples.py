@@ -81,3 +81,11 @@ def test_make_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert Image.open(tmp_path / "shown.png").width > 2 * 160
     with pytest.raises(SystemExit, match="PHOTOS MASKS"):
         run(monkeypatch, "make_masks.py")
+
+
+def test_train_tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    run(monkeypatch, "train_tiny.py", str(tmp_path / "tiny"), "--steps", "2", "--device", "cpu")
+    assert Image.open(tmp_path / "tiny" / "chelsea_x4.png").size == (192, 192)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[:2]] == ["encoder", "denoiser"]
+    assert (tmp_path / "tiny" / "rrdb" / "samples" / "step-00000002.png").is_file()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ class MaskBench:
     encode_difference: float
     """Largest difference between the two fields."""
     by_regions: list[dict[str, float]]
-    """Time against the number of regions."""
+    """Time against the number of regions; ``ratio`` is to the main comparison's."""
     by_megapixels: list[dict[str, float]]
-    """Time against the size of the image."""
+    """Time against the size of the image; likewise."""
     rle_encode_ratio: float | None
     """Our time for a mask through pycocotools', which gets arrays in its own layout; ``None`` without it."""
     rle_decode_ratio: float | None
@@ -103,17 +104,17 @@ def run_mask_bench(
         repeats, lambda: encode_structure(records), lambda: straightforward_structure(records)
     )
     say("number of regions")
+    made = [made_up_records(size, count) for count in region_counts]
     by_regions = [
-        {"regions": count, "ms": _encoding_time(made_up_records(size, count), repeats)}
-        for count in region_counts
+        {"regions": count, **cost}
+        for count, cost in zip(region_counts, _costs(repeats, records, made), strict=True)
     ]
     say("size of the image")
-    by_megapixels: list[dict[str, float]] = []
-    for amount in megapixels:
-        factor = (amount * 1e6 / (size[0] * size[1])) ** 0.5
-        scaled = (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
-        found = made_up_records(scaled, regions)
-        by_megapixels.append({"megapixels": amount, "ms": _encoding_time(found, repeats)})
+    scaled = [_scaled_records(size, amount, regions) for amount in megapixels]
+    by_megapixels = [
+        {"megapixels": amount, **cost}
+        for amount, cost in zip(megapixels, _costs(repeats, records, scaled), strict=True)
+    ]
     say("run lengths")
     rle_encode, rle_decode = _against_pycocotools(records[:10], repeats)
     say("crops")
@@ -218,8 +219,18 @@ def _made_up_photo(structure: StructureField) -> NDArray[np.uint8]:
     return np.clip(colours[structure.labels] + grain, 0, 255).astype(np.uint8)
 
 
-def _encoding_time(records: Sequence[dict[str, Any]], repeats: int) -> float:
-    return _in_turns(repeats, lambda: encode_structure(records))[0]
+def _scaled_records(size: tuple[int, int], megapixels: float, count: int) -> list[dict[str, Any]]:
+    """Regions of an image of the same shape and another size."""
+    factor = (megapixels * 1e6 / (size[0] * size[1])) ** 0.5
+    return made_up_records((max(1, round(size[0] * factor)), max(1, round(size[1] * factor))), count)
+
+
+def _costs(
+    repeats: int, main: list[dict[str, Any]], others: Sequence[list[dict[str, Any]]]
+) -> list[dict[str, float]]:
+    """Time to encode each, and as a multiple of that of the main comparison's records."""
+    first, *rest = _in_turns(repeats, *(partial(encode_structure, records) for records in (main, *others)))
+    return [{"ms": taken, "ratio": taken / first} for taken in rest]
 
 
 def _in_turns(repeats: int, *works: Callable[[], object]) -> list[float]:

@@ -108,6 +108,8 @@ def write_structure(path: PathLike, structure: StructureField) -> int:
         "encoding": np.array(structure.encoding or ""),
         "reduction": np.array(structure.reduction or ""),
     }
+    if structure.seed is not None:
+        arrays["seed"] = np.array(structure.seed, np.int64)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
     data = buffer.getvalue()
@@ -182,8 +184,13 @@ def _read_npz(file: IO[bytes]) -> StructureField:
     missing = sorted({"labels", "values"} - found.keys())
     if missing:
         raise DataError(f"not a structure file: it lacks {missing}, and has {sorted(found)}")
-    encoding = str(found.get("encoding", "")) or None
-    return StructureField(found["labels"], found["values"], encoding, str(found.get("reduction", "")) or None)
+    return StructureField(
+        found["labels"],
+        found["values"],
+        str(found.get("encoding", "")) or None,
+        str(found.get("reduction", "")) or None,
+        int(found["seed"]) if "seed" in found else None,
+    )
 
 
 def _read_npy(file: IO[bytes], size: tuple[int, int] | None) -> StructureField:

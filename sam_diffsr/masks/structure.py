@@ -38,6 +38,8 @@ class StructureField:
     """How the values were made; ``None`` when the file that they came from did not say."""
     reduction: str | None = None
     """As ``encoding``."""
+    seed: int | None = None
+    """What ``"random"`` values were drawn with; ``None`` for the other encodings, or unknown."""
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 2 or self.labels.dtype != np.uint16 or self.labels.size == 0:
@@ -82,7 +84,7 @@ class StructureField:
         if len(visible) - 1 > MAX_REGIONS:
             raise DataError(f"got {len(visible) - 1} visible regions, at most {MAX_REGIONS} can be stored")
         label_map = lay_out(labels[:-1].astype(np.uint16), stops, runs.size)
-        return cls(label_map, values[visible], encoding, reduction)
+        return cls(label_map, values[visible], encoding, reduction, seed if encoding == "random" else None)
 
     @classmethod
     def from_labels(
@@ -95,7 +97,7 @@ class StructureField:
     ) -> StructureField:
         """Encode the regions of an ``(H, W)`` uint16 label map; arguments as ``encode_label_map``."""
         values = encode_label_map(labels, encoding=encoding, reduction=reduction, seed=seed)
-        return cls(labels, values, encoding, reduction)
+        return cls(labels, values, encoding, reduction, seed if encoding == "random" else None)
 
     @classmethod
     def from_field(cls, field: NDArray[Any]) -> StructureField:

@@ -64,7 +64,7 @@ def launched(config: TrainConfig, *, folder: Path, trackers: list[str]) -> Gener
             mixed_precision=names[config.run.precision],
             # a batch is split by the loop; a plugin keeps the environment from dividing the loss once more
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-            log_with=trackers or None,
+            log_with=[*trackers] or None,
             project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder)),
             kwargs_handlers=[
                 DistributedDataParallelKwargs(broadcast_buffers=False),

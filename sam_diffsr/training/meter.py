@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator
+from typing import cast
 
 import torch
 
@@ -61,7 +62,7 @@ class Meter:
         if not self.steps:
             return {}
         means = torch.stack((self.loss, self.norm)) / self.steps
-        loss, norm = (means if reduce is None else reduce(means)).tolist()
+        loss, norm = cast("list[float]", (means if reduce is None else reduce(means)).tolist())
         elapsed = max(time.perf_counter() - self.since, 1e-9)
         values = {
             "loss": loss,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sam_diffsr.config import from_dict, to_dict
 from sam_diffsr.errors import ConfigError
@@ -91,5 +91,6 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        table = cast("dict[str, Any]", value) if isinstance(value, dict) else None
+        flat |= {name: value} if table is None else _flat(table, f"{name}.")
     return flat

@@ -75,8 +75,9 @@ class Trainer:
         average = cast("Callable[..., None]", get_ema_multi_avg_fn(config.run.ema_decay))
         self.ema = AveragedModel(self.stage.network, multi_avg_fn=average, use_buffers=False)
         self._optimizer = self._make_optimizer()
-        prepared: Any = accelerator.prepare(self.stage, self._optimizer)
-        self._loss, self._stepper = prepared
+        prepared = cast("tuple[Any, Any]", accelerator.prepare(self.stage, self._optimizer))
+        self._loss, self._stepper = prepared  # the stage as it shares gradients, the optimizer as it steps
+        self._scaler = cast("torch.amp.GradScaler | None", accelerator.scaler)
         if checkpoint is not None:
             self._restore(checkpoint)
 
@@ -116,7 +117,7 @@ class Trainer:
             ema=self.ema,
             frozen=self.stage.frozen,
             optimizer=self._optimizer,
-            scaler=self.accelerator.scaler,
+            scaler=self._scaler,
         )
         self.step = checkpoint.step
 
@@ -141,12 +142,12 @@ class Trainer:
             rows = slice(part * size, (part + 1) * size)
             last = part == run.accumulate - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(self._loss):
-                loss: Tensor = self._loss(_rows(batch, rows), *(tensor[rows] for tensor in drawn))
+                loss = cast("Tensor", self._loss(_rows(batch, rows), *(tensor[rows] for tensor in drawn)))
                 loss = loss / run.accumulate
                 accelerator.backward(loss)
             total += loss.detach()
-        clip = self.config.optimizer.clip
-        norm = cast("Tensor", accelerator.clip_grad_norm_(self.stage.network.parameters(), clip))
+        parameters, clip = self.stage.network.parameters(), self.config.optimizer.clip
+        norm = cast("Tensor", accelerator.clip_grad_norm_(parameters, clip))
         self._stepper.step()
         self.ema.update_parameters(self.stage.network)
         self.step += 1
@@ -176,7 +177,7 @@ class Trainer:
             frozen=self.stage.frozen,
             optimizer=self._optimizer,
             keep=self.config.run.keep,
-            scaler=self.accelerator.scaler,
+            scaler=self._scaler,
         )
 
     def averaged_model(self) -> DiffSR:

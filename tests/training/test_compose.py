@@ -12,7 +12,7 @@ import pytest
 from sam_diffsr.config import from_dict, to_dict
 from sam_diffsr.errors import ConfigError, MissingDependencyError
 from sam_diffsr.models import ModelConfig
-from sam_diffsr.training import TrainConfig, config_to_yaml, list_presets, load_config
+from sam_diffsr.training import TrainConfig, compose, config_to_yaml, list_presets, load_config
 
 PRESETS = sorted(list_presets())
 
@@ -51,6 +51,19 @@ def test_bad_file(tmp_path: Path, text: str, message: str) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read the config"):
         load_config(tmp_path / "none.yaml")
+
+
+def test_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "data: {crops: c}")
+
+    def refuse(self: Path, **options: Any) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refuse)
+        patch.setattr(compose, "list_presets", dict)
+        with pytest.raises(ConfigError, match=r"cannot read the config .*run\.yaml: .*Permission denied"):
+            load_config(path)
 
 
 @pytest.mark.parametrize(

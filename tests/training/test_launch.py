@@ -52,6 +52,7 @@ def test_one_device_for_several_processes(
 
     monkeypatch.setattr(accelerate, "Accelerator", two)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext())
     with (
         pytest.raises(ConfigError, match=r"run\.device 'cuda:0' names one device, but there are 2 processes"),
