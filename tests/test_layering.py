@@ -36,10 +36,12 @@ MASK_USERS = {"masks", "data", "cli"}
 LATE = {
     "accelerate",
     "huggingface_hub",
+    "lpips",
     "segment_anything",
     "skimage",
     "sklearn",
     "tensorboard",
+    "torch_fidelity",
     "torchvision",
     "tqdm",
     "yaml",
