@@ -255,4 +255,5 @@ def _is_complete(folder: Path, settings: Mapping[str, Any], wanted: Sequence[lis
     ]
     skipped = {source["sha256"] for source in manifest.get("skipped", [])}
     kept = [entry for entry in wanted if entry[0] not in skipped]
-    return manifest.get("settings") == dict(settings) and found == kept and None not in skipped
+    present = skipped <= {entry[0] for entry in wanted} and None not in skipped
+    return manifest.get("settings") == dict(settings) and found == kept and present

@@ -104,7 +104,9 @@ class FolderValidator:
             if self.method == "encoder"
             else (lambda lr: resolver.upscale_tensor(lr, seeds=[self.seed]))
         )
-        totals: dict[str, float] = dict.fromkeys(("psnr_y", "ssim_y", "bicubic_psnr_y", "bicubic_ssim_y"), 0.0)
+        totals: dict[str, float] = dict.fromkeys(
+            ("psnr_y", "ssim_y", "bicubic_psnr_y", "bicubic_ssim_y"), 0.0
+        )
         rows: list[NDArray[np.uint8]] = []
         for hr, lr in self.pairs:
             truth, sr, bicubic = (
