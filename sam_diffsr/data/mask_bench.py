@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,8 +229,7 @@ def _costs(
     repeats: int, main: list[dict[str, Any]], others: Sequence[list[dict[str, Any]]]
 ) -> list[dict[str, float]]:
     """Time to encode each, and as a multiple of that of the main comparison's records."""
-    works = [lambda records=records: encode_structure(records) for records in (main, *others)]
-    first, *rest = _in_turns(repeats, *works)
+    first, *rest = _in_turns(repeats, *(partial(encode_structure, records) for records in (main, *others)))
     return [{"ms": taken, "ratio": taken / first} for taken in rest]
 
 
