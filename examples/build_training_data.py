@@ -1,24 +1,29 @@
-"""Build the crops that the bundled model was trained on, from photographs in Debian packages.
+r"""Build the crops that the bundled model was trained on, from photographs in Debian packages.
 
 Get the photographs (no root needed; any Debian or Ubuntu machine with these packages in its sources)::
 
     mkdir -p photos && cd photos
-    for package in lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 lebiniou-data; do
+    for package in lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 lebiniou-data gcompris-qt-data \
+            mate-backgrounds; do
         apt-get download $package && dpkg -x ${package}_*.deb $package
     done && cd ..
+    python examples/unpack_gcompris_photos.py \
+        photos/gcompris-qt-data/usr/share/gcompris-qt/rcc photos/gcompris
 
-then cut them (two to three minutes on one core)::
+then cut them (a few minutes on one core)::
 
     python examples/build_training_data.py photos crops --holdout holdout
 
-Every photograph below is under CC0, CC-BY or CC-BY-SA, as stated per file in its package's
-``debian/copyright``. Abstract wallpapers of the same packages are left out, and so is ``mate-backgrounds``,
-whose photographs are under the GPL. ``--holdout`` writes three photographs that are never trained on.
+Every photograph that is trained on is under CC0, CC-BY or CC-BY-SA or in the public domain, as stated per
+file in its package's ``debian/copyright`` or, for GCompris, in the README beside it. Abstract wallpapers
+of the same packages are left out. ``--holdout`` writes fifteen photographs that are never trained on, only
+looked at to choose between runs; most are of ``mate-backgrounds``, which is under the GPL.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -52,16 +57,26 @@ TRAINING: dict[str, str] = {
 }
 """File to licence and author; the last three are grey."""
 
-HOLDOUT: dict[str, str] = {
-    f"{LOMIRI}/Picture_0B_by_freespace.jpg": "CC-BY-4.0, Trevor 'Freespace'",
-    f"{LOMIRI}/aitzgorri_by_Aitzol_Berasategi.jpg": "CC-BY-4.0, Aitzol Berasategi",
-    f"{LOMIRI}/greentock_by_Peter_Nerlich.jpg": "CC-BY-SA-4.0, Peter Nerlich",
-}
-"""Photographs that are only looked at to choose a checkpoint."""
+GCOMPRIS = "gcompris"
+"""Folder that ``unpack_gcompris_photos.py`` wrote; all of it is trained on."""
+
+HOLDOUT = (
+    f"{LOMIRI}/Picture_0B_by_freespace.jpg",
+    f"{LOMIRI}/aitzgorri_by_Aitzol_Berasategi.jpg",
+    f"{LOMIRI}/greentock_by_Peter_Nerlich.jpg",
+    *(
+        f"mate-backgrounds/usr/share/backgrounds/mate/nature/{name}.jpg"
+        for name in (
+            *("Aqua", "Blinds", "Dune", "FreshFlower", "Garden", "GreenMeadow"),
+            *("LadyBird", "RainDrops", "Storm", "TwoWings", "Wood", "YellowFlower"),
+        )
+    ),
+)
+"""Photographs that are only looked at to choose between runs."""
 
 SEGMENTER = GraphMaskGenerator(scale=300.0, sigma=0.8, min_size=200, longest_side=1024)
 REDUCTIONS = (1.6, 2.0, 2.5, 3.2, 4.0)
-HOLDOUT_SIDE = 768
+HOLDOUT_SIDE = 512
 
 
 def write_holdout(root: Path, out: Path) -> None:
@@ -84,25 +99,29 @@ def main() -> None:
     parser.add_argument("photos", type=Path, help="folder with one folder per unpacked package")
     parser.add_argument("out", type=Path, help="folder of crops to write")
     parser.add_argument("--holdout", type=Path, help="folder for the photographs that are not trained on")
-    parser.add_argument("--crop-size", type=int, default=224, help="side of the crops (default: %(default)s)")
+    parser.add_argument("--crop-size", type=int, default=192, help="side of the crops (default: %(default)s)")
     parser.add_argument(
         "--min-gradient", type=float, default=2.5, help="drop crops flatter than this (default: %(default)s)"
     )
     arguments = parser.parse_args()
-    missing = [name for name in (*TRAINING, *HOLDOUT) if not (arguments.photos / name).is_file()]
-    if missing:
-        sys.exit(f"not found under {arguments.photos}: {', '.join(missing)}")
+    listed = arguments.photos / GCOMPRIS / "licences.json"
+    needed = [*TRAINING, *(HOLDOUT if arguments.holdout is not None else ())]
+    missing = [name for name in needed if not (arguments.photos / name).is_file()]
+    if missing or not listed.is_file():
+        sys.exit(f"not found under {arguments.photos}: {', '.join(missing or [str(listed)])}")
+    gcompris = {f"{GCOMPRIS}/{name}": who for name, who in json.loads(listed.read_text("utf-8")).items()}
+    licences = TRAINING | gcompris
     if arguments.holdout is not None:
         write_holdout(arguments.photos, arguments.holdout)
     start = time.perf_counter()
     store = prepare_crops(
-        [arguments.photos / name for name in TRAINING],
+        [arguments.photos / name for name in licences],
         arguments.out,
         crop_size=arguments.crop_size,
         reductions=REDUCTIONS,
         segmenter=SEGMENTER,
         min_gradient=arguments.min_gradient,
-        licences={Path(name).name: licence for name, licence in TRAINING.items()},
+        licences={Path(name).name: licence for name, licence in licences.items()},
         progress=lambda done, total, name: print(f"[{done}/{total}] {name}", flush=True),
     )
     print(f"{len(store)} crops in {time.perf_counter() - start:.0f} s")

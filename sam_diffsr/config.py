@@ -7,8 +7,9 @@ misspelt key can never fall back to a default without a word.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from sam_diffsr.errors import ConfigError
@@ -48,7 +49,9 @@ def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> Config
     given = cast("Mapping[Any, Any]", data)
     unknown = sorted(str(key) for key in given if key not in fields)
     if unknown:
-        raise ConfigError(f"{where} has unknown keys {unknown}; known are {sorted(fields)}")
+        raise ConfigError(
+            f"{where} has unknown keys {unknown}{_suggestion(unknown, fields)}; known are {sorted(fields)}"
+        )
     missing = sorted(
         name
         for name, field in fields.items()
@@ -68,6 +71,13 @@ def check_choice(value: str, choices: Any, *, what: str) -> None:
     allowed = get_args(choices)
     if value not in allowed:
         raise ConfigError(f"{what} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+
+
+def _suggestion(unknown: Sequence[str], known: Iterable[str]) -> str:
+    """The valid key that each misspelt one resembles most, if any does."""
+    pairs = [(key, difflib.get_close_matches(key, list(known), n=1)) for key in unknown]
+    close = [f"{found[0]!r} instead of {key!r}" for key, found in pairs if found]
+    return f" (did you mean {', '.join(close)}?)" if close else ""
 
 
 def _plain(value: Any) -> Any:

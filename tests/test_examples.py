@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sam_diffsr.masks import encode_structure, read_records, read_structure
 from sam_diffsr.resize import imresize
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -64,3 +66,26 @@ def test_parity_table_is_made_from_the_golden_numbers(capsys: pytest.CaptureFixt
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
     assert len(rows) == 3
     assert all(float(value) < 1e-5 for _, value in rows)
+
+
+def test_make_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("skimage")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.open(EXAMPLES / "chelsea.png").crop((0, 0, 160, 120)).save(photos / "cat.png")
+    run(monkeypatch, "make_masks.py", str(photos), str(tmp_path / "masks"), str(tmp_path / "shown.png"))
+    assert re.search(r"cat\.png: \d+ regions, E from", capsys.readouterr().out)
+    structure = read_structure(tmp_path / "masks" / "cat.npz", size=(120, 160))
+    records = read_records(tmp_path / "masks" / "cat.json", size=(120, 160))
+    np.testing.assert_allclose(structure.to_tensor(), encode_structure(records), rtol=1e-6)
+    assert Image.open(tmp_path / "shown.png").width > 2 * 160
+    with pytest.raises(SystemExit, match="PHOTOS MASKS"):
+        run(monkeypatch, "make_masks.py")
+
+
+def test_train_tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    run(monkeypatch, "train_tiny.py", str(tmp_path / "tiny"), "--steps", "2", "--device", "cpu")
+    assert Image.open(tmp_path / "tiny" / "chelsea_x4.png").size == (192, 192)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[:2]] == ["encoder", "denoiser"]
+    assert (tmp_path / "tiny" / "rrdb" / "samples" / "step-00000002.png").is_file()

@@ -22,9 +22,14 @@ def test_replaces_the_target_when_the_block_ends(tmp_path):
 def test_an_error_keeps_the_old_file_and_leaves_nothing(tmp_path):
     target = tmp_path / "a.json"
     target.write_text("old")
-    with pytest.raises(ZeroDivisionError), atomic_path(target) as temporary:
-        temporary.write_text("half")
-        _ = 1 / 0
+
+    def cut_off():
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cut_off()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 

@@ -15,8 +15,10 @@ PACKAGE = Path(sam_diffsr.__file__).parent
 
 RANKS = {
     "errors": 0,
+    "files": 0,
     "config": 1,
-    "files": 1,
+    "device": 1,
+    "hub": 1,
     "image": 1,
     "resize": 1,
     "models": 2,
@@ -34,10 +36,12 @@ MASK_USERS = {"masks", "data", "cli"}
 LATE = {
     "accelerate",
     "huggingface_hub",
+    "lpips",
     "segment_anything",
     "skimage",
     "sklearn",
     "tensorboard",
+    "torch_fidelity",
     "torchvision",
     "tqdm",
     "yaml",
@@ -153,7 +157,7 @@ def test_every_rank_is_in_use():
             "if True:\n    import sam_diffsr.cli",
             r"unet.py:2: models \(rank 2\) imports cli",
         ),
-        ("pipeline/hub.py", "import huggingface_hub", "huggingface_hub must be imported inside a function"),
+        ("hub.py", "import huggingface_hub", "huggingface_hub must be imported inside a function"),
         (
             "data/prepare.py",
             "def f():\n    import torchvision",
@@ -189,7 +193,7 @@ def test_planted_violations_are_caught(tmp_path: Path, file: str, source: str, r
             "from sam_diffsr.pipeline import SuperResolver\nfrom sam_diffsr import __version__",
         ),
         ("data/prepare.py", "from sam_diffsr.masks.spe import encode_label_map\nimport numpy"),
-        ("pipeline/hub.py", "def f():\n    import huggingface_hub"),
+        ("hub.py", "def f():\n    import huggingface_hub"),
         ("masks/sam_model.py", "def f():\n    import segment_anything"),
         (
             "masks/sam_model.py",

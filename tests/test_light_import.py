@@ -37,6 +37,7 @@ OPTIONAL = {
     "segment_anything",
     "skimage",
     "sklearn",
+    "torch_fidelity",
     "torchvision",
 }
 HEAVY = OPTIONAL | {"PIL", "numpy", "safetensors", "torch", "tqdm", "yaml"}

@@ -93,7 +93,9 @@ def defined(tree: ast.Module) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(("page", "at_least"), [("docs/method.md", 26), ("docs/training.md", 2)])
+@pytest.mark.parametrize(
+    ("page", "at_least"), [("docs/method.md", 26), ("docs/training.md", 2), ("docs/evaluation.md", 5)]
+)
 def test_links_to_functions_lead_to_the_files_that_define_them(page: str, at_least: int):
     links = [link for link in LINK.finditer(read(page)) if link["target"].startswith("../sam_diffsr/")]
     named = [link for link in links if re.fullmatch(r"`[A-Za-z_.]+`", link["text"])]

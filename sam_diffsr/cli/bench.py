@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sam_diffsr.cli.options import (
     Subparsers,
@@ -18,8 +18,12 @@ from sam_diffsr.cli.options import (
     tile_size,
 )
 
+if TYPE_CHECKING:
+    from sam_diffsr.training.stages import StageName
+
 __all__ = ["register"]
 
+_STAGES: dict[str, StageName] = {"rrdb": "encoder", "diffusion": "denoiser"}
 _QUICK = {"size": 32, "repeats": 2}
 _QUICK_SIZES = (64, 128, 256)
 _QUICK_MASKS = {"size": (340, 510), "region_counts": (10, 100), "megapixels": (0.2, 0.8), "repeats": 3}
@@ -50,9 +54,10 @@ def register(subparsers: Subparsers) -> None:
     add_common_options(parser)
     parser.set_defaults(run=run)
     others = parser.add_subparsers(
-        metavar="[masks|memory|folder|start]", dest="bench_command", title="other measurements"
+        metavar="[masks|train|memory|folder|start]", dest="bench_command", title="other measurements"
     )
     _register_masks(others)
+    _register_train(others)
     _register_memory(others)
     _register_work(others)
 
@@ -189,6 +194,66 @@ def _register_masks(subparsers: Subparsers) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the result, with device, threads and versions")
     add_common_options(parser)
     parser.set_defaults(run=run_masks)
+
+
+def _register_train(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "train",
+        help="measure what making batches costs a training step",
+        description="Measure training steps on batches that are made as in a run, in turns with the same "
+        "steps on random tensors that lie on the device already. What counts is the ratio.",
+    )
+    parser.add_argument(
+        "stage",
+        metavar="STAGE",
+        choices=tuple(_STAGES),
+        nargs="?",
+        help=f"{' or '.join(_STAGES)} (default: diffusion)",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="CONFIG",
+        help="YAML file or preset of the run, measured on its own data; without one it is the preset "
+        "small, on crops and on synthetic images that are made for the measurement",
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="SECTION.KEY=VALUE",
+        action="append",
+        default=[],
+        help="change a value of the config; may be repeated",
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", help="turns (default: 5)")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps of each kind in a turn (default: 16)")
+    parser.add_argument("--json", metavar="FILE", help="write the result, with device, threads and versions")
+    add_common_options(parser)
+    parser.set_defaults(run=run_train)
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    import sys
+
+    from sam_diffsr.evaluation.environment import describe_machine, describe_versions
+    from sam_diffsr.evaluation.report import outline, write_json
+    from sam_diffsr.training.bench import run_train_bench
+    from sam_diffsr.training.compose import load_config
+
+    stage = args.stage or "diffusion"
+    result = run_train_bench(
+        _STAGES[stage],
+        load_config(args.config or f"small/{stage}", overrides=args.overrides),
+        own_data=args.config is not None,
+        say=lambda line: None if args.quiet else print(f"measuring: {line}", file=sys.stderr, flush=True),
+        **given(args, "rounds", "steps"),
+    )
+    print(outline(result.to_json()))
+    if args.json is not None:
+        context = {"machine": describe_machine(result.device), "versions": describe_versions()}
+        write_json(args.json, {**result.to_json(), **context})
+    return 0
 
 
 def run_masks(args: argparse.Namespace) -> int:

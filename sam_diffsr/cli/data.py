@@ -1,18 +1,29 @@
-"""``sam-diffsr data prepare``: a folder of photographs to training crops."""
+"""``sam-diffsr data``: photographs to training crops, and crops that need no photographs."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from sam_diffsr.cli.options import Subparsers, add_command, add_common_options, given, number_list
 
 __all__ = ["register"]
 
-_OPTIONS = ("crop_size", "reductions", "min_gradient", "segmenter", "encoding", "reduction", "masks")
+_OPTIONS = (
+    "crop_size",
+    "reductions",
+    "min_gradient",
+    "segmenter",
+    "encoding",
+    "reduction",
+    "masks",
+    "missing_masks",
+)
 SEGMENTER_CHOICES = ("graph", "none")
 ENCODING_CHOICES = ("rope", "cosine", "sincos", "random")
 REDUCTION_CHOICES = ("image", "region")
+MISSING_CHOICES = ("error", "zero")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -24,21 +35,30 @@ def register(subparsers: Subparsers) -> None:
         description="Prepare training data.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", dest="data_command", required=True)
+    _register_prepare(commands)
+    _register_synthesize(commands)
+
+
+def _register_prepare(commands: Subparsers) -> None:
     prepare = add_command(
         commands,
         "prepare",
         help="cut photographs into crops with structure fields",
         description="Cut photographs into crops, segment them and store both for training. A run that was "
-        "cut off goes on where it was.",
+        "cut off goes on where it was. DIV2K, Flickr2K, DF2K and benchmark folders are taken as they come.",
+        epilog="Photos smaller than a crop are left out and listed. So are photos that cannot be read, "
+        "and the exit code is then 1.",
     )
-    prepare.add_argument("photos", metavar="PHOTOS", help="folder, searched with its subfolders")
+    prepare.add_argument(
+        "photos", metavar="PHOTOS", help="data set, or folder that is searched with its subfolders"
+    )
     prepare.add_argument("out", metavar="OUT", help="folder to write")
     prepare.add_argument("--crop-size", type=int, metavar="N", help="side of the crops (default: 224)")
     prepare.add_argument(
         "--reductions",
         type=number_list,
         metavar="A,B,..",
-        help="each photo is made smaller by each of these factors first (default: 2)",
+        help="each photo is made smaller by each of these factors first; 1 keeps its pixels (default: 2)",
     )
     prepare.add_argument(
         "--min-gradient", type=float, metavar="X", help="leave out flatter crops, 8-bit levels (default: 2.5)"
@@ -54,30 +74,92 @@ def register(subparsers: Subparsers) -> None:
         metavar="DIR",
         help="records or stored fields made before, <stem>.json, .npz or .npy, instead of a segmenter",
     )
-    prepare.add_argument("--encoding", choices=ENCODING_CHOICES, help="value of a region (default: rope)")
     prepare.add_argument(
-        "--reduction", choices=REDUCTION_CHOICES, help="what it is divided by (default: image)"
+        "--missing-masks",
+        choices=MISSING_CHOICES,
+        help="what to do with photos that have no masks in DIR: stop, or train on them without regions "
+        "(default: error)",
     )
+    prepare.add_argument(
+        "--ignore-corrupt", action="store_true", help="exit with 0 although photos could not be read"
+    )
+    _add_encoding(prepare)
     add_common_options(prepare)
     prepare.set_defaults(run=run_prepare)
 
 
+def _register_synthesize(commands: Subparsers) -> None:
+    synthesize = add_command(
+        commands,
+        "synthesize",
+        help="make synthetic crops: dead leaves, text and line art",
+        description="Write crops of synthetic images with their exact regions, which need no photographs: "
+        "dead leaves (shapes of power-law sizes that cover each other), text and line art. Training can also "
+        "make them without end as it goes, see data.synthetic in the training config.",
+    )
+    synthesize.add_argument("out", metavar="OUT", help="folder to write")
+    synthesize.add_argument("--count", type=int, metavar="N", help="number of images (default: 1000)")
+    synthesize.add_argument("--size", type=int, metavar="S", help="side of the images (default: 384)")
+    synthesize.add_argument("--seed", type=int, metavar="N", help="another seed, other images (default: 0)")
+    synthesize.add_argument(
+        "--pages", type=float, metavar="X", help="share of pages of text and line art (default: 0.15)"
+    )
+    synthesize.add_argument(
+        "--photos", metavar="DIR", help="take colours and textures from these photos instead of made-up ones"
+    )
+    _add_encoding(synthesize)
+    synthesize.add_argument("--device", metavar="NAME", help="where the pixels are made (default: cpu)")
+    add_common_options(synthesize)
+    synthesize.set_defaults(run=run_synthesize)
+
+
+def _add_encoding(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--encoding", choices=ENCODING_CHOICES, help="value of a region (default: rope)")
+    parser.add_argument(
+        "--reduction", choices=REDUCTION_CHOICES, help="what it is divided by (default: image)"
+    )
+
+
 def run_prepare(args: argparse.Namespace) -> int:
-    """Prepare and say how many crops there are."""
+    """Prepare and say how many crops there are and how many photos were left out."""
     from sam_diffsr.data.prepare import prepare_crops
+    from sam_diffsr.errors import ArgumentError
 
     options: dict[str, Any] = given(args, *_OPTIONS)
+    if args.masks is None and args.missing_masks is not None:
+        raise ArgumentError("--missing-masks belongs to --masks; leave it out")
     if args.segment_side is not None:
-        from sam_diffsr.errors import ArgumentError
         from sam_diffsr.masks.segments import GraphMaskGenerator
 
         if args.segmenter == "none" or args.masks is not None:
             raise ArgumentError("--segment-side belongs to graph segmentation; leave it out")
         options["segmenter"] = GraphMaskGenerator(longest_side=args.segment_side)
     store = prepare_crops(args.photos, args.out, progress=None if args.quiet else _show, **options)
+    kinds = [source["kind"] for source in store.skipped]
+    left_out = [f"{kinds.count(kind)} {kind}" for kind in ("corrupt", "small") if kind in kinds]
+    print(f"{args.out}: {len(store)} crops" + (f"; left out: {', '.join(left_out)}" if left_out else ""))
+    return 1 if "corrupt" in kinds and not args.ignore_corrupt else 0
+
+
+def run_synthesize(args: argparse.Namespace) -> int:
+    """Make the crops and say how many there are."""
+    from sam_diffsr.data.config import SyntheticConfig
+    from sam_diffsr.data.synthetic import synthesize_crops
+
+    store = synthesize_crops(
+        args.out,
+        config=SyntheticConfig(**given(args, "size", "pages", "photos")),
+        progress=None if args.quiet else _show_count,
+        **given(args, "count", "seed", "encoding", "reduction", "device"),
+    )
     print(f"{args.out}: {len(store)} crops")
     return 0
 
 
 def _show(done: int, total: int, name: str) -> None:
     print(f"[{done}/{total}] {name}", flush=True)
+
+
+def _show_count(done: int, total: int) -> None:
+    if done % 100 == 0 or done == total:
+        print(f"[{done}/{total}]", file=sys.stderr, flush=True)

@@ -23,7 +23,8 @@ def register(subparsers: Subparsers) -> None:
         "export",
         help="turn a training run into a model folder",
         description="Write a model folder with the averaged weights of a diffusion run and the encoder "
-        "that it stands on.",
+        "that it stands on. Its card says what the run was trained on and how, as far as crops and logs are "
+        "still there; scores come from a file: export, evaluate the folder, export again.",
     )
     parser.add_argument("run_dir", metavar="RUN", help="folder of the run, or one of its checkpoints")
     parser.add_argument("out_dir", metavar="OUT_DIR", help="folder to write")
@@ -38,6 +39,17 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--name", help="title of the model card (default: the folder's name)")
     parser.add_argument("--license", metavar="SPDX", help="licence of the weights")
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        dest="datasets",
+        metavar="NAME",
+        help="name or Hub id of a data set it was trained on; may be given several times",
+    )
+    parser.add_argument(
+        "--scores", metavar="FILE", help="JSON of `sam-diffsr evaluate`, of the model at this sampling"
+    )
+    parser.add_argument("--details", metavar="FILE", help="Markdown for the end of the card")
     add_common_options(parser)
     parser.set_defaults(run=run)
 
@@ -48,12 +60,17 @@ def run(args: argparse.Namespace) -> int:
 
     from sam_diffsr.pipeline.config import SamplingConfig
     from sam_diffsr.pipeline.device import resolve_dtype
-    from sam_diffsr.training.export import export_run
+    from sam_diffsr.training.export import export_run, read_details
 
     sampling = SamplingConfig(**given(args, "sampler", "steps", "start", "spacing"))
     dtype = {} if args.dtype is None else {"dtype": resolve_dtype(args.dtype, torch.device("meta"))}
     config = export_run(
-        args.run_dir, args.out_dir, sampling=sampling, **dtype, **given(args, "name", "license")
+        args.run_dir,
+        args.out_dir,
+        sampling=sampling,
+        details="" if args.details is None else read_details(args.details),
+        **dtype,
+        **given(args, "name", "license", "datasets", "scores"),
     )
     print(f"{args.out_dir}: x{config.model.scale}, {sampling.sampler}, {sampling.steps} steps")
     return 0

@@ -11,7 +11,7 @@ from sam_diffsr.cli.options import Subparsers, add_command, add_common_options, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sam_diffsr.data.mask_folder import MaskOutcome
+    from sam_diffsr.data.mask_jobs import MaskOutcome
     from sam_diffsr.data.shard import Shard
 
 __all__ = ["register"]
@@ -66,8 +66,9 @@ def _register_generate(subparsers: Subparsers) -> None:
         "generate",
         help="find the regions of photos",
         description="Write OUT/<stem>.json for every photo, in the format of amg.py --convert-to-rle. What "
-        "is there is kept, so a run that was cut off goes on where it was. A photo that fails is reported on "
-        "stderr, the others go on, and the exit code is 1 at the end.",
+        "is there is kept, so a run that was cut off goes on where it was. Several processes may work on one "
+        "folder, each photo is claimed by the one that does it. A photo that fails is reported on stderr, "
+        "the others go on, and the exit code is 1 at the end.",
         epilog=_EPILOG,
     )
     parser.add_argument("images", metavar="IMAGES", help="folder, searched with its subfolders, or one file")
@@ -175,7 +176,7 @@ def run_generate(args: argparse.Namespace) -> int:
 
 def run_encode(args: argparse.Namespace) -> int:
     """Encode, print one line a file and how much smaller the fields are."""
-    from sam_diffsr.data.mask_folder import encode_folder
+    from sam_diffsr.data.field_folder import encode_folder
 
     outcomes = encode_folder(
         args.records,
@@ -231,7 +232,7 @@ def _shard(args: argparse.Namespace) -> Shard:
 
 
 def _report(outcomes: Iterator[MaskOutcome], args: argparse.Namespace) -> int:
-    counts = {"written": 0, "skipped": 0, "failed": 0}
+    counts = {"written": 0, "skipped": 0, "elsewhere": 0, "failed": 0}
     stored = plain = 0
     for outcome in outcomes:
         counts[outcome.status] += 1
@@ -244,6 +245,8 @@ def _report(outcomes: Iterator[MaskOutcome], args: argparse.Namespace) -> int:
             print(f"{place}: {type(outcome.error).__name__}: {message}", file=sys.stderr, flush=True)
         elif not args.quiet and outcome.status == "skipped":
             print(f"{place}: {outcome.job.target} is already there, skipped", flush=True)
+        elif not args.quiet and outcome.status == "elsewhere":
+            print(f"{place}: another process is at {outcome.job.target}, left to it", flush=True)
         elif not args.quiet:
             rest = outcome.remaining or 0.0
             left = f", {rest / 60:.0f} min left" if rest >= 60 else ""
@@ -251,7 +254,10 @@ def _report(outcomes: Iterator[MaskOutcome], args: argparse.Namespace) -> int:
                 f"{place} -> {outcome.job.target} ({outcome.regions} regions, {outcome.seconds:.1f} s{left})",
                 flush=True,
             )
-    print(f"{counts['written']} written, {counts['skipped']} already there, {counts['failed']} failed")
+    parts = [f"{counts['written']} written", f"{counts['skipped']} already there"]
+    if counts["elsewhere"]:
+        parts.append(f"{counts['elsewhere']} left to other processes")
+    print(", ".join([*parts, f"{counts['failed']} failed"]))
     if stored:
         print(f"{stored / 1e6:.2f} MB of fields, {plain / stored:.0f} times less than as float32 .npy")
     return 1 if counts["failed"] else 0

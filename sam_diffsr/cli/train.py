@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from sam_diffsr.cli.options import Subparsers, add_command, add_common_options
 
 if TYPE_CHECKING:
+    from sam_diffsr.evaluation.validation import FolderValidator
+    from sam_diffsr.training import TrainConfig
     from sam_diffsr.training.stages import StageName
 
 __all__ = ["register"]
 
 _STAGES: dict[str, StageName] = {"rrdb": "encoder", "diffusion": "denoiser"}
 _INTERRUPTED = 130
+_LATEST = "latest"
+
+
+class _ListPresets(argparse.Action):
+    """Print the configs in the package and leave, as ``--version`` does."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        from sam_diffsr.training.compose import list_presets
+
+        presets = list_presets()
+        width = max(map(len, presets))
+        sys.stdout.write("".join(f"{name:<{width}}  {text}\n" for name, text in presets.items()))
+        parser.exit()
 
 
 def register(subparsers: Subparsers) -> None:
@@ -22,12 +45,14 @@ def register(subparsers: Subparsers) -> None:
         subparsers,
         "train",
         help="train the encoder (rrdb), then the denoiser (diffusion)",
-        description="Train one stage. Ctrl-C saves a checkpoint and stops; go on with --resume. The exit "
-        "code is 0 only when all steps are done, and 130 when the run was stopped before.",
+        description="Train one stage. Ctrl-C and SIGTERM save a checkpoint and stop; go on with --resume. "
+        "The exit code is 0 only when all steps are done, and 130 when the run was stopped before. On "
+        "several GPUs or machines: accelerate launch -m sam_diffsr train ..., or torchrun -m sam_diffsr "
+        "train ...",
     )
     parser.add_argument("stage", choices=tuple(_STAGES), help="rrdb first; diffusion stands on its result")
-    parser.add_argument("config", metavar="CONFIG", help="YAML file")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoints and log.jsonl")
+    parser.add_argument("config", metavar="CONFIG", help="YAML file, or the name of a preset")
+    parser.add_argument("--out", metavar="DIR", help="folder for checkpoints, logs and pictures")
     parser.add_argument(
         "--set",
         action="append",
@@ -36,17 +61,61 @@ def register(subparsers: Subparsers) -> None:
         metavar="A.B=C",
         help="replace one value of the config; may be given several times",
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in DIR")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=_LATEST,
+        metavar="latest|PATH",
+        help="go on from the newest checkpoint in DIR (alone or with latest; begin if there is none), or "
+        "from a given one",
+    )
+    parser.add_argument("--list-presets", nargs=0, action=_ListPresets, help="print the presets and leave")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print every value of the config as YAML and leave"
+    )
     add_common_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and say where it ended."""
-    from sam_diffsr.training import load_config, train
+    from sam_diffsr.training import config_to_yaml, load_config, train
+    from sam_diffsr.training.launch import leave_processes
 
     config = load_config(args.config, overrides=args.overrides)
-    result = train(_STAGES[args.stage], config, args.out, resume=args.resume)
+    if args.print_config:
+        print(config_to_yaml(config), end="")
+        return 0
+    if args.out is None:
+        args.usage_error("the following arguments are required: --out")
+    stage = _STAGES[args.stage]
+    result = train(
+        stage,
+        config,
+        args.out,
+        resume=args.resume or False,
+        validate=_validator(stage, config),
+        progress=False if args.quiet else None,
+    )
+    leave_processes()
     state = "finished" if result.finished else "stopped, go on with --resume"
     print(f"{state} at step {result.step} of {config.run.steps}: {result.checkpoint}")
     return 0 if result.finished else _INTERRUPTED
+
+
+def _validator(stage: StageName, config: TrainConfig) -> FolderValidator | None:
+    """What ``validation`` asks for."""
+    from sam_diffsr.evaluation.validation import FolderValidator
+    from sam_diffsr.training import resolver_config
+
+    wanted = config.validation
+    if wanted.hr is None:
+        return None
+    return FolderValidator(
+        wanted.hr,
+        resolver_config(config, sampling=wanted.sampling),
+        method="encoder" if stage == "encoder" else "model",
+        limit=wanted.limit,
+        crop=wanted.crop,
+        pictures=wanted.pictures,
+    )

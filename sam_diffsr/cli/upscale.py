@@ -34,7 +34,10 @@ examples:
   sam-diffsr upscale -i photos -o large --recursive --skip-existing
   sam-diffsr upscale -i 'photos/*.jpg' -o large --ext auto --outscale 2
 """
-_OPTIONS = ("steps", "sampler", "start", "outscale", "tile", "tile_overlap", "batch_size", "max_pixels")
+_OPTIONS = (
+    *("steps", "sampler", "start", "fidelity"),
+    *("outscale", "tile", "tile_overlap", "batch_size", "max_pixels"),
+)
 
 
 def register(subparsers: Subparsers) -> None:
@@ -93,6 +96,12 @@ def register(subparsers: Subparsers) -> None:
         type=start_value,
         metavar="noise|T",
         help="start from pure noise, or from the encoder's image with the noise of timestep T",
+    )
+    sampling.add_argument(
+        "--fidelity",
+        type=float,
+        metavar="0..1",
+        help="instead of --start: 1 stays closest to the input (highest PSNR), 0 has the most texture",
     )
     sampling.add_argument("--seed", type=int, metavar="N", help="chooses the noise (default: 0)")
     machine = parser.add_argument_group("machine")

@@ -1,20 +1,34 @@
-"""Photographs to training batches: crops prepared once on disk, everything else made on the device."""
+"""Photographs and synthetic images to training batches: everything but cutting is done on the device."""
 
 from __future__ import annotations
 
+from sam_diffsr.data.config import DataConfig, SyntheticConfig
 from sam_diffsr.data.crops import CropStore
-from sam_diffsr.data.degrade import BatchSource, TrainingBatch, degrade, dihedral, make_batch
+from sam_diffsr.data.datasets import Dataset, find_dataset
+from sam_diffsr.data.degrade import TrainingBatch, degrade, dihedral, make_batch
 from sam_diffsr.data.photos import list_photos
+from sam_diffsr.data.prefetch import prefetch
 from sam_diffsr.data.prepare import Segmenter, prepare_crops
+from sam_diffsr.data.source import HostBatch, MixedSource, TrainingSource, open_source
+from sam_diffsr.data.synthetic import synthesize_crops
 
 __all__ = [
-    "BatchSource",
     "CropStore",
+    "DataConfig",
+    "Dataset",
+    "HostBatch",
+    "MixedSource",
     "Segmenter",
+    "SyntheticConfig",
     "TrainingBatch",
+    "TrainingSource",
     "degrade",
     "dihedral",
+    "find_dataset",
     "list_photos",
     "make_batch",
+    "open_source",
+    "prefetch",
     "prepare_crops",
+    "synthesize_crops",
 ]

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_diffsr.errors import DataError
+from sam_diffsr.files import atomic_path
 
 __all__ = ["FORMAT_VERSION", "CropStore", "read_manifest", "write_manifest"]
 
@@ -91,6 +92,11 @@ class CropStore:
         """Side of every crop in HR pixels."""
         return int(self.manifest["crop_size"])
 
+    @property
+    def skipped(self) -> list[dict[str, Any]]:
+        """Photos that were left out: ``file``, ``kind`` (``corrupt`` or ``small``) and ``reason`` of each."""
+        return list(self.manifest.get("skipped", []))
+
     def structure(self, index: int) -> NDArray[np.float32]:
         """Structure field of one crop.
 
@@ -100,16 +106,42 @@ class CropStore:
         Raises:
             DataError: the crop has a label that its source has no value for.
         """
+        return self._look_up(index, self.labels[index])
+
+    def _look_up(self, index: int, labels: NDArray[np.uint16]) -> NDArray[np.float32]:
         source = int(self.origins[index, 0])
         table = self.values[int(self.offsets[source]) : int(self.offsets[source + 1])]
-        labels = self.labels[index]
         highest = int(labels.max())
         if highest >= len(table):
             raise DataError(
                 f"{self.path}: crop {index} has label {highest}, but source {source} has only "
                 f"{len(table)} values; prepare the folder again"
             )
-        return np.asarray(table)[labels]
+        return np.take(np.asarray(table), labels)
+
+    def window(
+        self, index: int, top: int, left: int, side: int, *, structure: bool = True
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+        """Part of one crop and of its structure field; only that part is read.
+
+        Args:
+            index: which crop.
+            top: first row.
+            left: first column.
+            side: of the window, which must lie in the crop.
+            structure: False leaves the field out.
+
+        Returns:
+            ``(side, side, 3)`` uint8, a view, and ``(side, side)`` float32 or None.
+
+        Raises:
+            DataError: the window has a label that its source has no value for.
+        """
+        rows, columns = slice(top, top + side), slice(left, left + side)
+        image = self.images[index, rows, columns]
+        if not structure:
+            return image, None
+        return image, self._look_up(index, self.labels[index, rows, columns])
 
     def _open(self, name: str) -> NDArray[Any]:
         path = self.path / f"{name}.npy"
@@ -159,6 +191,7 @@ def write_manifest(
     crop_size: int,
     sources: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
+    skipped: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write ``manifest.json`` under a temporary name and rename it, which completes the folder."""
     manifest = {
@@ -167,7 +200,7 @@ def write_manifest(
         "crop_size": crop_size,
         "settings": dict(settings),
         "sources": [dict(source) for source in sources],
+        "skipped": [dict(source) for source in skipped],
     }
-    temporary = folder / f".{MANIFEST}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / MANIFEST)
+    with atomic_path(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ class MaskBench:
     encode_difference: float
     """Largest difference between the two fields."""
     by_regions: list[dict[str, float]]
-    """Time against the number of regions."""
+    """Time against the number of regions; ``ratio`` is to the main comparison's."""
     by_megapixels: list[dict[str, float]]
-    """Time against the size of the image."""
+    """Time against the size of the image; likewise."""
     rle_encode_ratio: float | None
     """Our time for a mask through pycocotools', which gets arrays in its own layout; ``None`` without it."""
     rle_decode_ratio: float | None
@@ -75,7 +76,7 @@ def run_mask_bench(
     regions: int = 100,
     region_counts: Sequence[int] = (10, 100, 1000),
     megapixels: Sequence[float] = (0.5, 2.77, 12.0),
-    repeats: int = 5,
+    repeats: int = 9,
     say: Callable[[str], object] = lambda line: None,
 ) -> MaskBench:
     """Measure.
@@ -85,7 +86,7 @@ def run_mask_bench(
         regions: how many for the main comparison, >= 1.
         region_counts: numbers of regions for the cost at ``size``.
         megapixels: sizes for the cost with ``regions``.
-        repeats: measurements of each, >= 1; the straightforward way gets at most two.
+        repeats: measurements of each, >= 1.
         say: called with a line on what is measured.
 
     Raises:
@@ -99,20 +100,21 @@ def run_mask_bench(
     say(f"{regions} regions at {size[0]}x{size[1]}")
     fast = encode_structure(records).numpy()
     slow = straightforward_structure(records)
-    ours = _median(lambda: encode_structure(records), repeats)
-    straightforward = _median(lambda: straightforward_structure(records), min(repeats, 2))
+    ours, straightforward = _in_turns(
+        repeats, lambda: encode_structure(records), lambda: straightforward_structure(records)
+    )
     say("number of regions")
+    made = [made_up_records(size, count) for count in region_counts]
     by_regions = [
-        {"regions": count, "ms": _encoding_time(made_up_records(size, count), repeats)}
-        for count in region_counts
+        {"regions": count, **cost}
+        for count, cost in zip(region_counts, _costs(repeats, records, made), strict=True)
     ]
     say("size of the image")
-    by_megapixels: list[dict[str, float]] = []
-    for amount in megapixels:
-        factor = (amount * 1e6 / (size[0] * size[1])) ** 0.5
-        scaled = (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
-        found = made_up_records(scaled, regions)
-        by_megapixels.append({"megapixels": amount, "ms": _encoding_time(found, repeats)})
+    scaled = [_scaled_records(size, amount, regions) for amount in megapixels]
+    by_megapixels = [
+        {"megapixels": amount, **cost}
+        for amount, cost in zip(megapixels, _costs(repeats, records, scaled), strict=True)
+    ]
     say("run lengths")
     rle_encode, rle_decode = _against_pycocotools(records[:10], repeats)
     say("crops")
@@ -175,13 +177,14 @@ def _against_pycocotools(
     masks = [np.ascontiguousarray(decode(record["segmentation"])) for record in records]
     theirs = [np.asfortranarray(mask.astype(np.uint8)) for mask in masks]
     coded = [coco.encode(mask) for mask in theirs]
-    encoding = _median(lambda: [encode(mask) for mask in masks], repeats) / _median(
-        lambda: [coco.encode(mask) for mask in theirs], repeats
+    our_encoding, their_encoding, our_decoding, their_decoding = _in_turns(
+        repeats,
+        lambda: [encode(mask) for mask in masks],
+        lambda: [coco.encode(mask) for mask in theirs],
+        lambda: [decode(record["segmentation"]) for record in records],
+        lambda: [coco.decode(code) for code in coded],
     )
-    decoding = _median(lambda: [decode(record["segmentation"]) for record in records], repeats) / _median(
-        lambda: [coco.decode(code) for code in coded], repeats
-    )
-    return encoding, decoding
+    return our_encoding / their_encoding, our_decoding / their_decoding
 
 
 def _crops(structure: StructureField, repeats: int) -> dict[str, Any]:
@@ -196,8 +199,9 @@ def _crops(structure: StructureField, repeats: int) -> dict[str, Any]:
             with closing(Image.open(photo)) as image:
                 return np.asarray(image.crop((left, top, left + CROP, top + CROP)))
 
-        field_ms = _median(lambda: read_structure(field).crop(top, left, CROP, CROP), repeats)
-        image_ms = _median(image_crop, repeats)
+        field_ms, image_ms = _in_turns(
+            repeats, lambda: read_structure(field).crop(top, left, CROP, CROP), image_crop
+        )
     return {
         "field_crop_ms": field_ms,
         "image_crop_ms": image_ms,
@@ -215,14 +219,26 @@ def _made_up_photo(structure: StructureField) -> NDArray[np.uint8]:
     return np.clip(colours[structure.labels] + grain, 0, 255).astype(np.uint8)
 
 
-def _encoding_time(records: Sequence[dict[str, Any]], repeats: int) -> float:
-    return _median(lambda: encode_structure(records), repeats)
+def _scaled_records(size: tuple[int, int], megapixels: float, count: int) -> list[dict[str, Any]]:
+    """Regions of an image of the same shape and another size."""
+    factor = (megapixels * 1e6 / (size[0] * size[1])) ** 0.5
+    return made_up_records((max(1, round(size[0] * factor)), max(1, round(size[1] * factor))), count)
 
 
-def _median(work: Callable[[], object], repeats: int) -> float:
-    times: list[float] = []
+def _costs(
+    repeats: int, main: list[dict[str, Any]], others: Sequence[list[dict[str, Any]]]
+) -> list[dict[str, float]]:
+    """Time to encode each, and as a multiple of that of the main comparison's records."""
+    first, *rest = _in_turns(repeats, *(partial(encode_structure, records) for records in (main, *others)))
+    return [{"ms": taken, "ratio": taken / first} for taken in rest]
+
+
+def _in_turns(repeats: int, *works: Callable[[], object]) -> list[float]:
+    """Median time of each in milliseconds; in turns, so that what else the machine does hits them alike."""
+    times: list[list[float]] = [[] for _ in works]
     for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        times.append(1000 * (time.perf_counter() - started))
-    return float(np.median(times))
+        for taken, work in zip(times, works, strict=True):
+            started = time.perf_counter()
+            work()
+            taken.append(1000 * (time.perf_counter() - started))
+    return [float(np.median(taken)) for taken in times]

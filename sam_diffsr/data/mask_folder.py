@@ -1,42 +1,25 @@
-"""Masks for a folder of photos, and fields for a folder of masks: resumable, and one bad file stops nothing.
-
-Every file appears whole or not at all, so whatever a killed run has left behind is finished.
-"""
+"""Regions for a folder of photos, written as records."""
 
 from __future__ import annotations
 
 import os
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_diffsr.data.mask_source import find_records
+from sam_diffsr.data.mask_jobs import MaskJob, MaskOutcome, check_writable, run_jobs
 from sam_diffsr.data.photos import list_photos, reduce_image
 from sam_diffsr.data.shard import Shard
-from sam_diffsr.errors import ArgumentError, DataError, MissingDependencyError, OutputError
+from sam_diffsr.errors import ArgumentError, DataError
 from sam_diffsr.image import decode_image
 from sam_diffsr.masks.sam import SamMaskGenerator
 from sam_diffsr.masks.segments import GraphMaskGenerator
-from sam_diffsr.masks.spe import Encoding, Reduction
-from sam_diffsr.masks.store import read_records, read_structure, write_records, write_structure
-from sam_diffsr.masks.structure import StructureField
+from sam_diffsr.masks.store import read_records, write_records
 
-__all__ = [
-    "MaskGenerator",
-    "MaskJob",
-    "MaskOutcome",
-    "encode_folder",
-    "generate_folder",
-    "load_generator",
-    "plan_generation",
-    "read_photo",
-]
+__all__ = ["MaskGenerator", "generate_folder", "load_generator", "plan_generation", "read_photo"]
 
 PathLike = str | os.PathLike[str]
 
@@ -47,39 +30,6 @@ class MaskGenerator(Protocol):
     def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
         """Records of an ``(H, W, 3)`` uint8 RGB image."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MaskJob:
-    """One file to make."""
-
-    source: Path
-    target: Path
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MaskOutcome:
-    """What became of a job."""
-
-    job: MaskJob
-    status: Literal["written", "skipped", "failed"]
-    """``skipped`` only where a whole result was there already."""
-    number: int
-    """Which job it is, 1-based ..."""
-    total: int
-    """... of how many in this process's part."""
-    seconds: float = 0.0
-    """Wall-clock time it took."""
-    remaining: float | None = None
-    """Seconds that the rest will take at the pace so far; ``None`` before anything was written."""
-    regions: int = 0
-    """Regions written."""
-    stored: int = 0
-    """Bytes written, of a field."""
-    plain: int = 0
-    """Bytes of the same field as a float32 ``.npy``."""
-    error: Exception | None = None
-    """Why it failed."""
 
 
 def load_generator(
@@ -168,7 +118,7 @@ def generate_folder(
         SamDiffsrError: from ``load``.
     """
     jobs = (shard or Shard()).select(plan_generation(photos, out))
-    _check_writable(Path(out))
+    began = check_writable(Path(out))
     generator: list[MaskGenerator] = []
 
     def work(job: MaskJob) -> dict[str, int]:
@@ -181,130 +131,8 @@ def generate_folder(
         if not generator:
             generator.append(load())
 
-    yield from _run(jobs, work, finished=_has_records, prepare=prepare, overwrite=overwrite)
-
-
-def encode_folder(
-    records: PathLike,
-    out: PathLike,
-    *,
-    photos: PathLike | None = None,
-    encoding: Encoding = "rope",
-    reduction: Reduction = "image",
-    seed: int = 0,
-    shard: Shard | None = None,
-    overwrite: bool = False,
-) -> Iterator[MaskOutcome]:
-    """Turn records into stored structure fields ``<stem>.npz``; what is there already is kept.
-
-    Args:
-        records: a folder of ``.json`` files or amg.py folders, searched with its subfolders.
-        out: folder to write; the tree of ``records`` is kept in it.
-        photos: folder of the photos; with it the sizes are checked, and an empty list is understood.
-        encoding: as ``encode_structure``.
-        reduction: as ``encode_structure``.
-        seed: as ``encode_structure``.
-        shard: the part of the files that this process does; ``None`` is all.
-        overwrite: do finished files again.
-
-    Yields:
-        One outcome per file. A field that is there, but was encoded otherwise, is a failure.
-
-    Raises:
-        DataError: no records, no photos, or two with one target.
-        ArgumentError: unknown ``encoding`` or ``reduction``, or a negative ``seed``.
-        OutputError: as ``generate_folder``.
-    """
-    root = Path(records)
-    jobs: dict[Path, Path] = {}
-    for source in find_records(root):
-        place = source.relative_to(root)
-        stem = source.name if source.is_dir() else source.stem
-        target = Path(out) / place.parent / f"{stem}.npz"
-        if target in jobs:
-            raise DataError(f"{jobs[target]} and {source} would both be written to {target}; remove one")
-        jobs[target] = source
-    sizes = {} if photos is None else _photos_by_place(Path(photos))
-    StructureField.from_masks(
-        [], size=(1, 1), encoding=encoding, reduction=reduction, seed=seed
-    )  # checks them
-    _check_writable(Path(out))
-
-    def work(job: MaskJob) -> dict[str, int]:
-        size = None
-        if photos is not None:
-            photo = sizes.get(job.target.relative_to(out).with_suffix(""))
-            if photo is None:
-                raise DataError(f"{photos} has no photo for {job.source}")
-            height, width = read_photo(photo).shape[:2]
-            size = (height, width)
-        found = read_records(job.source, size=size)
-        if not found and size is None:
-            raise DataError(
-                f"{job.source} says that there are no regions, but not how large the image is; name "
-                "the folder of the photos as well"
-            )
-        structure = StructureField.from_masks(
-            found, size=size, encoding=encoding, reduction=reduction, seed=seed
-        )
-        stored = write_structure(job.target, structure)
-        return {"regions": len(found), "stored": stored, "plain": 4 * structure.labels.size + 128}
-
-    def finished(target: Path) -> bool:
-        try:
-            structure = read_structure(target)
-        except DataError:
-            return False
-        made = (structure.encoding, structure.reduction)
-        if made != (encoding, reduction):
-            raise DataError(
-                f"{target} is there already, encoded with {made[0]}/{made[1]} and not {encoding}/"
-                f"{reduction}; overwrite it or choose another folder"
-            )
-        return True
-
-    todo = [MaskJob(source=source, target=target) for target, source in jobs.items()]
-    yield from _run((shard or Shard()).select(todo), work, finished=finished, overwrite=overwrite)
-
-
-def _run(
-    jobs: Sequence[MaskJob],
-    work: Callable[[MaskJob], Mapping[str, int]],
-    *,
-    finished: Callable[[Path], bool],
-    overwrite: bool,
-    prepare: Callable[[], None] | None = None,
-) -> Iterator[MaskOutcome]:
-    spent, done = 0.0, 0
-    for number, job in enumerate(jobs, start=1):
-        place: dict[str, Any] = {"job": job, "number": number, "total": len(jobs)}
-        started = time.perf_counter()
-        try:
-            if not overwrite and job.target.is_file() and finished(job.target):
-                yield MaskOutcome(status="skipped", **place)
-                continue
-        except DataError as error:
-            yield MaskOutcome(status="failed", error=error, **place)
-            continue
-        if prepare is not None:
-            prepare()
-        try:
-            _make_folder(job.target.parent)
-            numbers = work(job)
-        except (OutputError, MissingDependencyError):  # not of this file: the next one would fare no better
-            raise
-        except Exception as error:  # one bad file must not take the others with it; the caller gets the error
-            yield MaskOutcome(status="failed", error=error, seconds=time.perf_counter() - started, **place)
-            continue
-        seconds = time.perf_counter() - started
-        spent, done = spent + seconds, done + 1
-        yield MaskOutcome(
-            status="written",
-            seconds=seconds,
-            remaining=spent / done * (len(jobs) - number),
-            **place,
-            **cast("dict[str, Any]", numbers),
-        )
+    redo_before = began if overwrite else None
+    yield from run_jobs(jobs, work, finished=_has_records, prepare=prepare, redo_before=redo_before)
 
 
 def _has_records(target: Path) -> bool:
@@ -313,24 +141,3 @@ def _has_records(target: Path) -> bool:
     except DataError:  # cut off by whatever wrote it: done again
         return False
     return True
-
-
-def _photos_by_place(folder: Path) -> dict[Path, Path]:
-    return {path.relative_to(folder).with_suffix(""): path for path in list_photos(folder)}
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot create the folder {folder}: {error.strerror or error}") from error
-
-
-def _check_writable(folder: Path) -> None:
-    """Find out before the work whether its result can be kept."""
-    _make_folder(folder)
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(f"cannot write into the folder {folder}: {error.strerror or error}") from error

@@ -41,15 +41,12 @@ class MaskSource:
         if not self.folder.is_dir():
             raise DataError(f"{self.folder} is not a folder of masks")
 
-    def find(self, photo: Path, *, root: Path | None = None) -> Path:
-        """Give the file of a photo.
+    def get(self, photo: Path, *, root: Path | None = None) -> Path | None:
+        """Give the file of a photo, or None when there is none.
 
         Args:
             photo: the photo.
             root: folder of photos; ``None`` looks for the name alone.
-
-        Raises:
-            DataError: there is none.
         """
         place = photo.relative_to(root) if root is not None else Path(photo.name)
         base = self.folder / place.parent / place.stem
@@ -57,12 +54,7 @@ class MaskSource:
             path = base.with_name(base.name + suffix)
             if path.is_file():
                 return path
-        if (base / METADATA).is_file():
-            return base
-        raise DataError(
-            f"{self.folder} has no masks for {place}: expected {base.name}.npz, .npy or .json; make them "
-            "with `sam-diffsr masks generate`, or leave the photo out"
-        )
+        return base if (base / METADATA).is_file() else None
 
 
 def find_records(folder: PathLike) -> list[Path]:

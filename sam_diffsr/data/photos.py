@@ -22,6 +22,8 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 def list_photos(photos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
     """Files of a folder (recursively, sorted) that look like photos, or the given files, checked to exist.
 
+    Files whose name starts with a dot are left out: they are unfinished, or some program's own.
+
     Raises:
         DataError: the folder or a file does not exist, or there is no photo.
     """
@@ -29,7 +31,11 @@ def list_photos(photos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
         root = Path(photos)
         if not root.is_dir():
             raise DataError(f"{root} is not a folder of photos")
-        files = sorted(path for path in root.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
+        files = sorted(
+            path
+            for path in root.rglob("*")
+            if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".")
+        )
     else:
         files = [Path(photo) for photo in photos]
         for file in files:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from sam_diffsr.evaluation.evaluate import Evaluation, evaluate_images, sampling_grid
+from sam_diffsr.evaluation.artifacts import artifact_map, artifact_score
+from sam_diffsr.evaluation.evaluate import evaluate_images, evaluate_methods
+from sam_diffsr.evaluation.methods import sampling_grid
 from sam_diffsr.evaluation.metrics import luma, psnr_y, ssim_y
 from sam_diffsr.evaluation.reference import ReferenceProcedure, reference_sample
+from sam_diffsr.evaluation.result import Evaluation
 
 __all__ = [
     "Evaluation",
     "ReferenceProcedure",
+    "artifact_map",
+    "artifact_score",
     "evaluate_images",
+    "evaluate_methods",
     "luma",
     "psnr_y",
     "reference_sample",

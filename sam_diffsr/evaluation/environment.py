@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sam_diffsr.device import resolve_device
 from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL, available_models, load_pretrained
-from sam_diffsr.pipeline.device import resolve_device
 
-__all__ = ["describe_environment", "describe_machine", "describe_models", "describe_versions"]
+__all__ = [
+    "describe_commit",
+    "describe_environment",
+    "describe_machine",
+    "describe_models",
+    "describe_versions",
+]
 
 _DISTRIBUTIONS = (
     "torch",
@@ -27,17 +35,29 @@ _DISTRIBUTIONS = (
 _GIBIBYTE = 1024**3
 
 
-def describe_versions() -> dict[str, str]:
-    """Versions of this library, Python and what it runs on; a missing package is called so."""
+def describe_versions(*, extra: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of this library, Python, what it runs on and more packages; a missing one is called so."""
     from sam_diffsr import __version__  # here, because the package root names modules below this one
 
     versions = {"sam-diffsr": __version__, "python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
+    for name in (*_DISTRIBUTIONS, *extra):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
     return versions
+
+
+def describe_commit() -> str | None:
+    """Git commit of the checkout that this library runs from, ``-dirty`` if its files differ; else None."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    commit, changes = (
+        _git(root, "rev-parse", "HEAD"),
+        _git(root, "status", "--porcelain", "--untracked-files=no"),
+    )
+    return None if not commit else f"{commit}-dirty" if changes else commit
 
 
 def describe_machine(device: str | torch.device = "auto") -> dict[str, Any]:
@@ -89,6 +109,16 @@ def describe_environment() -> dict[str, Any]:
         },
         "models": describe_models(),
     }
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """Output of git; nothing where it is not installed or refuses."""
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
 
 
 def _device_name(device: torch.device) -> str:

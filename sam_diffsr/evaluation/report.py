@@ -1,17 +1,17 @@
-"""Results as text tables and as JSON files."""
+"""Results as text tables, and files of text and JSON."""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from sam_diffsr.errors import OutputError
+from sam_diffsr.files import atomic_path
 
-__all__ = ["outline", "text_table", "write_json"]
+__all__ = ["check_target", "outline", "text_table", "write_json", "write_text"]
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -52,14 +52,36 @@ def write_json(path: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
+    write_text(path, json.dumps(data, indent=2) + "\n")
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Find out before the work, not after it, that a file cannot be written; makes the folders that it needs.
+
+    Raises:
+        OutputError: it is a folder, or its folder cannot be made or written to.
+    """
     target = Path(path)
-    text = json.dumps(data, indent=2) + "\n"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=target.parent) as workplace:
-            finished = Path(workplace) / target.name
-            finished.write_text(text, encoding="utf-8")
-            os.replace(finished, target)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder of {target}: {error}") from error
+    if target.is_dir() or not os.access(target.parent, os.W_OK):
+        reason = "there is a folder of this name" if target.is_dir() else "its folder cannot be written to"
+        raise OutputError(f"cannot write {target}: {reason}; choose another file")
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file in one step, with the folders that it needs.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(target) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error}") from error
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from sam_diffsr.errors import ArgumentError, OutputError
+from sam_diffsr.files import atomic_path
 
 __all__ = ["save_image"]
 
@@ -101,11 +100,9 @@ def _storable(image: Image.Image, file_format: str, target: Path) -> Image.Image
 
 
 def _write(image: Image.Image, target: Path, file_format: str, options: dict[str, Any]) -> None:
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with temporary.open("x+b") as file:
+        with atomic_path(target) as temporary, temporary.open("x+b") as file:
             image.save(file, format=file_format, **options)
-        os.replace(temporary, target)
     except MemoryError:
         raise
     except Exception as error:  # encoders raise whatever they run into
@@ -117,6 +114,3 @@ def _write(image: Image.Image, target: Path, file_format: str, options: dict[str
                 f"with its metadata ({error}); use .png, or convert the image"
             )
         raise OutputError(f"cannot write {str(target)!r}: {problem}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

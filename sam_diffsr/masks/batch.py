@@ -39,27 +39,28 @@ def runs_of_strings(strings: Sequence[Any], pixels: int) -> OwnedRuns | None:
     values, last = numbers
     after = np.searchsorted(last, ends)
     many = np.diff(after, prepend=0)
-    first = after - many
-    place = np.arange(len(values)) - np.repeat(first, many)
-    is_one = place % 2 == 1
-    # Each number but the first is the difference to the number two before.
-    values = np.where(is_one, _sum_in_groups(values * is_one, first, many), values)
-    is_later_zero = (place % 2 == 0) & (place > 0)
-    values = np.where(is_later_zero, _sum_in_groups(values * is_later_zero, first, many), values)
-    if values.min() < 0 or values.max() > pixels:
+    # One row for each run of ones and the zeros behind it. A row of its own is in front of each record, for
+    # the zeros that it starts with; where it ends with ones, the zeros behind them are filled up.
+    rows = many // 2 + 1
+    top = np.cumsum(rows) - rows
+    table = np.zeros((int(rows.sum()), 2), np.int64)
+    flat = table.reshape(-1)
+    flat[np.arange(len(values)) + np.repeat(2 * top + 1 - (after - many), many)] = values
+    # Each number but the first three is the difference to the number two before.
+    leading = table[top, 1]
+    table[top, 1] = 0
+    np.cumsum(table, axis=0, out=table)
+    table -= np.repeat(table[top], rows, axis=0)
+    table[top, 1] = leading
+    bottom = top + rows - 1
+    table[bottom[many % 2 == 0], 1] = 0
+    if table.min() < 0 or table.max() > pixels:
         return None
-    bounds = _sum_in_groups(values, first, many)
-    if (bounds[after - 1] != pixels).any():
+    bounds = np.cumsum(flat)
+    count = len(strings)
+    if (bounds[2 * bottom + 1] != pixels * np.arange(1, count + 1)).any():
         return None
-    filled = is_one & (values > 0)
-    stops = bounds[filled]
-    owner = np.repeat(np.arange(len(strings), dtype=np.int64), many)
-    return stops - values[filled], stops, owner[filled]
-
-
-def _sum_in_groups(
-    values: NDArray[np.int64], first: NDArray[np.int64], many: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Running sum that starts anew at each group."""
-    total = np.cumsum(values)
-    return total - np.repeat(total[first] - values[first], many)
+    filled = np.flatnonzero(table[:, 0])
+    owner = np.repeat(np.arange(count, dtype=np.int64), rows)[filled]
+    stops = bounds[2 * filled] - owner * pixels
+    return stops - table[filled, 0], stops, owner

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,17 @@ from sam_diffsr.errors import DataError
 from sam_diffsr.masks.batch import runs_of_strings
 from sam_diffsr.masks.rle import flip_positions, mask_runs, rle_runs
 
-__all__ = ["MaskInput", "RegionRuns", "collect_runs", "label_runs"]
+__all__ = ["MaskInput", "RegionRuns", "collect_runs", "label_runs", "lay_out"]
 
 MaskInput = NDArray[Any] | Tensor | Sequence[Any]
 """``(N, H, W)`` bool or uint8 array or tensor; or a list whose items are ``(H, W)`` masks, COCO RLE
 dictionaries, or records that hold either of the two under ``"segmentation"``."""
+
+
+ValueT = TypeVar("ValueT", bound=np.generic)
+
+_STRIP = 256
+"""Columns that are laid out at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,23 +54,49 @@ class RegionRuns:
         """Paint the regions in order, later over earlier, without touching pixels.
 
         Returns:
-            Labels (int32; 0 is no region, k + 1 is region k) and lengths (int64) of consecutive
+            Labels (int32; 0 is no region, k + 1 is region k) and ends (int64, exclusive) of consecutive
             column-major stretches that cover the whole image.
         """
         pixels = self.size[0] * self.size[1]
-        is_break = np.zeros(pixels + 1, np.bool_)
-        is_break[self.starts] = is_break[self.stops] = is_break[0] = is_break[pixels] = True
-        breaks = np.flatnonzero(is_break)
-        first = np.searchsorted(breaks, self.starts)
-        after = np.searchsorted(breaks, self.stops)
-        labels = _highest_cover(first, after, self.owner.astype(np.int32) + 1, len(breaks) - 1)
-        return labels, np.diff(breaks)
+        positions = np.concatenate([self.starts, self.stops, np.array([0, pixels], np.int64)])
+        order = np.argsort(positions, kind="stable")  # fast on what is sorted in parts
+        ordered = positions[order]
+        is_new = np.empty(len(ordered), np.bool_)
+        is_new[0] = False
+        np.not_equal(ordered[1:], ordered[:-1], out=is_new[1:])
+        rank = np.empty(len(ordered), np.int64)
+        rank[order] = np.cumsum(is_new)
+        first, after = rank[: len(self.starts)], rank[len(self.starts) : -2]
+        stops = ordered[is_new]
+        return _highest_cover(first, after, self.owner.astype(np.int32) + 1, len(stops)), stops
 
     def labels(self) -> NDArray[np.int32]:
         """Label map, ``(H, W)`` int32: 0 is no region, k + 1 is region k, later over earlier."""
-        labels, lengths = self.segments()
-        height, width = self.size
-        return np.ascontiguousarray(np.repeat(labels, lengths).reshape(width, height).T)
+        return lay_out(*self.segments(), self.size)
+
+
+def lay_out(values: NDArray[ValueT], stops: NDArray[np.int64], size: tuple[int, int]) -> NDArray[ValueT]:
+    """Turn consecutive column-major stretches into an image.
+
+    Args:
+        values: ``(S,)``, one for each stretch.
+        stops: ``(S,)`` where the stretches end (exclusive), ascending; the last is H * W.
+        size: ``(height, width)``.
+
+    Returns:
+        ``(H, W)``, in C order.
+    """
+    height, width = size
+    image = np.empty(size, values.dtype)
+    # In strips of columns, because a strip that fits into the cache is turned around much faster.
+    edges = np.append(np.arange(0, width, _STRIP), width)
+    first = np.searchsorted(stops, edges[:-1] * height, side="right")
+    last = np.searchsorted(stops, edges[1:] * height, side="left")
+    for left, right, begin, end in zip(edges, edges[1:], first, last + 1, strict=False):
+        ends = np.minimum(stops[begin:end], right * height)
+        lengths = np.diff(ends, prepend=left * height)
+        image[:, left:right] = np.repeat(values[begin:end], lengths).reshape(right - left, height).T
+    return image
 
 
 def collect_runs(masks: MaskInput, *, size: tuple[int, int] | None = None) -> RegionRuns:
@@ -200,7 +232,7 @@ def _highest_cover(
     """For each cell, the highest label among the intervals ``[first, after)`` that cover it, else 0.
 
     A sparse table run backwards: an interval is the union of two blocks of 2**level cells; from the
-    top level down, each block hands its label to its two halves.
+    top level down, each block hands its label to its two halves. ``labels`` must ascend.
     """
     level_of = np.frexp((after - first).astype(np.float64))[1] - 1
     cover: NDArray[np.int32] = np.zeros(cells, np.int32)
@@ -209,7 +241,7 @@ def _highest_cover(
         upper = cover
         cover = upper.copy()
         np.maximum(cover[half:], upper[:-half], out=cover[half:])
-        chosen = level_of == level
-        np.maximum.at(cover, first[chosen], labels[chosen])
-        np.maximum.at(cover, after[chosen] - half, labels[chosen])
+        chosen = np.flatnonzero(level_of == level)
+        for block in (first[chosen], after[chosen] - half):
+            cover[block] = np.maximum(cover[block], labels[chosen])  # of equal blocks the last one stays
     return cover

@@ -20,6 +20,8 @@ Runs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 _MAX_DIGITS = 12
 """Longest number that the compressed form may hold (60 bits, so that nothing overflows int64)."""
+_LAST_DIGIT = np.where(np.arange(32) & 16, np.arange(32) - 32, np.arange(32)).astype(np.int64)
+"""Value of the highest digit of a number, whose bit 16 is the sign."""
 
 
 def encode(mask: NDArray[Any], *, compressed: bool = True) -> dict[str, Any]:
@@ -252,14 +254,14 @@ def decode_digits(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[
         int64 numbers and the index of each one's last digit; ``None`` if one is too long.
     """
     last = np.flatnonzero(codes < 32)
-    lengths = last + 1
-    lengths[1:] -= lengths[:-1].copy()
-    if lengths.max() > _MAX_DIGITS:
+    lengths = np.diff(last, prepend=-1)
+    longest = int(lengths.max())
+    if longest > _MAX_DIGITS:
         return None
-    first = last - lengths + 1
-    place = 5 * (np.arange(len(codes)) - np.repeat(first, lengths))
-    values: NDArray[np.int64] = np.add.reduceat((codes & 31).astype(np.int64) << place, first)
-    values -= ((codes[last] & 16) > 0).astype(np.int64) << (5 * lengths)
+    values = _LAST_DIGIT[codes[last]]
+    for back in range(1, longest):
+        longer = np.flatnonzero(lengths > back)
+        values[longer] = (values[longer] << 5) | (codes[last[longer] - back] & 31)
     return values, last
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from sam_diffsr.device import resolve_device
 from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError
 from sam_diffsr.masks.rle import decode, encode, encode_runs, rle_runs, runs_bbox_xywh
 from sam_diffsr.masks.sam_model import build_sam, import_segment_anything, make_generator
@@ -57,7 +58,7 @@ class SamMaskGenerator:
     ) -> None:
         import_segment_anything()
         self.options = options or SamOptions()
-        self.device = _resolve_device(device)
+        self.device = resolve_device(device)
         if precision not in get_args(SamPrecision):
             raise ArgumentError(
                 f"precision must be one of {', '.join(get_args(SamPrecision))}; got {precision!r}"
@@ -154,7 +155,7 @@ class SamMaskGenerator:
             output_mode=output_mode,
         )
         import_segment_anything()  # this and the device before a download of gigabytes
-        device = _resolve_device(device)
+        device = resolve_device(device)
         path = find_weights(
             pretrained_model_name_or_path,
             revision=revision,
@@ -240,19 +241,6 @@ class SamMaskGenerator:
         else:
             record["segmentation"] = segmentation
         return record
-
-
-def _resolve_device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        raise ArgumentError(f"device {device!r} cannot be used ({error}); use device='auto'") from error
-    return resolved
 
 
 def _require_opencv() -> None:

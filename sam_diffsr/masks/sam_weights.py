@@ -19,6 +19,7 @@ from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariable
 from torch import Tensor
 
 from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError
+from sam_diffsr.hub import download_model
 
 __all__ = ["HUB_NAMES", "find_weights", "read_weights", "rename_keys"]
 
@@ -108,27 +109,17 @@ def find_weights(
             f"{name!r} is no file, folder, Hub id 'owner/name' or one of {', '.join(HUB_NAMES)}; "
             "check the path"
         )
-    import huggingface_hub
-
-    try:
-        file = huggingface_hub.hf_hub_download(
-            repo_id,
-            _WEIGHTS_NAME,
-            subfolder=subfolder,
-            revision=revision,
-            cache_dir=None if cache_dir is None else os.fspath(cache_dir),
-            token=token,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            library_name="sam_diffsr",
-        )
-    except Exception as error:  # whatever the client or its HTTP library raises: one kind of error out
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelLoadError(
-            f"cannot get {_WEIGHTS_NAME} of {repo_id!r} from the Hub: {reason}; check the name, the network, "
-            "HF_HUB_OFFLINE and (for a gated repository) the token, or pass a local file"
-        ) from error
-    return Path(file)
+    (file,) = download_model(
+        repo_id,
+        (_WEIGHTS_NAME,),
+        revision=revision,
+        subfolder=subfolder,
+        cache_dir=None if cache_dir is None else Path(cache_dir),
+        token=token,
+        force_download=force_download,
+        local_files_only=local_files_only,
+    )
+    return file
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

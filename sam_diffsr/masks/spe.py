@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam_diffsr.errors import ArgumentError
-from sam_diffsr.masks.regions import MaskInput, RegionRuns, collect_runs, label_runs
+from sam_diffsr.masks.regions import MaskInput, RegionRuns, collect_runs, label_runs, lay_out
 
 __all__ = ["Encoding", "Reduction", "encode_label_map", "encode_structure", "position_field", "region_values"]
 
@@ -58,11 +58,9 @@ def encode_structure(
     """
     runs = collect_runs(masks, size=size)
     values = values_of_runs(runs, encoding=encoding, reduction=reduction, seed=seed)
-    labels, lengths = runs.segments()
+    labels, stops = runs.segments()
     palette = np.concatenate([np.zeros(1, np.float32), values])
-    height, width = runs.size
-    columns = torch.from_numpy(np.repeat(palette[labels], lengths).reshape(width, height))
-    return columns.T.contiguous()
+    return torch.from_numpy(lay_out(palette[labels], stops, runs.size))
 
 
 def region_values(
@@ -131,11 +129,13 @@ def position_field(size: tuple[int, int], *, encoding: Encoding = "rope") -> NDA
     if encoding not in ("rope", "sincos"):
         raise ArgumentError(f"only 'rope' and 'sincos' have a position field, got {encoding!r}")
     height, width = size
-    column = np.arange(width, dtype=np.int64)
-    angle = np.outer(np.arange(height), _BASE ** (-2.0 * (column // 2) / width))
-    field = _parts(np.cos(angle) + 1j * np.sin(angle), column, encoding)
-    if width % 2:
-        field[:, -1] = 1
+    pairs = width // 2
+    angle = np.outer(np.arange(height), _BASE ** (-2.0 * np.arange(pairs) / width))
+    cosine, sine = np.cos(angle), np.sin(angle)
+    even, odd = (cosine - sine, cosine + sine) if encoding == "rope" else (sine, cosine)
+    field = np.ones(size)
+    field[:, 0 : 2 * pairs : 2] = even
+    field[:, 1 : 2 * pairs : 2] = odd
     return field
 
 
@@ -145,37 +145,31 @@ def _running_total(
     """Sum the position field over the first ``positions`` pixels in column-major order.
 
     With z = exp(i theta_k), the first r rows of columns 2k and 2k + 1 add up to parts of the geometric
-    sum (z**r - 1) / (z - 1), so neither the field nor its prefix sums are ever laid out.
+    sum (z**r - 1) / (z - 1), so neither the field nor its prefix sums are ever laid out. With
+    1 / (z - 1) = -1/2 + i s, s = -cot(theta_k / 2) / 2, which does not cancel for small theta_k, every part
+    is (cos(r theta_k) - 1) a + sin(r theta_k) b with numbers a and b of the column.
     """
     height, width = size
-    pairs = width // 2
-    theta = _BASE ** (-2.0 * np.arange(pairs + 1) / width)  # one to spare for what follows the last pair
-    # 1 / (z - 1) = -1/2 - i/2 cot(theta / 2), which does not cancel for small theta.
+    every = np.arange(width + 1)  # one to spare for what follows the last pixel
+    theta = _BASE ** (-2.0 * (every // 2) / width)
     slope = -0.5 / np.tan(theta / 2)
-    column, row = np.divmod(positions, height)
+    is_odd = every % 2 == 1
+    if encoding == "rope":  # real part of the sum plus (odd) or minus (even) its imaginary part
+        sign = np.where(is_odd, 1.0, -1.0)
+        of_cosine, of_sine = sign * slope - 0.5, -slope - 0.5 * sign
+    else:  # the real (odd) or the imaginary part
+        of_cosine, of_sine = np.where(is_odd, -0.5, slope), np.where(is_odd, -slope, -0.5)
 
-    def partial(pair: NDArray[np.int64], row: NDArray[np.int64] | int) -> NDArray[np.complex128]:
-        angle = theta[pair] * row
-        return (np.cos(angle) - 1 + 1j * np.sin(angle)) * (-0.5 + 1j * slope[pair])
+    def partial(column: NDArray[np.int64], row: NDArray[np.int64] | int) -> NDArray[np.float64]:
+        angle = torch.from_numpy(theta[column] * row)  # torch's sine is an order faster than numpy's
+        cosine, sine = torch.cos(angle).numpy(), torch.sin(angle).numpy()
+        total = (cosine - 1) * of_cosine[column] + sine * of_sine[column]
+        return np.where(column == width - 1, row, total) if width % 2 else total
 
-    every = np.arange(width, dtype=np.int64)
-    whole = _parts(partial(every // 2, height), every, encoding)
-    below = _parts(partial(column // 2, row), column, encoding)
-    if width % 2:
-        whole[-1] = height
-        below = np.where(column == width - 1, row, below)
-    before = np.concatenate([np.zeros(1), np.cumsum(whole)])
-    return before[column] + below
-
-
-def _parts(
-    phase: NDArray[np.complex128], column: NDArray[np.int64], encoding: Encoding
-) -> NDArray[np.float64]:
-    """Read the field (or its sum) of each column from the complex phase (or its sum) of its pair."""
-    odd = column % 2 == 1
-    if encoding == "rope":
-        return phase.real + np.where(odd, phase.imag, -phase.imag)
-    return np.where(odd, phase.real, phase.imag)
+    column = positions // height
+    row = positions - column * height
+    before = np.concatenate([np.zeros(1), np.cumsum(partial(every[:-1], height))])
+    return before[column] + partial(column, row)
 
 
 def values_of_runs(
@@ -189,8 +183,8 @@ def values_of_runs(
     areas = runs.areas()
     if encoding == "cosine":  # of a 0/1 mask and ones: area / (sqrt(area) * sqrt(pixels))
         return np.sqrt(areas / pixels).astype(np.float32)
-    weights = _running_total(runs.stops, runs.size, encoding)
-    weights -= _running_total(runs.starts, runs.size, encoding)
+    totals = _running_total(np.concatenate([runs.starts, runs.stops]), runs.size, encoding)
+    weights = totals[len(runs.starts) :] - totals[: len(runs.starts)]
     sums = np.bincount(runs.owner, weights=weights, minlength=runs.count)
     divisor = pixels if reduction == "image" else np.maximum(areas, 1)
     return (sums / divisor).astype(np.float32)

@@ -5,11 +5,9 @@ Whatever is written appears whole or not at all, and nothing is ever unpickled.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
-import secrets
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -20,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_diffsr.errors import DataError, OutputError
+from sam_diffsr.files import atomic_path
 from sam_diffsr.masks.amg_folder import read_amg_folder
 from sam_diffsr.masks.regions import collect_runs
 from sam_diffsr.masks.rle import encode
@@ -109,6 +108,8 @@ def write_structure(path: PathLike, structure: StructureField) -> int:
         "encoding": np.array(structure.encoding or ""),
         "reduction": np.array(structure.reduction or ""),
     }
+    if structure.seed is not None:
+        arrays["seed"] = np.array(structure.seed, np.int64)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
     data = buffer.getvalue()
@@ -183,8 +184,13 @@ def _read_npz(file: IO[bytes]) -> StructureField:
     missing = sorted({"labels", "values"} - found.keys())
     if missing:
         raise DataError(f"not a structure file: it lacks {missing}, and has {sorted(found)}")
-    encoding = str(found.get("encoding", "")) or None
-    return StructureField(found["labels"], found["values"], encoding, str(found.get("reduction", "")) or None)
+    return StructureField(
+        found["labels"],
+        found["values"],
+        str(found.get("encoding", "")) or None,
+        str(found.get("reduction", "")) or None,
+        int(found["seed"]) if "seed" in found else None,
+    )
 
 
 def _read_npy(file: IO[bytes], size: tuple[int, int] | None) -> StructureField:
@@ -220,17 +226,11 @@ def _plain(value: Any) -> Any:
 
 
 def _write(target: Path, data: bytes) -> None:
-    """Write under a temporary name in the same folder, then rename."""
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-        os.replace(temporary, target)
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
         raise OutputError(
             f"cannot write {str(target)!r}: {error.strerror or error}; look at the folder, its "
             "permissions and free space"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam_diffsr.errors import DataError
-from sam_diffsr.masks.regions import MaskInput, collect_runs
+from sam_diffsr.masks.regions import MaskInput, collect_runs, lay_out
 from sam_diffsr.masks.rle import flip_positions
 from sam_diffsr.masks.spe import Encoding, Reduction, encode_label_map, values_of_runs
 
@@ -38,6 +38,8 @@ class StructureField:
     """How the values were made; ``None`` when the file that they came from did not say."""
     reduction: str | None = None
     """As ``encoding``."""
+    seed: int | None = None
+    """What ``"random"`` values were drawn with; ``None`` for the other encodings, or unknown."""
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 2 or self.labels.dtype != np.uint16 or self.labels.size == 0:
@@ -76,14 +78,13 @@ class StructureField:
         values = np.concatenate(
             [np.zeros(1, np.float32), values_of_runs(runs, encoding=encoding, reduction=reduction, seed=seed)]
         )
-        labels, lengths = runs.segments()
+        labels, stops = runs.segments()
         # Regions that are painted over entirely need no number.
         visible, labels = np.unique(np.append(labels, 0), return_inverse=True)
         if len(visible) - 1 > MAX_REGIONS:
             raise DataError(f"got {len(visible) - 1} visible regions, at most {MAX_REGIONS} can be stored")
-        height, width = runs.size
-        columns = np.repeat(labels[:-1].astype(np.uint16), lengths).reshape(width, height)
-        return cls(np.ascontiguousarray(columns.T), values[visible], encoding, reduction)
+        label_map = lay_out(labels[:-1].astype(np.uint16), stops, runs.size)
+        return cls(label_map, values[visible], encoding, reduction, seed if encoding == "random" else None)
 
     @classmethod
     def from_labels(
@@ -96,7 +97,7 @@ class StructureField:
     ) -> StructureField:
         """Encode the regions of an ``(H, W)`` uint16 label map; arguments as ``encode_label_map``."""
         values = encode_label_map(labels, encoding=encoding, reduction=reduction, seed=seed)
-        return cls(labels, values, encoding, reduction)
+        return cls(labels, values, encoding, reduction, seed if encoding == "random" else None)
 
     @classmethod
     def from_field(cls, field: NDArray[Any]) -> StructureField:
@@ -129,9 +130,8 @@ class StructureField:
             raise DataError(
                 f"got {len(values) - 1} different values, not a field of at most {MAX_REGIONS} regions"
             )
-        lengths = np.diff(np.append(starts, field.size))
-        columns = np.repeat(labels.astype(np.uint16), lengths).reshape(width, height)
-        return cls(np.ascontiguousarray(columns.T), values)
+        stops = np.append(starts[1:], field.size)
+        return cls(lay_out(labels.astype(np.uint16), stops, (height, width)), values)
 
     @property
     def size(self) -> tuple[int, int]:

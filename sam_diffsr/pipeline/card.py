@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 
 from sam_diffsr.pipeline.config import ResolverConfig
+from sam_diffsr.pipeline.scores import ScoreRow, Scores
 
-__all__ = ["model_card"]
+__all__ = ["markdown_table", "model_card"]
 
 _TAGS = ("super-resolution", "image-super-resolution", "diffusion", "pytorch")
 
@@ -18,6 +21,7 @@ def model_card(
     license: str | None = None,
     datasets: Sequence[str] = (),
     details: str = "",
+    scores: Scores | None = None,
 ) -> str:
     """Write the card of one model.
 
@@ -27,7 +31,8 @@ def model_card(
             name.
         license: SPDX identifier of the weights' licence in lower case; None leaves it out.
         datasets: Hub ids or names of what it was trained on.
-        details: Markdown that is put at the end: training, scores.
+        details: Markdown that is put at the end: data, training.
+        scores: a table of them, and in the front matter those of the default sampling.
 
     Returns:
         Markdown with YAML front matter.
@@ -37,9 +42,21 @@ def model_card(
         front.append(f"license: {license}")
     front += ["tags:", *(f"- {tag}" for tag in _TAGS)]
     if datasets:
-        front += ["datasets:", *(f"- {dataset}" for dataset in datasets)]
+        front += ["datasets:", *(f"- {json.dumps(dataset)}" for dataset in datasets)]
+    row = None if scores is None else scores.row_of(config.sampling)
+    if scores is not None and row is not None:
+        front += _model_index(name, scores, row)
     model, sampling = config.model, config.sampling
     start = "pure noise" if sampling.start is None else f"the encoder's image, noised to t = {sampling.start}"
+    facts = {
+        "encoder": f"{model.encoder.blocks} RRDB blocks, {model.encoder.channels} channels, "
+        f"growth {model.encoder.growth}",
+        "denoiser": f"{' - '.join(str(width) for width in model.denoiser.channels)} channels",
+        "schedule": f"{config.schedule.name}, {config.schedule.timesteps} timesteps",
+        "structure in training": config.modulation,
+        "default sampling": f"{sampling.sampler}, {sampling.steps} step{'s' if sampling.steps > 1 else ''}, "
+        f"from {start}",
+    }
     lines = [
         "---",
         *front,
@@ -55,23 +72,89 @@ def model_card(
         "from PIL import Image",
         "from sam_diffsr import SuperResolver",
         "",
-        f'resolver = SuperResolver.from_pretrained("{name}")',
+        f"resolver = SuperResolver.from_pretrained({json.dumps(name)})",
         'resolver.upscale(Image.open("photo.png")).save("photo_large.png")',
         "```",
         "",
-        "| | |",
-        "| --- | --- |",
-        f"| encoder | {model.encoder.blocks} RRDB blocks, {model.encoder.channels} channels, "
-        f"growth {model.encoder.growth} |",
-        f"| denoiser | {' - '.join(str(width) for width in model.denoiser.channels)} channels |",
-        f"| schedule | {config.schedule.name}, {config.schedule.timesteps} timesteps |",
-        f"| structure in training | {config.modulation} |",
-        f"| default sampling | {sampling.sampler}, {sampling.steps} steps, from {start} |",
+        *markdown_table(["", ""], [list(fact) for fact in facts.items()]),
         "",
         "The model inverts bicubic downscaling. On photographs that were blurred, compressed or noisy in "
         "another way it does not remove the damage, and fine detail in its output is plausible, not "
         "measured: do not use it to identify people or to read what cannot be read in the original.",
     ]
+    if scores is not None:
+        lines += ["", *_scores_section(name, scores)]
     if details:
         lines += ["", details.strip()]
     return "\n".join(lines) + "\n"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table; bars inside of cells are escaped."""
+
+    def line(cells: Sequence[str]) -> str:
+        escaped = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
+        return "|" + "|".join(f" {cell} " if cell else " " for cell in escaped) + "|"
+
+    return [line(header), line(["---"] * len(header)), *map(line, rows)]
+
+
+def _scores_section(name: str, scores: Scores) -> list[str]:
+    columns = {
+        "PSNR-Y": [_number(row.psnr_y, 2, missing="equal") for row in scores.rows],
+        "SSIM-Y": [_number(row.ssim_y, 4) for row in scores.rows],
+        "artifacts 1e-4": [
+            _number(None if row.artifacts is None else row.artifacts * 1e4, 2) for row in scores.rows
+        ],
+        "LPIPS": [_number(row.lpips, 4) for row in scores.rows],
+        "FID": [_number(row.fid, 2) for row in scores.rows],
+    }
+    shown = {title: column for title, column in columns.items() if any(column)}
+    rows = [
+        [row.label, *(column[index] for column in shown.values())] for index, row in enumerate(scores.rows)
+    ]
+    border = f"without a border of {scores.border} pixels" if scores.border else "on whole images"
+    return [
+        "## Scores",
+        "",
+        f"Means over the {scores.images} images of {scores.dataset_name}, x{scores.scale}, {border} "
+        f"(protocol `{scores.protocol}`), seed {scores.seed}; {scores.software}.",
+        "",
+        *markdown_table(["", *shown], rows),
+        "",
+        "```sh",
+        f"sam-diffsr evaluate --hr {scores.dataset_name} --model {shlex.quote(name)} "
+        f"--protocol {scores.protocol} --seed {scores.seed}",
+        "```",
+    ]
+
+
+def _model_index(name: str, scores: Scores, row: ScoreRow) -> list[str]:
+    """Front matter in the form that the Hub draws as a table of results."""
+    values = {"psnr": ("PSNR-Y", row.psnr_y), "ssim": ("SSIM-Y", row.ssim_y), "lpips": ("LPIPS", row.lpips)}
+    known = {key: (title, value) for key, (title, value) in values.items() if value is not None}
+    dataset = json.dumps(scores.dataset_name)
+    lines = ["metrics:", *(f"- {key}" for key in known)]
+    lines += [
+        "model-index:",
+        f"- name: {json.dumps(name)}",
+        "  results:",
+        "  - task:",
+        "      type: image-to-image",
+        f"      name: Image super-resolution x{scores.scale}",
+        "    dataset:",
+        f"      type: {dataset}",
+        f"      name: {dataset}",
+        "    metrics:",
+    ]
+    for key, (title, value) in known.items():
+        lines += [
+            f"    - type: {key}",
+            f"      name: {title} (protocol {scores.protocol})",
+            f"      value: {round(value, 4)}",
+        ]
+    return lines
+
+
+def _number(value: float | None, digits: int, *, missing: str = "") -> str:
+    return missing if value is None else f"{value:.{digits}f}"

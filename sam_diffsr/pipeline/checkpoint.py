@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sam_diffsr.errors import ArgumentError, ModelLoadError, OutputError
+from sam_diffsr.hub import download_model
 from sam_diffsr.pipeline.config import ResolverConfig, config_to_json
 from sam_diffsr.pipeline.files import (
     CONFIG_NAME,
@@ -27,7 +28,6 @@ from sam_diffsr.pipeline.files import (
     read_folder,
     read_pair,
 )
-from sam_diffsr.pipeline.hub import download_model
 
 __all__ = ["CARD_NAME", "DEFAULT_MODEL", "available_models", "load_pretrained", "save_pretrained_folder"]
 

@@ -16,6 +16,7 @@ from sam_diffsr.diffusion.samplers import SamplerName
 from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
+from sam_diffsr.pipeline.fidelity import sampling_of_fidelity
 
 __all__ = [
     "check_tensor",
@@ -35,15 +36,23 @@ def resolve_sampling(
     sampler: SamplerName | None,
     steps: int | None,
     start: int | Literal["noise"] | None,
+    fidelity: float | None = None,
 ) -> SamplingConfig:
-    """Fill what was not given from the model's own defaults.
+    """Fill what was not given from what a fidelity stands for or, without one, the model's own defaults.
 
     The default number of steps is cut to what a given ``start`` leaves room for.
 
     Raises:
-        ArgumentError: an unknown sampler, or a number of steps or a start outside of the schedule.
+        ArgumentError: an unknown sampler, a number of steps or a start outside of the schedule, a fidelity
+            outside of [0, 1], or a start beside a fidelity, which is a start.
     """
     default, timesteps = config.sampling, config.schedule.timesteps
+    if fidelity is not None:
+        if start is not None:
+            raise ArgumentError(
+                f"fidelity {fidelity!r} chooses where sampling starts, and so does start {start!r}; give one"
+            )
+        default = sampling_of_fidelity(fidelity, timesteps=timesteps)
     sampler = default.sampler if sampler is None else sampler
     if sampler not in get_args(SamplerName):
         raise ArgumentError(f"sampler must be one of {', '.join(get_args(SamplerName))}; got {sampler!r}")

@@ -10,14 +10,15 @@ from typing import TypeVar
 
 import torch
 
+from sam_diffsr.device import resolve_device
 from sam_diffsr.diffusion import NoiseSchedule
 from sam_diffsr.errors import ArgumentError
+from sam_diffsr.hub import push_folder
 from sam_diffsr.models import DiffSR, build_model
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import CARD_NAME, DEFAULT_MODEL, load_pretrained, save_pretrained_folder
 from sam_diffsr.pipeline.config import ResolverConfig
-from sam_diffsr.pipeline.device import Precision, network_layout, resolve_device, resolve_dtype
-from sam_diffsr.pipeline.hub import push_folder
+from sam_diffsr.pipeline.device import Precision, network_layout, resolve_dtype
 
 __all__ = ["PathLike", "PretrainedModel"]
 

@@ -63,6 +63,7 @@ class SuperResolver(PretrainedModel):
         steps: int | None = None,
         sampler: SamplerName | None = None,
         start: Start = None,
+        fidelity: float | None = None,
         seed: int | Sequence[int] = 0,
         tile: int | Literal["auto"] = "auto",
         tile_overlap: int | None = None,
@@ -82,6 +83,7 @@ class SuperResolver(PretrainedModel):
         steps: int | None = None,
         sampler: SamplerName | None = None,
         start: Start = None,
+        fidelity: float | None = None,
         seed: int | Sequence[int] = 0,
         tile: int | Literal["auto"] = "auto",
         tile_overlap: int | None = None,
@@ -101,6 +103,7 @@ class SuperResolver(PretrainedModel):
         steps: int | None = None,
         sampler: SamplerName | None = None,
         start: Start = None,
+        fidelity: float | None = None,
         seed: int | Sequence[int] = 0,
         tile: int | Literal["auto"] = "auto",
         tile_overlap: int | None = None,
@@ -119,6 +122,7 @@ class SuperResolver(PretrainedModel):
         steps: int | None = None,
         sampler: SamplerName | None = None,
         start: Start = None,
+        fidelity: float | None = None,
         seed: int | Sequence[int] = 0,
         tile: int | Literal["auto"] = "auto",
         tile_overlap: int | None = None,
@@ -138,6 +142,8 @@ class SuperResolver(PretrainedModel):
             sampler: ``"ddpm"``, ``"ddim"`` or ``"dpmpp_2m"``; None takes the model's own.
             start: timestep to start from with the encoder's image plus noise, ``"noise"`` to start from pure
                 noise; None takes the model's own.
+            fidelity: instead of ``start``, from 1, the faithful answer (highest PSNR, smoother), to 0, full
+                texture from pure noise; sampler and steps follow unless given. See ``docs/models.md``.
             seed: of the noise. For a list, image ``i`` takes ``seed + i``, or the i-th of a list of seeds.
                 What comes out for an image depends on the image and its seed only.
             tile: side of the tiles in pixels of the input image; 0 for none, ``"auto"`` to fit them into the
@@ -171,7 +177,9 @@ class SuperResolver(PretrainedModel):
         images: list[ImageInput] = [image] if single else list(image)  # pyright: ignore[reportAssignmentType]
         seeds = resolve_seeds(seed, len(images))
         options = RunOptions(
-            sampling=resolve_sampling(self.config, sampler=sampler, steps=steps, start=start),
+            sampling=resolve_sampling(
+                self.config, sampler=sampler, steps=steps, start=start, fidelity=fidelity
+            ),
             tile=resolve_tile(tile, self.scale),
             halo=resolve_halo(tile_overlap, default=DEFAULT_HALO, scale=self.scale),
             max_memory=resolve_limit(max_memory),
@@ -222,6 +230,7 @@ class SuperResolver(PretrainedModel):
         steps: int | None = None,
         sampler: SamplerName | None = None,
         start: Start = None,
+        fidelity: float | None = None,
         tile: int | Literal["auto"] = "auto",
         tile_overlap: int | None = None,
         max_memory: int | None = None,
@@ -236,6 +245,7 @@ class SuperResolver(PretrainedModel):
             steps: as in :meth:`upscale`, like everything below.
             sampler: see there.
             start: see there.
+            fidelity: see there.
             tile: see there.
             tile_overlap: see there.
             max_memory: see there.
@@ -253,7 +263,9 @@ class SuperResolver(PretrainedModel):
             NumericalError: the networks produced NaN or infinity, in float32 too.
         """
         options = RunOptions(
-            sampling=resolve_sampling(self.config, sampler=sampler, steps=steps, start=start),
+            sampling=resolve_sampling(
+                self.config, sampler=sampler, steps=steps, start=start, fidelity=fidelity
+            ),
             tile=resolve_tile(tile, self.scale),
             halo=resolve_halo(tile_overlap, default=DEFAULT_HALO, scale=self.scale),
             max_memory=resolve_limit(max_memory),

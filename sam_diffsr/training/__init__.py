@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from sam_diffsr.data.config import DataConfig
+from sam_diffsr.training.compose import config_to_yaml, list_presets, load_config
 from sam_diffsr.training.config import (
-    DataConfig,
     DiffusionConfig,
     OptimizerConfig,
     RunConfig,
     TrainConfig,
-    load_config,
+    ValidationConfig,
 )
 from sam_diffsr.training.export import export_run, resolver_config
 from sam_diffsr.training.log import read_log
-from sam_diffsr.training.loop import TrainResult, train
+from sam_diffsr.training.loop import TrainResult, Validate, Validated, train
 from sam_diffsr.training.state import Checkpoint, read_checkpoint
 
 __all__ = [
@@ -23,7 +24,12 @@ __all__ = [
     "RunConfig",
     "TrainConfig",
     "TrainResult",
+    "Validate",
+    "Validated",
+    "ValidationConfig",
+    "config_to_yaml",
     "export_run",
+    "list_presets",
     "load_config",
     "read_checkpoint",
     "read_log",

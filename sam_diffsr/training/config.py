@@ -1,44 +1,42 @@
-"""Everything that a training run depends on, as frozen dataclasses read from one YAML file."""
+"""Everything that a training run depends on, as frozen dataclasses; one table of the YAML file each."""
 
 from __future__ import annotations
 
 import math
-import os
-import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
-from sam_diffsr.config import from_dict
+from sam_diffsr.data.config import DataConfig
 from sam_diffsr.diffusion.modulation import ModulationMode
 from sam_diffsr.diffusion.schedule import ScheduleConfig
-from sam_diffsr.errors import ConfigError, MissingDependencyError
+from sam_diffsr.errors import ConfigError
 from sam_diffsr.models import ModelConfig
+from sam_diffsr.pipeline.config import SamplingConfig
 
-__all__ = ["DataConfig", "DiffusionConfig", "OptimizerConfig", "RunConfig", "TrainConfig", "load_config"]
+__all__ = [
+    "DiffusionConfig",
+    "OptimizerConfig",
+    "Precision",
+    "RunConfig",
+    "Tracker",
+    "TrainConfig",
+    "ValidationConfig",
+]
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataConfig:
-    """Table ``data``: what a batch is made of."""
-
-    crops: str
-    """Folder written by ``prepare_crops``."""
-    patch: int = 160
-    """HR side of the windows that the networks see; a multiple of the scale."""
-    batch: int = 16
-    """Images a step."""
-
-    def __post_init__(self) -> None:
-        if self.patch < 1 or self.batch < 1:
-            raise ConfigError(f"data.patch and data.batch must be >= 1, got {self.patch} and {self.batch}")
+Precision = Literal["fp32", "fp16", "bf16"]
+Tracker = Literal["auto", "tensorboard", "jsonl", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
-    """Table ``optimizer``: Adam and its learning rate."""
+    """Table ``optimizer``: what is minimised, and how."""
 
+    name: Literal["adam", "adamw"] = "adam"
+    """``adam`` adds the weight decay to the gradient, ``adamw`` shrinks the weights by it."""
+    loss: Literal["l1", "l2", "charbonnier"] = "l1"
+    """What stage 1 minimises; stage 2 always takes L1 on the noise."""
+    weight_decay: float = 0.0
+    """Strength of the pull of the weights towards zero."""
     lr: float = 2e-4
     """Highest learning rate."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -57,6 +55,8 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if not (self.lr > 0 and self.clip > 0 and math.isfinite(self.lr)):
             raise ConfigError(f"optimizer.lr and optimizer.clip must be > 0, got {self.lr} and {self.clip}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"optimizer.weight_decay must be >= 0, got {self.weight_decay}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"optimizer.betas must lie in [0, 1), got {self.betas}")
         if self.halve_every < 1 or self.warmup_steps < 0:
@@ -84,7 +84,7 @@ class DiffusionConfig:
     """Table ``diffusion``: the forward process of stage 2; stage 1 does not look at it."""
 
     encoder: str | None = None
-    """Where the trained encoder comes from: a stage-1 run folder or one of its checkpoints."""
+    """Where the trained encoder comes from: a run folder, a checkpoint, a model folder or a bundled name."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Noise schedule."""
     modulation: ModulationMode = "released"
@@ -100,8 +100,35 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationConfig:
+    """Table ``validation``: what the averaged weights are scored on; may differ on resume."""
+
+    hr: str | None = None
+    """Folder of high-resolution images that are not trained on; null validates nothing."""
+    limit: int | None = None
+    """Images to take, the first ones by name; null takes all."""
+    crop: int | None = None
+    """Side of the square cut from the middle of each image; null takes whole images."""
+    pictures: int = 4
+    """Images that are also shown: enlarged LR, bicubic, result, HR."""
+    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(sampler="ddim", steps=10))
+    """How stage 2 samples; stage 1 is scored on the encoder's own image."""
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "crop"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"validation.{name} must be >= 1 or null, got {value}")
+        if self.pictures < 0:
+            raise ConfigError(f"validation.pictures must be >= 0, got {self.pictures}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """Table ``run``: how long, where, how often; may differ on resume, except seed, EMA and precision."""
+    """Table ``run``: how long, where, how often.
+
+    All but seed, start, averaging and precision may differ on resume.
+    """
 
     steps: int = 400_000
     """Optimizer steps of the whole run."""
@@ -110,16 +137,25 @@ class RunConfig:
     start: Literal["passthrough", "random"] = "passthrough"
     """Fresh weights: the encoder begins as bilinear enlargement and the denoiser as the identity, which short
     runs gain a lot from; or at random, as published."""
+    init: str | None = None
+    """Trained weights to begin with instead of fresh ones: a run folder, a checkpoint, a model folder, a
+    bundled name or a Hub id. Only weights are taken; step, moments and rate begin anew."""
     ema_decay: float = 0.999
     """Decay a step of the averaged weights, which are what is validated and exported."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the networks; weights and moments stay float32."""
+    precision: Precision = "fp32"
+    """Arithmetic of the networks; weights and moments stay float32. fp16 needs CUDA and scales the loss."""
+    accumulate: int = 1
+    """Parts that a batch is worked off in, one after the other; needs less memory and changes no result."""
     channels_last: bool = False
     """Memory order of the networks; True is faster on CPUs and on tensor cores."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
     threads: int | None = None
     """CPU threads of torch; None leaves torch's own choice."""
+    tracker: Tracker = "auto"
+    """Where numbers and pictures go beside ``log.jsonl``, which is always written: TensorBoard's files and
+    ``samples/*.png`` (``auto`` if it is installed, ``tensorboard``), pictures alone (``jsonl``), nothing
+    (``none``)."""
     log_every: int = 100
     """Steps between lines of the log."""
     checkpoint_every: int = 1000
@@ -132,7 +168,7 @@ class RunConfig:
     """Save and stop after this long, to be resumed; None runs to the end."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "checkpoint_every", "keep", "validate_every"):
+        for name in ("steps", "accumulate", "log_every", "checkpoint_every", "keep", "validate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"run.{name} must be >= 1, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
@@ -159,64 +195,16 @@ class TrainConfig:
     """The process that the denoiser learns to reverse."""
     run: RunConfig = field(default_factory=RunConfig)
     """How long, where, how often."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """What it is scored on meanwhile."""
 
     def __post_init__(self) -> None:
         if self.data.patch % self.model.scale:
             raise ConfigError(
                 f"data.patch must be a multiple of model.scale {self.model.scale}, got {self.data.patch}"
             )
-
-
-def load_config(path: str | os.PathLike[str], *, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a YAML file and apply ``a.b=value`` overrides, whose values are YAML too.
-
-    Raises:
-        ConfigError: the file cannot be read, is not a YAML mapping, an override has no ``=``, or a key or
-            value is wrong.
-        MissingDependencyError: PyYAML is not installed.
-    """
-    try:
-        import yaml
-    except ImportError as error:
-        raise MissingDependencyError("reading YAML needs PyYAML: pip install 'sam-diffsr[train]'") from error
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the config {path}: {error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    tree = _mapping(data, str(path))
-    for override in overrides:
-        dotted, equals, text = override.partition("=")
-        if not equals or not dotted:
-            raise ConfigError(f"an override must look like section.key=value, got {override!r}")
-        *sections, key = dotted.split(".")
-        node = tree
-        for section in sections:
-            node[section] = _mapping(node.get(section, {}), dotted)
-            node = node[section]
-        try:
-            node[key] = _number(yaml.safe_load(text))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"the value of override {override!r} is not valid YAML: {error}") from error
-    return from_dict(TrainConfig, _numbers(tree), where=str(path))
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: expected a mapping of keys to values, got {type(value).__name__}")
-    return dict(cast("Mapping[str, Any]", value))
-
-
-def _numbers(tree: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: _numbers(cast("dict[str, Any]", value)) if isinstance(value, dict) else _number(value)
-        for key, value in tree.items()
-    }
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads ``2e-4`` as text; people write it as a number."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
-        return float(value)
-    return value
+        if self.data.batch % self.run.accumulate:
+            raise ConfigError(
+                f"data.batch must be a multiple of run.accumulate {self.run.accumulate}, got "
+                f"{self.data.batch}"
+            )

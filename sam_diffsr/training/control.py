@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from sam_diffsr.errors import ConfigError
+from sam_diffsr.device import resolve_device
+from sam_diffsr.errors import ArgumentError, ConfigError
 
 __all__ = ["limit_threads", "mix_seed", "pick_device", "stop_flag"]
 
@@ -32,17 +33,10 @@ def pick_device(name: str) -> torch.device:
     Raises:
         ConfigError: no such device, or it is not available here.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, there in available.items() if there)
     try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"run.device must be auto, cpu, cuda, cuda:N or mps, got {name!r}") from error
-    if not available.get(device.type, False):
-        there = [kind for kind, present in available.items() if present]
-        raise ConfigError(f"run.device {name!r} is not available here; there is {', '.join(there)}")
-    return device
+        return resolve_device(name)
+    except ArgumentError as error:
+        raise ConfigError(f"run.device {name!r} cannot be used: {error}") from error
 
 
 @contextlib.contextmanager

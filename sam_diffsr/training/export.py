@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from sam_diffsr.config import from_dict
-from sam_diffsr.errors import CheckpointMismatchError
+from sam_diffsr.errors import CheckpointMismatchError, DataError
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import save_pretrained_folder
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
+from sam_diffsr.pipeline.scores import Scores, read_scores
 from sam_diffsr.training.config import TrainConfig
-from sam_diffsr.training.state import Checkpoint, read_checkpoint
+from sam_diffsr.training.describe import data_section, training_section
+from sam_diffsr.training.state import read_checkpoint
 
-__all__ = ["export_run", "resolver_config"]
+__all__ = ["export_run", "read_details", "resolver_config"]
 
 
 def export_run(
@@ -24,10 +28,16 @@ def export_run(
     sampling: SamplingConfig,
     name: str | None = None,
     license: str | None = None,
+    datasets: Sequence[str] = (),
+    scores: str | os.PathLike[str] | None = None,
     details: str = "",
     dtype: torch.dtype | None = None,
 ) -> ResolverConfig:
     """Write ``config.json``, ``model.safetensors`` and a model card from a denoiser run.
+
+    The card says what the run was: its data (from the manifest of the crops, with the licence of every
+    photograph), both stages' settings and hours (from their checkpoints and logs), and scores. What cannot be
+    found is left out, and said so in the log.
 
     Args:
         run: folder of a denoiser run (its newest checkpoint) or one checkpoint; both networks are in it.
@@ -35,7 +45,9 @@ def export_run(
         sampling: what ``upscale`` does by default.
         name: title of the card; None takes the folder's name.
         license: SPDX identifier of the weights' licence.
-        details: Markdown for the card: data, scores. How the run was made is added.
+        datasets: Hub ids or names of the data sets, for the card's front matter.
+        scores: file of ``sam-diffsr evaluate --json``, of a model that samples like this.
+        details: Markdown for the end of the card.
         dtype: floating type to store; None keeps float32, ``torch.float16`` halves the file.
 
     Returns:
@@ -44,6 +56,8 @@ def export_run(
     Raises:
         CheckpointMismatchError: the run is of the encoder, which is only half a model.
         ModelLoadError: there is no checkpoint, or it is damaged.
+        DataError: the file of scores cannot be read, is of another factor, or has no model that samples like
+            this.
         OutputError: the folder cannot be written.
     """
     checkpoint = read_checkpoint(run)
@@ -54,13 +68,23 @@ def export_run(
         )
     train_config = from_dict(TrainConfig, checkpoint.config, where=f"config in {checkpoint.path}")
     config = resolver_config(train_config, sampling=sampling)
+    found = None if scores is None else _fitting_scores(scores, config)
     state_dict = {f"encoder.{key}": value for key, value in checkpoint.frozen.items()}
     state_dict |= {f"denoiser.{key}": value for key, value in checkpoint.ema.items()}
-    title = name or os.path.basename(os.path.abspath(out_dir))
-    text = "\n\n".join(
-        part for part in (details.strip(), _training_section(checkpoint, train_config)) if part
+    folder = checkpoint.path.parent.parent
+    sections = [
+        "\n".join(data_section(checkpoint.config, run=folder)),
+        "\n".join(training_section(checkpoint, run=folder)),
+        details.strip(),
+    ]
+    card = model_card(
+        config,
+        name=name or os.path.basename(os.path.abspath(out_dir)),
+        license=license,
+        datasets=datasets,
+        scores=found,
+        details="\n\n".join(section for section in sections if section),
     )
-    card = model_card(config, name=title, license=license, details=text)
     save_pretrained_folder(out_dir, config, state_dict, card=card, dtype=dtype)
     return config
 
@@ -79,14 +103,27 @@ def resolver_config(config: TrainConfig, *, sampling: SamplingConfig) -> Resolve
     )
 
 
-def _training_section(checkpoint: Checkpoint, config: TrainConfig) -> str:
-    data, optimizer, run = config.data, config.optimizer, config.run
-    rows = {
-        "denoiser steps": f"{checkpoint.step} of batch {data.batch}",
-        "patch": f"{data.patch} x {data.patch} HR pixels",
-        "optimizer": f"Adam, lr {optimizer.lr:g} ({optimizer.schedule}), clip {optimizer.clip:g}",
-        "averaged weights": f"decay {run.ema_decay:g}",
-        "seed": str(run.seed),
-    }
-    lines = ["## Training", "", "| | |", "| --- | --- |"]
-    return "\n".join(lines + [f"| {key} | {value} |" for key, value in rows.items()])
+def read_details(path: str | os.PathLike[str]) -> str:
+    """Text of a file for the card.
+
+    Raises:
+        DataError: it cannot be read, or is not text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the details in {path}: {error}") from error
+
+
+def _fitting_scores(path: str | os.PathLike[str], config: ResolverConfig) -> Scores:
+    scores = read_scores(path)
+    if scores.scale != config.model.scale:
+        raise DataError(f"{path} has scores at x{scores.scale}, but the model is x{config.model.scale}")
+    if scores.row_of(config.sampling) is None:
+        sampling = config.sampling
+        start = "noise" if sampling.start is None else sampling.start
+        raise DataError(
+            f"{path} has no model at the default sampling ({sampling.sampler}, {sampling.steps} steps, start "
+            f"{start}, {sampling.spacing}); evaluate the exported folder and export again with its scores"
+        )
+    return scores

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from sam_diffsr.errors import OutputError
+from sam_diffsr.files import atomic_path
 
 __all__ = ["RunLog", "read_log"]
 
@@ -29,10 +29,9 @@ class RunLog:
     def __init__(self, folder: Path, *, step: int) -> None:
         self.path = folder / NAME
         kept = [record for record in read_log(folder) if record["step"] <= step]
-        temporary = self.path.with_name(f".{NAME}.{os.getpid()}.tmp")
         try:
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-            os.replace(temporary, self.path)
+            with atomic_path(self.path) as temporary:
+                temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 

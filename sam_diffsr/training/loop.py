@@ -2,59 +2,64 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import logging
 import math
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import sys
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
+import numpy as np
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from numpy.typing import NDArray
 
-from sam_diffsr.config import to_dict
-from sam_diffsr.data.crops import CropStore
-from sam_diffsr.data.degrade import BatchSource, HostBatch, make_batch
-from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ConfigError, NumericalError, OutputError
-from sam_diffsr.models import DiffSR, build_model
+from sam_diffsr.data import TrainingSource, open_source, prefetch
+from sam_diffsr.errors import ArgumentError, NumericalError, OutputError
+from sam_diffsr.files import atomic_path
+from sam_diffsr.models import DiffSR
+from sam_diffsr.training.compose import config_to_yaml
 from sam_diffsr.training.config import TrainConfig
-from sam_diffsr.training.control import limit_threads, mix_seed, pick_device, stop_flag
-from sam_diffsr.training.log import RunLog
+from sam_diffsr.training.control import limit_threads, stop_flag
+from sam_diffsr.training.launch import launched
 from sam_diffsr.training.meter import Meter
-from sam_diffsr.training.stages import DenoiserStage, EncoderStage, Stage, StageName
-from sam_diffsr.training.state import (
-    latest_checkpoint,
-    list_checkpoints,
-    load_strict,
-    read_checkpoint,
-    restore,
-    save_checkpoint,
-)
+from sam_diffsr.training.resume import find_checkpoint
+from sam_diffsr.training.stages import StageName
+from sam_diffsr.training.state import Checkpoint, checkpoint_path, latest_checkpoint, remove_leftovers
+from sam_diffsr.training.tracker import TrackedLog, tracker_names
+from sam_diffsr.training.trainer import Trainer
 
-__all__ = ["TrainResult", "Validate", "train"]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["CONFIG_NAME", "TrainResult", "Validate", "Validated", "train"]
 
 logger = logging.getLogger(__name__)
 
-Validate = Callable[[DiffSR], dict[str, float]]
-"""Scores a model that has the averaged weights, in evaluation mode, under ``no_grad``."""
+CONFIG_NAME = "config.yaml"
+"""File of a run folder with every value of its configuration."""
+CROPS = "crops"
+"""Folder of a run that ``data.photos`` are cut into."""
 
-FREE_RUN_KEYS = frozenset(
-    {
-        "steps",
-        "device",
-        "threads",
-        "log_every",
-        "checkpoint_every",
-        "keep",
-        "validate_every",
-        "max_seconds",
-        "channels_last",
-    }
-)
-"""Keys of ``run`` that may differ between a run and its continuation."""
+
+class Validated(Protocol):
+    """What a validation gives back."""
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """Numbers to log."""
+        ...
+
+    @property
+    def picture(self) -> NDArray[np.uint8] | None:
+        """Picture ``(H, W, 3)`` to log, or None."""
+        ...
+
+
+Validate = Callable[[DiffSR], Validated]
+"""Scores a model that has the averaged weights, in evaluation mode, under ``no_grad``."""
 
 
 @dataclass(frozen=True)
@@ -74,210 +79,189 @@ def train(
     config: TrainConfig,
     out_dir: str | os.PathLike[str],
     *,
-    resume: bool = False,
+    resume: bool | str | os.PathLike[str] = False,
     validate: Validate | None = None,
+    progress: bool | None = None,
 ) -> TrainResult:
-    """Train one stage; checkpoints and ``log.jsonl`` go to ``out_dir``.
+    """Train one stage; checkpoints, ``log.jsonl`` and pictures go to ``out_dir``.
 
     On the CPU a run that was stopped and resumed ends with bit-identical weights. SIGTERM and SIGINT save
-    and return; a killed process loses at most ``run.checkpoint_every`` steps.
+    and return; a killed process loses at most ``run.checkpoint_every`` steps. In several processes, each of
+    which makes this call, all train together and the first one writes.
 
     Args:
         stage: ``encoder`` first, then ``denoiser``, whose ``diffusion.encoder`` names the first one's run.
         config: everything that the result depends on.
         out_dir: the run's folder.
-        resume: go on from the newest checkpoint in ``out_dir``, or start if there is none.
-        validate: scores the averaged weights every ``run.validate_every`` steps and at the end.
+        resume: True or ``"latest"`` goes on from the newest checkpoint in ``out_dir``, or starts if there is
+            none; a path goes on from that checkpoint.
+        validate: scores the averaged weights every ``run.validate_every`` steps and at the end, in the first
+            process; :class:`sam_diffsr.evaluation.validation.FolderValidator` does it on ``validation.hr``.
+        progress: draw a bar on standard error; None draws it if that is a terminal.
 
     Raises:
-        ArgumentError: unknown stage.
-        ConfigError: the folder holds a run and ``resume`` is False, it holds a run of another
-            configuration, or the denoiser has no encoder to stand on.
-        DataError: the crops are damaged or too small.
-        ModelLoadError: a checkpoint cannot be read.
+        ArgumentError: unknown stage, or the config names a folder to validate on and ``validate`` is None.
+        ConfigError: the folder holds a run and ``resume`` is False, the run is of another configuration, the
+            device is not there, the batch cannot be shared, or the denoiser has no encoder to stand on.
+        DataError: the training data are damaged or too small.
+        MissingDependencyError: the extra ``train`` is not installed.
+        ModelLoadError: a checkpoint, or weights to begin with, cannot be read or do not fit.
         NumericalError: the loss became NaN or infinite; the last good checkpoint is kept.
         OutputError: the folder cannot be written.
     """
     if stage not in get_args(StageName):
         raise ArgumentError(f"stage must be one of {', '.join(get_args(StageName))}; got {stage!r}")
+    if config.validation.hr is not None and validate is None:
+        raise ArgumentError(
+            "config.validation.hr names a folder, but nothing validates on it; pass validate="
+            "sam_diffsr.evaluation.validation.FolderValidator(...), or leave validation.hr out"
+        )
     folder = Path(out_dir)
-    if list_checkpoints(folder) and not resume:
-        raise ConfigError(f"{folder} already holds a run; resume it or choose another folder")
-    source = BatchSource(
-        CropStore(config.data.crops),
-        patch=config.data.patch,
-        scale=config.model.scale,
-        batch=config.data.batch,
-        seed=config.run.seed,
-    )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot create the run folder {folder}: {error}") from error
-    with limit_threads(config.run.threads), stop_flag(config.run.max_seconds) as stopping:
-        trainer = _Trainer(stage, config, folder, source)
-        if resume:
-            trainer.resume()
-        return trainer.run(stopping, validate)
-
-
-class _Trainer:
-    """One stage's networks, optimizer and average, and the step that changes them."""
-
-    def __init__(self, stage: StageName, config: TrainConfig, folder: Path, source: BatchSource) -> None:
-        self.name, self.config, self.folder, self.source = stage, config, folder, source
-        self.device = pick_device(config.run.device)
-        self.step = 0
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.run.seed)
-            model = build_model(config.model)
-        if config.run.channels_last:
-            model = model.to(memory_format=torch.channels_last)
-        model = model.to(self.device)
-        self.stage = self._make_stage(model)
-        optimizer = config.optimizer
-        parameters = list(self.stage.network.parameters())
-        self.optimizer = torch.optim.Adam(parameters, lr=optimizer.lr, betas=optimizer.betas)
-        average = cast("Callable[..., None]", get_ema_multi_avg_fn(config.run.ema_decay))
-        self.ema = AveragedModel(self.stage.network, multi_avg_fn=average, use_buffers=False)
-
-    def _make_stage(self, model: DiffSR) -> Stage:
-        if self.name == "encoder":
-            if self.config.run.start == "passthrough":
-                model.encoder.start_from_interpolation()
-            return EncoderStage(model)
-        origin = self.config.diffusion.encoder
-        if origin is None:
-            raise ConfigError(
-                "the denoiser stands on a trained encoder: set diffusion.encoder to a stage-1 run folder"
+    checkpoint = find_checkpoint(folder, resume)
+    trackers = tracker_names(config.run.tracker)
+    with limit_threads(config.run.threads), launched(config, folder=folder, trackers=trackers) as accelerator:
+        with accelerator.main_process_first():  # which cuts data.photos into crops for all
+            source = open_source(
+                config.data,
+                scale=config.model.scale,
+                seed=config.run.seed,
+                rank=accelerator.process_index,
+                world=accelerator.num_processes,
+                cache=folder / CROPS,
             )
-        trained = read_checkpoint(origin)
-        if trained.stage != "encoder":
-            raise CheckpointMismatchError(
-                f"diffusion.encoder must name an encoder run, but {trained.path} is of "
-                f"stage {trained.stage!r}"
-            )
-        load_strict(model.encoder, trained.ema, trained.path)
-        if self.config.run.start == "passthrough":
-            model.denoiser.start_from_identity()
-        return DenoiserStage(model, self.config.diffusion, device=self.device)
+        run = _Run(stage, config, folder, accelerator=accelerator, checkpoint=checkpoint)
+        with stop_flag(config.run.max_seconds) as stopping:
+            return run(source, stopping=stopping, validate=validate, progress=progress)
 
-    def resume(self) -> None:
-        """Go back to the newest checkpoint, if there is one."""
-        newest = latest_checkpoint(self.folder)
-        if newest is None:
-            return
-        checkpoint = read_checkpoint(newest)
-        if checkpoint.stage != self.name:
-            raise ConfigError(f"{self.folder} holds a run of stage {checkpoint.stage!r}, not {self.name!r}")
-        _check_same_run(checkpoint.config, to_dict(self.config), self.folder)
-        restore(
-            checkpoint,
-            network=self.stage.network,
-            ema=self.ema,
-            frozen=self.stage.frozen,
-            optimizer=self.optimizer,
-        )
-        self.step = checkpoint.step
-        logger.info("resuming %s at step %d", self.folder, self.step)
 
-    def run(self, stopping: Callable[[], bool], validate: Validate | None) -> TrainResult:
+class _Run:
+    """A trainer with everything around it."""
+
+    def __init__(
+        self,
+        stage: StageName,
+        config: TrainConfig,
+        folder: Path,
+        *,
+        accelerator: Accelerator,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self.config, self.folder = config, folder
+        self.accelerator: Any = accelerator
+        self.writes = bool(accelerator.is_main_process)
+        self.trainer = Trainer(stage, config, accelerator=accelerator, checkpoint=checkpoint)
+        self.saved = latest_checkpoint(folder)
+        if self.writes:
+            _prepare_folder(folder, config)
+            if checkpoint is not None:
+                logger.info("resuming %s at step %d", checkpoint.path, checkpoint.step)
+        self.log = TrackedLog(accelerator, folder, step=self.trainer.step, tracker=config.run.tracker)
+        self.meter = Meter(self.trainer.device, skips=config.run.precision == "fp16")
+
+    def __call__(
+        self,
+        source: TrainingSource,
+        *,
+        stopping: Callable[[], bool],
+        validate: Validate | None,
+        progress: bool | None,
+    ) -> TrainResult:
         """Steps until the end, a signal or the time limit."""
-        run = self.config.run
-        log = RunLog(self.folder, step=self.step)
-        meter = Meter(self.device)
-        saved = latest_checkpoint(self.folder) if self.step else None
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            upcoming = pool.submit(self.source.host_batch, self.step)
-            while self.step < run.steps and not stopping():
-                with meter.waiting():
-                    host = upcoming.result()
-                    upcoming = pool.submit(self.source.host_batch, self.step + 1)
-                loss, norm = self._train_step(host)
-                self.step += 1
-                meter.add(loss, norm, images=self.config.data.batch)
-                ending = self.step == run.steps or stopping()
-                due = ending or self.step % run.checkpoint_every == 0
-                if due or self.step % run.log_every == 0:
-                    self._report(log, meter.summary())
-                if due:
-                    saved = self._save()
-                if validate is not None and (self.step == run.steps or self.step % run.validate_every == 0):
-                    scores = self._validate(validate)
-                    log.write(self.step, {"validation": scores})
-                    logger.info("step %d: validation %s", self.step, scores)
-                    meter.restart_clock()
-                if ending:
-                    break
-        return TrainResult(
-            step=self.step,
-            finished=self.step >= run.steps,
-            checkpoint=self._save() if saved is None else saved,
-        )
+        trainer, run = self.trainer, self.config.run
+        try:
+            ahead = prefetch(source.host_batch, start=trainer.step, stop=run.steps)
+            with ahead as batches, self._bar(progress):
+                while trainer.step < run.steps:
+                    with self.meter.waiting():
+                        batch = source.device_batch(next(batches), trainer.device)
+                    loss, norm = trainer.train_step(batch)
+                    self.meter.add(loss, norm, images=self.config.data.batch)
+                    self.bar.update()
+                    step, last = trainer.step, trainer.step == run.steps
+                    if last or step % run.checkpoint_every == 0:
+                        self._save()
+                    elif step % run.log_every == 0:
+                        self._report()
+                    due = last or step % run.validate_every == 0
+                    if validate is not None and due and self.writes and (last or not stopping()):
+                        self._validate(validate)
+                    if self._agreed(stopping()):
+                        break
+            saved = checkpoint_path(self.folder, trainer.step)
+            if self.saved != saved:
+                self._save()
+        finally:
+            self.log.close()
+        return TrainResult(step=trainer.step, finished=trainer.step >= run.steps, checkpoint=saved)
 
-    def _report(self, log: RunLog, record: dict[str, float]) -> None:
+    def _agreed(self, stop: bool) -> bool:
+        """Whether any process is to stop: all stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return stop
+        if stop:
+            self.accelerator.set_trigger()
+        return bool(self.accelerator.check_trigger())
+
+    def _report(self) -> None:
         """Log the means, or stop before numbers that are not finite reach a checkpoint."""
+        record = self.meter.summary(reduce=lambda means: self.accelerator.reduce(means, reduction="mean"))
+        if not record:
+            return
+        step = self.trainer.step
         if not all(math.isfinite(record[key]) for key in ("loss", "grad_norm")):
             raise NumericalError(
-                f"the loss is not finite any more at step {self.step} ({record}); the last good checkpoint "
-                f"is {latest_checkpoint(self.folder)}: resume from it with a lower optimizer.lr or with "
-                "run.precision fp32"
+                f"the loss is not finite any more at step {step} ({record}); the last good checkpoint is "
+                f"{latest_checkpoint(self.folder)}: begin a new run with run.init set to it and a lower "
+                "optimizer.lr, or with run.precision fp32"
             )
-        log.write(self.step, {**record, "lr": self._rate(self.step - 1)})
-        logger.info("step %d: %s", self.step, record)
+        self.log.numbers(step, {**record, "lr": self.trainer.rate(step - 1)}, group="train")
+        self.bar.set_postfix(loss=f"{record['loss']:.4g}", refresh=False)
+        if self.writes:
+            logger.info("step %d: %s", step, _readable(record))
 
-    def _rate(self, step: int) -> float:
-        return self.config.optimizer.rate(step, steps=self.config.run.steps)
+    def _save(self) -> None:
+        self._report()
+        if self.writes:
+            with self.meter.paused():
+                self.trainer.save(self.folder)
+        self.saved = checkpoint_path(self.folder, self.trainer.step)
 
-    def _train_step(self, host: HostBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        config = self.config
-        batch = make_batch(host, scale=config.model.scale, device=self.device)
-        generator = torch.Generator(device=self.device)
-        generator.manual_seed(mix_seed(config.run.seed, self.step))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(self.step)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=config.run.precision == "bf16"):
-            loss = self.stage.loss(batch, generator=generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.stage.network.parameters(), config.optimizer.clip)
-        self.optimizer.step()
-        self.ema.update_parameters(self.stage.network)
-        return loss.detach(), norm.detach()
+    def _validate(self, validate: Validate) -> None:
+        step = self.trainer.step
+        with self.meter.paused(), torch.no_grad():
+            outcome = validate(self.trainer.averaged_model())
+            self.log.numbers(step, outcome.scores, group="validation")
+            if outcome.picture is not None:
+                self.log.picture(step, outcome.picture)
+        logger.info("step %d: validation %s", step, _readable(outcome.scores))
 
-    def _save(self) -> Path:
-        return save_checkpoint(
-            self.folder,
-            step=self.step,
-            stage=self.name,
-            config=to_dict(self.config),
-            network=self.stage.network,
-            ema=self.ema,
-            frozen=self.stage.frozen,
-            optimizer=self.optimizer,
-            keep=self.config.run.keep,
-        )
+    @contextlib.contextmanager
+    def _bar(self, show: bool | None) -> Generator[None, None, None]:
+        """A progress bar of the first process; messages are written above it."""
+        from tqdm.auto import tqdm
+        from tqdm.contrib.logging import logging_redirect_tqdm
 
-    def _validate(self, validate: Validate) -> dict[str, float]:
-        model = copy.deepcopy(self.stage.model)
-        part = model.encoder if self.name == "encoder" else model.denoiser
-        part.load_state_dict(self.ema.module.state_dict())
-        model.eval()
-        with torch.no_grad():
-            return validate(model)
+        show = self.writes and (sys.stderr.isatty() if show is None else show)
+        with contextlib.ExitStack() as stack:
+            if show:
+                stack.enter_context(logging_redirect_tqdm([logging.getLogger("sam_diffsr")]))
+            run, step = self.config.run, self.trainer.step
+            self.bar: Any = stack.enter_context(
+                tqdm(total=run.steps, initial=step, desc=self.trainer.name, unit="step", disable=not show)
+            )
+            yield
 
 
-def _check_same_run(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
-    """A continuation may run longer or elsewhere, but not be another experiment."""
-    changed: list[str] = []
-    for section in sorted(old.keys() | new.keys()):
-        before, after = dict(old.get(section, {})), dict(new.get(section, {}))
-        for key in sorted(before.keys() | after.keys()):
-            free = (section == "run" and key in FREE_RUN_KEYS) or (section, key) in {
-                ("data", "crops"),
-                ("diffusion", "encoder"),
-            }
-            if not free and before.get(key) != after.get(key):
-                changed.append(f"{section}.{key} was {before.get(key)!r}, is now {after.get(key)!r}")
-    if changed:
-        raise ConfigError(f"{folder} holds a run of another configuration: {'; '.join(changed)}")
+def _readable(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} {value:.5g}" for key, value in values.items())
+
+
+def _prepare_folder(folder: Path, config: TrainConfig) -> None:
+    """Make the run's folder, take away what a killed process left in it, and say what runs there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        with atomic_path(folder / CONFIG_NAME) as temporary:
+            temporary.write_text(config_to_yaml(config), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot create the run folder {folder}: {error}") from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from typing import cast
 
 import torch
 
@@ -16,10 +17,11 @@ class Meter:
 
     Args:
         device: where losses come from.
+        skips: whether a step without a finite gradient is skipped and no reason to worry.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, *, skips: bool = False) -> None:
+        self.device, self.skips = device, skips
         self._reset()
 
     def _reset(self) -> None:
@@ -35,24 +37,38 @@ class Meter:
         self.waited += time.perf_counter() - start
 
     def add(self, loss: torch.Tensor, norm: torch.Tensor, *, images: int) -> None:
-        """Count one step: its loss and gradient norm, scalars on the device."""
+        """Count one step: its loss and gradient norm, scalars on the device.
+
+        A norm that is not finite counts as nothing if ``skips``: the loss scaling of fp16 skips such steps.
+        """
         self.loss += loss
-        self.norm += norm
+        self.norm += torch.nan_to_num(norm, nan=0.0, posinf=0.0) if self.skips else norm
         self.steps += 1
         self.images += images
 
-    def restart_clock(self) -> None:
-        """Leave the time since the last summary out of the rate, because it was spent on something else."""
-        self.since = time.perf_counter()
-        self.waited = 0.0
+    @contextlib.contextmanager
+    def paused(self) -> Generator[None, None, None]:
+        """Time spent in here is not counted: it was not training."""
+        start = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - start
 
-    def summary(self) -> dict[str, float]:
-        """Mean loss and gradient norm, images a second and the share of time spent waiting for data."""
+    def summary(self, *, reduce: Callable[[torch.Tensor], torch.Tensor] | None = None) -> dict[str, float]:
+        """Mean loss and gradient norm, images a second and the share of time spent waiting for data.
+
+        Args:
+            reduce: makes one mean of every process's values, a vector of two.
+        """
         if not self.steps:
             return {}
-        values = {"loss": self.loss.item() / self.steps, "grad_norm": self.norm.item() / self.steps}
+        means = torch.stack((self.loss, self.norm)) / self.steps
+        loss, norm = cast("list[float]", (means if reduce is None else reduce(means)).tolist())
         elapsed = max(time.perf_counter() - self.since, 1e-9)
-        values["images_per_second"] = round(self.images / elapsed, 3)
-        values["data_wait"] = round(self.waited / elapsed, 4)
+        values = {
+            "loss": loss,
+            "grad_norm": norm,
+            "images_per_second": round(self.images / elapsed, 3),
+            "data_wait": round(self.waited / elapsed, 4),
+        }
         self._reset()
         return values

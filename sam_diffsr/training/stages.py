@@ -1,14 +1,18 @@
-"""The two stages of training: the encoder by L1, then the denoiser on the modulated noise (section 3.2)."""
+"""The two stages: the encoder by its image, then the denoiser on the modulated noise (section 3.2).
+
+A stage is a module whose ``forward`` is the loss, because that is what is wrapped to share gradients between
+processes and to compute in half precision.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sam_diffsr.data.degrade import TrainingBatch
+from sam_diffsr.data import TrainingBatch
 from sam_diffsr.diffusion.modulation import modulate
 from sam_diffsr.diffusion.process import image_to_residual
 from sam_diffsr.diffusion.schedule import NoiseSchedule
@@ -16,63 +20,101 @@ from sam_diffsr.models import DiffSR
 from sam_diffsr.resize import imresize
 from sam_diffsr.training.config import DiffusionConfig
 
-__all__ = ["DenoiserStage", "EncoderStage", "Stage", "StageName"]
+__all__ = ["DenoiserStage", "EncoderStage", "ImageLoss", "Stage", "StageName"]
 
 StageName = Literal["encoder", "denoiser"]
+ImageLoss = Literal["l1", "l2", "charbonnier"]
+
+_CHARBONNIER = 1e-3
+"""The smooth bottom of the Charbonnier loss, in units of [0, 1] images (LapSRN, arXiv 1710.01992, eq. 6)."""
 
 
-class Stage(Protocol):
-    """What the loop needs to know of a stage."""
+class Stage(nn.Module):
+    """What the loop needs to know of a stage.
 
-    model: DiffSR
-    """Both networks."""
-    network: nn.Module
-    """The part that is trained."""
-    frozen: nn.Module | None
-    """The part that must be in a checkpoint although it is not trained."""
+    Args:
+        model: both networks.
+        network: the part of it that is trained; everything else is frozen.
+        frozen: the part that must be in a checkpoint although it is not trained.
+    """
 
-    def loss(self, batch: TrainingBatch, *, generator: torch.Generator) -> Tensor:
-        """Scalar loss of one batch; every random number comes from ``generator``."""
-        ...
-
-
-class EncoderStage:
-    """Stage 1: L1 between the encoder's own image, not clamped, and HR."""
-
-    def __init__(self, model: DiffSR) -> None:
+    def __init__(self, model: DiffSR, *, network: nn.Module, frozen: nn.Module | None) -> None:
+        super().__init__()
         self.model = model
-        self.network: nn.Module = model.encoder
-        self.frozen: nn.Module | None = None
-        model.encoder.train()
+        self.network = network
+        self.frozen = frozen
+        model.requires_grad_(False)
+        network.requires_grad_(True).train()
 
-    def loss(self, batch: TrainingBatch, *, generator: torch.Generator) -> Tensor:
-        """Mean absolute error in [0, 1] units; nothing here is random."""
-        return functional.l1_loss(self.network(batch.lr), batch.hr)
+    def draw(self, hr_shape: tuple[int, ...], *, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The random tensors of one step, a row for each image of its whole batch.
+
+        Args:
+            hr_shape: ``(B, 3, H, W)`` of all images of the step, whichever process sees them.
+            generator: where every random number comes from; its device is the tensors'.
+        """
+        raise NotImplementedError("a stage says what it draws")
+
+    def forward(self, batch: TrainingBatch, *drawn: Tensor) -> Tensor:
+        """Scalar loss of some rows of a batch.
+
+        Args:
+            batch: the rows.
+            drawn: the same rows of what :meth:`draw` gave.
+        """
+        raise NotImplementedError("a stage says what its loss is")
 
 
-class DenoiserStage:
+class EncoderStage(Stage):
+    """Stage 1: the encoder's own image, not clamped, against HR.
+
+    Args:
+        model: both networks.
+        loss: mean of absolute differences, of squares, or of ``sqrt(difference^2 + 0.001^2)``.
+    """
+
+    def __init__(self, model: DiffSR, *, loss: ImageLoss = "l1") -> None:
+        super().__init__(model, network=model.encoder, frozen=None)
+        self.loss_name: ImageLoss = loss
+
+    def draw(self, hr_shape: tuple[int, ...], *, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Nothing here is random."""
+        return ()
+
+    def forward(self, batch: TrainingBatch, *drawn: Tensor) -> Tensor:
+        """Error of the image in [0, 1] units."""
+        image = self.network(batch.lr).float()
+        if self.loss_name == "l2":
+            return functional.mse_loss(image, batch.hr)
+        if self.loss_name == "charbonnier":
+            return ((image - batch.hr).square() + _CHARBONNIER**2).sqrt().mean()
+        return functional.l1_loss(image, batch.hr)
+
+
+class DenoiserStage(Stage):
     """Stage 2: L1 between predicted and modulated noise, with the encoder frozen."""
 
     def __init__(self, model: DiffSR, config: DiffusionConfig, *, device: torch.device) -> None:
-        self.model = model
-        self.network: nn.Module = model.denoiser
-        self.frozen: nn.Module | None = model.encoder
+        super().__init__(model, network=model.denoiser, frozen=model.encoder)
         self.config = config
         self.schedule = NoiseSchedule.from_config(config.schedule).to(device)
-        model.encoder.eval().requires_grad_(False)
-        model.denoiser.train()
+        model.encoder.eval()
 
-    def loss(self, batch: TrainingBatch, *, generator: torch.Generator) -> Tensor:
-        """Mean absolute error of the predicted noise at uniformly drawn time steps."""
+    def draw(self, hr_shape: tuple[int, ...], *, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Uniform time steps ``(B,)`` and standard normal noise ``(B, 3, H, W)``."""
+        device = generator.device
+        t = torch.randint(self.schedule.timesteps, hr_shape[:1], generator=generator, device=device)
+        return t, torch.randn(hr_shape, generator=generator, device=device)
+
+    def forward(self, batch: TrainingBatch, *drawn: Tensor) -> Tensor:
+        """Mean absolute error of the predicted noise."""
+        t, noise = drawn
         model, scale = self.model, self.model.config.scale
         with torch.no_grad():
             features = model.encoder.features(batch.lr)
             chosen = [features[index].float() for index in model.config.encoder.condition_indices]
             lr_up = imresize(batch.lr * (255 / self.config.lr_up_levels), scale)
             x0 = image_to_residual(batch.hr * 2 - 1, lr_up * 2 - 1, residual_scale=self.config.residual_scale)
-            device, count = x0.device, len(x0)
-            t = torch.randint(self.schedule.timesteps, (count,), generator=generator, device=device)
-            noise = torch.randn(x0.shape, generator=generator, device=device)
             xt, target = modulate(x0, t, noise, batch.structure, self.schedule, mode=self.config.modulation)
         predicted = model.denoiser(xt, t, model.denoiser.project_condition(chosen))
         return functional.l1_loss(predicted.float(), target)

@@ -20,18 +20,23 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError, OutputError
+from sam_diffsr.files import atomic_path
 
 __all__ = [
     "Checkpoint",
+    "checkpoint_path",
+    "is_checkpoint",
     "latest_checkpoint",
     "list_checkpoints",
     "read_checkpoint",
+    "remove_leftovers",
     "restore",
     "save_checkpoint",
 ]
 
 FORMAT_VERSION = "1"
 FOLDER = "checkpoints"
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class Checkpoint:
     """Weights that the stage needs and does not train."""
     moments: dict[str, Tensor]
     """Adam's state, keys ``<parameter>/<entry>``."""
+    scaler: dict[str, Any] | None = None
+    """State of fp16's loss scaling."""
 
 
 def save_checkpoint(
@@ -67,8 +74,11 @@ def save_checkpoint(
     frozen: nn.Module | None,
     optimizer: torch.optim.Optimizer,
     keep: int,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Path:
     """Write ``checkpoints/step-XXXXXXXX.safetensors`` and delete the oldest beyond ``keep``.
+
+    ``scaler`` is the loss scaling of fp16, whose few numbers go into the header.
 
     Raises:
         OutputError: it cannot be written (disk full, no permission); older checkpoints stay as they are.
@@ -90,20 +100,31 @@ def save_checkpoint(
         "stage": stage,
         "config": json.dumps(config),
     }
-    path = folder / FOLDER / f"step-{step:08d}.safetensors"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if scaler is not None:
+        metadata["scaler"] = json.dumps(scaler.state_dict())
+    path = checkpoint_path(folder, step)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata=metadata)
-        os.replace(temporary, path)
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(
             f"cannot write checkpoint {path}: {error}; earlier checkpoints are kept, free space and resume"
         ) from error
     for old in list_checkpoints(folder)[:-keep]:
-        old.unlink()
+        old.unlink(missing_ok=True)
     return path
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / FOLDER / f"step-{step:08d}.safetensors"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the unfinished files of processes that were killed while they saved."""
+    for path in (folder / FOLDER).glob(".*"):
+        path.unlink(missing_ok=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -115,6 +136,16 @@ def latest_checkpoint(folder: Path) -> Path | None:
     """The newest finished checkpoint of a run, or None."""
     found = list_checkpoints(folder)
     return found[-1] if found else None
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is a file whose header says that this trainer wrote it."""
+    try:
+        with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            metadata = cast("dict[str, str]", file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+    return {"format_version", "step", "stage"} <= set(metadata)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -152,6 +183,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         ema=groups["ema"],
         frozen=groups["frozen"],
         moments=groups["moments"],
+        scaler=json.loads(metadata["scaler"]) if "scaler" in metadata else None,
     )
 
 
@@ -162,6 +194,7 @@ def restore(
     ema: AveragedModel,
     frozen: nn.Module | None,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Put everything back, exactly.
 
@@ -173,6 +206,8 @@ def restore(
     ema.n_averaged.fill_(checkpoint.step)
     if frozen is not None:
         load_strict(frozen, checkpoint.frozen, checkpoint.path)
+    if scaler is not None and checkpoint.scaler is not None:
+        scaler.load_state_dict(checkpoint.scaler)
     parameters = dict(network.named_parameters())
     for key, tensor in checkpoint.moments.items():
         name, _, entry = key.rpartition("/")
@@ -198,7 +233,10 @@ def load_strict(module: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
         if own[key].shape != weights[key].shape
     ]
     if problems:
-        raise CheckpointMismatchError(f"{path} does not fit the configured network: {'; '.join(problems)}")
+        more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise CheckpointMismatchError(
+            f"{path} does not fit the configured network: {'; '.join(problems[:_SHOWN])}{more}"
+        )
     module.load_state_dict(dict(weights))
 
 

@@ -127,20 +127,86 @@ def test_convert_refuses_what_is_no_checkpoint(tmp_path, photos, capsys) -> None
     assert not (tmp_path / "m").exists()
 
 
-def test_evaluate(model_dir, tmp_path, capsys) -> None:
+@pytest.fixture
+def hr_dir(tmp_path: Path) -> Path:
     folder = tmp_path / "hr"
     folder.mkdir()
-    Image.effect_noise((40, 36), 60).convert("RGB").save(folder / "a.png")
+    Image.effect_noise((40, 38), 60).convert("RGB").save(folder / "a.png")
+    return folder
+
+
+def test_evaluate(model_dir, hr_dir, tmp_path, capsys) -> None:
     target = tmp_path / "result.json"
-    arguments = ["--hr", str(folder), "-m", str(model_dir), "--steps", "1,2", "--sampler", "ddim,dpmpp_2m"]
+    arguments = ["--hr", str(hr_dir), "-m", str(model_dir), "--steps", "1,2", "--sampler", "ddim,dpmpp_2m"]
     assert main(["evaluate", *arguments, "--start", "noise,5", "--seed", "4", "--json", str(target)]) == 0
     captured = capsys.readouterr()
-    assert "x4, 1 images, border 4, seed 4" in captured.out
+    assert "x4, 1 image, protocol matlab (border 4), seed 4, 1 cropped to a multiple of 4" in captured.out
     assert sum(line.startswith("|") for line in captured.out.splitlines()) == 2 + 2 + 8
     assert "in one piece" not in captured.err
+    assert "[1/1] a.png: bicubic" in captured.err
     result = json.loads(target.read_text())
     assert len(result["rows"]) == 10
-    assert result["seed"] == 4
+    assert (result["seed"], result["dataset"]) == (4, str(hr_dir))
+
+
+def test_evaluate_compares_models_and_results_and_writes_every_kind_of_file(
+    model_dir, hr_dir, tmp_path, capsys
+) -> None:
+    out = tmp_path / "out"
+    files = [f"--{kind}={out / f'x.{kind}'}" for kind in ("json", "csv", "html")]
+    models = ["-m", str(model_dir), "-m", f"twin={model_dir}"]
+    arguments = ["evaluate", "--hr", str(hr_dir), "--protocol", "paper"]
+    assert main([*arguments, *models, "--save", str(out / "sr"), *files]) == 0
+    rows = json.loads((out / "x.json").read_text())["rows"]
+    assert [row["label"] for row in rows] == [
+        "bicubic",
+        "tiny, encoder",
+        "tiny, ddim 2 steps",
+        "twin, encoder",
+        "twin, ddim 2 steps",
+    ]
+    assert rows[1]["psnr_y"] == rows[3]["psnr_y"]
+    assert len((out / "x.csv").read_text().splitlines()) == 1 + 5
+    assert "twin, ddim 2 steps" in (out / "x.html").read_text()
+    capsys.readouterr()
+    saved = [f"--sr=again={out / 'sr' / 'tiny_ddim_2_steps'}", f"--sr={out / 'sr' / 'bicubic'}"]
+    assert main([*arguments, *saved, f"--json={out / 'y.json'}"]) == 0
+    assert "tiny" not in capsys.readouterr().out  # no model was loaded
+    again = json.loads((out / "y.json").read_text())["rows"]
+    assert [row["label"] for row in again] == ["bicubic", "again", "bicubic"]
+    assert again[1]["psnr_y"] == rows[2]["psnr_y"]
+    assert again[0]["psnr_y"] == again[2]["psnr_y"]
+
+
+def test_evaluate_takes_inputs_from_files(model_dir, hr_dir, tmp_path, capsys) -> None:
+    lr = tmp_path / "lr"
+    lr.mkdir()
+    arguments = ["evaluate", "--hr", str(hr_dir), "--lr", str(lr), "-m", str(model_dir)]
+    assert main(arguments) == 1
+    assert f"1 of 1 images do not have an input in {lr}: a.png" in capsys.readouterr().err
+    Image.new("RGB", (10, 9), "gray").save(lr / "ax4.png")
+    assert main(arguments) == 0
+    assert f"inputs from {lr}" in capsys.readouterr().out
+    Image.new("RGB", (10, 10), "gray").save(lr / "ax4.png")
+    assert main(arguments) == 1
+    assert "ax4.png has 10x10 pixels; expected 9x10" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flag", "package"), [("--lpips", "LPIPS"), ("--fid", "FID")])
+def test_evaluate_says_what_perceptual_measures_need(
+    flag, package, model_dir, hr_dir, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    assert main(["evaluate", "--hr", str(hr_dir), "-m", str(model_dir), flag]) == 1
+    assert f"{package} needs " in capsys.readouterr().err
+
+
+def test_evaluate_finds_out_first_that_a_file_cannot_be_written(model_dir, hr_dir, tmp_path, capsys) -> None:
+    arguments = ["evaluate", "--hr", str(hr_dir), "-m", str(model_dir), "--html", str(tmp_path)]
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert "there is a folder of this name" in captured.err
+    assert "a.png" not in captured.err
 
 
 def test_evaluate_refuses_an_empty_folder(model_dir, tmp_path, capsys) -> None:
@@ -180,10 +246,13 @@ def test_data_prepare_passes_only_what_is_given(tmp_path, monkeypatch, capsys) -
 
     seen: dict[str, object] = {}
 
+    class Crops(list):
+        skipped = ()
+
     def fake(photos, out, *, progress, **given):
         seen.update(given, photos=photos, out=out)
         progress(1, 1, "a.png")
-        return [0, 1]
+        return Crops([0, 1])
 
     monkeypatch.setattr(prepare, "prepare_crops", fake)
     assert main(["data", "prepare", "in", "out", "--reductions", "1,2", "--segmenter", "none"]) == 0
@@ -234,7 +303,7 @@ def test_a_run_that_was_stopped_is_not_a_success(tmp_path, monkeypatch, capsys) 
         lambda path, *, overrides: training.TrainConfig(data=training.DataConfig(crops="x")),
     )
     result = training.TrainResult(step=7, finished=False, checkpoint=tmp_path / "step-7")
-    monkeypatch.setattr(training, "train", lambda stage, config, out, *, resume: result)
+    monkeypatch.setattr(training, "train", lambda stage, config, out, **options: result)
     assert main(["train", "rrdb", "c.yaml", "--out", str(tmp_path)]) == 130
     assert "stopped, go on with --resume at step 7" in capsys.readouterr().out
 

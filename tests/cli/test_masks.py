@@ -136,9 +136,12 @@ def test_segment_side_reaches_the_segmenter(pictures, monkeypatch, capsys) -> No
 
     seen: dict = {}
 
+    class Crops(list):
+        skipped = ()
+
     def fake(photos, out, **given):
         seen.update(given)
-        return []
+        return Crops()
 
     monkeypatch.setattr(prepare, "prepare_crops", fake)
     assert main(["data", "prepare", "in", "out", "--segment-side", "99"]) == 0

@@ -199,8 +199,8 @@ def test_interrupted(model_dir, photos, tmp_path, monkeypatch, capsys, error, co
 def test_flags_have_the_types_of_the_library() -> None:
     """Parse one value for each flag and compare with the annotation of the argument that it becomes."""
     flags = (
-        "--steps 1 --sampler ddim --start 1 --tile 1 --tile-overlap 1 --batch-size 1 --outscale 2 --seed 1 "
-        "--max-memory 1"
+        "--steps 1 --sampler ddim --start 1 --fidelity 0.5 --tile 1 --tile-overlap 1 --batch-size 1 "
+        "--outscale 2 --seed 1 --max-memory 1"
     )
     given = build_parser().parse_args(["upscale", "-i", "a", "-o", "b", "--max-pixels", "1", *flags.split()])
     aliases = {"SamplerName": "str", "Start": "int"}

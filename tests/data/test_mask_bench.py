@@ -31,6 +31,8 @@ def test_everything_is_measured(monkeypatch) -> None:
     assert result.crop_ratio == pytest.approx(result.field_crop_ms / result.image_crop_ms)
     assert result.encode_speedup == pytest.approx(result.straightforward_ms / result.encode_ms)
     assert [entry["regions"] for entry in result.by_regions] == [2]
+    assert [entry["megapixels"] for entry in result.by_megapixels] == [0.01]
+    assert all(entry["ratio"] > 0 for entry in result.by_regions + result.by_megapixels)
     json.dumps(result.to_json())
     monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
     without = run_mask_bench(size=(170, 180), **options)

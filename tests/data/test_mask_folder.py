@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam_diffsr.data import mask_folder
-from sam_diffsr.data.mask_folder import encode_folder, generate_folder, load_generator, plan_generation
+from sam_diffsr.data import mask_folder, mask_jobs
+from sam_diffsr.data.mask_folder import generate_folder, load_generator, plan_generation
 from sam_diffsr.data.shard import Shard
 from sam_diffsr.errors import ArgumentError, DataError, MissingDependencyError, OutputError
-from sam_diffsr.masks.spe import encode_structure
-from sam_diffsr.masks.store import read_records, read_structure, write_records
+from sam_diffsr.masks.store import read_records
 
 
 class Halves:
@@ -132,7 +131,7 @@ def test_folders_that_cannot_be_written(photos, tmp_path, monkeypatch) -> None:
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(mask_folder.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(mask_jobs.tempfile, "TemporaryFile", refuse)
     with pytest.raises(OutputError, match=r"cannot write into the folder .*: Permission denied"):
         run(photos, tmp_path / "out")
 
@@ -176,65 +175,3 @@ def test_sam_gets_every_option(monkeypatch) -> None:
         "precision": "bf16",
         "crop_n_layers": 1,
     }
-
-
-def test_fields_from_records(photos, tmp_path) -> None:
-    masks, out = tmp_path / "masks", tmp_path / "fields"
-    run(photos, masks)
-    outcomes = list(encode_folder(masks, out))
-    assert written(out) == ["a.npz", "b.npz", "trip/a.npz", "trip/c.npz"]
-    assert all(
-        o.stored == o.job.target.stat().st_size and o.plain == 4 * 8 * (9 + o.number) + 128 for o in outcomes
-    )
-    records = read_records(masks / "b.json")
-    np.testing.assert_array_equal(read_structure(out / "b.npz").to_tensor(), encode_structure(records))
-    assert [o.status for o in encode_folder(masks, out)] == ["skipped"] * 4
-    other = list(encode_folder(masks, out, reduction="region"))
-    assert [o.status for o in other] == ["failed"] * 4
-    with pytest.raises(DataError, match=r"encoded with rope/image and not rope/region; overwrite"):
-        raise other[0].error or AssertionError
-    assert {o.status for o in encode_folder(masks, out, reduction="region", overwrite=True)} == {"written"}
-    (out / "a.npz").write_bytes(b"PK\x03\x04")
-    assert [o.status for o in encode_folder(masks, out, reduction="region")] == ["written", *["skipped"] * 3]
-    shard = list(encode_folder(masks, tmp_path / "part", shard=Shard(1, 2)))
-    assert [o.job.target.name for o in shard] == ["b.npz", "c.npz"]
-
-
-def test_empty_lists_need_the_photos(photos, tmp_path) -> None:
-    masks = tmp_path / "masks"
-    run(photos, masks)
-    write_records(masks / "b.json", [])
-    outcomes = list(encode_folder(masks, tmp_path / "fields"))
-    with pytest.raises(DataError, match=r"b\.json says that there are no regions, but not how large"):
-        raise outcomes[1].error or AssertionError
-    outcomes = list(encode_folder(masks, tmp_path / "fields", photos=photos))
-    assert [o.status for o in outcomes] == ["skipped", "written", "skipped", "skipped"]
-    assert read_structure(tmp_path / "fields" / "b.npz").size == (8, 11)
-
-
-def test_photos_and_records_must_fit(photos, tmp_path) -> None:
-    masks = tmp_path / "masks"
-    run(photos, masks)
-    Image.new("RGB", (5, 5)).save(photos / "a.png")
-    (photos / "b.png").unlink()
-    first, second, *_ = encode_folder(masks, tmp_path / "fields", photos=photos)
-    with pytest.raises(DataError, match=r"a\.json: mask 0: expected size \(5, 5\)"):
-        raise first.error or AssertionError
-    with pytest.raises(DataError, match=r"has no photo for .*b\.json"):
-        raise second.error or AssertionError
-
-
-def test_two_records_with_one_target(photos, tmp_path) -> None:
-    masks = tmp_path / "masks"
-    run(photos, masks)
-    (masks / "a").mkdir()
-    (masks / "a" / "metadata.csv").write_text("id\n")
-    with pytest.raises(DataError, match=r"would both be written to .*a\.npz"):
-        list(encode_folder(masks, tmp_path / "fields"))
-
-
-def test_wrong_choices_fail_before_any_file(photos, tmp_path) -> None:
-    run(photos, tmp_path / "masks")
-    with pytest.raises(ArgumentError, match="encoding must be one of"):
-        list(encode_folder(tmp_path / "masks", tmp_path / "fields", encoding="magic"))  # pyright: ignore
-    assert not (tmp_path / "fields").exists()

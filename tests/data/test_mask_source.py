@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sam_diffsr.data.degrade import BatchSource, make_batch
 from sam_diffsr.data.mask_source import MaskSource, find_records, load_structure
 from sam_diffsr.data.prepare import prepare_crops
+from sam_diffsr.data.source import MixedSource
 from sam_diffsr.errors import ArgumentError, DataError
 from sam_diffsr.masks.spe import encode_structure
 from sam_diffsr.masks.store import write_records, write_structure
@@ -52,12 +52,12 @@ def test_training_sees_image_and_field_of_the_same_pixels(made, tmp_path, stored
     assert len(np.unique(values)) == 16
     for index in range(len(store)):
         assert matching(store.images[index][..., 0], store.structure(index), values) == 1
-    source = BatchSource(store, patch=16, scale=4, batch=4, seed=1)
+    source = MixedSource(store=store, patch=16, scale=4, batch=4, seed=1)
     turns = set()
     for step in range(8):
         host = source.host_batch(step)
         turns.update(host.turns.tolist())
-        batch = make_batch(host, scale=4, device=torch.device("cpu"))
+        batch = source.device_batch(host, torch.device("cpu"))
         red = (batch.hr[:, 0] * 255).round().long().numpy()
         field = batch.structure[:, 0].numpy()
         assert matching(red, field, values) == 1
@@ -120,7 +120,9 @@ def test_no_regions_are_a_field_of_zeros(made, tmp_path) -> None:
 def test_missing_masks_are_named_before_any_work(made, tmp_path) -> None:
     photos, masks, _ = made
     Image.new("RGB", (64, 64)).save(photos / "b.png")
-    with pytest.raises(DataError, match=r"has no masks for b\.png: expected b\.npz, \.npy or \.json"):
+    with pytest.raises(
+        DataError, match=r"has no masks for 1 of 2 photos \(b\.png\): expected files like b\.npz"
+    ):
         prepare_crops(photos, tmp_path / "crops", crop_size=40, masks=masks)
     assert not (tmp_path / "crops").exists()
     with pytest.raises(DataError, match="gone is not a folder of masks"):
@@ -177,7 +179,7 @@ def test_records_are_found_in_both_forms(made, tmp_path) -> None:
     (masks / ".hidden").mkdir()
     (masks / ".hidden" / "a.json").write_text("[]")
     assert find_records(masks) == [masks / "trip" / "a.json", masks / "x"]
-    assert MaskSource(masks).find(Path("x.jpg")) == masks / "x"
+    assert MaskSource(masks).get(Path("x.jpg")) == masks / "x"
     with pytest.raises(DataError, match="is not a folder of mask records"):
         find_records(tmp_path / "gone")
     (tmp_path / "empty").mkdir()

@@ -14,10 +14,11 @@ from PIL import Image
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.photos import gradient_energy, list_photos, reduce_image, textured_corners
 from sam_diffsr.data.prepare import prepare_crops
-from sam_diffsr.errors import ArgumentError, DataError, ImageError, OutputError
+from sam_diffsr.errors import ArgumentError, DataError, OutputError
 from sam_diffsr.image import decode_image
 from sam_diffsr.masks.segments import GraphMaskGenerator
 from sam_diffsr.masks.spe import encode_label_map
+from sam_diffsr.masks.store import write_records
 
 
 def red_labels(image: np.ndarray) -> np.ndarray:
@@ -175,9 +176,77 @@ def test_bad_options(photos: Path, tmp_path: Path, options: dict, message: str) 
         prepare_crops(photos, tmp_path, **options)
 
 
-def test_photo_smaller_than_a_crop(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.png is 150x170; reduced by 2 it is smaller than a crop of 128"):
+def test_nothing_but_photos_smaller_than_a_crop(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError,
+        match=r"none of the 2 photos can be used: .*a\.png is 150x170; reduced by 2 it is smaller than a",
+    ):
         prepare_crops(photos, tmp_path, crop_size=128, segmenter="none")
+
+
+def test_small_and_corrupt_photos_are_left_out_and_listed(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    shutil.copy(photos / "a.png", mixed)
+    (mixed / "bad.png").write_bytes((photos / "a.png").read_bytes()[:3000])
+    Image.new("RGB", (100, 60)).save(mixed / "small.png")
+    options: dict = {"crop_size": 64, "reductions": (1,), "segmenter": "none"}
+    store = prepare_crops(mixed, tmp_path / "out", **options)
+    assert [(source["file"], source["kind"]) for source in store.skipped] == [
+        ("bad.png", "corrupt"),
+        ("small.png", "small"),
+    ]
+    assert "1 of 3 photos cannot be read" in caplog.text
+    assert "1 of 3 photos are smaller than a crop" in caplog.text
+    alone = prepare_crops(photos, tmp_path / "alone", **options)
+    count = len(store)
+    np.testing.assert_array_equal(store.images, alone.images[:count])
+    written = (store.path / "manifest.json").stat().st_mtime_ns
+    assert len(prepare_crops(mixed, tmp_path / "out", **options).skipped) == 2
+    assert (store.path / "manifest.json").stat().st_mtime_ns == written
+    shutil.copy(photos / "b.png", mixed / "bad.png")
+    assert len(prepare_crops(mixed, tmp_path / "out", **options).skipped) == 1
+
+
+def test_masks_missing_for_some(photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    write_records(masks / "a.json", [{"segmentation": np.ones((150, 170), bool)}])
+    options: dict = {"crop_size": 64, "reductions": (1,), "masks": masks}
+    with pytest.raises(DataError, match=r"no masks for 1 of 2 photos \(b\.png\)"):
+        prepare_crops(photos, tmp_path / "out", **options)
+    store = prepare_crops(photos, tmp_path / "out", missing_masks="zero", **options)
+    assert "1 of 2 photos have no masks and get E = 0: b.png" in caplog.text
+    for index in range(len(store)):
+        name = store.manifest["sources"][int(store.origins[index, 0])]["file"]
+        assert bool(store.structure(index).any()) == (name == "a.png")
+
+
+def test_a_data_set_as_it_comes(photos: Path, tmp_path: Path) -> None:
+    root, masks = tmp_path / "DIV2K", tmp_path / "masks"
+    for folder in ("DIV2K_train_HR", "DIV2K_train_LR_bicubic/X4"):
+        (root / folder).mkdir(parents=True)
+        shutil.copy(photos / "a.png", root / folder / "0001.png")
+    masks.mkdir()
+    write_records(masks / "0001.json", [{"segmentation": np.ones((150, 170), bool)}])
+    store = prepare_crops(root, tmp_path / "out", crop_size=64, reductions=(1,), masks=masks)
+    assert [source["file"] for source in store.manifest["sources"]] == ["0001.png"]
+    assert store.structure(0).any()
+
+
+def test_full_disk_while_a_photo_is_written(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: Path, **arrays: np.ndarray) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OutputError, match=r"cannot write .*No space left.*finished photos are kept"):
+        prepare_crops(photos, tmp_path / "out", crop_size=64, segmenter="none")
+    assert not list((tmp_path / "out").rglob("*.npz"))
 
 
 def test_nothing_textured_enough(photos: Path, tmp_path: Path) -> None:
@@ -201,10 +270,16 @@ def test_folder_or_photo_that_does_not_exist(tmp_path: Path) -> None:
         prepare_crops([tmp_path / "x.png"], tmp_path / "out")
 
 
+def test_hidden_files_are_no_photos(photos: Path) -> None:
+    before = list_photos(photos)
+    (photos / ".half.part.png").write_bytes(b"unfinished")
+    assert list_photos(photos) == before
+
+
 def test_corrupt_photo(photos: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes((photos / "a.png").read_bytes()[:3000])
-    with pytest.raises(ImageError, match=r"bad\.png"):
+    with pytest.raises(DataError, match=r"none of the 1 photos can be used: .*bad\.png"):
         prepare_crops([bad], tmp_path / "out", crop_size=64)
 
 

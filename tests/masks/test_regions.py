@@ -6,7 +6,7 @@ import torch
 
 from sam_diffsr.errors import DataError
 from sam_diffsr.masks import rle
-from sam_diffsr.masks.regions import collect_runs, label_runs
+from sam_diffsr.masks.regions import collect_runs, label_runs, lay_out
 
 
 def paint(masks: np.ndarray) -> np.ndarray:
@@ -153,3 +153,17 @@ def test_malformed_input(masks, size, message):
 def test_malformed_label_maps(labels, message):
     with pytest.raises(DataError, match=message):
         label_runs(labels)
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 700), (3, 256), (1, 513), (40, 2)])
+def test_stretches_become_an_image(height, width):
+    rng = np.random.default_rng(height)
+    inner = np.sort(rng.choice(np.arange(1, height * width), size=min(60, height * width - 1), replace=False))
+    stops = np.append(inner, height * width)
+    values = rng.random(len(stops)).astype(np.float32)
+    flat = np.repeat(values, np.diff(stops, prepend=0))
+    image = lay_out(values, stops, (height, width))
+    np.testing.assert_array_equal(image, flat.reshape(width, height).T)
+    assert image.flags.c_contiguous
+    one = lay_out(values[:1], stops[-1:], (height, width))
+    np.testing.assert_array_equal(one, np.full((height, width), values[0]))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sam_diffsr.config import from_dict
 from sam_diffsr.data.prepare import prepare_crops
-from sam_diffsr.training import TrainConfig
+from sam_diffsr.training import TrainConfig, train
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -52,8 +52,23 @@ def make_config(crops: Path) -> MakeConfig:
             "model": MODEL,
             "optimizer": {"lr": 1e-3, "warmup_steps": 2, **sections.get("optimizer", {})},
             "diffusion": {"schedule": {"timesteps": 10}, **sections.get("diffusion", {})},
-            "run": {"steps": 6, "device": "cpu", "ema_decay": 0.5, "keep": 9, **sections.get("run", {})},
+            "validation": sections.get("validation", {}),
+            "run": {
+                "steps": 6,
+                "device": "cpu",
+                "ema_decay": 0.5,
+                "keep": 9,
+                "tracker": "jsonl",
+                **sections.get("run", {}),
+            },
         }
         return from_dict(TrainConfig, tree)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def encoder_run(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("encoder")
+    train("encoder", make_config(run={"steps": 2}), folder)
+    return folder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch.nn import functional
@@ -12,7 +14,7 @@ from sam_diffsr.diffusion.process import image_to_residual
 from sam_diffsr.models import DenoiserConfig, DiffSR, EncoderConfig, ModelConfig, build_model
 from sam_diffsr.resize import imresize
 from sam_diffsr.training.config import DiffusionConfig
-from sam_diffsr.training.stages import DenoiserStage, EncoderStage
+from sam_diffsr.training.stages import DenoiserStage, EncoderStage, Stage
 
 CPU = torch.device("cpu")
 
@@ -38,12 +40,16 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(4)
 
 
+def loss_of(stage: Stage, batch: TrainingBatch) -> torch.Tensor:
+    return stage(batch, *stage.draw(tuple(batch.hr.shape), generator=seeded()))
+
+
 def test_encoder_loss_sees_the_image_before_it_is_clamped(batch: TrainingBatch) -> None:
     model = tiny()
     with torch.no_grad():
         model.encoder.conv_last.weight.zero_()
         model.encoder.state_dict()["conv_last.bias"].fill_(5.0)
-    loss = EncoderStage(model).loss(batch, generator=seeded())
+    loss = loss_of(EncoderStage(model), batch)
     assert torch.equal(loss, functional.l1_loss(model.encoder(batch.lr), batch.hr))
     assert loss > 3
     loss.backward()
@@ -64,13 +70,49 @@ def test_denoiser_loss_is_l1_on_the_modulated_noise(batch: TrainingBatch, mode: 
     x0 = image_to_residual(batch.hr * 2 - 1, lr_up * 2 - 1, residual_scale=2.0)
     xt, target = modulate(x0, t, noise, batch.structure, stage.schedule, mode=config.modulation)
     expected = functional.l1_loss(model(xt, t, model.encode(batch.lr)), target)
-    torch.testing.assert_close(stage.loss(batch, generator=seeded()), expected)
+    torch.testing.assert_close(loss_of(stage, batch), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("l1", lambda d: d.abs().mean()),
+        ("l2", lambda d: (d * d).mean()),
+        ("charbonnier", lambda d: (d * d + 1e-6).sqrt().mean()),
+    ],
+)
+def test_losses_of_the_encoder(batch: TrainingBatch, name: str, expected: Callable) -> None:
+    model = tiny()
+    loss = loss_of(EncoderStage(model, loss=name), batch)  # pyright: ignore[reportArgumentType]
+    torch.testing.assert_close(loss, expected(model.encoder(batch.lr) - batch.hr))
+
+
+def test_rows_and_their_noise_can_be_shared_out(batch: TrainingBatch) -> None:
+    stage = DenoiserStage(tiny(), DiffusionConfig(), device=CPU)
+    drawn = stage.draw((2, 3, 16, 16), generator=seeded())
+    parts = [
+        stage(
+            TrainingBatch(lr=batch.lr[row:][:1], hr=batch.hr[row:][:1], structure=batch.structure[row:][:1]),
+            *(tensor[row:][:1] for tensor in drawn),
+        )
+        for row in range(2)
+    ]
+    torch.testing.assert_close(sum(parts) / 2, loss_of(stage, batch))
+
+
+def test_stage_without_a_loss(batch: TrainingBatch) -> None:
+    model = tiny()
+    stage = Stage(model, network=model.encoder, frozen=None)
+    with pytest.raises(NotImplementedError, match="a stage says what it draws"):
+        stage.draw((1,), generator=seeded())
+    with pytest.raises(NotImplementedError, match="a stage says what its loss is"):
+        stage(batch)
 
 
 def test_encoder_is_frozen_in_stage_2(batch: TrainingBatch) -> None:
     model = tiny()
     stage = DenoiserStage(model, DiffusionConfig(), device=CPU)
-    stage.loss(batch, generator=seeded()).backward()
+    loss_of(stage, batch).backward()
     assert not model.encoder.training
     assert all(not parameter.requires_grad for parameter in model.encoder.parameters())
     assert all(parameter.grad is None for parameter in model.encoder.parameters())
@@ -83,5 +125,5 @@ def test_structure_is_ignored_without_modulation_and_matters_with_it(batch: Trai
     for mode, same in modes:
         torch.manual_seed(0)
         stage = DenoiserStage(tiny(), DiffusionConfig(modulation=mode), device=CPU)
-        losses = [stage.loss(each, generator=seeded()).item() for each in (batch, other)]
+        losses = [loss_of(stage, each).item() for each in (batch, other)]
         assert (losses[0] == losses[1]) is same

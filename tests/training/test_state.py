@@ -12,7 +12,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError, OutputError
 from sam_diffsr.training import state
-from sam_diffsr.training.state import list_checkpoints, read_checkpoint, restore, save_checkpoint
+from sam_diffsr.training.state import (
+    is_checkpoint,
+    list_checkpoints,
+    read_checkpoint,
+    remove_leftovers,
+    restore,
+    save_checkpoint,
+)
 
 
 class Run:
@@ -138,3 +145,39 @@ def test_moments_of_an_unknown_weight(tmp_path: Path) -> None:
     checkpoint.moments["other.weight/exp_avg"] = torch.zeros(1)
     with pytest.raises(CheckpointMismatchError, match=r"Adam moments of an unknown weight 'other\.weight'"):
         restore(checkpoint, network=run.network, ema=run.ema, frozen=None, optimizer=run.optimizer)
+
+
+def test_loss_scaling_is_restored(tmp_path: Path) -> None:
+    run = Run()
+    scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
+    scaler.scale(torch.ones(()))  # which makes its state
+    options = {"network": run.network, "ema": run.ema, "frozen": None, "optimizer": run.optimizer}
+    save_checkpoint(tmp_path, step=1, stage="encoder", config={}, keep=1, scaler=scaler, **options)
+    other = torch.amp.GradScaler("cpu", init_scale=2.0)
+    restore(read_checkpoint(tmp_path), scaler=other, **options)
+    assert other.state_dict() == scaler.state_dict()
+    assert other.get_scale() == 512.0
+
+
+def test_what_a_checkpoint_is(tmp_path: Path) -> None:
+    path = Run().save(tmp_path, 1)
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    assert is_checkpoint(path)
+    for other in (tmp_path / "x.safetensors", tmp_path, tmp_path / "gone"):
+        assert not is_checkpoint(other)
+
+
+def test_leftovers_are_removed_and_checkpoints_kept(tmp_path: Path) -> None:
+    path = Run().save(tmp_path, 1)
+    (path.parent / ".0123.part.safetensors").write_bytes(b"half")
+    remove_leftovers(tmp_path)
+    assert list(path.parent.iterdir()) == [path]
+    remove_leftovers(tmp_path / "none")
+
+
+def test_many_differences_are_counted(tmp_path: Path) -> None:
+    path = Run().save(tmp_path, 1)
+    other = Run()
+    other.network = nn.Sequential(*(nn.Conv2d(3, 3, 3) for _ in range(9)))  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(CheckpointMismatchError, match=r"missing 0\.bias; .*; missing 4\.weight and 10 more$"):
+        other.restore(path)

@@ -72,6 +72,7 @@ def download_model(
                 error,
                 repo_id,
                 filename,
+                filenames=filenames,
                 revision=revision,
                 local_files_only=local_files_only,
                 force_download=force_download,
@@ -129,6 +130,7 @@ def _explain(
     repo_id: str,
     filename: str,
     *,
+    filenames: tuple[str, ...],
     revision: str | None,
     local_files_only: bool,
     force_download: bool,
@@ -138,7 +140,7 @@ def _explain(
 
     where = f"{repo_id!r} at {_endpoint()}"
     if isinstance(error, utils.HFValidationError):
-        return f"{repo_id!r} is not a bundled model, a folder, a .safetensors file or a Hub id: {error}"
+        return f"{repo_id!r} is no file or folder here, no name of a model, and not a Hub id either: {error}"
     if isinstance(error, utils.GatedRepoError):
         return (
             f"the model {where} is gated: accept its licence at {_endpoint()}/{repo_id}, then pass token= "
@@ -146,7 +148,7 @@ def _explain(
         )
     if isinstance(error, utils.RepositoryNotFoundError):
         return (
-            f"there is no folder, file or bundled model {repo_id!r}, and no model {where}, or it is private: "
+            f"there is no file or folder {repo_id!r} here, and no model {where}, or it is private: "
             "check the spelling, and for a private one pass token= or run `hf auth login`"
         )
     if isinstance(error, utils.RevisionNotFoundError):
@@ -164,7 +166,7 @@ def _explain(
         return f"{filename} of {repo_id!r} (revision {revision or 'main'}) {state}, {cause}"
     if isinstance(error, utils.EntryNotFoundError):
         return (
-            f"the model {where} has no file {filename}: expected config.json and model.safetensors "
+            f"the model {where} has no file {filename}: expected {' and '.join(filenames)} "
             "in the repository, or in subfolder="
         )
     return (

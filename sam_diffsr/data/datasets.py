@@ -1,0 +1,159 @@
+"""Super-resolution data sets as they come: where their HR images and, if there are any, LR images lie.
+
+Names are those of DIV2K, Flickr2K, DF2K and of the usual benchmarks, plus flat folders of images.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sam_diffsr.data.photos import PHOTO_SUFFIXES
+from sam_diffsr.errors import DataError
+
+__all__ = ["Dataset", "find_dataset", "hr_folders"]
+
+HR_FOLDERS = (
+    "HR",
+    "GTmod12",
+    "GTmod8",
+    "GTmod4",
+    "GT",
+    "original",
+    "DF2K_train_HR",
+    "DF2K_HR",
+    "DIV2K_train_HR",
+    "Flickr2K_HR",
+    "DIV2K_valid_HR",
+    "DF2K_HR_sub",
+    "DF2K_train_HR_sub",
+    "DIV2K_train_HR_sub",
+    "Flickr2K_HR_sub",
+)
+"""Names of folders that hold HR images, best first where only one of them is wanted."""
+
+TOGETHER = (
+    ("DIV2K_train_HR", "Flickr2K_HR"),
+    ("DIV2K_train_HR_sub", "Flickr2K_HR_sub"),
+)
+"""Folders that are one data set (DF2K) when they lie side by side."""
+
+LR_FOLDERS = (
+    "LR_bicubic/X{scale}",
+    "LR_bicubic/x{scale}",
+    "LRbicx{scale}",
+    "LR/X{scale}",
+    "LR/x{scale}",
+    "LR_bicubic",
+    "LR",
+)
+"""Folders beside the HR folder that may hold LR images."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Files of a data set, in the order of their names."""
+
+    hr: list[Path]
+    """HR images."""
+    lr: list[Path] | None
+    """LR images, one for each HR image; None when the data set has none."""
+
+
+def find_dataset(root: str | os.PathLike[str], *, scale: int = 4) -> Dataset:
+    """Find the images of a data set.
+
+    These are understood: a flat folder of images; ``HR`` with ``LR_bicubic/X4``; ``GTmod12`` with
+    ``LRbicx4``; ``DIV2K_train_HR`` with ``DIV2K_train_LR_bicubic/X4`` (the folder itself or its parent), the
+    same for ``DIV2K_valid`` and ``Flickr2K``, also cut into ``_sub`` folders; ``DF2K_train_HR``. An LR image
+    is called as its HR image, with or without ``x4`` at the end.
+
+    Args:
+        root: the data set's folder or its folder of HR images.
+        scale: which LR images are wanted.
+
+    Raises:
+        DataError: no such folder, no images, or LR images for only some of the HR images.
+    """
+    folder = Path(root)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; expected a data set or a folder of HR images")
+    folders = hr_folders(folder)
+    hr = [file for place in folders for file in _images(place)]
+    if not hr:
+        raise DataError(
+            f"no images in {folder}; expected image files ({', '.join(sorted(PHOTO_SUFFIXES))}) in it "
+            f"or in a folder named {', '.join(HR_FOLDERS[:6])} ..."
+        )
+    pairs = [_lr_files(place, scale) for place in folders]
+    if any(pair is None for pair in pairs):
+        return Dataset(hr, None)
+    return Dataset(hr, [file for pair in pairs if pair is not None for file in pair])
+
+
+def hr_folders(folder: Path) -> list[Path]:
+    """The folders that hold the HR images below a root; the root itself when no name is known.
+
+    Raises:
+        DataError: the root is an LMDB.
+    """
+    if (folder / "data.mdb").is_file():
+        raise DataError(
+            f"{folder} is an LMDB, which is not read; give the folder of images that it was made from"
+        )
+    if any(_images(folder)):
+        return [folder]
+    for names in TOGETHER:
+        if all(any(_images(folder / name)) for name in names):
+            return [folder / name for name in names]
+    for name in HR_FOLDERS:
+        if any(_images(folder / name)):
+            return [folder / name]
+        nested = folder / name.split("_")[0] / name  # DIV2K/DIV2K_train_HR and the like
+        if "_" in name and any(_images(nested)):
+            return [nested]
+    return [folder]
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _lr_places(hr: Path, scale: int) -> Iterable[Path]:
+    match = re.fullmatch(r"(?P<name>.+)_HR(?P<sub>_sub)?", hr.name)
+    if match is not None:
+        name, sub = match["name"], match["sub"] or ""
+        for tail in (f"X{scale}{sub}", f"x{scale}{sub}"):
+            yield hr.parent / f"{name}_LR_bicubic" / tail
+    if match is not None or hr.name in HR_FOLDERS:
+        for pattern in LR_FOLDERS:
+            yield hr.parent / pattern.format(scale=scale)
+
+
+def _lr_files(hr: Path, scale: int) -> list[Path] | None:
+    """LR files of one HR folder, in its order; None when there is no folder of them."""
+    for place in _lr_places(hr, scale):
+        found = {path.stem: path for path in _images(place)}
+        if not found:
+            continue
+        pairs = [found.get(f"{file.stem}x{scale}") or found.get(file.stem) for file in _images(hr)]
+        missing = [file.name for file, pair in zip(_images(hr), pairs, strict=True) if pair is None]
+        if len(missing) == len(pairs):
+            continue  # images of something else, another scale perhaps
+        if missing:
+            raise DataError(
+                f"{place} has no LR image for {len(missing)} of {len(pairs)} images in {hr} "
+                f"({', '.join(missing[:3])}); expected names like "
+                f"{Path(missing[0]).stem}x{scale}.png or {missing[0]}"
+            )
+        return [pair for pair in pairs if pair is not None]
+    return None

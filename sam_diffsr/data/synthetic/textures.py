@@ -1,0 +1,143 @@
+"""What leaves are filled with: periodic textures from natural statistics or from photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam_diffsr.data.photos import list_photos
+from sam_diffsr.errors import DataError
+from sam_diffsr.image import decode_image
+
+__all__ = ["LEVELS", "TILE", "TextureBank", "natural_textures", "photo_textures"]
+
+TILE = 256
+"""Side of a texture; it repeats without a seam."""
+LEVELS = 254.0
+"""Levels of a texture for a difference of 1 in an image of [0, 1]."""
+COUNT = 32
+STRENGTH = 0.16
+"""Standard deviation of a natural texture, image in [0, 1]."""
+
+
+@dataclass(frozen=True, eq=False)
+class TextureBank:
+    """Differences from a mean colour, and the mean colours where there are natural ones."""
+
+    tiles: NDArray[np.int8]
+    """``(T, 256, 256, 4)``: R, G, B in ``LEVELS`` and 0, so that a pixel is one word of 4 bytes."""
+    colours: NDArray[np.float32] | None
+    """``(T, 3)`` mean colours in [0, 1]; None leaves the colour to the one who draws."""
+    seed: int
+    """Chose the textures."""
+
+
+@lru_cache(maxsize=4)
+def natural_textures(seed: int) -> TextureBank:
+    """Noise of 1/f spectra, stretched noise, blotches, gratings and lattices, each with a little colour."""
+    rng = np.random.default_rng([seed, 5])
+    kinds = (_noise, _noise, _noise, _stretched, _stretched, _blotches, _grating, _lattice)
+    tiles = np.zeros((COUNT, TILE, TILE, 4), np.int8)
+    for index in range(COUNT):
+        plane = kinds[index % len(kinds)](rng)
+        plane = (plane - plane.mean()) / (plane.std() + 1e-6)
+        colour = 1 + rng.normal(0, 0.06, 3)  # mostly light and dark, a little from one hue to another
+        rgb = plane[..., None] * colour * STRENGTH * LEVELS
+        tiles[index, ..., :3] = np.clip(np.rint(rgb), -127, 127).astype(np.int8)
+    return TextureBank(tiles, None, seed)
+
+
+def photo_textures(photos: str | Path | Sequence[str | Path], *, seed: int) -> TextureBank:
+    """Parts of photographs, mirrored so that they repeat, with their mean colours.
+
+    Args:
+        photos: a folder or a list of files.
+        seed: chooses photos and parts.
+
+    Raises:
+        DataError: no photos, or none with sides of at least 32 pixels.
+        ImageError: a photo cannot be read.
+    """
+    rng = np.random.default_rng([seed, 6])
+    files = list_photos(photos)
+    chosen = [files[int(index)] for index in rng.permutation(len(files))[:COUNT]]
+    half = TILE // 2
+    tiles: list[NDArray[np.int8]] = []
+    colours: list[NDArray[np.float32]] = []
+    for index, file in enumerate(chosen):
+        rgb = decode_image(file).rgb[0].permute(1, 2, 0).numpy()
+        if min(rgb.shape[:2]) < 32:
+            continue
+        for _ in range(len(range(index, COUNT, len(chosen)))):
+            top, left = (int(rng.integers(0, max(1, side - half + 1))) for side in rgb.shape[:2])
+            part = rgb[top : top + half, left : left + half]
+            tile = np.pad(part, [(0, side) for side in part.shape[:2]] + [(0, 0)], mode="symmetric")
+            repeats = [-(-TILE // side) for side in tile.shape[:2]]
+            tile = np.tile(tile, (*repeats, 1))[:TILE, :TILE]
+            mean = tile.mean((0, 1))
+            difference = np.clip(np.rint((tile - mean) * LEVELS), -127, 127).astype(np.int8)
+            tiles.append(np.concatenate([difference, np.zeros((TILE, TILE, 1), np.int8)], axis=2))
+            colours.append(mean.astype(np.float32))
+    if not tiles:
+        raise DataError(f"none of the {len(chosen)} photos has sides of at least 32 pixels; give larger ones")
+    return TextureBank(np.stack(tiles), np.stack(colours), seed)
+
+
+def _frequencies() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Whole waves a tile: of rows ``(256, 1)`` and columns ``(1, 129)``."""
+    rows, columns = np.fft.fftfreq(TILE, 1 / TILE), np.fft.rfftfreq(TILE, 1 / TILE)
+    return rows.astype(np.float64)[:, None], columns.astype(np.float64)[None]
+
+
+def _filtered(rng: np.random.Generator, gain: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.fft.irfft2(np.fft.rfft2(rng.normal(size=(TILE, TILE))) * gain, s=(TILE, TILE))
+
+
+def _noise(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Amplitude 1/f**a, as surfaces have it."""
+    rows, columns = _frequencies()
+    return _filtered(rng, np.hypot(rows, columns).clip(rng.choice([1, 4, 10])) ** -rng.uniform(0.8, 1.6))
+
+
+def _stretched(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Noise that is longer one way than the other: grain of wood, grass, hair."""
+    rows, columns = _frequencies()
+    angle, factor = rng.uniform(0, np.pi), rng.uniform(4, 12)
+    along = np.cos(angle) * rows + np.sin(angle) * columns
+    across = (np.cos(angle) * columns - np.sin(angle) * rows) / factor
+    return _filtered(rng, np.hypot(along, across).clip(2) ** -rng.uniform(1.1, 1.6))
+
+
+def _blotches(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Soft-edged spots: smooth noise pushed to two levels."""
+    rows, columns = _frequencies()
+    radius = np.hypot(rows, columns)
+    plane = _filtered(rng, np.exp(-((radius / rng.uniform(8, 30)) ** 2)))
+    return np.tanh(plane / plane.std() * rng.uniform(2, 5) + rng.uniform(-1, 1))
+
+
+def _grating(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Waves of one frequency, from sinusoidal to nearly square, bent by smooth noise."""
+    rows, columns = _frequencies()
+    bend = _filtered(rng, np.exp(-((np.hypot(rows, columns) / 4) ** 2)))
+    y, x = np.mgrid[:TILE, :TILE] / TILE
+    radius, angle = rng.uniform(12, 48), rng.uniform(0, np.pi)
+    waves = np.rint(radius * np.cos(angle)) * y + np.rint(radius * np.sin(angle)) * x
+    phase = 2 * np.pi * waves + bend / bend.std() * rng.uniform(0, 0.6)
+    return np.tanh(np.sin(phase) * rng.uniform(0.5, 3))
+
+
+def _lattice(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Bricks or tiles with joints, over noise."""
+    y, x = np.mgrid[:TILE, :TILE]
+    height, width = (int(side) for side in rng.choice([16, 32, 64], 2))
+    shifted = x + (y // height % 2) * (width // 2) * int(rng.integers(0, 2))
+    joint = (y % height < 2) | (shifted % width < 2)
+    brick = (y // height * 7 + shifted % TILE // width * 13) % 11 / 11
+    noise = _noise(rng)
+    return np.where(joint, -1.5, 0.6 * brick) + 0.25 * noise / noise.std()

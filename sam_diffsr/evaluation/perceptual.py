@@ -1,0 +1,164 @@
+"""LPIPS and FID: other people's libraries and weights behind two small functions.
+
+Neither runs unless it is asked for: both need networks that were trained on ImageNet, whose weights no
+package contains. They are downloaded once into torch's cache (``torch.hub.get_dir()``, moved by
+``TORCH_HOME``), or put there by hand. They are read with ``weights_only=True`` before a library that reads
+them otherwise gets them.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError, ModelLoadError
+
+__all__ = [
+    "INCEPTION_URL",
+    "LPIPS_BACKBONE_URL",
+    "Features",
+    "PairDistance",
+    "frechet_distance",
+    "inception_features",
+    "lpips_distance",
+]
+
+PairDistance = Callable[[Tensor, Tensor], float]
+"""Of two uint8 images ``(1, 3, H, W)``."""
+Features = Callable[[Tensor], Tensor]
+"""uint8 ``(1, 3, H, W)`` to a float vector ``(D,)`` on the CPU."""
+
+LPIPS_BACKBONE_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+"""torchvision's AlexNet. The linear layers of LPIPS itself are part of the ``lpips`` package."""
+INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+"""The Inception network of the original FID, as torch-fidelity converted it."""
+_LPIPS_SMALLEST = 31
+
+
+def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -> PairDistance:
+    """LPIPS with AlexNet, version 0.1 (Zhang et al. 2018, arXiv 1801.03924), which papers report most.
+
+    Args:
+        device: where the network runs.
+        network: an ``lpips.LPIPS`` module to use as it is; None builds the trained one.
+
+    Returns:
+        A function of two 8-bit images: 0 for equal ones, larger is worse.
+
+    Raises:
+        MissingDependencyError: ``lpips`` is not installed.
+        ModelLoadError: the weights of AlexNet are not in torch's cache and cannot be downloaded.
+    """
+    if network is None:
+        try:
+            import lpips
+        except ImportError as error:
+            raise MissingDependencyError("LPIPS needs lpips: pip install 'sam-diffsr[eval]'") from error
+        _require_weights(LPIPS_BACKBONE_URL, what="LPIPS")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # lpips calls torchvision in a way that it calls deprecated
+            network = lpips.LPIPS(net="alex", verbose=False)
+    network = network.to(device).eval()
+
+    @torch.inference_mode()
+    def distance(sr: Tensor, hr: Tensor) -> float:
+        if min(hr.shape[-2:]) < _LPIPS_SMALLEST:
+            raise ImageError(
+                f"LPIPS needs at least {_LPIPS_SMALLEST}x{_LPIPS_SMALLEST} pixels inside the border, got "
+                f"{hr.shape[-2]}x{hr.shape[-1]}"
+            )
+        x, y = (image.to(device).float() / 127.5 - 1 for image in (sr, hr))
+        return float(network(x, y))
+
+    return distance
+
+
+def inception_features(device: str | torch.device = "cpu", *, network: Any = None) -> Features:
+    """The 2048 pooled features of the FID's Inception network; images are resized to 299x299 in there.
+
+    Args:
+        device: where the network runs.
+        network: a feature extractor of torch-fidelity to use as it is; None builds the trained one.
+
+    Returns:
+        A function of one 8-bit image.
+
+    Raises:
+        MissingDependencyError: ``torch-fidelity`` is not installed.
+        ModelLoadError: the weights are not in torch's cache and cannot be downloaded.
+    """
+    if network is None:
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ImportError as error:
+            raise MissingDependencyError(
+                "FID needs torch-fidelity: pip install 'sam-diffsr[eval]'"
+            ) from error
+        path = _require_weights(INCEPTION_URL, what="FID")
+        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], os.fspath(path))
+    network = network.to(device).eval()
+
+    @torch.inference_mode()
+    def features(image: Tensor) -> Tensor:
+        (vector,) = cast("Sequence[Tensor]", network(image.to(device)))
+        return vector[0].float().cpu()
+
+    return features
+
+
+def frechet_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    """Fréchet distance of two sets of feature vectors, taken as Gaussian (Heusel et al. 2017, equation 6).
+
+    ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` in float64. With fewer images than features it depends on
+    their number: compare only values from equally many images.
+
+    Args:
+        first: vectors ``(D,)``, two at least.
+        second: likewise; as many or not.
+
+    Raises:
+        ArgumentError: fewer than two vectors in a set.
+    """
+    if min(len(first), len(second)) < 2:
+        raise ArgumentError(
+            f"FID compares two sets of at least 2 images, got {len(first)} and {len(second)}; leave it out"
+        )
+    (mean1, root1), (mean2, root2) = _moments(first), _moments(second)
+    # with C = A^T A the eigenvalues of C1 C2 are the squared singular values of A1 A2^T
+    cross = float(np.linalg.svd(root1 @ root2.T, compute_uv=False).sum())
+    spread = float(np.square(root1).sum() + np.square(root2).sum())
+    return max(0.0, float(np.square(mean1 - mean2).sum()) + spread - 2 * cross)
+
+
+def _moments(vectors: Sequence[Tensor]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean, and the ``(N, D)`` matrix A with ``A^T A`` the unbiased covariance."""
+    rows = np.asarray(torch.stack(list(vectors)).double().numpy(), dtype=np.float64)
+    mean = rows.mean(axis=0)
+    return mean, (rows - mean) / np.sqrt(len(rows) - 1)
+
+
+def _require_weights(url: str, *, what: str) -> Path:
+    """Have a file of weights in torch's cache, and know that reading it runs no code.
+
+    Raises:
+        ModelLoadError: it is not there and cannot be downloaded, or holds more than weights.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    try:
+        torch.hub.load_state_dict_from_url(  # pyright: ignore[reportUnknownMemberType]
+            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+    except Exception as error:  # the network, the disk and the unpickler each have errors of their own
+        raise ModelLoadError(
+            f"{what} needs weights that are not part of any package, and {path} cannot be had or read "
+            f"({error}); download {url} on a machine with a network and put it there, or leave {what} out"
+        ) from error
+    return path

@@ -1,0 +1,147 @@
+"""From a YAML file or a preset, its bases and overrides to a :class:`TrainConfig`, and back to YAML."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from sam_diffsr.config import from_dict, to_dict
+from sam_diffsr.errors import ConfigError, MissingDependencyError
+from sam_diffsr.training.config import TrainConfig
+
+__all__ = ["config_to_yaml", "list_presets", "load_config"]
+
+BASE = "base"
+_PRESETS = Path(__file__).resolve().parents[1] / "presets"
+_SUFFIX = ".yaml"
+
+
+def list_presets() -> dict[str, str]:
+    """Names of the configs in the package, each with the first comment line of its file."""
+    found: dict[str, str] = {}
+    for path in sorted(_PRESETS.rglob(f"*{_SUFFIX}")):
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        found[path.relative_to(_PRESETS).with_suffix("").as_posix()] = first.lstrip("# ")
+    return found
+
+
+def load_config(config: str | os.PathLike[str], *, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a config and everything that it builds on.
+
+    A file may say ``base: NAME``, another file (relative to its own folder) or a preset; its tables are laid
+    over those of the base, key by key. Overrides come last.
+
+    Args:
+        config: a YAML file, or the name of a preset, see :func:`list_presets`.
+        overrides: ``section.key=value``, whose values are YAML, too.
+
+    Raises:
+        ConfigError: a file cannot be read, is not a YAML mapping or is its own base; an override has no
+            ``=``; or a key or value is wrong.
+        MissingDependencyError: PyYAML is not installed.
+    """
+    yaml = _yaml()
+    tree = _read(_find(os.fspath(config), beside=None), chain=(), yaml=yaml)
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        if not equals or not dotted:
+            raise ConfigError(f"an override must look like section.key=value, got {override!r}")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"the value of override {override!r} is not valid YAML: {error}") from error
+        *sections, key = dotted.split(".")
+        node = tree
+        for section in sections:
+            node[section] = _mapping(node.get(section, {}), dotted)
+            node = node[section]
+        node[key] = value
+    return from_dict(TrainConfig, _numbers(tree), where=os.fspath(config))
+
+
+def config_to_yaml(config: TrainConfig) -> str:
+    """Every value of a config as YAML that :func:`load_config` reads.
+
+    Raises:
+        MissingDependencyError: PyYAML is not installed.
+    """
+    return _yaml().safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def _yaml() -> ModuleType:
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingDependencyError("reading YAML needs PyYAML: pip install 'sam-diffsr[train]'") from error
+    return yaml
+
+
+def _find(name: str, *, beside: Path | None) -> Path:
+    """The file that a name stands for: a path first, then a preset."""
+    path = Path(name).expanduser()
+    if beside is not None:
+        path = beside.parent / path
+    if path.is_file():
+        return path
+    presets = list_presets()
+    if name in presets:
+        return _PRESETS / f"{name}{_SUFFIX}"
+    close = difflib.get_close_matches(name, presets, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"presets are {', '.join(presets)}"
+    asked = "" if beside is None else f", which {beside} asks for as its base"
+    raise ConfigError(
+        f"cannot read the config {name}{asked}: there is no such file and no such preset; {hint}"
+    )
+
+
+def _read(path: Path, *, chain: tuple[Path, ...], yaml: ModuleType) -> dict[str, Any]:
+    here = path.resolve()
+    if here in chain:
+        loop = " -> ".join(str(each) for each in (*chain[chain.index(here) :], here))
+        raise ConfigError(f"{path} is its own base: {loop}")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {path}: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    tree = _mapping(data, str(path))
+    base = tree.pop(BASE, None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: {BASE} must be the name of a file or preset, got {base!r}")
+    return _merge(_read(_find(base, beside=path), chain=(*chain, here), yaml=yaml), tree)
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` laid over ``under``, table by table; neither is changed."""
+    merged = dict(under)
+    for key, value in over.items():
+        before = under.get(key)
+        if isinstance(before, dict) and isinstance(value, dict):
+            value = _merge(cast("dict[str, Any]", before), cast("dict[str, Any]", value))
+        merged[key] = value
+    return merged
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: expected a mapping of keys to values, got {type(value).__name__}")
+    return dict(cast("Mapping[str, Any]", value))
+
+
+def _numbers(value: Any) -> Any:
+    """YAML 1.1 reads ``2e-4`` as text; people write it as a number."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in cast("list[Any]", value)]
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)
+    return value

@@ -1,0 +1,277 @@
+"""Batches are a function of seed and step; crops, synthetic images and processes share them as told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sam_diffsr.data import CropStore, DataConfig, MixedSource, SyntheticConfig, open_source, prepare_crops
+from sam_diffsr.data.synthetic import SyntheticPool
+from sam_diffsr.errors import ArgumentError, ConfigError, DataError
+
+CPU = torch.device("cpu")
+SYNTHETIC = SyntheticConfig(size=64, pool=3, windows=4, pages=0.3)
+
+
+def assert_same(one, other) -> None:
+    for name in ("lr", "hr", "structure"):
+        assert torch.equal(getattr(one, name), getattr(other, name))
+
+
+def test_field_stays_on_its_pixels_from_disk(store: CropStore) -> None:
+    """Values are a known function of the red channel, source by source."""
+    source = MixedSource(store=store, patch=32, scale=4, batch=4, seed=0)
+    values = {}
+    for index in range(len(store)):
+        for red, value in zip(
+            store.images[index][..., 0].ravel(), store.structure(index).ravel(), strict=True
+        ):
+            values.setdefault(int(red), set()).add(float(value))
+    for step in range(4):
+        batch = source.device_batch(source.host_batch(step), CPU)
+        reds = (batch.hr[:, 0] * 255).round().int().flatten().tolist()
+        fields = batch.structure.flatten().tolist()
+        assert all(field in values[red] for red, field in zip(reds, fields, strict=True))
+
+
+def test_lr_is_on_the_8_bit_grid(store: CropStore) -> None:
+    source = MixedSource(store=store, patch=32, scale=4, batch=3, seed=1)
+    batch = source.device_batch(source.host_batch(0), CPU)
+    levels = batch.lr * 255
+    assert torch.allclose(levels, levels.round(), atol=1e-4)
+    assert batch.lr.dtype == batch.hr.dtype == batch.structure.dtype == torch.float32
+
+
+def test_batches_depend_on_seed_and_step_only(store: CropStore) -> None:
+    forward = MixedSource(store=store, patch=32, scale=4, batch=3, seed=5)
+    straight = [forward.host_batch(step) for step in range(8)]
+    jumping = MixedSource(store=store, patch=32, scale=4, batch=3, seed=5)
+    for step in (7, 0, 3):
+        host = jumping.host_batch(step)
+        assert torch.equal(host.images, straight[step].images)
+        assert torch.equal(host.structure, straight[step].structure)
+        assert torch.equal(host.turns, straight[step].turns)
+    other = MixedSource(store=store, patch=32, scale=4, batch=3, seed=6).host_batch(0)
+    assert not torch.equal(other.images, straight[0].images)
+
+
+def test_every_crop_once_an_epoch_in_a_new_order(store: CropStore) -> None:
+    source = MixedSource(store=store, patch=32, scale=4, batch=1, seed=0)
+    count = len(store)
+    epochs = [[source._index(epoch * count + place) for place in range(count)] for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_largest_patch_fits_and_a_larger_one_is_refused(store: CropStore) -> None:
+    host = MixedSource(store=store, patch=48, scale=4, batch=1, seed=0).host_batch(0)
+    assert host.images.shape == (1, 64, 64, 3)
+    with pytest.raises(DataError, match=r"patches of 52 pixels need crops of at least 68"):
+        MixedSource(store=store, patch=52, scale=4, batch=1, seed=0)
+
+
+@pytest.mark.parametrize("patch", [0, 30])
+def test_patch_must_be_a_multiple_of_the_scale(store: CropStore, patch: int) -> None:
+    with pytest.raises(ArgumentError, match="patch must be a multiple of the scale 4"):
+        MixedSource(store=store, patch=patch, scale=4, batch=1, seed=0)
+
+
+def test_empty_batch(store: CropStore) -> None:
+    with pytest.raises(ArgumentError, match="batch must be at least 1, got 0"):
+        MixedSource(store=store, patch=32, scale=4, batch=0, seed=0)
+
+
+@pytest.fixture
+def pool() -> SyntheticPool:
+    return SyntheticPool(SYNTHETIC, seed=5)
+
+
+def mixed(store: CropStore, fraction: float = 0.5, **options) -> MixedSource:
+    return MixedSource(
+        **{
+            "store": store,
+            "pool": SyntheticPool(SYNTHETIC, seed=5),
+            "synthetic_fraction": fraction,
+            "patch": 32,
+            "scale": 4,
+            "batch": 4,
+            "seed": 5,
+            **options,
+        }
+    )
+
+
+def test_mixed_batches_depend_on_seed_and_step_only(store: CropStore) -> None:
+    forward, jumping = mixed(store), mixed(store)
+    straight = [forward.device_batch(forward.host_batch(step), CPU) for step in range(12)]
+    for step in (11, 0, 7):
+        assert_same(jumping.device_batch(jumping.host_batch(step), CPU), straight[step])
+    assert not torch.equal(straight[0].hr, straight[1].hr)
+
+
+def test_batches_made_ahead_are_the_same(store: CropStore) -> None:
+    """The background thread is several steps ahead of the device."""
+    one, other = mixed(store), mixed(store)
+    hosts = [one.host_batch(step) for step in range(12)]
+    for step, host in enumerate(hosts):
+        assert_same(one.device_batch(host, CPU), other.device_batch(other.host_batch(step), CPU))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.25, 0.5, 1.0])
+def test_share_of_synthetic_rows(store: CropStore, fraction: float) -> None:
+    source = mixed(store, fraction)
+    counts = [len(source.host_batch(step).synthetic) for step in range(10)]
+    assert sum(counts) == 40 * fraction
+    assert max(counts) - min(counts) <= 1
+
+
+def test_every_crop_once_an_epoch_beside_synthetic_images(store: CropStore) -> None:
+    source, count = mixed(store, 0.5, batch=2), len(store)
+    seen: list[int] = []
+    real = source._index
+    source._index = lambda position: seen.append(real(position)) or seen[-1]
+    for step in range(count):
+        source.host_batch(step)
+    assert sorted(seen) == list(range(count))
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_share_the_batch_of_one(store: CropStore, world: int) -> None:
+    whole = mixed(store)
+    parts = [mixed(store, rank=rank, world=world) for rank in range(world)]
+    for step in (0, 3):
+        batch = whole.device_batch(whole.host_batch(step), CPU)
+        for rank, part in enumerate(parts):
+            mine = part.device_batch(part.host_batch(step), CPU)
+            for name in ("lr", "hr", "structure"):
+                assert torch.equal(getattr(mine, name), getattr(batch, name)[rank::world])
+
+
+def test_field_of_a_synthetic_window_is_that_of_its_regions(pool: SyntheticPool) -> None:
+    source = MixedSource(pool=pool, patch=32, scale=4, batch=4, seed=5)
+    host = source.host_batch(0)
+    assert len(host.synthetic) == 4
+    for window in host.synthetic:
+        rows, columns = (slice(start, start + 48) for start in (window.top, window.left))
+        field = window.drawing.values[window.drawing.labels][rows, columns]
+        np.testing.assert_array_equal(host.structure[window.row].numpy(), field)
+        picture = pool.picture(window.drawing, CPU)
+        single = source.device_batch(
+            type(host)(host.images[:1], host.structure[:1], torch.zeros(1, dtype=torch.int64), ()), CPU
+        )
+        assert single.hr.shape == (1, 3, 32, 32)
+        assert picture.shape == (64, 64, 3)
+    batch = source.device_batch(host, CPU)
+    window = host.synthetic[0]
+    plain = type(host)(host.images, host.structure, torch.zeros(4, dtype=torch.int64), host.synthetic)
+    batch = source.device_batch(plain, CPU)
+    top, left = window.top + 8, window.left + 8
+    expected = pool.picture(window.drawing, CPU)[top : top + 32, left : left + 32].permute(2, 0, 1)
+    assert torch.equal((batch.hr[0] * 255).round().to(torch.uint8), expected)
+
+
+def test_structure_zero_is_e_of_zero(store: CropStore) -> None:
+    with_field, without = mixed(store), mixed(store, structure=False)
+    assert with_field.host_batch(0).structure.any()
+    batch = without.device_batch(without.host_batch(0), CPU)
+    assert not batch.structure.any()
+    assert torch.equal(batch.hr, with_field.device_batch(with_field.host_batch(0), CPU).hr)
+
+
+def test_batch_that_cannot_be_shared(store: CropStore) -> None:
+    with pytest.raises(ArgumentError, match="a batch of 4 cannot be shared equally by 3 processes"):
+        mixed(store, world=3)
+
+
+def test_source_of_nothing() -> None:
+    with pytest.raises(ArgumentError, match="needs crops or a pool"):
+        MixedSource(patch=32, scale=4, batch=1, seed=0)
+
+
+def test_synthetic_images_that_are_too_small(pool: SyntheticPool) -> None:
+    with pytest.raises(
+        DataError, match=r"need synthetic images of at least 68 .* data\.synthetic\.size is 64"
+    ):
+        MixedSource(pool=pool, patch=52, scale=4, batch=1, seed=0)
+
+
+def test_open_crops(store: CropStore) -> None:
+    source = open_source(DataConfig(crops=str(store.path), patch=32, batch=2), scale=4, seed=0)
+    other = MixedSource(store=store, patch=32, scale=4, batch=2, seed=0)
+    assert_same(source.device_batch(source.host_batch(3), CPU), other.device_batch(other.host_batch(3), CPU))
+
+
+def test_open_synthetic_needs_nothing() -> None:
+    source = open_source(DataConfig(synthetic=SYNTHETIC, patch=32, batch=2), scale=4, seed=0)
+    batch = source.device_batch(source.host_batch(0), CPU)
+    assert batch.lr.shape == (2, 3, 8, 8)
+    assert batch.structure.any()
+
+
+def test_open_a_plain_folder(photos: Path, tmp_path: Path) -> None:
+    config = DataConfig(photos=str(photos), structure="zero", patch=32, batch=2)
+    source = open_source(config, scale=4, seed=0, cache=tmp_path / "cache")
+    store = CropStore(tmp_path / "cache")
+    assert len(store) > 0
+    written = (tmp_path / "cache" / "manifest.json").stat().st_mtime_ns
+    again = open_source(config, scale=4, seed=0, cache=tmp_path / "cache")
+    assert (tmp_path / "cache" / "manifest.json").stat().st_mtime_ns == written
+    assert_same(source.device_batch(source.host_batch(1), CPU), again.device_batch(again.host_batch(1), CPU))
+
+
+def test_plain_folder_needs_a_cache(photos: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"data\.photos needs a cache folder"):
+        open_source(DataConfig(photos=str(photos)), scale=4, seed=0)
+
+
+def test_crops_of_another_encoding(tmp_path: Path) -> None:
+    Image.effect_noise((64, 64), 90).convert("RGB").save(tmp_path / "a.png")
+    store = prepare_crops(
+        tmp_path, tmp_path / "out", crop_size=64, reductions=(1,), segmenter="none", encoding="cosine"
+    )
+    config = DataConfig(crops=str(store.path), patch=32, encoding="rope")
+    with pytest.raises(ConfigError, match=r"data\.encoding is 'rope', but .* was prepared with 'cosine'"):
+        open_source(config, scale=4, seed=0)
+    assert open_source(DataConfig(crops=str(store.path), patch=32), scale=4, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "there is nothing to train on"),
+        ({"crops": "a", "photos": "b"}, r"either data\.crops or data\.photos"),
+        ({"crops": "a", "masks": "b"}, r"data\.masks belongs to data\.photos"),
+        ({"crops": "a", "patch": 0}, r"data\.patch and data\.batch must be >= 1, got 0 and 16"),
+        (
+            {"crops": "a", "synthetic_fraction": 1.5},
+            r"data\.synthetic_fraction must lie in \[0, 1\], got 1\.5",
+        ),
+        (
+            {"crops": "a", "missing_masks": "skip"},
+            r"data\.missing_masks must be one of error, zero; got 'skip'",
+        ),
+        ({"crops": "a", "structure": "none"}, r"data\.structure must be one of stored, zero"),
+        ({"crops": "a", "encoding": "x"}, r"data\.encoding must be one of rope"),
+        ({"crops": "a", "reduction": "x"}, r"data\.reduction must be one of image, region"),
+    ],
+)
+def test_bad_data_config(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DataConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 16}, r"data\.synthetic\.size must lie in 32\.\.4096, got 16"),
+        ({"pool": 0}, r"data\.synthetic\.pool and \.windows must be >= 1, got 0 and 64"),
+        ({"pages": -0.1}, r"data\.synthetic\.pages must lie in \[0, 1\], got -0\.1"),
+    ],
+)
+def test_bad_synthetic_config(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SyntheticConfig(**options)

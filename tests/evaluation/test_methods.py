@@ -1,0 +1,128 @@
+"""What is compared: labels, the encoder alone, models at settings, files; and grids of settings."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from PIL import Image
+
+from sam_diffsr.errors import ArgumentError, ConfigError, ImageError
+from sam_diffsr.evaluation.methods import (
+    bicubic_method,
+    encoder_only,
+    model_methods,
+    results_method,
+    sampling_grid,
+)
+from sam_diffsr.evaluation.pairs import read_pair
+from sam_diffsr.pipeline import SamplingConfig
+from sam_diffsr.resize import imresize
+
+
+@pytest.mark.parametrize("size", [(1, 1), (9, 11), (16, 16)])
+def test_the_encoder_alone_takes_any_size(resolver, size) -> None:
+    image = encoder_only(resolver, torch.rand(2, 3, *size))
+    assert image.shape == (2, 3, 4 * size[0], 4 * size[1])
+    assert image.dtype == torch.float32
+
+
+def test_methods_of_a_model(resolver, photos) -> None:
+    settings = [
+        SamplingConfig(sampler="ddim", steps=1),
+        SamplingConfig(sampler="dpmpp_2m", steps=2, start=4, spacing="trailing"),
+    ]
+    methods = [bicubic_method(4), *model_methods(resolver, name="a/b", settings=settings)]
+    assert [method.label for method in methods] == [
+        "bicubic",
+        "a/b, encoder",
+        "a/b, ddim 1 step",
+        "a/b, dpmpp_2m 2 steps from t=4, trailing",
+    ]
+    assert methods[3].folder_name == "a_b_dpmpp_2m_2_steps_from_t_4_trailing"
+    pair = read_pair(photos[0], scale=4)
+    lr = pair.lr.float() / 255
+    assert torch.equal(methods[0].enlarge(pair, 0), imresize(lr, 4))
+    assert torch.equal(methods[1].enlarge(pair, 0), encoder_only(resolver, lr))
+    assert torch.equal(methods[2].enlarge(pair, 3), resolver.upscale_tensor(lr, seeds=[3], steps=1))
+
+
+def test_a_model_without_settings_is_at_its_default(resolver) -> None:
+    methods = model_methods(resolver, name="tiny")
+    assert [method.sampling for method in methods] == [None, resolver.config.sampling]
+
+
+def test_spacings_are_part_of_the_grid_and_reach_the_sampler(resolver, photos, monkeypatch) -> None:
+    grid = sampling_grid(resolver.config, steps=[3], spacings=["linspace", "trailing"])
+    assert [one.spacing for one in grid] == ["linspace", "trailing"]
+    used: list[SamplingConfig] = []
+
+    def fake(self, lr, *, seeds):
+        used.append(self.config.sampling)
+        return imresize(lr, 4)
+
+    monkeypatch.setattr(type(resolver), "upscale_tensor", fake)
+    pair = read_pair(photos[0], scale=4)
+    for method in model_methods(resolver, name="tiny", settings=grid)[1:]:
+        method.enlarge(pair, 0)
+    assert used == grid
+    assert resolver.config.sampling.spacing == "linspace"
+    with pytest.raises(ConfigError, match=r"sampling\.spacing must be one of"):
+        sampling_grid(resolver.config, spacings=["odd"])  # type: ignore[list-item]
+
+
+def test_files_are_cropped_as_the_truth_is(photos, tmp_path) -> None:
+    whole = Image.effect_noise((47, 38), 50).convert("RGB")
+    whole.save(tmp_path / "0.png")
+    whole.crop((0, 0, 44, 36)).save(tmp_path / "cropped.png")
+    pair = read_pair(photos[0], scale=4)
+    of_whole = results_method(photos[:1], [tmp_path / "0.png"], name="sr").enlarge(pair, 0)
+    of_part = results_method(photos[:1], [tmp_path / "cropped.png"], name="sr").enlarge(pair, 0)
+    assert of_whole.shape == pair.hr.shape
+    assert torch.equal(of_whole, of_part)
+
+
+def test_files_of_another_size_are_refused(photos, tmp_path) -> None:
+    Image.new("RGB", (40, 36)).save(tmp_path / "0.png")
+    method = results_method(photos[:1], [tmp_path / "0.png"], name="sr")
+    with pytest.raises(ImageError, match=r"0\.png has 36x40 pixels; expected 36x44 as 0\.png"):
+        method.enlarge(read_pair(photos[0], scale=4), 0)
+
+
+def test_a_grid_defaults_to_the_model(resolver) -> None:
+    assert sampling_grid(resolver.config) == [resolver.config.sampling]
+
+
+def test_a_grid_is_all_combinations_that_are_possible(resolver, caplog) -> None:
+    with caplog.at_level(logging.INFO):
+        grid = sampling_grid(
+            resolver.config, samplers=["ddpm", "ddim"], steps=[1, 2, 10], starts=["noise", 4]
+        )
+    assert [(one.start, one.sampler, one.steps) for one in grid] == [
+        (None, "ddpm", 1),
+        (None, "ddpm", 2),
+        (None, "ddpm", 10),
+        (None, "ddim", 1),
+        (None, "ddim", 2),
+        (None, "ddim", 10),
+        (4, "ddpm", 1),
+        (4, "ddpm", 2),
+        (4, "ddim", 1),
+        (4, "ddim", 2),
+    ]
+    assert "left out: 10 steps from start 4" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samplers": ["euler"]}, "sampler must be one of"),
+        ({"steps": [11]}, "steps must be a whole number from 1 to 10"),
+        ({"starts": [10]}, "start must be 'noise' or a timestep"),
+        ({"starts": [2], "steps": [5]}, "no combination of steps and start is possible"),
+    ],
+)
+def test_a_grid_refuses(resolver, options, message) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        sampling_grid(resolver.config, **options)

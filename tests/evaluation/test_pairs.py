@@ -1,0 +1,135 @@
+"""What belongs together is found by name and has fitting sizes; what does not is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sam_diffsr.errors import ImageError
+from sam_diffsr.evaluation.pairs import (
+    check_sizes,
+    make_pair,
+    match_files,
+    read_image,
+    read_pair,
+    to_uint8,
+)
+from sam_diffsr.resize import imresize
+
+
+def touch(folder: Path, *names: str) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        Image.new("RGB", (8, 8)).save(folder / name)
+    return [folder / name for name in names]
+
+
+def test_a_pair_is_cropped_and_rounded(photos) -> None:
+    pair = read_pair(photos[0], scale=4)
+    assert pair.hr.shape == (1, 3, 36, 44)
+    assert pair.lr.shape == (1, 3, 9, 11)
+    assert pair.hr.dtype == pair.lr.dtype == torch.uint8
+    whole = torch.from_numpy(np.asarray(Image.open(photos[0])).copy()).permute(2, 0, 1)[None]
+    assert torch.equal(pair.hr, whole[..., :36, :44])
+    assert torch.equal(pair.lr, imresize(pair.hr, 0.25))
+    assert (pair.name, pair.stem, pair.full_size, pair.cropped) == ("0.png", "0", (38, 47), True)
+
+
+def test_a_pair_of_floats_is_the_same(photos) -> None:
+    pair = read_pair(photos[0], scale=4)
+    hr, lr = make_pair(photos[0], scale=4)
+    assert torch.equal(hr, pair.hr.float() / 255)
+    assert torch.equal(lr, pair.lr.float() / 255)
+
+
+def test_an_input_that_is_given_is_taken_as_it_is(photos, tmp_path) -> None:
+    Image.effect_noise((11, 9), 50).convert("RGB").save(tmp_path / "0x4.png")
+    pair = read_pair(photos[0], scale=4, lr_file=tmp_path / "0x4.png")
+    assert torch.equal(pair.lr, read_image(tmp_path / "0x4.png"))
+
+
+def test_nothing_is_cropped_that_fits(tmp_path) -> None:
+    (file,) = touch(tmp_path, "a.png")
+    assert not read_pair(file, scale=4).cropped
+
+
+def test_a_file_too_small_to_score_is_refused(tmp_path) -> None:
+    Image.new("RGB", (40, 18)).save(tmp_path / "small.png")
+    with pytest.raises(ImageError, match=r"small\.png has 18x40 pixels; at least 19"):
+        read_pair(tmp_path / "small.png", scale=4, smallest=19)
+
+
+def test_an_input_of_another_size_is_refused(photos, tmp_path) -> None:
+    Image.new("RGB", (11, 10)).save(tmp_path / "0x4.png")
+    message = r"0x4\.png has 10x11 pixels; expected 9x11, which is .*0\.png \(38x47\) divided by 4"
+    with pytest.raises(ImageError, match=message):
+        read_pair(photos[0], scale=4, lr_file=tmp_path / "0x4.png")
+    with pytest.raises(ImageError, match=message):
+        check_sizes(photos[:1], scale=4, inputs=[tmp_path / "0x4.png"])
+
+
+def test_rounding_is_that_of_a_saved_file() -> None:
+    image = torch.tensor([-0.1, 0.0, 0.499 / 255, 0.501 / 255, 1.0, 1.2])
+    assert to_uint8(image).tolist() == [0, 0, 0, 1, 255, 255]
+    eight_bit = torch.tensor([3], dtype=torch.uint8)
+    assert to_uint8(eight_bit) is eight_bit
+
+
+def test_counterparts_are_found_by_every_name(tmp_path) -> None:
+    truths = touch(tmp_path / "hr", "a.png", "b.png", "c.bmp", "d.png", "e.png", "ax4.png")
+    others = touch(
+        tmp_path / "sr", "ax4_out.png", "b_x4.jpg", "c_out.png", "dx4.png", "e.webp", "ax4x4.png", "z.png"
+    )
+    found = match_files([t for t in truths if t.stem != "ax4"], others, scale=4, what="a result")
+    assert [path.name for path in found] == ["ax4_out.png", "b_x4.jpg", "c_out.png", "dx4.png", "e.webp"]
+
+
+def test_what_is_missing_double_or_ambiguous_is_named(tmp_path) -> None:
+    truths = touch(tmp_path / "hr", *(f"{index}.png" for index in range(7)))
+    others = touch(tmp_path / "sr", "3x4.png")
+    message = (
+        r"6 of 7 images do not have a result in sr: 0\.png, 1\.png, 2\.png, 4\.png, 5\.png and 1 more; "
+        r"names must be those of the truth \(0, 0x4 or 0_x4"
+    )
+    with pytest.raises(ImageError, match=message):
+        match_files(truths, others, scale=4, what="a result in sr")
+    others += touch(tmp_path / "sr", "3_out.png")
+    with pytest.raises(ImageError, match=r"3\.png has several counterparts: .*3x4\.png, .*3_out\.png"):
+        match_files(truths[3:4], others, scale=4, what="a result")
+    truths += touch(tmp_path / "hr", "3.bmp")
+    with pytest.raises(
+        ImageError, match=r"3\.png and .*3\.bmp have the same name .* which of them has a result"
+    ):
+        match_files(truths[3:], others[:1], scale=4, what="a result")
+
+
+def test_results_may_be_as_large_as_the_truth_or_as_what_is_left_of_it(photos, tmp_path) -> None:
+    results = []
+    for index, size in enumerate([(47, 38), (32, 48)]):
+        results.append(tmp_path / f"{index}_out.png")
+        Image.new("RGB", size).save(results[-1])
+    check_sizes(photos, scale=4, results=[results])
+    Image.new("RGB", (47, 36)).save(results[0])
+    message = (
+        r"0_out\.png has 36x47 pixels, but .*0\.png has 38x47, cropped to 36x44; results are never resized"
+    )
+    with pytest.raises(ImageError, match=message):
+        check_sizes(photos, scale=4, results=[results])
+
+
+def test_a_turned_file_passes_and_is_checked_when_it_is_read(tmp_path) -> None:
+    image = Image.new("RGB", (12, 8))
+    image.getexif()[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=image.getexif())
+    for name, size in {"fits.png": (2, 3), "lies.png": (3, 2)}.items():
+        Image.new("RGB", size).save(tmp_path / name)
+        check_sizes([tmp_path / "turned.jpg"], scale=4, inputs=[tmp_path / name])
+    assert read_pair(tmp_path / "turned.jpg", scale=4, lr_file=tmp_path / "fits.png").hr.shape[-2:] == (12, 8)
+    with pytest.raises(ImageError, match=r"lies\.png has 2x3 pixels; expected 3x2"):
+        read_pair(tmp_path / "turned.jpg", scale=4, lr_file=tmp_path / "lies.png")
+    with pytest.raises(ImageError, match="no such file"):
+        check_sizes([tmp_path / "gone.png"], scale=4)
