@@ -51,13 +51,13 @@ def compile_denoiser(model: DiffSR, *, size: int, backend: str) -> CompileReport
             f"size must be a multiple of {config.lr_multiple} and at least {config.lr_minimum}, got {size}"
         )
     parameter = next(model.parameters())
-    place = {"device": parameter.device, "dtype": parameter.dtype}
+    device, dtype = parameter.device, parameter.dtype
     layout = network_layout(parameter.device)
     with torch.inference_mode():
-        lr = torch.rand(1, 3, size, size, **place).contiguous(memory_format=layout)
+        lr = torch.rand(1, 3, size, size, device=device, dtype=dtype).contiguous(memory_format=layout)
         projected = model.encode(lr).projected
         side = size * config.scale
-        xt = torch.randn(1, 3, side, side, **place).contiguous(memory_format=layout)
+        xt = torch.randn(1, 3, side, side, device=device, dtype=dtype).contiguous(memory_format=layout)
         t = torch.zeros(1, dtype=torch.int64, device=parameter.device)
 
         def seconds() -> float:
