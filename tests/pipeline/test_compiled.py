@@ -67,7 +67,7 @@ def test_torch_compiles_the_denoiser(resolver, monkeypatch) -> None:
     torch.testing.assert_close(resolver.upscale_tensor(lr, seeds=[0]), before, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("size", [0, 1, -4])
+@pytest.mark.parametrize("size", [0, -4])
 def test_a_size_that_the_networks_do_not_take(resolver, size: int) -> None:
     with pytest.raises(ArgumentError, match="size must be a multiple of"):
         resolver.compile(size=size)
