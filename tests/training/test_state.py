@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -151,7 +152,7 @@ def test_loss_scaling_is_restored(tmp_path: Path) -> None:
     run = Run()
     scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
     scaler.scale(torch.ones(()))  # which makes its state
-    options = {"network": run.network, "ema": run.ema, "frozen": None, "optimizer": run.optimizer}
+    options: dict[str, Any] = {"network": run.network, "ema": run.ema, "frozen": None, "optimizer": run.optimizer}
     save_checkpoint(tmp_path, step=1, stage="encoder", config={}, keep=1, scaler=scaler, **options)
     other = torch.amp.GradScaler("cpu", init_scale=2.0)
     restore(read_checkpoint(tmp_path), scaler=other, **options)
