@@ -99,9 +99,9 @@ def run(args: argparse.Namespace) -> int:
         validate=_validator(stage, config),
         progress=False if args.quiet else None,
     )
-    leave_processes()
-    state = "finished" if result.finished else "stopped, go on with --resume"
-    print(f"{state} at step {result.step} of {config.run.steps}: {result.checkpoint}")
+    if leave_processes():
+        state = "finished" if result.finished else "stopped, go on with --resume"
+        print(f"{state} at step {result.step} of {config.run.steps}: {result.checkpoint}")
     return 0 if result.finished else _INTERRUPTED
 
 
