@@ -1,7 +1,7 @@
 r"""What structure in the noise brings: the same training with and without it, several seeds, one table.
 
 Trains a denoiser for each variant and seed on one frozen encoder, with equal data, steps and seeds, exports
-it, scores all on held-back photographs and prints mean and spread over the seeds. What is finished is kept, so
+it, scores all on held-back photographs and prints mean and spread over the seeds. What is finished is kept:
 the command can be repeated after a stop::
 
     python examples/ablation.py ablation --encoder sam-diffsr-x4-small --hr data/holdout \
@@ -84,14 +84,9 @@ def table(scores: dict[str, list[dict[str, dict[str, float]]]], setting: str) ->
         spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
         return f"{statistics.mean(values):.{digits}f}{spread}"
 
+    columns = (("psnr_y", 3), ("ssim_y", 4), ("artifacts", 5))
     rows = [
-        [
-            name,
-            str(len(found)),
-            cell(found, "psnr_y", 3),
-            cell(found, "ssim_y", 4),
-            cell(found, "artifacts", 4),
-        ]
+        [name, str(len(found)), *(cell(found, key, digits) for key, digits in columns)]
         for name, found in scores.items()
     ]
     any_model = next(iter(scores.values()))[0]

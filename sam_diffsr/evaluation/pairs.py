@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import ExifTags
 from torch import Tensor
 
 from sam_diffsr.errors import ImageError
@@ -23,7 +22,6 @@ from sam_diffsr.resize import imresize
 __all__ = [
     "Pair",
     "check_sizes",
-    "image_size",
     "make_pair",
     "match_files",
     "read_image",
@@ -32,9 +30,6 @@ __all__ = [
 ]
 
 PathLike = str | os.PathLike[str]
-
-_TURNED = frozenset({5, 6, 7, 8})
-"""Values of EXIF's orientation that exchange height and width."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,6 +173,9 @@ def check_sizes(
 ) -> None:
     """Compare the sizes of all files by their headers, before any work is done for the first of them.
 
+    No pixel is decoded. Orientation, which may stand behind the pixels, is not looked at: a size passes in
+    either order here, and :func:`read_pair` and the methods check again what they read.
+
     Args:
         truths: ground truths.
         scale: factor between input and truth.
@@ -189,14 +187,15 @@ def check_sizes(
             truth, or a result is neither as large as the truth nor as large as the cropped truth.
     """
     for index, truth in enumerate(truths):
-        full = image_size(truth)
+        full = _header_size(truth)
         if inputs is not None:
-            lr_file = Path(inputs[index])
-            _check_lr(lr_file, image_size(lr_file), truth, full, scale)
+            lr_file, lr = Path(inputs[index]), _header_size(inputs[index])
+            if lr[::-1] != (full[0] // scale, full[1] // scale):
+                _check_lr(lr_file, lr, truth, full, scale)
         cropped = (full[0] // scale * scale, full[1] // scale * scale)
         for files in results:
-            size = image_size(files[index])
-            if size not in (full, cropped):
+            size = _header_size(files[index])
+            if not {size, size[::-1]} & {full, cropped}:
                 raise ImageError(
                     f"{files[index]} has {size[0]}x{size[1]} pixels, but {truth} has {full[0]}x{full[1]}"
                     + ("" if full == cropped else f", cropped to {cropped[0]}x{cropped[1]}")
@@ -213,15 +212,10 @@ def _check_lr(lr_file: Path, lr: tuple[int, int], hr_file: PathLike, hr: tuple[i
         )
 
 
-def image_size(file: PathLike) -> tuple[int, int]:
-    """Height and width of a file as :func:`read_image` will give them, from its header.
-
-    Raises:
-        ImageError: it cannot be opened.
-    """
+def _header_size(file: PathLike) -> tuple[int, int]:
+    """Height and width as stored."""
     with open_file(file) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
-        return (image.width, image.height) if turned else (image.height, image.width)
+        return image.height, image.width
 
 
 def _some(names: Sequence[str], *, most: int = 5) -> str:

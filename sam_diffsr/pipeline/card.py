@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 
 from sam_diffsr.pipeline.config import ResolverConfig
@@ -82,7 +83,7 @@ def model_card(
         "measured: do not use it to identify people or to read what cannot be read in the original.",
     ]
     if scores is not None:
-        lines += ["", *_scores_section(scores)]
+        lines += ["", *_scores_section(name, scores)]
     if details:
         lines += ["", details.strip()]
     return "\n".join(lines) + "\n"
@@ -98,7 +99,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list
     return [line(header), line(["---"] * len(header)), *map(line, rows)]
 
 
-def _scores_section(scores: Scores) -> list[str]:
+def _scores_section(name: str, scores: Scores) -> list[str]:
     columns = {
         "PSNR-Y": [_number(row.psnr_y, 2, missing="equal") for row in scores.rows],
         "SSIM-Y": [_number(row.ssim_y, 4) for row in scores.rows],
@@ -122,7 +123,8 @@ def _scores_section(scores: Scores) -> list[str]:
         *markdown_table(["", *shown], rows),
         "",
         "```sh",
-        f"sam-diffsr evaluate --hr {scores.dataset_name} --protocol {scores.protocol} --seed {scores.seed}",
+        f"sam-diffsr evaluate --hr {scores.dataset_name} --model {shlex.quote(name)} "
+        f"--protocol {scores.protocol} --seed {scores.seed}",
         "```",
     ]
 

@@ -170,9 +170,8 @@ def _measure(
     for _ in range(2):  # the first steps choose algorithms and allocate
         trainer.train_step(fixed)
     for source in sources.values():
-        for step in range(WARM_UP):
-            ready = source.device_batch(source.host_batch(step), device)
-        trainer.train_step(ready)
+        made = [source.device_batch(source.host_batch(step), device) for step in range(WARM_UP)]
+        trainer.train_step(made[-1])
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")
         with clocks["random"].round(device):

@@ -140,3 +140,10 @@ def test_sizes_are_checked_before_the_first_image_is_enlarged(resolver, photos, 
             on_image=started.append,
         )
     assert started == []
+
+
+@pytest.mark.parametrize("keep", [20, 300])
+def test_a_damaged_image_is_named(photos, keep) -> None:
+    photos[1].write_bytes(photos[1].read_bytes()[:keep])  # within the header, and after it
+    with pytest.raises(ImageError, match=r"1\.png"):
+        evaluate_methods(photos, [bicubic_method(4)], scale=4)

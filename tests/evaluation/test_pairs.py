@@ -12,7 +12,6 @@ from PIL import Image
 from sam_diffsr.errors import ImageError
 from sam_diffsr.evaluation.pairs import (
     check_sizes,
-    image_size,
     make_pair,
     match_files,
     read_image,
@@ -122,11 +121,15 @@ def test_results_may_be_as_large_as_the_truth_or_as_what_is_left_of_it(photos, t
         check_sizes(photos, scale=4, results=[results])
 
 
-def test_a_header_tells_the_size_after_orientation(tmp_path) -> None:
-    image = Image.new("RGB", (12, 5))
+def test_a_turned_file_passes_and_is_checked_when_it_is_read(tmp_path) -> None:
+    image = Image.new("RGB", (12, 8))
     image.getexif()[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=image.getexif())
-    assert image_size(tmp_path / "turned.jpg") == (12, 5)
-    assert read_image(tmp_path / "turned.jpg").shape[-2:] == (12, 5)
+    for name, size in {"fits.png": (2, 3), "lies.png": (3, 2)}.items():
+        Image.new("RGB", size).save(tmp_path / name)
+        check_sizes([tmp_path / "turned.jpg"], scale=4, inputs=[tmp_path / name])
+    assert read_pair(tmp_path / "turned.jpg", scale=4, lr_file=tmp_path / "fits.png").hr.shape[-2:] == (12, 8)
+    with pytest.raises(ImageError, match=r"lies\.png has 2x3 pixels; expected 3x2"):
+        read_pair(tmp_path / "turned.jpg", scale=4, lr_file=tmp_path / "lies.png")
     with pytest.raises(ImageError, match="no such file"):
-        image_size(tmp_path / "gone.png")
+        check_sizes([tmp_path / "gone.png"], scale=4)

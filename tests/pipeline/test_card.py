@@ -72,7 +72,7 @@ def test_scores_are_a_table_and_an_index_that_the_hub_reads():
     assert "Means over the 5 images of Set5, x4, without a border of 4 pixels (protocol `matlab`)" in text
     assert "| | PSNR-Y | SSIM-Y | artifacts 1e-4 |" in text
     assert r"| x\|y, ddim | 28.82 | 0.8208 | 36.00 |" in text
-    assert "sam-diffsr evaluate --hr Set5 --protocol matlab --seed 0" in text
+    assert "sam-diffsr evaluate --hr Set5 --model 'odd: \"name\"' --protocol matlab --seed 0" in text
     data = ModelCard(text).data
     assert data.metrics == ["psnr", "ssim"]
     assert data.model_name == 'odd: "name"'
