@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
@@ -20,6 +21,26 @@ from sam_diffsr.training import export_run, load_config, read_log, resolver_conf
 HERE = Path(__file__).resolve().parent
 SAMPLING = SamplingConfig(sampler="ddim", steps=1, start=6)
 """One step from the encoder's image, which is what little training is good for."""
+
+
+def run_stage(stage: Literal["encoder", "denoiser"], name: str, out: Path, *, overrides: list[str]) -> None:
+    """Train one stage, scored on the middle of a photograph that it does not see; say what came of it."""
+    config = load_config(f"tiny/{name}", overrides=overrides)
+    validator = FolderValidator(
+        HERE,
+        resolver_config(config, sampling=SAMPLING),
+        method="encoder" if stage == "encoder" else "model",
+        limit=1,
+        crop=192,
+    )
+    train(stage, config, out / name, validate=validator)
+    log = read_log(out / name)
+    losses = [record["loss"] for record in log if "loss" in record]
+    scores = log[-1]["validation"]
+    print(
+        f"{stage}: loss {losses[0]:.4f} -> {losses[-1]:.4f}, PSNR-Y {scores['psnr_y']:.2f} dB "
+        f"(bicubic {scores['bicubic_psnr_y']:.2f} dB)"
+    )
 
 
 def main() -> None:
@@ -34,19 +55,8 @@ def main() -> None:
     overrides = [f"run.device={args.device}", f"diffusion.encoder={out / 'rrdb'}"]
     if args.steps is not None:
         overrides.append(f"run.steps={args.steps}")
-    for stage, name, method in (("encoder", "rrdb", "encoder"), ("denoiser", "diffusion", "model")):
-        config = load_config(f"tiny/{name}", overrides=overrides)
-        validator = FolderValidator(
-            HERE, resolver_config(config, sampling=SAMPLING), method=method, limit=1, crop=192
-        )
-        train(stage, config, out / name, validate=validator)
-        log = read_log(out / name)
-        losses = [record["loss"] for record in log if "loss" in record]
-        scores = log[-1]["validation"]
-        print(
-            f"{stage}: loss {losses[0]:.4f} -> {losses[-1]:.4f}, PSNR-Y {scores['psnr_y']:.2f} dB "
-            f"(bicubic {scores['bicubic_psnr_y']:.2f} dB)"
-        )
+    run_stage("encoder", "rrdb", out, overrides=overrides)
+    run_stage("denoiser", "diffusion", out, overrides=overrides)
 
     export_run(out / "diffusion", out / "model", sampling=SAMPLING)
     resolver = SuperResolver.from_pretrained(out / "model", device=args.device)

@@ -14,6 +14,7 @@ from sam_diffsr.cli.options import (
     given,
     hush_pipeline,
     int_list,
+    number_list,
     start_list,
     word_list,
 )
@@ -80,6 +81,12 @@ def register(subparsers: Subparsers) -> None:
         help="noise, or timesteps to start at from the encoder's image",
     )
     models.add_argument(
+        "--fidelity",
+        type=number_list,
+        metavar="A,B,..",
+        help="instead of --start: 1 (closest to the input) to 0 (most texture)",
+    )
+    models.add_argument(
         "--spacing", type=word_list, metavar="A,B,..", help="linspace, trailing: where the steps lie"
     )
     models.add_argument("--seed", type=int, metavar="N", help="chooses the noise (default: 0)")
@@ -135,7 +142,12 @@ def run(args: argparse.Namespace) -> int:
     methods = [bicubic_method(scale)]
     for name, resolver in resolvers:
         settings = sampling_grid(
-            resolver.config, samplers=args.sampler, steps=args.steps, starts=args.start, spacings=args.spacing
+            resolver.config,
+            samplers=args.sampler,
+            steps=args.steps,
+            starts=args.start,
+            fidelities=args.fidelity,
+            spacings=args.spacing,
         )
         methods += model_methods(resolver, name=name, settings=settings)
     methods += results_methods(folders, hr_files, scale=scale)

@@ -86,20 +86,22 @@ def run(args: argparse.Namespace) -> int:
     if args.print_config:
         print(config_to_yaml(config), end="")
         return 0
-    if args.out is None:
-        args.usage_error("the following arguments are required: --out")
+    out: str | None = args.out
+    if out is None:
+        args.usage_error("the following arguments are required: --out")  # which leaves
+        return 2
     stage = _STAGES[args.stage]
     result = train(
         stage,
         config,
-        args.out,
+        out,
         resume=args.resume or False,
         validate=_validator(stage, config),
         progress=False if args.quiet else None,
     )
-    leave_processes()
-    state = "finished" if result.finished else "stopped, go on with --resume"
-    print(f"{state} at step {result.step} of {config.run.steps}: {result.checkpoint}")
+    if leave_processes():
+        state = "finished" if result.finished else "stopped, go on with --resume"
+        print(f"{state} at step {result.step} of {config.run.steps}: {result.checkpoint}")
     return 0 if result.finished else _INTERRUPTED
 
 

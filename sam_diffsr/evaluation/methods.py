@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -155,26 +156,33 @@ def sampling_grid(
     samplers: Sequence[SamplerName] | None = None,
     steps: Sequence[int] | None = None,
     starts: Sequence[Start] | None = None,
+    fidelities: Sequence[float] | None = None,
     spacings: Sequence[Spacing] | None = None,
 ) -> list[SamplingConfig]:
-    """All combinations of samplers, steps, starts and spacings; what is not given is the model's default.
+    """All combinations of samplers, steps, starts or fidelities, and spacings.
+
+    What is not given is the model's default or, with a fidelity, what that stands for.
 
     A combination with more steps than there are timesteps from its start is left out, and said so in the log.
 
     Raises:
-        ArgumentError: an unknown sampler, a start or steps out of range, or no combination is possible.
+        ArgumentError: an unknown sampler; a start, fidelity or steps out of range; starts and fidelities;
+            or no combination is possible.
         ConfigError: an unknown spacing.
     """
     grid: list[SamplingConfig] = []
-    for start in [None] if starts is None else starts:
-        first = resolve_sampling(config, sampler=None, steps=1, start=start).start
+    places = product([None] if starts is None else starts, [None] if fidelities is None else fidelities)
+    for start, fidelity in places:
+        first = resolve_sampling(config, sampler=None, steps=1, start=start, fidelity=fidelity).start
         most = config.schedule.timesteps if first is None else first + 1
         for sampler in [None] if samplers is None else samplers:
             for count in [None] if steps is None else steps:
                 if count is not None and most < count <= config.schedule.timesteps:
-                    logger.info("left out: %d steps from start %s, which has only %d", count, start, most)
+                    logger.info("left out: %d steps from start %s, which has only %d", count, first, most)
                     continue
-                sampling = resolve_sampling(config, sampler=sampler, steps=count, start=start)
+                sampling = resolve_sampling(
+                    config, sampler=sampler, steps=count, start=start, fidelity=fidelity
+                )
                 for spacing in [sampling.spacing] if spacings is None else spacings:
                     setting = replace(sampling, spacing=spacing)
                     grid += [setting] if setting not in grid else []

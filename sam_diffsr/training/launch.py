@@ -45,7 +45,6 @@ def launched(config: TrainConfig, *, folder: Path, trackers: list[str]) -> Gener
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState, GradientState, is_initialized
         from accelerate.utils import (
-            DistributedDataParallelKwargs,
             GradientAccumulationPlugin,
             InitProcessGroupKwargs,
             ProjectConfiguration,
@@ -66,10 +65,7 @@ def launched(config: TrainConfig, *, folder: Path, trackers: list[str]) -> Gener
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             log_with=[*trackers] or None,
             project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder)),
-            kwargs_handlers=[
-                DistributedDataParallelKwargs(broadcast_buffers=False),
-                InitProcessGroupKwargs(timeout=_PATIENCE),
-            ],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
         )
         world: int = accelerator.num_processes
         try:
@@ -81,10 +77,17 @@ def launched(config: TrainConfig, *, folder: Path, trackers: list[str]) -> Gener
                 AcceleratorState._reset_state(reset_partial_state=world == 1)  # pyright: ignore[reportPrivateUsage]
 
 
-def leave_processes() -> None:
-    """Take this process out of its group, if it is in one, as a program's last act."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+def leave_processes() -> bool:
+    """Take this process out of its group, if it is in one, as a program's last act.
+
+    Returns:
+        Whether it was the first one, or alone: the one that has something to say.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return True
+    first = torch.distributed.get_rank() == 0
+    torch.distributed.destroy_process_group()
+    return first
 
 
 def _check_precision(precision: Precision, device: torch.device) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,18 +92,17 @@ def pool() -> SyntheticPool:
 
 
 def mixed(store: CropStore, fraction: float = 0.5, **options) -> MixedSource:
-    return MixedSource(
-        **{
-            "store": store,
-            "pool": SyntheticPool(SYNTHETIC, seed=5),
-            "synthetic_fraction": fraction,
-            "patch": 32,
-            "scale": 4,
-            "batch": 4,
-            "seed": 5,
-            **options,
-        }
-    )
+    arguments: dict[str, Any] = {
+        "store": store,
+        "pool": SyntheticPool(SYNTHETIC, seed=5),
+        "synthetic_fraction": fraction,
+        "patch": 32,
+        "scale": 4,
+        "batch": 4,
+        "seed": 5,
+        **options,
+    }
+    return MixedSource(**arguments)
 
 
 def test_mixed_batches_depend_on_seed_and_step_only(store: CropStore) -> None:

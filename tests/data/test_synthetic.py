@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def plain(made: Drawing, **changes) -> Drawing:
     fills = np.zeros_like(made.fills)
     fills[:, :3] = (np.arange(len(fills)) % 256)[:, None] / 255
     fills[:, 3] = 1
-    values = {"fills": fills, "blur": 0.0, **changes}
+    values: dict[str, Any] = {"fills": fills, "blur": 0.0, **changes}
     return Drawing(
         made.index,
         made.fine,

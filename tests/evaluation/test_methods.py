@@ -18,6 +18,7 @@ from sam_diffsr.evaluation.methods import (
 )
 from sam_diffsr.evaluation.pairs import read_pair
 from sam_diffsr.pipeline import SamplingConfig
+from sam_diffsr.pipeline.fidelity import sampling_of_fidelity
 from sam_diffsr.resize import imresize
 
 
@@ -70,6 +71,15 @@ def test_spacings_are_part_of_the_grid_and_reach_the_sampler(resolver, photos, m
     assert resolver.config.sampling.spacing == "linspace"
     with pytest.raises(ConfigError, match=r"sampling\.spacing must be one of"):
         sampling_grid(resolver.config, spacings=["odd"])  # type: ignore[list-item]
+
+
+def test_a_grid_of_fidelities_is_what_they_stand_for(resolver) -> None:
+    timesteps = resolver.config.schedule.timesteps
+    grid = sampling_grid(resolver.config, fidelities=[1.0, 0.5, 0.0])
+    assert grid == [sampling_of_fidelity(value, timesteps=timesteps) for value in (1.0, 0.5, 0.0)]
+    assert [one.steps for one in sampling_grid(resolver.config, fidelities=[0.5], steps=[1, 2])] == [1, 2]
+    with pytest.raises(ArgumentError, match="give one"):
+        sampling_grid(resolver.config, fidelities=[0.5], starts=[3])
 
 
 def test_files_are_cropped_as_the_truth_is(photos, tmp_path) -> None:

@@ -53,6 +53,8 @@ def test_two_processes_train_as_one(make_config: MakeConfig, encoder_run: Path, 
     process = start("diffusion", path, "--out", tmp_path / "two", launcher=launcher)
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 0, output
+    assert output.count("finished at step 6 of 6") == 1
+    assert "Warning" not in output
     train("denoiser", config, tmp_path / "one")
     one, two = (read_log(tmp_path / name) for name in ("one", "two"))
     assert [record["step"] for record in two] == [1, 2, 3, 4, 5, 6]
