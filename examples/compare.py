@@ -1,6 +1,7 @@
 """Input, bicubic and output side by side: ``python examples/compare.py LR PICTURE --crop X Y SIDE``.
 
-The crop is given in pixels of the input. The input is shown with its pixels enlarged to squares.
+The crop is given in pixels of the input. The input is shown with its pixels enlarged to squares. With
+``--fidelity 1 0.5 0`` there is one output for each, and ``--hr FILE`` adds the truth.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ def main() -> None:
     parser.add_argument("lr", help="image file")
     parser.add_argument("output", help="picture to write")
     parser.add_argument("--crop", type=int, nargs=3, metavar=("X", "Y", "SIDE"), help="part to show")
+    parser.add_argument("--fidelity", type=float, nargs="+", help="outputs at these instead of the default")
+    parser.add_argument("--hr", help="the original, if there is one")
     parser.add_argument("-m", "--model", help="bundled name, folder or Hub id (default: the bundled model)")
     args = parser.parse_args()
 
@@ -53,8 +56,14 @@ def main() -> None:
     panels = {
         f"input, {source.width} x {source.height}": source.resize(size, Image.Resampling.NEAREST),
         "bicubic": bicubic(args.lr, resolver.scale),
-        "SAM-DiffSR": resolver.upscale(source),
     }
+    if args.fidelity is None:
+        panels["SAM-DiffSR"] = resolver.upscale(source)
+    else:
+        for value in args.fidelity:
+            panels[f"fidelity {value:g}"] = resolver.upscale(source, fidelity=value)
+    if args.hr is not None:
+        panels["original"] = Image.open(args.hr)
     if args.crop:
         x, y, side = (value * resolver.scale for value in args.crop)
         panels = {caption: panel.crop((x, y, x + side, y + side)) for caption, panel in panels.items()}
