@@ -211,7 +211,7 @@ def test_only_the_features_that_are_wanted_are_kept() -> None:
         every = model.encoder.features(lr)
         features = model.features(lr)
         assert len(every) == 8
-        assert config.encoder.condition_indices == (2, 5)
+        assert tuple(config.encoder.condition_indices) == (2, 5)
         torch.testing.assert_close(features.chosen, torch.cat((every[2], every[5]), dim=1))
         torch.testing.assert_close(features.trunk, every[-1])
         torch.testing.assert_close(model.project(features).projected, model.encode(lr).projected)
