@@ -291,3 +291,20 @@ def test_log_on_a_full_disk_keeps_checkpoints(make_config: MakeConfig, tmp_path:
     with pytest.raises(OutputError, match=r"cannot write the log .* checkpoints are kept"):
         train("encoder", config, tmp_path, validate=fill)
     assert read_checkpoint(tmp_path).step == 3
+
+
+def test_zero_structure_trains_what_no_structure_trains(
+    make_config: MakeConfig, encoder_run: Path, tmp_path: Path
+) -> None:
+    def weights(name: str, modulation: str, structure: str) -> Checkpoint:
+        config = make_config(
+            data={"structure": structure},
+            diffusion={"encoder": str(encoder_run), "modulation": modulation},
+        )
+        return read_checkpoint(train("denoiser", config, tmp_path / name).checkpoint)
+
+    none = weights("none", "none", "stored")
+    assert_same(none, weights("released", "released", "zero"))
+    assert_same(none, weights("paper", "paper", "zero"))
+    structured = weights("structured", "paper", "stored")
+    assert not all(torch.equal(none.ema[key], structured.ema[key]) for key in none.ema)
