@@ -49,6 +49,9 @@ class SourceCost:
     """Time of a step against that of a step on random tensors; median of the rounds."""
     cpu_ratio: float
     """The same of the processor time of all threads, which other programs disturb less; counts on a CPU."""
+    making_share: float
+    """Processor time of making a batch, measured alone, against that of a step on random tensors; what the
+    ratios above exceed it by is the noise of the machine."""
     data_wait: float
     """Share of the time from asking for a batch until it is on the device."""
     images_per_second: float
@@ -172,6 +175,7 @@ def _measure(
     for source in sources.values():
         made = [source.device_batch(source.host_batch(step), device) for step in range(WARM_UP)]
         trainer.train_step(made[-1])
+    making = {kind: _making_seconds(source, device, steps=steps) for kind, source in sources.items()}
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")
         with clocks["random"].round(device):
@@ -197,7 +201,10 @@ def _measure(
         batch=batch,
         steps=rounds * steps,
         random_ms=1000 * sum(reference.wall) / (rounds * steps),
-        sources={kind: clocks[kind].cost(reference, steps=steps, batch=batch) for kind in sources},
+        sources={
+            kind: clocks[kind].cost(reference, making=making[kind], steps=steps, batch=batch)
+            for kind in sources
+        },
     )
 
 
@@ -232,15 +239,25 @@ class _Clock:
                 return
             yield item
 
-    def cost(self, reference: _Clock, *, steps: int, batch: int) -> SourceCost:
+    def cost(self, reference: _Clock, *, making: float, steps: int, batch: int) -> SourceCost:
         total, count = sum(self.wall), steps * len(self.wall)
         return SourceCost(
             step_ms=1000 * total / count,
             ratio=float(np.median(np.divide(self.wall, reference.wall))),
             cpu_ratio=float(np.median(np.divide(self.cpu, reference.cpu))),
+            making_share=making / (sum(reference.cpu) / count),
             data_wait=self.waited / total,
             images_per_second=count * batch / total,
         )
+
+
+def _making_seconds(source: TrainingSource, device: torch.device, *, steps: int) -> float:
+    """Processor time of one batch, host and device part, with nothing beside it."""
+    started = time.process_time()
+    for step in range(WARM_UP, WARM_UP + steps):
+        source.device_batch(source.host_batch(step), device)
+    _finish(device)
+    return (time.process_time() - started) / steps
 
 
 def _finish(device: torch.device) -> None:

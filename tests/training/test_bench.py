@@ -28,6 +28,7 @@ def test_crops_and_synthetic_images_by_default(
         assert cost.ratio == pytest.approx(cost.step_ms / result.random_ms)
         assert 0 < cost.data_wait < 1
         assert cost.cpu_ratio > 0
+        assert cost.making_share > 0
     assert said[-1] == "round 1 of 1"
     assert not list(tmp_path.glob("tmp*"))  # torch has a cache of its own there
 
