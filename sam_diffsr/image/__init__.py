@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sam_diffsr.image.decode import decode_image
+from sam_diffsr.image.decode import decode_image, image_size
 from sam_diffsr.image.encode import encode_image
 from sam_diffsr.image.kinds import MAX_PIXELS_DEFAULT, DecodedImage, ImageFormat, ImageInput
 from sam_diffsr.image.save import save_image
@@ -14,5 +14,6 @@ __all__ = [
     "ImageInput",
     "decode_image",
     "encode_image",
+    "image_size",
     "save_image",
 ]

@@ -23,10 +23,10 @@ from sam_diffsr.image.kinds import (
     native,
     sample_name,
 )
-from sam_diffsr.image.metadata import apply_orientation, convert_cmyk, kept_icc_profile
+from sam_diffsr.image.metadata import apply_orientation, convert_cmyk, is_turned, kept_icc_profile
 from sam_diffsr.image.read import check_size, load_pixels, open_file
 
-__all__ = ["decode_image"]
+__all__ = ["decode_image", "image_size"]
 
 _ARRAY_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
 _FLOAT_SLACK = 1e-6
@@ -65,13 +65,53 @@ def decode_image(image: ImageInput, *, max_pixels: int | None = MAX_PIXELS_DEFAU
     if isinstance(image, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
         with open_file(image) as opened:
             return _decode_pil(opened, max_pixels, name=repr(os.fspath(image)))
-    raise ImageError(
+    raise _no_image(image)
+
+
+def image_size(image: ImageInput, *, max_pixels: int | None = MAX_PIXELS_DEFAULT) -> tuple[int, int]:
+    """Height and width that :func:`decode_image` will give, of a file from its header.
+
+    In some files (TIFF, a PNG with its EXIF at the end) the orientation is not known before the pixels: there
+    the two may be the other way round.
+
+    Args:
+        image: as in :func:`decode_image`.
+        max_pixels: refuse larger images.
+
+    Raises:
+        ImageError: what can be said without the pixels, see :func:`decode_image`.
+        ImageTooLargeError: see there.
+        ArgumentError: ``max_pixels`` is below 1.
+    """
+    if isinstance(image, np.ndarray):
+        _array_format(image, max_pixels)
+        return image.shape[0], image.shape[1]
+    if isinstance(image, Image.Image):
+        return _upright_size(image, max_pixels, name="the image")
+    if isinstance(image, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        with open_file(image) as opened:
+            return _upright_size(opened, max_pixels, name=repr(os.fspath(image)))
+    raise _no_image(image)
+
+
+def _upright_size(image: Image.Image, max_pixels: int | None, *, name: str) -> tuple[int, int]:
+    check_size(image.width, image.height, max_pixels=max_pixels, name=name)
+    turned = image.width != image.height and is_turned(image)
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _no_image(image: object) -> ImageError:
+    return ImageError(
         f"an image must be a PIL image, a numpy array or a path, got {type(image).__name__}; "
         "tensors go to upscale_tensor"
     )
 
 
 def _decode_array(array: NDArray[Any], max_pixels: int | None) -> DecodedImage:
+    return _to_tensors(array, _array_format(array, max_pixels), name="the array")
+
+
+def _array_format(array: NDArray[Any], max_pixels: int | None) -> ImageFormat:
     sample_type = sample_name(array)
     if sample_type not in _ARRAY_TYPES:
         raise ImageError(
@@ -87,13 +127,12 @@ def _decode_array(array: NDArray[Any], max_pixels: int | None) -> DecodedImage:
         )
     check_size(array.shape[1], array.shape[0], max_pixels=max_pixels, name="the array")
     channels = cast("Literal[1, 2, 3, 4]", 1 if array.ndim == 2 else array.shape[2])
-    form = ImageFormat(
+    return ImageFormat(
         container="array",
         channels=channels,
         sample_type=cast("SampleType", sample_type),
         array_rank=2 if array.ndim == 2 else 3,
     )
-    return _to_tensors(array, form, name="the array")
 
 
 def _decode_pil(image: Image.Image, max_pixels: int | None, *, name: str) -> DecodedImage:

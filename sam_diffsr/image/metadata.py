@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from PIL import ExifTags, Image, ImageCms
 
-__all__ = ["apply_orientation", "convert_cmyk", "exif_for_size", "kept_icc_profile"]
+__all__ = ["apply_orientation", "convert_cmyk", "exif_for_size", "is_turned", "kept_icc_profile"]
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -20,6 +20,9 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+_SWAPPING = (5, 6, 7, 8)
+"""Orientations that swap height and width."""
 
 _NOT_CARRIED = frozenset(
     {
@@ -67,6 +70,16 @@ def apply_orientation(image: Image.Image, name: str) -> tuple[Image.Image, bytes
     if image.format == "TIFF" or not isinstance(orientation, int) or orientation not in _TRANSPOSITIONS:
         return image, kept
     return image.transpose(_TRANSPOSITIONS[orientation]), kept
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether :func:`apply_orientation` will swap the sides of an opened image, as far as its header says."""
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return False  # Pillow would decode the pixels to answer
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation) in _SWAPPING
+    except Exception:  # a broken block, which the decoder warns of
+        return False
 
 
 def exif_for_size(exif: bytes, *, width: int, height: int) -> bytes:

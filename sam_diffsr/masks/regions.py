@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -25,9 +26,6 @@ dictionaries, or records that hold either of the two under ``"segmentation"``.""
 
 
 ValueT = TypeVar("ValueT", bound=np.generic)
-
-_STRIP = 256
-"""Columns that are laid out at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,16 +85,18 @@ def lay_out(values: NDArray[ValueT], stops: NDArray[np.int64], size: tuple[int, 
         ``(H, W)``, in C order.
     """
     height, width = size
-    image = np.empty(size, values.dtype)
-    # In strips of columns, because a strip that fits into the cache is turned around much faster.
-    edges = np.append(np.arange(0, width, _STRIP), width)
-    first = np.searchsorted(stops, edges[:-1] * height, side="right")
-    last = np.searchsorted(stops, edges[1:] * height, side="left")
-    for left, right, begin, end in zip(edges, edges[1:], first, last + 1, strict=False):
-        ends = np.minimum(stops[begin:end], right * height)
-        lengths = np.diff(ends, prepend=left * height)
-        image[:, left:right] = np.repeat(values[begin:end], lengths).reshape(right - left, height).T
-    return image
+    # The bits of a stretch, less those of the one before, stand where it begins; adding up each column, row
+    # by row and modulo 2**bits, gives the bits back exactly. Nothing is turned around in memory.
+    bits = values.view(f"u{values.dtype.itemsize}")
+    column = stops[:-1] // height
+    row = stops[:-1] - column * height
+    image = np.zeros(size, bits.dtype)
+    image.reshape(-1)[row * width + column] = bits[1:] - bits[:-1]
+    image[0] = bits[np.searchsorted(stops, np.arange(width) * height, side="right")]
+    rows = list(image)
+    for above, below in pairwise(rows):
+        np.add(above, below, out=below)
+    return image.view(values.dtype)
 
 
 def collect_runs(masks: MaskInput, *, size: tuple[int, int] | None = None) -> RegionRuns:

@@ -7,6 +7,8 @@ of its receptive field gives exactly what the whole image gives.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,22 +17,103 @@ from torch.nn import functional
 __all__ = [
     "ConvBlock",
     "Downsample",
+    "MaybeRimmed",
     "ResidualBlock",
+    "Rimmed",
     "TimeEmbedding",
+    "inside",
+    "joined",
     "mish_of_fresh",
+    "rimmed_mish",
     "sinusoidal_embedding",
 ]
 
 _CACHE_ELEMENTS = 131072
 """Values that a CPU thread activates at a time: they and their scratch stay in its cache between the
 operations, and there are few enough pieces that threads seldom wait for each other."""
+_LEAST_TO_REFLECT = 2
+"""Pixels that a side needs for a rim of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rimmed:
+    """Features with room for the reflection padding of the convolution that follows.
+
+    Padding is otherwise a copy of everything for the sake of one pixel around it. Only where
+    :func:`writes_in_place` says so; training and other devices have plain tensors.
+    """
+
+    whole: Tensor
+    """``(B, C, H + 2, W + 2)``, channels-last; its rim is undefined until :meth:`reflect`."""
+
+    @classmethod
+    def like(cls, x: Tensor, channels: int) -> Rimmed:
+        """Undefined values for the height and width of ``x``."""
+        batch, _, height, width = x.shape
+        shape = (batch, channels, height + 2, width + 2)
+        whole = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        return cls(whole)
+
+    @property
+    def inside(self) -> Tensor:
+        """The features ``(B, C, H, W)``, a view."""
+        return self.whole[:, :, 1:-1, 1:-1]
+
+    def reflect(self) -> Tensor:
+        """Fill the rim from the inside, and give ``whole``."""
+        whole = self.whole
+        whole[:, :, 0], whole[:, :, -1] = whole[:, :, 2], whole[:, :, -3]
+        whole[:, :, :, 0], whole[:, :, :, -1] = whole[:, :, :, 2], whole[:, :, :, -3]
+        return whole
+
+
+MaybeRimmed: TypeAlias = Tensor | Rimmed
+"""What the blocks hand on."""
+
+
+def inside(x: MaybeRimmed) -> Tensor:
+    """The features themselves, ``(B, C, H, W)``."""
+    return x.inside if isinstance(x, Rimmed) else x
+
+
+def joined(first: Tensor, second: MaybeRimmed) -> MaybeRimmed:
+    """Concatenate along the channels."""
+    if not isinstance(second, Rimmed):
+        return torch.cat((first, second), dim=1)
+    channels = first.shape[1]
+    both = Rimmed.like(first, channels + second.whole.shape[1])
+    both.inside[:, :channels] = first
+    both.inside[:, channels:] = second.inside
+    return both
+
+
+def reflect_conv(conv: nn.Conv2d, x: MaybeRimmed) -> Tensor:
+    """Apply a 3x3 convolution that pads by reflection."""
+    if isinstance(x, Rimmed):
+        return functional.conv2d(x.reflect(), conv.weight, conv.bias, conv.stride)
+    return conv(x)
+
+
+def writes_in_place(x: Tensor) -> bool:
+    """Whether activations may be computed piece by piece in given memory.
+
+    So in float32 or bfloat16 and channels-last on a CPU, without autograd and compiler.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and not torch.is_grad_enabled()
+        and x.ndim == 4
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
 
 
 def mish_of_fresh(x: Tensor, *, plus: Tensor | None = None) -> Tensor:
     """Mish, ``x tanh(log(1 + exp(x)))``, of a tensor that nobody else needs, plus another one.
 
-    Without autograd in float32 or bfloat16 on a CPU it overwrites ``x`` piece by piece, computing in float32
-    by ``tanh(log(1 + e)) = 1 - 2 / ((1 + e)^2 + 1)``, which is right where the square overflows, too: no new
+    Where :func:`writes_in_place` it overwrites ``x`` piece by piece, computing in float32 by
+    ``tanh(log(1 + e)) = 1 - 2 / ((1 + e)^2 + 1)``, which is right where the square overflows, too: no new
     memory, seven times as fast as torch's own.
 
     Args:
@@ -40,36 +123,48 @@ def mish_of_fresh(x: Tensor, *, plus: Tensor | None = None) -> Tensor:
     Returns:
         The same shape and type.
     """
+    if writes_in_place(x):
+        _mish_in_pieces(x, plus, x)
+        return x
+    activated = functional.mish(x)
+    return activated if plus is None else activated.add_(plus)
+
+
+def rimmed_mish(x: Tensor, *, plus: Tensor | None = None) -> MaybeRimmed:
+    """:func:`mish_of_fresh` with a rim for the next convolution, where that can be had for nothing."""
+    if not writes_in_place(x) or min(x.shape[-2:]) < _LEAST_TO_REFLECT:
+        return mish_of_fresh(x, plus=plus)
+    result = Rimmed.like(x, x.shape[1])
+    _mish_in_pieces(x, plus, result.inside)
+    return result
+
+
+def _mish_in_pieces(x: Tensor, plus: Tensor | None, out: Tensor) -> None:
+    """Some lines of an image at a time, from ``x``, which is overwritten, to ``out``, which may be ``x``."""
     narrow = x.dtype == torch.bfloat16
-    fast = x.device.type == "cpu" and (narrow or x.dtype == torch.float32) and not torch.is_grad_enabled()
-    if (
-        torch.compiler.is_compiling()
-        or not fast
-        or x.ndim != 4
-        or not x.is_contiguous(memory_format=torch.channels_last)
-    ):
-        activated = functional.mish(x)
-        return activated if plus is None else activated.add_(plus)
-    images = x.permute(0, 2, 3, 1).flatten(1, 2)
-    additions = [None] * len(images) if plus is None else [*plus.permute(0, 2, 3, 1).flatten(1, 2)]
-    rows = max(1, _CACHE_ELEMENTS * torch.get_num_threads() // x.shape[1])
-    shape = (min(rows, images.shape[1]), x.shape[1])
-    scratch = torch.empty(shape)
-    wide = torch.empty(shape) if narrow else scratch
-    for image, addition in zip(images, additions, strict=True):
-        for first in range(0, len(image), rows):
-            piece = image[first : first + rows]
+    images, results = x.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1)  # (B, H, W, C)
+    additions = [None] * len(images) if plus is None else [*plus.permute(0, 2, 3, 1)]
+    height, *line = images.shape[1:]
+    lines = max(1, min(height, _CACHE_ELEMENTS * torch.get_num_threads() // math.prod(line)))
+    scratch = torch.empty((lines, *line))
+    wide = torch.empty((lines, *line)) if narrow else scratch
+    for image, result, addition in zip(images, results, additions, strict=True):
+        for first in range(0, height, lines):
+            piece, target = image[first : first + lines], result[first : first + lines]
             e, value = scratch[: len(piece)], piece
             if narrow:
                 value = wide[: len(piece)].copy_(piece)
             torch.exp(value, out=e)
             e.add_(1).square_().add_(1)
-            torch.addcdiv(value, value, e, value=-2, out=value)
+            if narrow or addition is not None:
+                torch.addcdiv(value, value, e, value=-2, out=value)
+            else:
+                torch.addcdiv(value, value, e, value=-2, out=target)
             if addition is not None:
-                value.add_(addition if len(addition) == 1 else addition[first : first + rows])
+                part = addition if len(addition) == 1 else addition[first : first + lines]
+                torch.add(value, part, out=value if narrow else target)
             if narrow:
-                piece.copy_(value)
-    return x
+                target.copy_(value)
 
 
 def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:
@@ -110,14 +205,16 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect")
 
-    def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
+    def forward(self, x: MaybeRimmed, *, plus: Tensor | None = None, rim: bool = False) -> MaybeRimmed:
         """Map ``(B, in, H, W)`` to ``(B, out, H, W)``.
 
         Args:
             x: features.
             plus: added to the result: ``(B, out, 1, 1)``, or ``(B, out, H, W)``.
+            rim: give the result a rim, if possible, because another 3x3 convolution follows.
         """
-        return mish_of_fresh(self.conv(x), plus=plus)
+        convolved = reflect_conv(self.conv, x)
+        return rimmed_mish(convolved, plus=plus) if rim else mish_of_fresh(convolved, plus=plus)
 
 
 class ResidualBlock(nn.Module):
@@ -131,15 +228,18 @@ class ResidualBlock(nn.Module):
         same = in_channels == out_channels
         self.shortcut: nn.Module = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, activated_time: Tensor) -> Tensor:
+    def forward(self, x: MaybeRimmed, activated_time: Tensor, *, rim: bool = False) -> MaybeRimmed:
         """Map ``(B, in, H, W)`` to ``(B, out, H, W)``.
 
         Args:
             x: features.
             activated_time: ``(B, time_dim)``, the time embedding after Mish (the same for all blocks).
+            rim: as in :class:`ConvBlock`.
         """
-        hidden = self.block1(x, plus=self.time(activated_time)[:, :, None, None])
-        return self.block2(hidden, plus=self.shortcut(x))
+        hidden = self.block1(x, plus=self.time(activated_time)[:, :, None, None], rim=True)
+        # With its rim, which block1 has filled: a view without it would be copied.
+        around = Rimmed(self.shortcut(x.whole)).inside if isinstance(x, Rimmed) else self.shortcut(x)
+        return self.block2(hidden, plus=around, rim=rim)
 
 
 class Downsample(nn.Module):
@@ -149,6 +249,6 @@ class Downsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1, padding_mode="reflect")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: MaybeRimmed) -> Tensor:
         """``(B, C, H, W)`` to ``(B, C, H/2, W/2)``."""
-        return self.conv(x)
+        return reflect_conv(self.conv, x)

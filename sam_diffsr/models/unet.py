@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sam_diffsr.models.config import DenoiserConfig
-from sam_diffsr.models.layers import ConvBlock, Downsample, ResidualBlock, TimeEmbedding
+from sam_diffsr.models.layers import (
+    ConvBlock,
+    Downsample,
+    MaybeRimmed,
+    ResidualBlock,
+    TimeEmbedding,
+    inside,
+    joined,
+)
 
 __all__ = ["UNet"]
 
@@ -39,10 +47,9 @@ class UpLevel(nn.Module):
         self.block2 = ResidualBlock(out_channels, out_channels, time_dim)
         self.upsample = nn.ConvTranspose2d(out_channels, out_channels, 4, stride=2, padding=1)
 
-    def forward(self, x: Tensor, skip: Tensor, time: Tensor) -> Tensor:
-        """Two ``(B, in, H, W)`` tensors to ``(B, out, 2H, 2W)``."""
-        x = self.block1(torch.cat((x, skip), dim=1), time)
-        return self.upsample(self.block2(x, time))
+    def forward(self, x: Tensor, skip: MaybeRimmed, time: Tensor) -> Tensor:
+        """Two ``(B, in, H, W)`` features to ``(B, out, 2H, 2W)``."""
+        return self.upsample(self.block2(self.block1(joined(x, skip), time, rim=True), time))
 
 
 class UNet(nn.Module):
@@ -153,17 +160,17 @@ class UNet(nn.Module):
             ``(B, 3, H, W)``.
         """
         time = functional.mish(self.time_embedding(t))
-        skips: list[Tensor] = []
-        x = xt
+        skips: list[MaybeRimmed] = []
+        x: MaybeRimmed = xt
         for index, module in enumerate(self.downs):
             level = cast("DownLevel", module)
-            x = level.block2(level.block1(x, time), time)
+            x = level.block2(level.block1(x, time, rim=True), time, rim=True)
             if index == 0:
-                x = x.add_(projected)
+                inside(x).add_(projected)
             else:
                 skips.append(x)
             x = level.downsample(x)
-        x = self.mid2(self.mid1(x, time), time)
+        x = self.mid2(self.mid1(x, time, rim=True), time)
         for up in self.ups:
             x = up(x, skips.pop(), time)
         return self.final_conv(self.final_block(x))

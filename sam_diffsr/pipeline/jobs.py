@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,6 +19,7 @@ from PIL import Image
 from sam_diffsr.errors import ArgumentError, CancelledError, OutputError
 from sam_diffsr.image import save_image
 from sam_diffsr.pipeline.folder import Job
+from sam_diffsr.pipeline.overlap import overlapped
 
 __all__ = ["Existing", "Outcome", "run_jobs"]
 
@@ -91,25 +89,10 @@ def run_jobs(
     if quality is not None and not 1 <= quality <= 100:
         raise ArgumentError(f"quality must be in 1..100, got {quality}")
     work = _Work(upscale, decode or _same, existing, quality, strip_metadata)
-    pending: deque[Callable[[], Outcome]] = deque()  # of the batch before, which is being saved
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        batches = _batches(jobs, batch_size)
-        following = next(batches, None)
-        ahead = None if following is None else reader.submit(work.read, following)
-        while ahead is not None:
-            read, following = ahead.result(), next(batches, None)
-            ahead = None if following is None else reader.submit(work.read, following)
-            try:
-                finished = list(work.compute(read, writer))
-            except BaseException:
-                while pending:
-                    yield pending.popleft()()
-                raise
-            while pending:
-                yield pending.popleft()()
-            pending.extend(finished)
-        while pending:
-            yield pending.popleft()()
+    for outcomes in overlapped(
+        _batches(jobs, batch_size), read=work.read, compute=work.compute, write=work.save
+    ):
+        yield from outcomes
 
 
 def _same(path: Path) -> Path:
@@ -142,11 +125,12 @@ def _pixels(path: Path) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """A job, and what was read for it or why it needs nothing more."""
+class _Entry:
+    """A job on its way: what was read for it, then its large image, or why it needs nothing more."""
 
     job: Job
     item: Any = None
+    seconds: float = 0.0
     outcome: Outcome | None = None
 
 
@@ -160,39 +144,29 @@ class _Work:
     quality: int | None
     strip_metadata: bool
 
-    def read(self, jobs: list[Job]) -> list[_Read]:
+    def read(self, jobs: list[Job]) -> list[_Entry]:
         """Read a batch; what is wrong with a file is in its outcome."""
-        return [self._read_one(job) for job in jobs]
+        return [self._read(job) for job in jobs]
 
-    def _read_one(self, job: Job) -> _Read:
+    def _read(self, job: Job) -> _Entry:
         started = time.perf_counter()
         if self.existing != "overwrite" and job.target.exists():
             if self.existing == "skip":
-                return _Read(job, outcome=Outcome(job=job, status="skipped", seconds=0.0))
+                return _Entry(job, outcome=Outcome(job=job, status="skipped", seconds=0.0))
             error = OutputError(f"{job.target} is already there; choose to overwrite or to skip it")
-            return _Read(job, outcome=_failure(job, error, 0.0))
+            return _Entry(job, outcome=_failure(job, error, 0.0))
         try:
             _refuse_lost_transparency(job)
-            return _Read(job, item=self.decode(job.source))
+            return _Entry(job, item=self.decode(job.source))
         except Exception as error:  # one file must not take the others with it; the caller gets the error
-            return _Read(job, outcome=_failure(job, error, time.perf_counter() - started))
+            return _Entry(job, outcome=_failure(job, error, time.perf_counter() - started))
 
-    def compute(self, batch: list[_Read], writer: ThreadPoolExecutor) -> Iterator[Callable[[], Outcome]]:
-        """Compute a batch and begin to save it; each outcome is waited for by calling what is yielded."""
-        waiting = [entry for entry in batch if entry.outcome is None]
-        ready = iter(self._large_images(waiting))
-        for entry in batch:
-            outcome = entry.outcome
-            if outcome is None:
-                image, seconds = next(ready)
-                if isinstance(image, Exception):
-                    outcome = _failure(entry.job, image, seconds)
-                else:
-                    yield writer.submit(self._save, entry.job, image, seconds).result
-                    continue
-            yield partial(_identity, outcome)
+    def compute(self, batch: list[_Entry]) -> list[_Entry]:
+        """Make the large images of those that need one."""
+        ready = iter(self._large_images([entry for entry in batch if entry.outcome is None]))
+        return [next(ready) if entry.outcome is None else entry for entry in batch]
 
-    def _large_images(self, batch: list[_Read]) -> list[tuple[Image.Image | Exception, float]]:
+    def _large_images(self, batch: list[_Entry]) -> list[_Entry]:
         if not batch:
             return []
         started = time.perf_counter()
@@ -203,22 +177,25 @@ class _Work:
         except Exception as error:  # as above
             if len(batch) > 1:
                 return [result for entry in batch for result in self._large_images([entry])]
-            return [(error, time.perf_counter() - started)]
+            job = batch[0].job
+            return [_Entry(job, outcome=_failure(job, error, time.perf_counter() - started))]
         seconds = (time.perf_counter() - started) / len(batch)
-        return [(image, seconds) for _, image in zip(batch, images, strict=True)]
+        return [
+            _Entry(entry.job, item=image, seconds=seconds) for entry, image in zip(batch, images, strict=True)
+        ]
 
-    def _save(self, job: Job, image: Image.Image, seconds: float) -> Outcome:
-        started = time.perf_counter()
+    def save(self, batch: list[_Entry]) -> list[Outcome]:
+        """Save a batch."""
+        return [self._save(entry) if entry.outcome is None else entry.outcome for entry in batch]
+
+    def _save(self, entry: _Entry) -> Outcome:
+        started, job, image = time.perf_counter(), entry.job, entry.item
         try:
             _save(image, job.target, quality=self.quality, strip_metadata=self.strip_metadata)
         except Exception as error:  # as above
-            return _failure(job, error, seconds)
-        seconds += time.perf_counter() - started
+            return _failure(job, error, entry.seconds)
+        seconds = entry.seconds + time.perf_counter() - started
         return Outcome(job=job, status="written", seconds=seconds, size=(image.height, image.width))
-
-
-def _identity(outcome: Outcome) -> Outcome:
-    return outcome
 
 
 def _failure(job: Job, error: Exception, seconds: float) -> Outcome:

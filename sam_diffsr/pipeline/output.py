@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 from numpy.typing import NDArray
@@ -10,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from sam_diffsr.errors import ArgumentError, ImageError, ImageTooLargeError
-from sam_diffsr.image import DecodedImage, ImageInput, decode_image, encode_image
+from sam_diffsr.image import DecodedImage, ImageInput, decode_image, encode_image, image_size
 from sam_diffsr.resize import imresize
 
-__all__ = ["decode_input", "encode_output", "output_size"]
+__all__ = ["decode_input", "encode_output", "input_size", "output_size"]
 
 
 def decode_input(
@@ -26,8 +28,28 @@ def decode_input(
     """
     if isinstance(image, DecodedImage):
         return image
-    try:
+    with _named(index):
         return decode_image(image, max_pixels=max_pixels)
+
+
+def input_size(
+    image: ImageInput | DecodedImage, *, index: int | None, max_pixels: int | None
+) -> tuple[int, int]:
+    """Height and width of one image before it is decoded; an error names its index in a list.
+
+    Raises:
+        ImageError: see :func:`sam_diffsr.image.image_size`.
+    """
+    if isinstance(image, DecodedImage):
+        return image.rgb.shape[-2], image.rgb.shape[-1]
+    with _named(index):
+        return image_size(image, max_pixels=max_pixels)
+
+
+@contextmanager
+def _named(index: int | None) -> Generator[None, None, None]:
+    try:
+        yield
     except ImageError as error:
         if index is None:
             raise

@@ -57,6 +57,12 @@ class Progress:
         """Steps that are finished."""
         return self._done
 
+    def expect(self, steps: int) -> None:
+        """Count on more steps than were announced."""
+        self._total += steps
+        if self._bar is not None:
+            self._bar.total = self._total
+
     def rewind(self, done: int) -> None:
         """Go back to an earlier number of finished steps, because a batch is repeated."""
         self._done = done

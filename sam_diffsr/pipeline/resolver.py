@@ -6,6 +6,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
@@ -15,9 +16,10 @@ from torch import Tensor
 
 from sam_diffsr.diffusion.samplers import SamplerName
 from sam_diffsr.errors import ArgumentError, NumericalError
-from sam_diffsr.image import MAX_PIXELS_DEFAULT, ImageInput
+from sam_diffsr.image import MAX_PIXELS_DEFAULT, DecodedImage, ImageInput
 from sam_diffsr.pipeline.compiled import CompileReport, compile_denoiser
-from sam_diffsr.pipeline.output import decode_input, encode_output, output_size
+from sam_diffsr.pipeline.output import decode_input, encode_output, input_size, output_size
+from sam_diffsr.pipeline.overlap import overlapped
 from sam_diffsr.pipeline.planning import DEFAULT_HALO, plan_batches
 from sam_diffsr.pipeline.prepare import (
     check_tensor,
@@ -135,6 +137,11 @@ class SuperResolver(PretrainedModel):
     ) -> Image.Image | Array | list[Image.Image | Array]:
         """Enlarge one image or a list of them.
 
+        Of a list, images of equal size are computed together; while one batch is computed, the next one is
+        decoded and the one before it is encoded, and no more than that is held beside inputs and results.
+        What can be seen without decoding (a missing file, a size, a type) is refused before any work;
+        damaged pixels when they are reached.
+
         Args:
             image: a PIL image of any mode; an array ``(H, W)`` or ``(H, W, C)`` of uint8, uint16 or float in
                 [0, 1]; a path; or a list of these. Any size from 1 x 1.
@@ -186,40 +193,54 @@ class SuperResolver(PretrainedModel):
         )
         if batch_size is not None and batch_size < 1:
             raise ArgumentError(f"batch_size must be None or >= 1, got {batch_size}")
-        decoded = [
-            decode_input(item, index=None if len(images) == 1 else index, max_pixels=max_pixels)
-            for index, item in enumerate(images)
-        ]
+        index_of = [None] if len(images) == 1 else list(range(len(images)))  # for error messages
+        final = partial(output_size, scale=self.scale, outscale=outscale, max_pixels=max_pixels)
         sizes = [
-            output_size(
-                item.rgb.shape[-2],
-                item.rgb.shape[-1],
-                scale=self.scale,
-                outscale=outscale,
-                max_pixels=max_pixels,
-            )
-            for item in decoded
+            input_size(item, index=index, max_pixels=max_pixels)
+            for item, index in zip(images, index_of, strict=True)
         ]
+        for size in sizes:
+            final(*size)
         batches = plan_batches(
             self.config.model,
-            [(item.rgb.shape[-2], item.rgb.shape[-1]) for item in decoded],
+            sizes,
             batch_size=batch_size,
             tiled=options.tile != 0,
             itemsize=self.dtype.itemsize,
             device=self.device,
             limit=options.max_memory,
         )
+
+        def read(batch: list[int]) -> list[tuple[int, DecodedImage]]:
+            return [
+                (index, decode_input(images[index], index=index_of[index], max_pixels=max_pixels))
+                for index in batch
+            ]
+
+        def compute(batch: list[tuple[int, DecodedImage]]) -> list[tuple[int, DecodedImage, Tensor]]:
+            groups: dict[tuple[int, ...], list[tuple[int, DecodedImage]]] = {}
+            for index, item in batch:
+                groups.setdefault(tuple(item.rgb.shape), []).append((index, item))
+            reporter.expect((len(groups) - 1) * options.sampling.steps)  # a header was wrong about a size
+            finished: list[tuple[int, DecodedImage, Tensor]] = []
+            for group in groups.values():
+                lr = torch.cat([item.rgb for _, item in group])
+                seeds_of = [seeds[index] for index, _ in group]
+                sr = self._run(lr, seeds=seeds_of, options=options, progress=reporter).cpu()
+                finished += [(index, item, sr[row : row + 1]) for row, (index, item) in enumerate(group)]
+            return finished
+
+        def write(batch: list[tuple[int, DecodedImage, Tensor]]) -> dict[int, Image.Image | Array]:
+            return {
+                index: encode_output(rgb, item, scale=self.scale, size=final(*item.rgb.shape[-2:]))
+                for index, item, rgb in batch
+            }
+
         results: dict[int, Image.Image | Array] = {}
         total = options.sampling.steps * len(batches)
         with Progress(show=progress, callback=callback, total=total) as reporter:
-            for batch in batches:
-                lr = torch.cat([decoded[index].rgb for index in batch])
-                sr = self._run(
-                    lr, seeds=[seeds[index] for index in batch], options=options, progress=reporter
-                )
-                for row, index in enumerate(batch):
-                    rgb = sr[row : row + 1].cpu()
-                    results[index] = encode_output(rgb, decoded[index], scale=self.scale, size=sizes[index])
+            for finished in overlapped(batches, read=read, compute=compute, write=write):
+                results.update(finished)
         return results[0] if single else [results[index] for index in range(len(images))]
 
     def upscale_tensor(

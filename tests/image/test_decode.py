@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from sam_diffsr.errors import ArgumentError, ImageError, ImageTooLargeError
-from sam_diffsr.image import decode_image, encode_image
+from sam_diffsr.image import decode_image, encode_image, image_size
 
 ORIENTATION = 0x0112
 
@@ -552,6 +552,30 @@ def upright_of(stored, orientation):
         8: stored.T[::-1],
     }
     return turned[orientation]
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp"])
+def test_the_size_is_known_from_the_header(tmp_path, orientation, extension):
+    path = tmp_path / f"turned.{extension}"
+    Image.new("RGB", (7, 4)).save(path, exif=exif_bytes(orientation))
+    expected = tuple(decode_image(path).rgb.shape[-2:])
+    assert image_size(path) == expected
+    with Image.open(path) as image:
+        assert image_size(image) == expected
+    assert image_size(np.zeros((4, 7))) == (4, 7)
+
+
+def test_a_size_that_is_none():
+    with pytest.raises(ImageError, match="tensors go to upscale_tensor"):
+        image_size(torch.zeros(3, 4, 4))
+    with pytest.raises(ImageTooLargeError, match="more than the limit of 11"):
+        image_size(Image.new("L", (3, 4)), max_pixels=11)
+    with pytest.raises(ImageError, match=r"of shape \(H, W\)"):
+        image_size(np.zeros(4))
+    image = Image.new("L", (3, 4))
+    image.info["exif"] = b"Exif\x00\x00broken"
+    assert image_size(image) == (4, 3)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

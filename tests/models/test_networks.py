@@ -8,7 +8,15 @@ from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, UNet, build_model
-from sam_diffsr.models.layers import ConvBlock, Downsample, mish_of_fresh, sinusoidal_embedding
+from sam_diffsr.models.layers import (
+    ConvBlock,
+    Downsample,
+    Rimmed,
+    inside,
+    mish_of_fresh,
+    rimmed_mish,
+    sinusoidal_embedding,
+)
 
 TINY_ENCODER = EncoderConfig(blocks=5, channels=8, growth=4)
 
@@ -198,6 +206,52 @@ def test_mish_adds_what_follows(shape, layout, dtype, atol) -> None:
     assert result.dtype == dtype
     torch.testing.assert_close(result.float(), expected, rtol=0, atol=atol)
     torch.testing.assert_close(alone.float(), functional.mish(x.float()), rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("plus", ["nothing", "time", "shortcut", "rimmed shortcut"])
+@pytest.mark.parametrize("size", [(2, 2), (3, 5), (160, 70)])
+def test_activating_into_a_rim_and_reflecting_it_is_padding(dtype, plus, size) -> None:
+    x = (torch.randn(2, 8, *size) * 3).to(dtype).contiguous(memory_format=torch.channels_last)
+    addition = None if plus == "nothing" else torch.randn_like(x[:, :, :1, :1] if plus == "time" else x)
+    if plus == "rimmed shortcut":
+        rim = Rimmed.like(x, 8)
+        rim.inside.copy_(addition)
+        addition = rim.inside
+    with torch.no_grad():
+        result = rimmed_mish(x.clone(memory_format=torch.preserve_format), plus=addition)
+        expected = mish_of_fresh(x.clone(memory_format=torch.preserve_format), plus=addition)
+    assert isinstance(result, Rimmed)
+    assert torch.equal(inside(result), expected)
+    assert torch.equal(result.reflect(), functional.pad(expected, (1, 1, 1, 1), mode="reflect"))
+    assert result.whole.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_there_is_no_rim_where_autograd_or_the_layout_needs_plain_tensors() -> None:
+    x = torch.randn(1, 4, 6, 6).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert isinstance(rimmed_mish(x.contiguous()), torch.Tensor)
+        assert isinstance(rimmed_mish(x.double()), torch.Tensor)
+        assert isinstance(rimmed_mish(x[:, :, :1].clone(memory_format=torch.channels_last)), torch.Tensor)
+    assert isinstance(rimmed_mish(x.clone().requires_grad_()), torch.Tensor)
+
+
+@pytest.mark.parametrize("height", [16, 40])
+def test_the_denoiser_with_rims_is_the_plain_one(height: int) -> None:
+    """The path without autograd against the one with it, in the layout that allows rims."""
+    torch.manual_seed(3)
+    model = tiny_model(4, (1, 2, 3)).to(memory_format=torch.channels_last)
+    xt = torch.randn(2, 3, height, 24).contiguous(memory_format=torch.channels_last)
+    projected = torch.randn(2, 8, height, 24).contiguous(memory_format=torch.channels_last)
+    t, kept = torch.tensor([0, 7]), projected.clone()
+    plain = model.denoiser(xt, t, projected)
+    with torch.no_grad():
+        rims: list[bool] = []
+        model.denoiser.mid1.block2.conv.register_forward_hook(lambda *args: rims.append(False))
+        result = model.denoiser(xt, t, projected)
+    assert not rims, "the padding convolution was used"
+    torch.testing.assert_close(result, plain.detach(), atol=1e-5, rtol=1e-5)
+    assert torch.equal(projected, kept)
 
 
 def test_only_the_features_that_are_wanted_are_kept() -> None:

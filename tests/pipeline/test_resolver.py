@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import logging
 import random
+import threading
 import warnings
 import weakref
 from pathlib import Path
@@ -36,6 +37,7 @@ from sam_diffsr.pipeline import (
     canvas,
     run,
 )
+from sam_diffsr.pipeline import resolver as resolver_module
 from sam_diffsr.pipeline.planning import MemoryPlan
 from sam_diffsr.pipeline.prepare import pad_to_multiple
 from sam_diffsr.resize import imresize
@@ -136,6 +138,68 @@ def test_a_list_gives_a_list_of_the_same_kinds(resolver, tmp_path: Path):
     assert [np.asarray(result).shape for result in results] == [(12, 16, 3), (8, 8, 3), (12, 16, 3), (12, 16)]
     assert resolver.upscale([]) == []
     assert len(resolver.upscale((photo(1, 1),), steps=1)) == 1
+
+
+def test_a_list_is_decoded_and_encoded_beside_the_network(resolver, tmp_path: Path, monkeypatch):
+    paths = []
+    for index in range(5):
+        paths.append(tmp_path / f"{index}.png")
+        Image.fromarray(photo(3, 3 + index)).save(paths[-1])
+    expected = [np.asarray(resolver.upscale(path, seed=index)) for index, path in enumerate(paths)]
+    decoded, threads = [], set()
+    decode, encode = resolver_module.decode_input, resolver_module.encode_output
+    second = threading.Event()
+
+    def decode_input(image, **options):
+        decoded.append(int(image.stem))
+        if len(decoded) == 2:
+            second.set()
+        return decode(image, **options)
+
+    def encode_output(*args, **options):
+        threads.add(threading.get_ident())
+        return encode(*args, **options)
+
+    def watch(module, args):
+        assert second.wait(20), "the second image is decoded while the first one is computed"
+
+    resolver.model.encoder.register_forward_pre_hook(watch)
+    monkeypatch.setattr(resolver_module, "decode_input", decode_input)
+    monkeypatch.setattr(resolver_module, "encode_output", encode_output)
+    results = resolver.upscale(paths, batch_size=1)
+    for result, single in zip(results, expected, strict=True):
+        assert (np.asarray(result) == single).all()
+    assert decoded == [0, 1, 2, 3, 4]
+    assert threading.get_ident() not in threads
+
+
+def test_an_orientation_after_the_pixels_is_seen_in_time(resolver, tmp_path: Path):
+    """A PNG may have its EXIF at the end; the header then tells another size than the pixels have."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "a.png"
+    Image.fromarray(photo(3, 5)).save(path, exif=exif)
+    data = path.read_bytes()
+    first = data.index(b"eXIf") - 4
+    length = 12 + int.from_bytes(data[first : first + 4], "big")
+    rest = data[:first] + data[first + length :]
+    end = rest.index(b"IEND") - 4
+    path.write_bytes(rest[:end] + data[first : first + length] + rest[end:])
+    seen: list[tuple[int, int]] = []
+    results = resolver.upscale(
+        [photo(3, 5), path], batch_size=2, callback=lambda step, total, preview: seen.append((step, total))
+    )
+    assert results[1].size == (12, 20)
+    assert (np.asarray(results[1]) == np.asarray(resolver.upscale(path, seed=1))).all()
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_damaged_pixels_in_a_list_are_named(resolver, tmp_path: Path):
+    path = tmp_path / "a.png"
+    Image.fromarray(photo(40, 40)).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ImageError, match=r"^image 2 of the list: the pixels of .* cannot be decoded"):
+        resolver.upscale([photo(2, 2), photo(2, 3), path], steps=1)
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp_2m"])
