@@ -19,6 +19,7 @@ _OPTIONS = (
     "reduction",
     "masks",
     "missing_masks",
+    "overwrite",
 )
 SEGMENTER_CHOICES = ("graph", "none")
 ENCODING_CHOICES = ("rope", "cosine", "sincos", "random")
@@ -83,6 +84,7 @@ def _register_prepare(commands: Subparsers) -> None:
     prepare.add_argument(
         "--ignore-corrupt", action="store_true", help="exit with 0 although photos could not be read"
     )
+    _add_overwrite(prepare)
     _add_encoding(prepare)
     add_common_options(prepare)
     prepare.set_defaults(run=run_prepare)
@@ -107,10 +109,20 @@ def _register_synthesize(commands: Subparsers) -> None:
     synthesize.add_argument(
         "--photos", metavar="DIR", help="take colours and textures from these photos instead of made-up ones"
     )
+    _add_overwrite(synthesize)
     _add_encoding(synthesize)
     synthesize.add_argument("--device", metavar="NAME", help="where the pixels are made (default: cpu)")
     add_common_options(synthesize)
     synthesize.set_defaults(run=run_synthesize)
+
+
+def _add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        default=None,
+        help="replace other crops in OUT, once the new ones are complete",
+    )
 
 
 def _add_encoding(parser: argparse.ArgumentParser) -> None:
@@ -150,7 +162,7 @@ def run_synthesize(args: argparse.Namespace) -> int:
         args.out,
         config=SyntheticConfig(**given(args, "size", "pages", "photos")),
         progress=None if args.quiet else _show_count,
-        **given(args, "count", "seed", "encoding", "reduction", "device"),
+        **given(args, "count", "seed", "encoding", "reduction", "device", "overwrite"),
     )
     print(f"{args.out}: {len(store)} crops")
     return 0

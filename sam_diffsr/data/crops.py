@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_diffsr.errors import DataError
+from sam_diffsr.errors import DataError, OutputError
 from sam_diffsr.files import atomic_path
 
-__all__ = ["FORMAT_VERSION", "CropStore", "read_manifest", "write_manifest"]
+__all__ = ["FORMAT_VERSION", "MANIFEST", "CropStore", "check_replaceable", "read_manifest", "write_manifest"]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -184,6 +184,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest  # pyright: ignore[reportUnknownVariableType]
 
 
+def check_replaceable(folder: Path, *, overwrite: bool) -> None:
+    """Refuse to write other crops over those of a finished folder, unless that is asked for.
+
+    Raises:
+        OutputError: the folder has a manifest and ``overwrite`` is False.
+    """
+    if not overwrite and (folder / MANIFEST).exists():
+        raise OutputError(
+            f"{folder} holds crops of other photos or settings; nothing was changed: "
+            "choose another folder, or replace them with --overwrite (overwrite=True)"
+        )
+
+
 def write_manifest(
     folder: Path,
     *,
@@ -193,7 +206,11 @@ def write_manifest(
     settings: Mapping[str, Any],
     skipped: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write ``manifest.json`` under a temporary name and rename it, which completes the folder."""
+    """Write ``manifest.json`` under a temporary name and rename it, which completes the folder.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     manifest = {
         "format_version": FORMAT_VERSION,
         "crops": crops,
@@ -202,5 +219,8 @@ def write_manifest(
         "sources": [dict(source) for source in sources],
         "skipped": [dict(source) for source in skipped],
     }
-    with atomic_path(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    try:
+        with atomic_path(folder / MANIFEST) as temporary:
+            temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {folder / MANIFEST}: {error}; make room and run it again") from error

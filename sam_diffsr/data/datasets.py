@@ -5,16 +5,19 @@ Names are those of DIV2K, Flickr2K, DF2K and of the usual benchmarks, plus flat 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam_diffsr.data.photos import PHOTO_SUFFIXES
+from sam_diffsr.data.photos import PHOTO_SUFFIXES, list_photos
 from sam_diffsr.errors import DataError
 
-__all__ = ["Dataset", "find_dataset", "hr_folders"]
+__all__ = ["Dataset", "find_dataset", "hr_folders", "photo_folders"]
+
+logger = logging.getLogger(__name__)
 
 HR_FOLDERS = (
     "HR",
@@ -34,6 +37,9 @@ HR_FOLDERS = (
     "Flickr2K_HR_sub",
 )
 """Names of folders that hold HR images, best first where only one of them is wanted."""
+
+COMMON_NAMES = frozenset({"HR", "GT", "original"})
+"""Those of them that folders of other photographs have, too."""
 
 TOGETHER = (
     ("DIV2K_train_HR", "Flickr2K_HR"),
@@ -116,6 +122,27 @@ def hr_folders(folder: Path) -> list[Path]:
         if "_" in name and any(_images(nested)):
             return [nested]
     return [folder]
+
+
+def photo_folders(root: Path) -> list[Path]:
+    """The folders to take photographs from; as ``hr_folders``, but no photograph is lost to a common name.
+
+    ``HR``, ``GT`` or ``original`` with neither LR images beside it nor known names alone is just one of
+    the subfolders of a plain folder, and the root is returned. What is taken is logged.
+
+    Raises:
+        DataError: the root is an LMDB.
+    """
+    folders = hr_folders(root)
+    if folders == [root]:
+        return folders
+    if folders[0].name in COMMON_NAMES and not any(root.glob("LR*/")):
+        others = {file.relative_to(root).parts[0] for file in list_photos(root)} - set(HR_FOLDERS)
+        if others:
+            logger.info("%s is no known data set (%s): all of it is taken", root, ", ".join(sorted(others)))
+            return [root]
+    logger.info("photographs are taken from %s alone", " and ".join(str(folder) for folder in folders))
+    return folders
 
 
 def _images(folder: Path) -> list[Path]:

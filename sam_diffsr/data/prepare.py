@@ -6,12 +6,13 @@ reduction is finished on its own and kept in ``parts/``, so a run that was cut o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +20,8 @@ from typing import Any, Literal
 import torch
 
 from sam_diffsr.data.config import MissingMasks
-from sam_diffsr.data.crops import CropStore, read_manifest, write_manifest
-from sam_diffsr.data.datasets import hr_folders
+from sam_diffsr.data.crops import CropStore, check_replaceable, read_manifest, write_manifest
+from sam_diffsr.data.datasets import photo_folders
 from sam_diffsr.data.parts import PARTS, join_parts, read_part_header, save_part
 from sam_diffsr.data.photos import list_photos, reduce_image, textured_corners
 from sam_diffsr.data.regions import RegionSource, Segmenter, find_masks
@@ -50,17 +51,19 @@ def prepare_crops(
     masks: str | os.PathLike[str] | None = None,
     missing_masks: MissingMasks = "error",
     licences: Mapping[str, str] | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> CropStore:
     """Cut photos into crops with their structure fields.
 
-    A folder that is already complete with the same photos and settings is kept as it is. Photos that cannot
+    A folder that is already complete with the same photos and settings is kept as it is; one of others is
+    refused, or with ``overwrite`` replaced when the new crops are complete. Photos that cannot
     be read or are smaller than a crop are left out, with a warning, and listed in ``CropStore.skipped``.
     Graph segmentation needs scikit-image.
 
     Args:
-        photos: a data set as it comes (see ``find_dataset``, which also says where HR images are looked for),
-            any other folder (searched recursively) or a list of files.
+        photos: a data set as it comes (see ``photo_folders``), any other folder (searched
+            recursively) or a list of files.
         out: folder to write.
         crop_size: side of the square crops, HR pixels.
         reductions: each photo is made smaller by each of these factors (>= 1, antialiased) and then cut;
@@ -76,6 +79,7 @@ def prepare_crops(
         missing_masks: what a photo without masks is: an ``"error"``, or a photo without regions
             (``"zero"``, E = 0), which is counted in a warning.
         licences: file name to licence, written into the manifest beside each source.
+        overwrite: replace crops of other photos or settings in ``out``.
         progress: called after each photo.
 
     Returns:
@@ -86,7 +90,7 @@ def prepare_crops(
         DataError: no photos, none that can be read and is as large as a crop, nothing left after the gradient
             test, or masks that are missing, malformed or of an image of another size.
         MissingDependencyError: ``"graph"`` without scikit-image.
-        OutputError: the folder cannot be created, or the disk is too full.
+        OutputError: the folder cannot be created, holds other crops, or the disk is too full.
     """
     if crop_size < 16:
         raise ArgumentError(f"crop_size must be at least 16 pixels, got {crop_size}")
@@ -108,41 +112,47 @@ def prepare_crops(
     wanted = [[digests[file], float(factor), regions.digest(file)] for file in files for factor in reductions]
     if _is_complete(folder, settings, wanted):
         store = CropStore(folder)
+        shutil.rmtree(folder / PARTS, ignore_errors=True)  # of a run that ended right before it would have
         _report(store.skipped, len(files))
         return store
+    check_replaceable(folder, overwrite=overwrite)
+    with _parts_folder(folder) as parts:
+        work = _Work(regions, settings, parts, digests, licences or {})
+        for number, file in enumerate(files):
+            work.cut(file, reductions)
+            if progress is not None:
+                progress(number + 1, len(files), work.said)
+        _report(work.skipped, len(files))
+        count = work.count_crops(len(files))
+        join_parts(folder, work.parts, count=count, crop_size=crop_size)
+        write_manifest(
+            folder,
+            crops=count,
+            crop_size=crop_size,
+            sources=work.sources,
+            settings=settings,
+            skipped=work.skipped,
+        )
+    shutil.rmtree(parts, ignore_errors=True)
+    return CropStore(folder)
+
+
+@contextlib.contextmanager
+def _parts_folder(folder: Path) -> Generator[Path, None, None]:
+    """Make the folder of parts; after an error what was made is taken away again if nothing is in it."""
+    parts = folder / PARTS
+    made = [place for place in (parts, *parts.parents) if not place.exists()]
     try:
-        (folder / PARTS).mkdir(parents=True, exist_ok=True)
+        parts.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot create the folder of crops {folder}: {error}") from error
-    (folder / "manifest.json").unlink(missing_ok=True)
-    work = _Work(regions, settings, folder / PARTS, digests, licences or {})
-    for number, file in enumerate(files):
-        work.cut(file, reductions)
-        if progress is not None:
-            progress(number + 1, len(files), work.said)
-    _report(work.skipped, len(files))
-    if not work.parts:
-        raise DataError(
-            f"none of the {len(files)} photos can be used: {work.skipped[0]['reason']}"
-            + ("" if len(files) == 1 else f", and {len(files) - 1} more")
-        )
-    count = sum(source["crops"] for source in work.sources)
-    if count == 0:
-        raise DataError(
-            f"none of the {len(files)} photos has a crop of {crop_size} pixels with gradient energy "
-            f">= {min_gradient:g}; lower min_gradient"
-        )
-    join_parts(folder, work.parts, count=count, crop_size=crop_size)
-    write_manifest(
-        folder,
-        crops=count,
-        crop_size=crop_size,
-        sources=work.sources,
-        settings=settings,
-        skipped=work.skipped,
-    )
-    shutil.rmtree(folder / PARTS)
-    return CropStore(folder)
+    try:
+        yield parts
+    except BaseException:
+        for place in made:
+            with contextlib.suppress(OSError):
+                place.rmdir()
+        raise
 
 
 @dataclass
@@ -197,6 +207,23 @@ class _Work:
             )
         self.said = f"{file.name}: {crops} crops"
 
+    def count_crops(self, photos: int) -> int:
+        """Number of crops; when there is none the parts, which are of no use, go and it is an error."""
+        if not self.parts:
+            raise DataError(
+                f"none of the {photos} photos can be used: {self.skipped[0]['reason']}"
+                + ("" if photos == 1 else f", and {photos - 1} more")
+            )
+        count = sum(source["crops"] for source in self.sources)
+        if count == 0:
+            for path in self.parts:
+                path.unlink(missing_ok=True)
+            raise DataError(
+                f"none of the {photos} photos has a crop of {self.settings['crop_size']} pixels with "
+                f"gradient energy >= {self.settings['min_gradient']:g}; lower min_gradient"
+            )
+        return count
+
     def _path(self, file: Path, factor: float) -> Path:
         key = json.dumps(
             [self.digests[file], float(factor), self.settings, self.regions.digest(file)], sort_keys=True
@@ -222,7 +249,7 @@ def _find_photos(
     if not isinstance(photos, (str, os.PathLike)):
         return list_photos(photos), []
     root = Path(photos)
-    folders = hr_folders(root) if root.is_dir() else [root]
+    folders = photo_folders(root) if root.is_dir() else [root]
     return [file for folder in folders for file in list_photos(folder)], [root, *folders]
 
 

@@ -263,6 +263,7 @@ def _cut_photos(config: DataConfig, cache: Path, *, window: int) -> CropStore:
         reduction=config.reduction or _REDUCTION,
         masks=config.masks if stored else None,
         missing_masks=config.missing_masks,
+        overwrite=True,  # the cache is the run's own
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sam_diffsr.data.crops import MANIFEST
 from sam_diffsr.errors import OutputError
 from sam_diffsr.files import atomic_path
 
@@ -20,7 +21,8 @@ __all__ = ["CropWriter"]
 class CropWriter:
     """Fills the arrays of ``CropStore`` source after source; leaving the ``with`` block puts them in place.
 
-    After an error in the block nothing of them stays behind. ``write_manifest`` is left to the caller.
+    After an error in the block nothing of them stays behind, and crops that were there before are as they
+    were. Their manifest goes right before their arrays do. ``write_manifest`` is left to the caller.
 
     Args:
         folder: where they go; it must exist.
@@ -28,7 +30,7 @@ class CropWriter:
         crop_size: their side.
 
     Raises:
-        OutputError: the disk is too full.
+        OutputError: the disk is too full, or the arrays cannot be put in place.
     """
 
     def __init__(self, folder: Path, *, count: int, crop_size: int) -> None:
@@ -44,6 +46,7 @@ class CropWriter:
             "labels": (np.uint16, (count, crop_size, crop_size)),
             "origins": (np.int32, (count, 3)),
         }
+        self._folder = folder
         self._finishing = contextlib.ExitStack()
         self._temporary = {
             name: self._finishing.enter_context(atomic_path(folder / f"{name}.npy"))
@@ -86,10 +89,16 @@ class CropWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._finishing:  # renames the files, or takes them away when an error goes through
-            if error is not None:
-                raise error
-            for array in self._arrays.values():
-                array.flush()
-            np.save(self._temporary["values"], np.concatenate(self._values))
-            np.save(self._temporary["offsets"], np.cumsum([0, *(len(table) for table in self._values)]))
+        try:
+            with self._finishing:  # renames the files, or takes them away when an error goes through
+                if error is not None:
+                    raise error
+                for array in self._arrays.values():
+                    array.flush()
+                np.save(self._temporary["values"], np.concatenate(self._values))
+                np.save(self._temporary["offsets"], np.cumsum([0, *(len(table) for table in self._values)]))
+                (self._folder / MANIFEST).unlink(missing_ok=True)
+        except OSError as failure:
+            if failure is error:
+                raise
+            raise OutputError(f"cannot write the crops in {self._folder}: {failure}") from failure

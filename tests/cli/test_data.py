@@ -36,7 +36,9 @@ def test_corrupt_photos_are_counted_and_fail_at_the_end(photos, tmp_path, capsys
     assert "1 of 4 photos cannot be read and are left out" in captured.err
     assert main([*command, "--ignore-corrupt"]) == 0
     (photos / "broken.png").unlink()
-    assert main(command) == 0
+    assert main(command) == 1
+    assert "holds crops of other photos or settings; nothing was changed" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
     assert "left out: 1 small" in capsys.readouterr().out
 
 

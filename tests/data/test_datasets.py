@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from sam_diffsr.data import find_dataset
+from sam_diffsr.data.datasets import photo_folders
 from sam_diffsr.errors import DataError
 
 
@@ -83,3 +85,24 @@ def test_lmdb_is_named(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").write_bytes(b"")
     with pytest.raises(DataError, match="is an LMDB, which is not read"):
         find_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folders", "taken"),
+    [
+        (("original", "edited"), "."),
+        (("HR", "2019/may"), "."),
+        (("original",), "original"),
+        (("HR", "LR_bicubic/X4", "SR"), "HR"),
+        (("original", "GTmod12", "other"), "GTmod12"),
+        (("DIV2K_train_HR", "masks"), "DIV2K_train_HR"),
+    ],
+)
+def test_no_photograph_is_lost_to_a_common_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, folders: tuple[str, ...], taken: str
+) -> None:
+    for folder in folders:
+        fill(tmp_path / folder, "a.png")
+    with caplog.at_level(logging.INFO):
+        assert photo_folders(tmp_path) == [tmp_path / taken]
+    assert ("all of it is taken" if taken == "." else f"{taken} alone") in caplog.text

@@ -98,7 +98,8 @@ def test_other_masks_are_prepared_again(made, tmp_path) -> None:
     prepare_crops(photos, tmp_path / "crops", **options)
     assert (tmp_path / "crops" / "manifest.json").stat().st_mtime_ns == written
     write_records(masks / "trip" / "a.json", records[:3])
-    assert (prepare_crops(photos, tmp_path / "crops", **options).structure(0) != before).any()
+    again = prepare_crops(photos, tmp_path / "crops", overwrite=True, **options)
+    assert (again.structure(0) != before).any()
 
 
 def test_the_published_field_is_taken_as_it_is(made, tmp_path) -> None:

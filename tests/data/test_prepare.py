@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,7 +115,7 @@ def test_progress_and_licences(photos: Path, tmp_path: Path) -> None:
     assert [source["licence"] for source in store.manifest["sources"]] == ["CC0-1.0", None]
 
 
-def test_finished_folder_is_kept_and_other_settings_replace_it(photos: Path, tmp_path: Path) -> None:
+def test_finished_folder_is_kept_and_replaced_on_demand(photos: Path, tmp_path: Path) -> None:
     calls: list[int] = []
 
     def segment(image: np.ndarray) -> np.ndarray:
@@ -125,7 +126,15 @@ def test_finished_folder_is_kept_and_other_settings_replace_it(photos: Path, tmp
     again = prepare_crops(photos, tmp_path, crop_size=64, segmenter=segment)
     assert len(calls) == 2
     np.testing.assert_array_equal(first.images, again.images)
-    assert prepare_crops(photos, tmp_path, crop_size=32, segmenter=segment).crop_size == 32
+    with pytest.raises(OutputError, match=r"holds crops of other photos or settings; .* --overwrite"):
+        prepare_crops(photos, tmp_path, crop_size=32, segmenter=segment)
+    assert len(calls) == 2
+    with pytest.raises(DataError, match="lower min_gradient"):
+        prepare_crops(photos, tmp_path, crop_size=32, segmenter=segment, min_gradient=500, overwrite=True)
+    assert not (tmp_path / "parts").exists()
+    np.testing.assert_array_equal(CropStore(tmp_path).images, first.images)
+    other = prepare_crops(photos, tmp_path, crop_size=32, segmenter=segment, overwrite=True)
+    assert other.crop_size == 32
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "images.npy",
         "labels.npy",
@@ -156,6 +165,35 @@ def test_preparation_that_was_cut_off_goes_on(photos: Path, tmp_path: Path) -> N
         np.testing.assert_array_equal(getattr(store, name), getattr(straight, name))
 
 
+def test_parts_left_by_a_kill_go_with_the_next_run(photos: Path, tmp_path: Path) -> None:
+    prepare_crops(photos, tmp_path, crop_size=64, segmenter="none")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "x.npz").write_bytes(b"left")
+    prepare_crops(photos, tmp_path, crop_size=64, segmenter="none")
+    assert not (tmp_path / "parts").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("manifest", r"cannot write .*manifest\.json"), ("images", "cannot write the crops in")],
+)
+def test_full_disk_at_the_end(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if Path(target).stem == name:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match=message):
+        prepare_crops(photos, tmp_path, crop_size=64, segmenter="none")
+    monkeypatch.undo()
+    assert len(prepare_crops(photos, tmp_path, crop_size=64, segmenter="none"))
+
+
 def test_manifest_is_json_with_the_settings(store: CropStore) -> None:
     manifest = json.loads((store.path / "manifest.json").read_text())
     assert manifest["settings"]["crop_size"] == 64
@@ -181,7 +219,8 @@ def test_nothing_but_photos_smaller_than_a_crop(photos: Path, tmp_path: Path) ->
         DataError,
         match=r"none of the 2 photos can be used: .*a\.png is 150x170; reduced by 2 it is smaller than a",
     ):
-        prepare_crops(photos, tmp_path, crop_size=128, segmenter="none")
+        prepare_crops(photos, tmp_path / "new" / "out", crop_size=128, segmenter="none")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_small_and_corrupt_photos_are_left_out_and_listed(
@@ -207,7 +246,7 @@ def test_small_and_corrupt_photos_are_left_out_and_listed(
     assert len(prepare_crops(mixed, tmp_path / "out", **options).skipped) == 2
     assert (store.path / "manifest.json").stat().st_mtime_ns == written
     shutil.copy(photos / "b.png", mixed / "bad.png")
-    assert len(prepare_crops(mixed, tmp_path / "out", **options).skipped) == 1
+    assert len(prepare_crops(mixed, tmp_path / "out", overwrite=True, **options).skipped) == 1
 
 
 def test_masks_missing_for_some(photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -253,7 +292,8 @@ def test_nothing_textured_enough(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"none of the 2 photos has a crop of 64 pixels .* lower min_gradient"
     ):
-        prepare_crops(photos, tmp_path, crop_size=64, min_gradient=500, segmenter="none")
+        prepare_crops(photos, tmp_path / "out", crop_size=64, min_gradient=500, segmenter="none")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_without_photos(tmp_path: Path) -> None:

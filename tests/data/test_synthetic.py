@@ -209,7 +209,16 @@ def test_crops_on_disk_are_the_images_of_the_pool(tmp_path: Path) -> None:
     written = (store.path / "manifest.json").stat().st_mtime_ns
     synthesize_crops(store.path, count=3, config=config, seed=7)
     assert (store.path / "manifest.json").stat().st_mtime_ns == written
-    assert len(synthesize_crops(store.path, count=2, config=config, seed=7)) == 2
+    with pytest.raises(OutputError, match=r"holds crops of other photos .* --overwrite"):
+        synthesize_crops(store.path, count=2, config=config, seed=7)
+
+    def stop(done: int, count: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        synthesize_crops(store.path, count=2, config=config, seed=7, overwrite=True, progress=stop)
+    assert len(CropStore(store.path)) == 3
+    assert len(synthesize_crops(store.path, count=2, config=config, seed=7, overwrite=True)) == 2
 
 
 def test_run_that_was_cut_off_leaves_nothing(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sam_diffsr.data.config import SyntheticConfig
-from sam_diffsr.data.crops import CropStore, read_manifest, write_manifest
+from sam_diffsr.data.crops import CropStore, check_replaceable, read_manifest, write_manifest
 from sam_diffsr.data.synthetic.pool import SyntheticPool
 from sam_diffsr.data.writer import CropWriter
 from sam_diffsr.errors import ArgumentError, DataError, OutputError
@@ -30,6 +30,7 @@ def synthesize_crops(
     encoding: Encoding = "rope",
     reduction: Reduction = "image",
     device: str | torch.device = "cpu",
+    overwrite: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> CropStore:
     """Write synthetic images as crops; a folder that holds the same ones already is kept as it is.
@@ -44,12 +45,13 @@ def synthesize_crops(
         encoding: see ``masks.spe``.
         reduction: see ``masks.spe``.
         device: where the pixels are made.
+        overwrite: replace crops of other photos or settings in the folder, once the new ones are complete.
         progress: called as ``progress(done, count)``.
 
     Raises:
         ArgumentError: ``count`` is less than 1.
         DataError: ``config.photos`` has no photo of a useful size.
-        OutputError: the folder cannot be made or the disk is too full.
+        OutputError: the folder cannot be made, holds other crops, or the disk is too full.
     """
     if count < 1:
         raise ArgumentError(f"count must be at least 1, got {count}")
@@ -66,12 +68,12 @@ def synthesize_crops(
             return CropStore(folder)
     except DataError:
         pass
+    check_replaceable(folder, overwrite=overwrite)
     pool = SyntheticPool(config, seed=seed, encoding=encoding, reduction=reduction)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot create the folder of crops {folder}: {error}") from error
-    (folder / "manifest.json").unlink(missing_ok=True)
     with CropWriter(folder, count=count, crop_size=config.size) as writer:
         for index in range(count):
             drawing = pool.draw(index)
