@@ -130,7 +130,7 @@ def test_convert_refuses_what_is_no_checkpoint(tmp_path, photos, capsys) -> None
 
 @pytest.fixture
 def hr_dir(tmp_path: Path) -> Path:
-    folder = tmp_path / "double"
+    folder = tmp_path / "hr"
     folder.mkdir()
     Image.effect_noise((40, 38), 60).convert("RGB").save(folder / "a.png")
     return folder
