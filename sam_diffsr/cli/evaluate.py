@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
     page = ComparisonPage(methods, scale=scale)
     observers: list[Callable[[ImageResult], None]] = [page.add] if args.html is not None else []
     if args.save is not None:
-        observers.append(ResultFolders(args.save, methods).add)
+        observers.append(ResultFolders(args.save, methods, hr_files=hr_files).add)
 
     def observe(result: ImageResult) -> None:
         for observer in observers:

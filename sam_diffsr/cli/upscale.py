@@ -88,7 +88,7 @@ def register(subparsers: Subparsers) -> None:
     )
     sampling = parser.add_argument_group("sampling (defaults belong to the model)")
     sampling.add_argument(
-        "--steps", type=int, metavar="N", help="denoising steps, 1 to the model's timesteps"
+        "--steps", type=int, metavar="N", help="denoising steps, at most the timesteps from the start on"
     )
     sampling.add_argument("--sampler", choices=SAMPLER_CHOICES, help="how to step")
     sampling.add_argument(

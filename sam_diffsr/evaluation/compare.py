@@ -13,7 +13,7 @@ from sam_diffsr.data import find_dataset
 from sam_diffsr.errors import ArgumentError, OutputError
 from sam_diffsr.evaluation.evaluate import ImageResult
 from sam_diffsr.evaluation.methods import Method, results_method
-from sam_diffsr.evaluation.pairs import check_sizes, match_files
+from sam_diffsr.evaluation.pairs import check_names, check_sizes, match_files
 from sam_diffsr.image import save_image
 from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
@@ -142,12 +142,15 @@ class ResultFolders:
     Args:
         root: folder of the folders; made if need be.
         methods: what is compared; ``evaluate_methods`` is called with ``on_image=folders.add``.
+        hr_files: ground truths, whose names without ending the results get.
 
     Raises:
+        ImageError: two truths would have one file of results; both are named, and nothing is made.
         OutputError: a folder cannot be made, or ``add`` cannot write a file.
     """
 
-    def __init__(self, root: PathLike, methods: Sequence[Method]) -> None:
+    def __init__(self, root: PathLike, methods: Sequence[Method], *, hr_files: Sequence[PathLike]) -> None:
+        check_names(hr_files, doubt=f"whose results {root} is to hold")
         self.folders: list[Path] = []
         for method in methods:
             name, count = method.folder_name, 1

@@ -21,6 +21,7 @@ from sam_diffsr.resize import imresize
 
 __all__ = [
     "Pair",
+    "check_names",
     "check_sizes",
     "make_pair",
     "match_files",
@@ -113,6 +114,26 @@ def to_uint8(image: Tensor) -> Tensor:
     return image if image.dtype == torch.uint8 else (image.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
 
 
+def check_names(truths: Sequence[PathLike], *, doubt: str) -> None:
+    """Refuse truths that only their endings tell apart, where endings do not count.
+
+    Args:
+        truths: ground-truth files.
+        doubt: what is not clear then, such as ``"which of them has an input"``.
+
+    Raises:
+        ImageError: two share a name; both are named.
+    """
+    seen: dict[str, Path] = {}
+    for truth in map(Path, truths):
+        if truth.stem in seen:
+            raise ImageError(
+                f"{seen[truth.stem]} and {truth} have the same name without ending, so it is not "
+                f"clear {doubt}; rename one"
+            )
+        seen[truth.stem] = truth
+
+
 def match_files(
     truths: Sequence[PathLike], others: Sequence[PathLike], *, scale: int, what: str
 ) -> list[Path]:
@@ -132,19 +153,13 @@ def match_files(
     Raises:
         ImageError: truths that share a name, have no counterpart, or have several; all are named.
     """
+    check_names(truths, doubt=f"which of them has {what}")
     by_stem: dict[str, list[Path]] = {}
     for other in map(Path, others):
         by_stem.setdefault(other.stem, []).append(other)
     found: list[Path] = []
     missing: list[str] = []
-    seen: dict[str, Path] = {}
     for truth in map(Path, truths):
-        if truth.stem in seen:
-            raise ImageError(
-                f"{seen[truth.stem]} and {truth} have the same name without ending, so it is not clear which "
-                f"of them has {what}; rename one"
-            )
-        seen[truth.stem] = truth
         stems = [
             f"{truth.stem}{size}{tail}" for tail in ("", "_out") for size in ("", f"x{scale}", f"_x{scale}")
         ]

@@ -153,7 +153,9 @@ class _Work:
         if self.existing != "overwrite" and job.target.exists():
             if self.existing == "skip":
                 return _Entry(job, outcome=Outcome(job=job, status="skipped", seconds=0.0))
-            error = OutputError(f"{job.target} is already there; choose to overwrite or to skip it")
+            error = OutputError(
+                f"{job.target} is already there; choose --overwrite or --skip-existing (existing= in Python)"
+            )
             return _Entry(job, outcome=_failure(job, error, 0.0))
         try:
             _refuse_lost_transparency(job)

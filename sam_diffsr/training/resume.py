@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,8 @@ from sam_diffsr.training.stages import StageName
 from sam_diffsr.training.state import Checkpoint, latest_checkpoint, list_checkpoints, read_checkpoint
 
 __all__ = ["LATEST", "check_same_run", "find_checkpoint"]
+
+logger = logging.getLogger(__name__)
 
 LATEST = "latest"
 
@@ -32,8 +35,11 @@ _FREE_KEYS = frozenset(
         "validate_every",
         "max_seconds",
     )
-) | {"data.crops", "data.photos", "data.masks", "diffusion.encoder"}
+)
 """Values that may differ between a run and its continuation: how long, where, how it is watched."""
+
+_MOVED_KEYS = frozenset({"data.crops", "data.photos", "data.masks", "diffusion.encoder"})
+"""Folders that may have moved in between; what is in them is not compared, so another path is said."""
 
 
 def find_checkpoint(folder: Path, resume: bool | str | os.PathLike[str]) -> Checkpoint | None:
@@ -69,6 +75,9 @@ def find_checkpoint(folder: Path, resume: bool | str | os.PathLike[str]) -> Chec
 def check_same_run(checkpoint: Checkpoint, stage: StageName, config: TrainConfig) -> None:
     """A continuation may run longer or elsewhere, but not be another experiment.
 
+    Folders may have moved: another path is a warning. One where there was none, or none where there was one,
+    is another experiment.
+
     Raises:
         ConfigError: it would be; every value that differs is named.
     """
@@ -77,13 +86,26 @@ def check_same_run(checkpoint: Checkpoint, stage: StageName, config: TrainConfig
     # values that the checkpoint's version did not have yet are the defaults
     before = to_dict(from_dict(TrainConfig, checkpoint.config, where=f"config in {checkpoint.path}"))
     old, new = _flat(before), _flat(to_dict(config))
-    changed = [
-        f"{key} was {old.get(key)!r}, is now {new.get(key)!r}"
+    differences = {
+        key: f"{key} was {old.get(key)!r}, is now {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and key not in _FREE_KEYS and not key.startswith("validation.")
-    ]
+    }
+    moved = {
+        key
+        for key in differences.keys() & _MOVED_KEYS
+        if key == "diffusion.encoder" or None not in (old.get(key), new.get(key))
+    }
+    changed = [text for key, text in differences.items() if key not in moved]
     if changed:
         raise ConfigError(f"{checkpoint.path} holds a run of another configuration: {'; '.join(changed)}")
+    for key in sorted(moved):
+        note = (
+            "the encoder stays the one in the checkpoint"
+            if key == "diffusion.encoder"
+            else "the run goes on with what is there now, which must be the same data"
+        )
+        logger.warning("resuming %s: %s; %s", checkpoint.path, differences[key], note)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

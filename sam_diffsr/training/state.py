@@ -174,17 +174,33 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise ModelLoadError(f"cannot read checkpoint {source}: {error}") from error
     if metadata.get("format_version") != FORMAT_VERSION or not {"step", "stage", "config"} <= set(metadata):
         raise ModelLoadError(f"{source} is not a training checkpoint of format {FORMAT_VERSION}")
+    try:
+        step = int(metadata["step"])
+        config = _table(metadata["config"])
+        scaler = _table(metadata["scaler"]) if "scaler" in metadata else None
+    except ValueError as error:
+        raise ModelLoadError(
+            f"the header of checkpoint {source} is damaged: {error}; resume from another one"
+        ) from error
     return Checkpoint(
         path=source,
-        step=int(metadata["step"]),
+        step=step,
         stage=metadata["stage"],
-        config=json.loads(metadata["config"]),
+        config=config,
         network=groups["network"],
         ema=groups["ema"],
         frozen=groups["frozen"],
         moments=groups["moments"],
-        scaler=json.loads(metadata["scaler"]) if "scaler" in metadata else None,
+        scaler=scaler,
     )
+
+
+def _table(text: str) -> dict[str, Any]:
+    """A JSON object; ``ValueError`` if it is anything else."""
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got {text[:40]!r}")
+    return cast("dict[str, Any]", value)
 
 
 def restore(

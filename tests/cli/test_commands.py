@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -176,6 +177,17 @@ def test_evaluate_compares_models_and_results_and_writes_every_kind_of_file(
     assert [row["label"] for row in again] == ["bicubic", "again", "bicubic"]
     assert again[1]["psnr_y"] == rows[2]["psnr_y"]
     assert again[0]["psnr_y"] == again[2]["psnr_y"]
+
+
+def test_evaluate_saves_no_results_over_each_other(hr_dir, tmp_path, capsys) -> None:
+    folder = tmp_path / "double"
+    folder.mkdir()
+    for ending in ("png", "jpg"):
+        Image.open(hr_dir / "a.png").convert("RGB").save(folder / f"a.{ending}")
+    assert main(["evaluate", "--hr", str(folder), "--save", str(tmp_path / "sr")]) == 1
+    captured = capsys.readouterr()
+    assert re.search(r"a\.jpg and .*a\.png have the same name without ending", captured.err)
+    assert (captured.out, (tmp_path / "sr").exists()) == ("", False)
 
 
 def test_evaluate_takes_inputs_from_files(model_dir, hr_dir, tmp_path, capsys) -> None:

@@ -113,7 +113,7 @@ def test_results_of_a_wrong_size_are_found_before_anything_runs(photos, tmp_path
 
 def test_saved_results_score_as_they_did(resolver, photos, tmp_path) -> None:
     methods = [bicubic_method(4), *model_methods(resolver, name="tiny")]
-    folders = ResultFolders(tmp_path / "sr", methods)
+    folders = ResultFolders(tmp_path / "sr", methods, hr_files=photos)
     first = evaluate_methods(photos, methods, scale=4, on_image=folders.add)
     assert [folder.name for folder in folders.folders] == ["bicubic", "tiny_encoder", "tiny_ddim_2_steps"]
     assert sorted(os.listdir(folders.folders[2])) == ["0.png", "1.png"]
@@ -127,7 +127,7 @@ def test_saved_results_score_as_they_did(resolver, photos, tmp_path) -> None:
 
 def test_methods_never_share_a_folder(resolver, tmp_path) -> None:
     methods = [*model_methods(resolver, name="a/b"), *model_methods(resolver, name="a:b")]
-    folders = ResultFolders(tmp_path, methods).folders
+    folders = ResultFolders(tmp_path, methods, hr_files=[]).folders
     assert len({*folders}) == 4
     assert folders[2].name == "a_b_encoder_2"
 
@@ -135,7 +135,15 @@ def test_methods_never_share_a_folder(resolver, tmp_path) -> None:
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"cannot make the folders of results in .*file"):
-        ResultFolders(tmp_path / "file", [bicubic_method(4)])
+        ResultFolders(tmp_path / "file", [bicubic_method(4)], hr_files=[])
+
+
+def test_results_that_would_overwrite_each_other_are_refused(photos, tmp_path) -> None:
+    double = [*photos, photos[0].with_suffix(".jpg")]
+    message = r"0\.png and .*0\.jpg have the same name without ending, .* whose results .*sr is to hold"
+    with pytest.raises(ImageError, match=message):
+        ResultFolders(tmp_path / "sr", [bicubic_method(4)], hr_files=double)
+    assert not (tmp_path / "sr").exists()
 
 
 def test_nothing_here_touches_torchs_random_state(photos) -> None:

@@ -48,7 +48,7 @@ def test_a_result_that_is_there(photos: Path, tmp_path: Path) -> None:
     assert [outcome.status for outcome in run_jobs(jobs, counted)] == ["written"]
     before = (tmp_path / "a.png").stat().st_mtime_ns
     (refused,) = run_jobs(jobs, counted)
-    with pytest.raises(OutputError, match="is already there; choose to overwrite or to skip it"):
+    with pytest.raises(OutputError, match="already there; choose --overwrite or --skip-existing"):
         raise refused.error or AssertionError
     assert [outcome.status for outcome in run_jobs(jobs, counted, existing="skip")] == ["skipped"]
     assert len(calls) == 1

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from sam_diffsr.errors import CheckpointMismatchError, ConfigError, ModelLoadError, OutputError
 from sam_diffsr.pipeline.config import SamplingConfig
 from sam_diffsr.training import TrainConfig, export_run, load_config, read_checkpoint, read_log, train
+from sam_diffsr.training.resume import check_same_run
 from sam_diffsr.training.state import Checkpoint, list_checkpoints
 
 MakeConfig = Callable[..., TrainConfig]
@@ -75,6 +76,32 @@ def test_what_may_differ(make_config: MakeConfig, history: Path, tmp_path: Path)
     run = {"accumulate": 2, "log_every": 7, "keep": 1, "tracker": "none", "threads": 1}
     config = make_config(run=run, validation={"limit": 3})
     assert train("encoder", config, tmp_path, resume=list_checkpoints(history)[2]).finished
+
+
+def test_data_that_moved_are_said(
+    make_config: MakeConfig, history: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = make_config()
+    crops = before.data.crops
+    assert crops is not None
+    moved = shutil.copytree(crops, tmp_path / "moved")
+    checkpoint = read_checkpoint(list_checkpoints(history)[2])
+    with caplog.at_level("WARNING"):
+        check_same_run(checkpoint, "encoder", before)
+        assert caplog.messages == []
+        train("encoder", make_config(data={"crops": str(moved)}), tmp_path / "run", resume=checkpoint.path)
+    said = [message for message in caplog.messages if message.startswith("resuming ")]
+    assert said == [
+        f"resuming {checkpoint.path}: data.crops was {crops!r}, is now {str(moved)!r}; the run goes on with "
+        "what is there now, which must be the same data"
+    ]
+    assert same(read_checkpoint(tmp_path / "run").network, read_checkpoint(history).network)
+
+
+def test_another_kind_of_data_is_refused(make_config: MakeConfig, history: Path) -> None:
+    config = make_config(data={"crops": None, "photos": "photos"})
+    with pytest.raises(ConfigError, match=r"data\.crops was '.*', is now None; data\.photos was None"):
+        check_same_run(read_checkpoint(history), "encoder", config)
 
 
 def test_checkpoint_from_before_a_value_was_there(
@@ -137,10 +164,12 @@ def test_weights_to_begin_with_that_are_not_there(make_config: MakeConfig, tmp_p
 
 
 def test_resuming_needs_no_origins_any_more(
-    make_config: MakeConfig, denoiser_run: Path, tmp_path: Path
+    make_config: MakeConfig, denoiser_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = make_config(diffusion={"encoder": str(tmp_path / "moved")}, run={"steps": 3, "init": "gone"})
-    assert train("denoiser", config, tmp_path / "run", resume=denoiser_run).step == 3
+    with caplog.at_level("WARNING"):
+        assert train("denoiser", config, tmp_path / "run", resume=denoiser_run).step == 3
+    assert "moved'; the encoder stays the one in the checkpoint" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])

@@ -120,6 +120,25 @@ def test_truncated_checkpoint(tmp_path: Path) -> None:
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ({"step": "soon"}, "'soon'"),
+        ({"config": '{"a": '}, "Expecting value"),
+        ({"config": "[1]"}, r"expected a JSON object, got '\[1\]'"),
+        ({"scaler": "7"}, "expected a JSON object, got '7'"),
+    ],
+)
+def test_damaged_header(damage: dict[str, str], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.safetensors"
+    good = {"format_version": "1", "step": "1", "stage": "encoder", "config": "{}"}
+    save_file({"network:a": torch.zeros(1)}, path, metadata=good)
+    assert read_checkpoint(path).step == 1
+    save_file({"network:a": torch.zeros(1)}, path, metadata={**good, **damage})
+    with pytest.raises(ModelLoadError, match=f"the header of checkpoint .* is damaged: .*{said}"):
+        read_checkpoint(path)
+
+
 def test_other_safetensors_file(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(ModelLoadError, match="is not a training checkpoint of format 1"):
