@@ -19,6 +19,7 @@ from sam_diffsr.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from sam_diffsr.pipeline.resolver import SuperResolver
     from sam_diffsr.training.stages import StageName
 
 __all__ = ["register"]
@@ -92,18 +93,10 @@ def _register_work(subparsers: Subparsers) -> None:
 
 def run_folder(args: argparse.Namespace) -> int:
     """Measure, print, write."""
-    import torch
-
     from sam_diffsr.evaluation.work_bench import bench_folder
-    from sam_diffsr.pipeline.resolver import SuperResolver
 
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    if not args.debug:
-        hush_pipeline()
-    dtype = {} if args.precision is None else {"dtype": args.precision}
-    resolver = SuperResolver.from_pretrained(args.model, **given(args, "device"), **dtype)
-    return _tell(bench_folder(resolver, **given(args, "files", "size", "repeats"), say=_sayer(args)), args)
+    options = given(args, "files", "size", "repeats")
+    return _tell(bench_folder(_load_resolver(args), **options, say=_sayer(args)), args)
 
 
 def run_start(args: argparse.Namespace) -> int:
@@ -113,18 +106,37 @@ def run_start(args: argparse.Namespace) -> int:
     return _tell(bench_start(**given(args, "repeats"), say=_sayer(args)), args)
 
 
+def _load_resolver(args: argparse.Namespace) -> SuperResolver:
+    """The model that the options name, with the threads that they ask for."""
+    import torch
+
+    from sam_diffsr.pipeline.resolver import SuperResolver
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    if not args.debug:
+        hush_pipeline()
+    dtype = {} if args.precision is None else {"dtype": args.precision}
+    return SuperResolver.from_pretrained(args.model, **given(args, "device"), **dtype)
+
+
 def _sayer(args: argparse.Namespace) -> Callable[[str], object]:
     import sys
 
     return lambda line: None if args.quiet else print(f"measuring: {line}", file=sys.stderr, flush=True)
 
 
-def _tell(result: Any, args: argparse.Namespace) -> int:
+def _tell(result: Any, args: argparse.Namespace, *, device: str | None = None) -> int:
+    """Print a result and write it, with machine and versions where it has none of its own (``device``)."""
+    from sam_diffsr.evaluation.environment import describe_machine, describe_versions
     from sam_diffsr.evaluation.report import outline, write_json
 
     print(outline(result.to_json()))
     if args.json is not None:
-        write_json(args.json, result.to_json())
+        about = (
+            {} if device is None else {"machine": describe_machine(device), "versions": describe_versions()}
+        )
+        write_json(args.json, {**result.to_json(), **about})
     return 0
 
 
@@ -234,10 +246,6 @@ def _register_train(subparsers: Subparsers) -> None:
 
 def run_train(args: argparse.Namespace) -> int:
     """Measure, print, write."""
-    import sys
-
-    from sam_diffsr.evaluation.environment import describe_machine, describe_versions
-    from sam_diffsr.evaluation.report import outline, write_json
     from sam_diffsr.training.bench import run_train_bench
     from sam_diffsr.training.compose import load_config
 
@@ -246,62 +254,31 @@ def run_train(args: argparse.Namespace) -> int:
         _STAGES[stage],
         load_config(args.config or f"small/{stage}", overrides=args.overrides),
         own_data=args.config is not None,
-        say=lambda line: None if args.quiet else print(f"measuring: {line}", file=sys.stderr, flush=True),
+        say=_sayer(args),
         **given(args, "rounds", "steps"),
     )
-    print(outline(result.to_json()))
-    if args.json is not None:
-        context = {"machine": describe_machine(result.device), "versions": describe_versions()}
-        write_json(args.json, {**result.to_json(), **context})
-    return 0
+    return _tell(result, args, device=result.device)
 
 
 def run_masks(args: argparse.Namespace) -> int:
     """Measure, print, write."""
-    import sys
-
     from sam_diffsr.data.mask_bench import run_mask_bench
-    from sam_diffsr.evaluation.environment import describe_machine, describe_versions
-    from sam_diffsr.evaluation.report import outline, write_json
 
     options: dict[str, Any] = dict(_QUICK_MASKS) if args.quick else {}
-    result = run_mask_bench(
-        say=lambda line: None if args.quiet else print(f"measuring: {line}", file=sys.stderr, flush=True),
-        **options,
-    )
-    print(outline(result.to_json()))
-    if args.json is not None:
-        context = {"machine": describe_machine("cpu"), "versions": describe_versions()}
-        write_json(args.json, {**result.to_json(), **context})
-    return 0
+    return _tell(run_mask_bench(say=_sayer(args), **options), args, device="cpu")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
-    import sys
-
-    import torch
-
     from sam_diffsr.evaluation.bench import run_bench
-    from sam_diffsr.evaluation.report import outline, write_json
     from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
-    from sam_diffsr.pipeline.resolver import SuperResolver
 
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    if not args.debug:
-        hush_pipeline()
-    dtype = {} if args.precision is None else {"dtype": args.precision}
-    resolver = SuperResolver.from_pretrained(args.model, **given(args, "device"), **dtype)
     options: dict[str, Any] = {**(_QUICK if args.quick else {}), **given(args, "size", "repeats")}
     result = run_bench(
-        resolver,
+        _load_resolver(args),
         model_name=args.model or DEFAULT_MODEL,
         full=args.full,
-        say=lambda line: None if args.quiet else print(f"measuring: {line}", file=sys.stderr, flush=True),
+        say=_sayer(args),
         **options,
     )
-    print(outline(result.to_json()))
-    if args.json is not None:
-        write_json(args.json, result.to_json())
-    return 0
+    return _tell(result, args)
