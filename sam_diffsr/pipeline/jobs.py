@@ -52,7 +52,7 @@ class Outcome:
 
 def run_jobs(
     jobs: Sequence[Job],
-    upscale: Callable[[list[Path]], Sequence[Image.Image]],
+    upscale: Callable[[list[Any]], Sequence[Image.Image]],
     *,
     decode: Callable[[Path], Any] | None = None,
     batch_size: int | None = None,
@@ -67,7 +67,8 @@ def run_jobs(
 
     Args:
         jobs: from :func:`~sam_diffsr.pipeline.folder.plan_jobs`.
-        upscale: makes the large images of some files, such as ``resolver.upscale``.
+        upscale: makes the large images of some files, given as ``decode`` gives them, such as
+            ``resolver.upscale``.
         decode: reads a file into what ``upscale`` takes instead of its path; None leaves that to ``upscale``.
         batch_size: files given to ``upscale`` together. If that fails, they are tried again one by one. None
             takes up to 8, and fewer of large images.

@@ -568,7 +568,7 @@ def test_the_size_is_known_from_the_header(tmp_path, orientation, extension):
 
 def test_a_size_that_is_none():
     with pytest.raises(ImageError, match="tensors go to upscale_tensor"):
-        image_size(torch.zeros(3, 4, 4))
+        image_size(torch.zeros(3, 4, 4))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ImageTooLargeError, match="more than the limit of 11"):
         image_size(Image.new("L", (3, 4)), max_pixels=11)
     with pytest.raises(ImageError, match=r"of shape \(H, W\)"):
