@@ -80,8 +80,10 @@ def main() -> None:
     for index, lr in enumerate(args.lr):
         source = Image.open(lr)
         size = (source.width * scale, source.height * scale)
-        name = "input" if len(args.lr) == 1 else "/".join(Path(lr).parts[-2:])
-        first = {f"{name}, {source.width} x {source.height}": source.resize(size, Image.Resampling.NEAREST)}
+        name = (
+            "/".join(Path(lr).parts[-2:]) if len(args.lr) > 1 else f"input, {source.width} x {source.height}"
+        )
+        first = {name: source.resize(size, Image.Resampling.NEAREST)}
         panels = {"bicubic": bicubic(lr, scale)}
         for other in args.sr:
             title, _, folder = other.rpartition("=")
@@ -98,7 +100,9 @@ def main() -> None:
                 psnr = psnr_y(sr, truth, border=scale, data_range=255).item()
                 print(f"{lr}: {caption} {psnr:.2f} dB")
                 scored[f"{caption}, {psnr:.2f} dB" if args.psnr else caption] = panel
-            panels = scored | {"original": picture(truth)}
+            panels = scored
+            if index < len(args.hr):  # one original for all inputs is shown once
+                panels["original"] = picture(truth)
         row = first | panels
         if args.crop:
             x, y, side = (value * scale for value in args.crop[index % len(args.crop)])
