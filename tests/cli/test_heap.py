@@ -44,8 +44,8 @@ def faults(setting: str, **variables: str) -> int:
 
 @pytest.mark.skipif(not GLIBC, reason="needs glibc")
 def test_pages_are_given_out_once() -> None:
-    assert faults("assert keep_freed_memory()") < 2000
-    assert faults("assert not keep_freed_memory()", MALLOC_ARENA_MAX="8") > 20000
+    assert faults("assert keep_freed_memory()") < 1000
+    assert faults("assert not keep_freed_memory()", MALLOC_ARENA_MAX="8") > 3000
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch) -> None:

@@ -170,12 +170,16 @@ def test_sizes_that_do_not_grow(resolver, sizes) -> None:
 
 
 def test_a_folder_against_its_files(resolver) -> None:
-    result = bench_folder(resolver, files=3, size=8, repeats=1)
+    said: list[str] = []
+    result = bench_folder(resolver, files=3, size=8, repeats=1, say=said.append)
     figures = result.to_json()
-    assert figures["folder_speedup"] == pytest.approx(
-        figures["one_by_one_seconds"] / figures["folder_seconds"]
-    )
-    assert figures["settings"]["files"] == 3
+    for kind in ("", "mixed_"):
+        assert figures[f"{kind}folder_speedup"] == pytest.approx(
+            figures[f"{kind}one_by_one_seconds"] / figures[f"{kind}folder_seconds"]
+        )
+    settings = figures["settings"]
+    assert [settings[key] for key in ("files", "size", "mixed_sizes")] == [3, "12x8", "12x8 to 15x10"]
+    assert said[::2] == ["equal size, 3 files, round 0", "different sizes, 3 files, round 0"]
 
 
 @pytest.mark.parametrize("options", [{"files": 0}, {"size": 7}, {"repeats": 0}])
