@@ -73,7 +73,7 @@ def bench_folder(
     repeats: int = 3,
     say: Say = lambda line: None,
 ) -> WorkResult:
-    """Time a folder of small photographs against its files one by one, in turn: of equal and of different sizes.
+    """Time a folder of small photographs against its files one by one: of equal and of different sizes.
 
     Args:
         resolver: the model.

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import sam_diffsr.evaluation.bench as bench
 from sam_diffsr.errors import ArgumentError, OutputError
@@ -14,6 +15,7 @@ from sam_diffsr.evaluation import work_bench
 from sam_diffsr.evaluation.bench import interleave, run_bench, step_flops
 from sam_diffsr.evaluation.environment import describe_environment, describe_machine
 from sam_diffsr.evaluation.memory import MemoryUse, measure_memory, memory_table, resident_peak
+from sam_diffsr.evaluation.rates import convolutions
 from sam_diffsr.evaluation.work_bench import bench_folder, bench_start, smooth_photo
 from sam_diffsr.models import ModelConfig, build_model
 
@@ -23,6 +25,7 @@ RATIOS = (
     "image_speedup_bundled",
     "image_speedup_bundled_same_networks",
     "gemm_fraction",
+    "conv_fraction",
 )
 
 
@@ -57,6 +60,17 @@ def test_flops_are_those_counted_by_hand(resolver) -> None:
 
 def test_flops_of_the_released_architecture() -> None:
     assert step_flops(ModelConfig(), size=32) / 1e9 == pytest.approx(21.43, abs=0.01)
+
+
+def test_convolutions_are_counted_and_computed_without_padding() -> None:
+    config = ModelConfig()
+    compute, flops = convolutions(config, size=8, device=torch.device("cpu"), dtype=torch.float32)
+    assert flops == 2 * 9 * sum(
+        width**2 * (32 >> level) ** 2 for level, width in enumerate(config.denoiser.channels)
+    )
+    with FlopCounterMode(display=False) as counter:
+        compute()
+    assert counter.get_total_flops() == flops
 
 
 def test_tasks_take_turns_after_one_round_that_does_not_count() -> None:
