@@ -61,7 +61,7 @@ class BenchResult:
     gemm_fraction: float
     """Floating-point operations a second of our step, over those of a matrix product on this machine."""
     conv_fraction: float
-    """Likewise over those of 3x3 convolutions of the step's widths and resolutions with nothing between them."""
+    """Likewise, over those of plain 3x3 convolutions of the same widths and resolutions."""
     peak_memory_mb: float | None
     """Of a process that upscales one image with the released architecture; None where it cannot be asked."""
     peak_memory_mb_bundled: float | None
