@@ -151,8 +151,8 @@ class Evaluation:
     def cheapest(self) -> list[tuple[Row, Row]]:
         """For each model, its longest ancestral run from noise, and the fewest steps that lose nothing to it.
 
-        That is on each of PSNR-Y, SSIM-Y and artefacts; of equally many steps the highest PSNR-Y counts. Models
-        that were not measured so, or where every setting loses, are left out.
+        That is on each of PSNR-Y, SSIM-Y and artefacts; of equally many steps the highest PSNR-Y counts.
+        Models that were not measured so, or where every setting loses, are left out.
         """
         found: list[tuple[Row, Row]] = []
         for name in dict.fromkeys(row.name for row in self.rows):

@@ -120,8 +120,17 @@ def measured(*settings: tuple[str, int, int | None, tuple[float, float, float]])
         for sampler, steps, start, scores in settings
     ]
     return Evaluation(
-        **{"dataset": "", "protocol": "matlab", "scale": 4, "border": 4, "seed": 0, "lr": "", "cropped": ()},
-        **{"rows": tuple(rows), "machine": {}, "versions": {}, "commit": None},
+        dataset="",
+        protocol="matlab",
+        scale=4,
+        border=4,
+        seed=0,
+        lr="",
+        cropped=(),
+        rows=tuple(rows),
+        machine={},
+        versions={},
+        commit=None,
     )
 
 
