@@ -15,6 +15,7 @@ from sam_diffsr.cli.convert import register as register_convert
 from sam_diffsr.cli.data import register as register_data
 from sam_diffsr.cli.evaluate import register as register_evaluate
 from sam_diffsr.cli.export import register as register_export
+from sam_diffsr.cli.heap import keep_freed_memory
 from sam_diffsr.cli.info import register as register_info
 from sam_diffsr.cli.masks import register as register_masks
 from sam_diffsr.cli.options import HelpFormatter
@@ -65,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code. Wrong usage leaves by ``SystemExit(2)``, as argparse does.
     """
     args = build_parser().parse_args(argv)
+    if argv is None:  # the process is ours
+        keep_freed_memory()
     with _messages(quiet=args.quiet, debug=args.debug):
         return _run(args)
 

@@ -69,11 +69,11 @@ def _register_work(subparsers: Subparsers) -> None:
         "folder",
         help="measure a folder of small photographs against its files one by one",
         description="Upscale a folder of made-up small photographs as `sam-diffsr upscale` does, and file by "
-        "file, in turn.",
+        "file, in turn; first photographs of equal size, then each of another size.",
     )
     add_model_option(folder)
     folder.add_argument("--files", type=int, metavar="N", help="photographs in the folder (default: 32)")
-    folder.add_argument("--size", type=int, metavar="N", help="height of each (default: 32)")
+    folder.add_argument("--size", type=int, metavar="N", help="height of the smallest (default: 32)")
     folder.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
     add_device_options(folder)
     start = add_command(

@@ -175,6 +175,8 @@ def run(args: argparse.Namespace) -> int:
         **given(args, "protocol", "seed"),
     )
     print(f"{evaluation.heading()}\n\n{evaluation.table()}")
+    for reference, row in evaluation.cheapest():
+        print(f"\nfewest steps that lose nothing to {reference.label}: {row.label}")
     if args.json is not None:
         write_json(args.json, evaluation.to_json())
     if args.csv is not None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sam_diffsr.cli.options import Subparsers, add_command, add_common_options, given
+from sam_diffsr.cli.options import Subparsers, add_command, add_common_options, given, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -241,8 +241,7 @@ def _report(outcomes: Iterator[MaskOutcome], args: argparse.Namespace) -> int:
         if outcome.error is not None:
             if args.debug:
                 raise outcome.error
-            message = " ".join(str(outcome.error).split())
-            print(f"{place}: {type(outcome.error).__name__}: {message}", file=sys.stderr, flush=True)
+            print(f"{place}: {one_line(outcome.error)}", file=sys.stderr, flush=True)
         elif not args.quiet and outcome.status == "skipped":
             print(f"{place}: {outcome.job.target} is already there, skipped", flush=True)
         elif not args.quiet and outcome.status == "elsewhere":

@@ -9,6 +9,8 @@ import argparse
 import logging
 from typing import Any, Literal, Protocol
 
+from sam_diffsr.errors import SamDiffsrError
+
 __all__ = [
     "PRECISION_CHOICES",
     "SAMPLER_CHOICES",
@@ -24,6 +26,7 @@ __all__ = [
     "hush_pipeline",
     "int_list",
     "number_list",
+    "one_line",
     "start_list",
     "start_value",
     "tile_size",
@@ -108,6 +111,12 @@ def hush_pipeline() -> None:
 def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
     """The named options that were given, as keyword arguments."""
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, on one line; with its type only where it is not one of the library's own."""
+    message = " ".join(str(error).split())
+    return message if isinstance(error, SamDiffsrError) else f"{type(error).__name__}: {message}"
 
 
 def tile_size(text: str) -> int | Literal["auto"]:

@@ -14,6 +14,7 @@ from sam_diffsr.cli.options import (
     add_device_options,
     add_model_option,
     given,
+    one_line,
     start_value,
     tile_size,
 )
@@ -178,9 +179,7 @@ def _report(outcome: Outcome, prefix: str, *, debug: bool) -> None:
     if outcome.error is not None:
         if debug:
             raise outcome.error
-        message = " ".join(str(outcome.error).split())
-        kind = type(outcome.error).__name__
-        print(f"{prefix}{job.source}: {kind}: {message}", file=sys.stderr, flush=True)
+        print(f"{prefix}{job.source}: {one_line(outcome.error)}", file=sys.stderr, flush=True)
     elif outcome.size is None:
         print(f"{prefix}{job.target} is already there, skipped", flush=True)
     else:

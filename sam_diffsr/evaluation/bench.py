@@ -18,6 +18,7 @@ from sam_diffsr.diffusion.schedule import ScheduleConfig
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.evaluation.environment import describe_machine, describe_versions
 from sam_diffsr.evaluation.memory import MemoryUse, measure_memory
+from sam_diffsr.evaluation.rates import convolutions
 from sam_diffsr.evaluation.reference import ReferenceProcedure, reference_sample
 from sam_diffsr.evaluation.work_bench import smooth_photo
 from sam_diffsr.models import ModelConfig, build_model
@@ -38,6 +39,7 @@ class _Timing:
     step: list[float]
     reference_step: list[float]
     gemm: list[float]
+    conv: list[float]
     image: list[float]
     reference_image: float
     narrow_step: list[float]
@@ -58,6 +60,8 @@ class BenchResult:
     """Reference image over our image, both with the model's networks."""
     gemm_fraction: float
     """Floating-point operations a second of our step, over those of a matrix product on this machine."""
+    conv_fraction: float
+    """Likewise, over those of plain 3x3 convolutions of the same widths and resolutions."""
     peak_memory_mb: float | None
     """Of a process that upscales one image with the released architecture; None where it cannot be asked."""
     peak_memory_mb_bundled: float | None
@@ -137,6 +141,8 @@ def run_bench(
     flops = step_flops(released_config.model, size=size)
     side = _GEMM_SIDE.get(resolver.device.type, _GEMM_SIDE["cpu"])
     gemm_rate = 2 * side**3 / statistics.median(ours.gemm)
+    _, conv_flops = convolutions(released_config.model, size=size, device=resolver.device, dtype=dtype)
+    conv_rate = conv_flops / statistics.median(ours.conv)
     image, image_bundled = statistics.median(ours.image), statistics.median(bundled.image)
     sampling = resolver.config.sampling
     return BenchResult(
@@ -145,6 +151,7 @@ def run_bench(
         image_speedup_bundled=ours.reference_image / image_bundled,
         image_speedup_bundled_same_networks=bundled.reference_image / image_bundled,
         gemm_fraction=flops / statistics.median(ours.step) / gemm_rate,
+        conv_fraction=flops / statistics.median(ours.step) / conv_rate,
         peak_memory_mb=None if uses[0] is None else uses[0].peak_mb,
         peak_memory_mb_bundled=None if uses[1] is None else uses[1].peak_mb,
         bf16=None
@@ -165,6 +172,7 @@ def run_bench(
             "reference_step_bundled": statistics.median(bundled.reference_step),
             "reference_image_bundled": bundled.reference_image,
             "gemm": statistics.median(ours.gemm),
+            "conv": statistics.median(ours.conv),
         },
         settings={
             "model": model_name,
@@ -181,6 +189,7 @@ def run_bench(
             else f"encoder + steps x median of {repeats} measured steps",
             "step_gflop": flops / 1e9,
             "gemm_gflops": gemm_rate / 1e9,
+            "conv_gflops": conv_rate / 1e9,
             "memory_before_mb": None if uses[0] is None else uses[0].before_mb,
         },
         machine=describe_machine(resolver.device),
@@ -263,6 +272,7 @@ def _time(
             "step": lambda: model(fast_xt, t, condition),
             "reference_step": lambda: procedure.step(xt, t, features),
             "gemm": lambda: torch.mm(matrix, matrix),
+            "conv": convolutions(config.model, size=size, device=device, dtype=resolver.dtype)[0],
         }
         if narrow is not None:
             tasks["narrow_step"] = _narrow_step(narrow, lr, xt, t)
@@ -285,6 +295,7 @@ def _time(
         step=steps["step"],
         reference_step=steps["reference_step"],
         gemm=steps["gemm"],
+        conv=steps["conv"],
         image=image["image"],
         reference_image=reference_image,
         narrow_step=steps.get("narrow_step", []),

@@ -148,6 +148,31 @@ class Evaluation:
         """The summary as a text table that Markdown reads, too."""
         return text_table(*self.columns())
 
+    def cheapest(self) -> list[tuple[Row, Row]]:
+        """For each model, its longest ancestral run from noise, and the fewest steps that lose nothing to it.
+
+        That is on each of PSNR-Y, SSIM-Y and artefacts; of equally many steps the highest PSNR-Y counts.
+        Models that were not measured so, or where every setting loses, are left out.
+        """
+        found: list[tuple[Row, Row]] = []
+        for name in dict.fromkeys(row.name for row in self.rows):
+            rows = [(row, row.sampling) for row in self.rows if row.name == name and row.sampling is not None]
+            longest = [(s.steps, row) for row, s in rows if s.sampler == "ddpm" and s.start is None]
+            if not longest:
+                continue
+            most, reference = max(longest, key=lambda pair: pair[0])
+            shorter = [
+                (s.steps, -row.psnr_y, row)
+                for row, s in rows
+                if s.steps < most
+                and row.psnr_y >= reference.psnr_y
+                and row.ssim_y >= reference.ssim_y
+                and row.artifacts <= reference.artifacts
+            ]
+            if shorter:
+                found.append((reference, min(shorter, key=lambda entry: entry[:2])[2]))
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON values, with the means beside the per-image values; infinity becomes null."""
         data = to_dict(self)

@@ -73,12 +73,12 @@ def bench_folder(
     repeats: int = 3,
     say: Say = lambda line: None,
 ) -> WorkResult:
-    """Time a folder of small photographs against its files one by one, in turn.
+    """Time a folder of small photographs against its files one by one: of equal and of different sizes.
 
     Args:
         resolver: the model.
         files: photographs in the folder.
-        size: their height; their width is half as much again.
+        size: their height, or that of the smallest; their width is half as much again.
         repeats: of both.
         say: told what is being measured.
 
@@ -89,17 +89,49 @@ def bench_folder(
         raise ArgumentError(
             f"files and repeats must be >= 1 and size >= 8, got {files}, {repeats} and {size}"
         )
+    equal = [size] * files
+    mixed = [size + index % size for index in range(files)]
+    figures: dict[str, float] = {}
+    for name, heights in (("", equal), ("mixed_", mixed)):
+        kind = "different sizes" if name else "equal size"
+        figures |= {
+            name + figure: value
+            for figure, value in _folder_figures(
+                resolver, heights, repeats=repeats, say=lambda line, kind=kind: say(f"{kind}, {line}")
+            ).items()
+        }
+    return WorkResult(
+        figures=figures,
+        settings={
+            "model": resolver.name,
+            "files": files,
+            "size": _shape(size),
+            "mixed_sizes": f"{_shape(min(mixed))} to {_shape(max(mixed))}",
+            "repeats": repeats,
+        },
+        machine=describe_machine(resolver.device),
+        versions=describe_versions(),
+    )
+
+
+def _shape(height: int) -> str:
+    return f"{height * 3 // 2}x{height}"
+
+
+def _folder_figures(
+    resolver: SuperResolver, heights: list[int], *, repeats: int, say: Say
+) -> dict[str, float]:
     seconds: dict[str, list[float]] = {"one_by_one": [], "folder": []}
     with tempfile.TemporaryDirectory(prefix="sam-diffsr-") as name:
         photos, large = Path(name, "photos"), Path(name, "large")
         photos.mkdir()
         large.mkdir()
-        for index in range(files):
-            image = Image.fromarray(smooth_photo(size, size * 3 // 2, seed=index))
+        for index, height in enumerate(heights):
+            image = Image.fromarray(smooth_photo(height, height * 3 // 2, seed=index))
             image.save(photos / f"{index:03}.jpg", quality=95)
         jobs = plan_jobs(photos, large)
         for round_number in range(repeats + 1):
-            say(f"{files} files of {size * 3 // 2}x{size}, round {round_number}")
+            say(f"{len(heights)} files, round {round_number}")
             for task in seconds:
                 started = time.perf_counter()
                 if task == "folder":
@@ -110,16 +142,11 @@ def bench_folder(
                 if round_number:
                     seconds[task].append(time.perf_counter() - started)
     ratios = [alone / folder for alone, folder in zip(*seconds.values(), strict=True)]
-    return WorkResult(
-        figures={
-            "folder_speedup": statistics.median(ratios),
-            "one_by_one_seconds": statistics.median(seconds["one_by_one"]),
-            "folder_seconds": statistics.median(seconds["folder"]),
-        },
-        settings={"model": resolver.name, "files": files, "size": size, "repeats": repeats},
-        machine=describe_machine(resolver.device),
-        versions=describe_versions(),
-    )
+    return {
+        "folder_speedup": statistics.median(ratios),
+        "one_by_one_seconds": statistics.median(seconds["one_by_one"]),
+        "folder_seconds": statistics.median(seconds["folder"]),
+    }
 
 
 def _as_folder(resolver: SuperResolver, jobs: Any) -> None:

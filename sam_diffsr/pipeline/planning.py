@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -209,5 +210,7 @@ def plan_batches(
                 _Costs.of(model, itemsize).whole() * height * width * model.scale**2
             )
             together = max(1, min(together, fitting))
-        batches += [indices[first : first + together] for first in range(0, len(indices), together)]
+        count = math.ceil(len(indices) / together)
+        bounds = [math.ceil(len(indices) * number / count) for number in range(count + 1)]  # 4 + 4, not 5 + 3
+        batches += [indices[first:last] for first, last in pairwise(bounds)]
     return batches

@@ -98,7 +98,7 @@ def test_bad_files_are_one_line_each_and_exit_code_1(pictures, capsys) -> None:
     assert main(command) == 1
     captured = capsys.readouterr()
     (line,) = captured.err.splitlines()
-    assert line.startswith("[1/2] photos/a.png: ImageError: ")
+    assert line.startswith("[1/2] photos/a.png: 'photos/a.png' is not an image ")
     assert captured.out.splitlines()[-1] == "1 written, 0 already there, 1 failed"
     Path("masks/c.json").write_text('[{"segmentation": {"size": [2, 2], "counts": [1, "x"]}}]')
     Path("masks/d.json").write_text('[{"segmentation": {"size": [2, 2], "counts": [1, 99]}}]')

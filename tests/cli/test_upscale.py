@@ -133,10 +133,21 @@ def test_a_bad_file_is_reported_and_the_rest_go_on(model_dir, photos, tmp_path, 
     assert upscale(model_dir, "-i", photos, "-o", tmp_path / "x") == 1
     assert tree(tmp_path / "x") == ["a_out.png"]
     errors = capsys.readouterr().err
-    assert f"{photos / 'empty.png'}: ImageError: " in errors
-    assert f"{photos / '0cut.png'}: ImageError: " in errors
+    assert f"{photos / 'empty.png'}: '{photos / 'empty.png'}' is empty" in errors
+    assert f"{photos / '0cut.png'}: the pixels of " in errors
     assert "2 of 3 images failed" in errors
     assert "Traceback" not in errors
+
+
+def test_a_bug_is_named_by_its_type(model_dir, photos, tmp_path, monkeypatch, capsys) -> None:
+    """The message of an error that is not ours may say nothing alone."""
+
+    def broken(self, image, **options):
+        raise KeyError("width")
+
+    monkeypatch.setattr(SuperResolver, "upscale", broken)
+    assert upscale(model_dir, "-i", photos / "a.png", "-o", tmp_path / "x.png") == 1
+    assert capsys.readouterr().err == f"{photos / 'a.png'}: KeyError: 'width'\n"
 
 
 def test_debug_shows_where_it_came_from(model_dir, tmp_path) -> None:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import sam_diffsr.evaluation.bench as bench
 from sam_diffsr.errors import ArgumentError, OutputError
@@ -14,6 +15,7 @@ from sam_diffsr.evaluation import work_bench
 from sam_diffsr.evaluation.bench import interleave, run_bench, step_flops
 from sam_diffsr.evaluation.environment import describe_environment, describe_machine
 from sam_diffsr.evaluation.memory import MemoryUse, measure_memory, memory_table, resident_peak
+from sam_diffsr.evaluation.rates import convolutions
 from sam_diffsr.evaluation.work_bench import bench_folder, bench_start, smooth_photo
 from sam_diffsr.models import ModelConfig, build_model
 
@@ -23,6 +25,7 @@ RATIOS = (
     "image_speedup_bundled",
     "image_speedup_bundled_same_networks",
     "gemm_fraction",
+    "conv_fraction",
 )
 
 
@@ -57,6 +60,17 @@ def test_flops_are_those_counted_by_hand(resolver) -> None:
 
 def test_flops_of_the_released_architecture() -> None:
     assert step_flops(ModelConfig(), size=32) / 1e9 == pytest.approx(21.43, abs=0.01)
+
+
+def test_convolutions_are_counted_and_computed_without_padding() -> None:
+    config = ModelConfig()
+    compute, flops = convolutions(config, size=8, device=torch.device("cpu"), dtype=torch.float32)
+    assert flops == 2 * 9 * sum(
+        width**2 * (32 >> level) ** 2 for level, width in enumerate(config.denoiser.channels)
+    )
+    with FlopCounterMode(display=False) as counter:
+        compute()
+    assert counter.get_total_flops() == flops
 
 
 def test_tasks_take_turns_after_one_round_that_does_not_count() -> None:
@@ -170,12 +184,16 @@ def test_sizes_that_do_not_grow(resolver, sizes) -> None:
 
 
 def test_a_folder_against_its_files(resolver) -> None:
-    result = bench_folder(resolver, files=3, size=8, repeats=1)
+    said: list[str] = []
+    result = bench_folder(resolver, files=3, size=8, repeats=1, say=said.append)
     figures = result.to_json()
-    assert figures["folder_speedup"] == pytest.approx(
-        figures["one_by_one_seconds"] / figures["folder_seconds"]
-    )
-    assert figures["settings"]["files"] == 3
+    for kind in ("", "mixed_"):
+        assert figures[f"{kind}folder_speedup"] == pytest.approx(
+            figures[f"{kind}one_by_one_seconds"] / figures[f"{kind}folder_seconds"]
+        )
+    settings = figures["settings"]
+    assert [settings[key] for key in ("files", "size", "mixed_sizes")] == [3, "12x8", "12x8 to 15x10"]
+    assert said[::2] == ["equal size, 3 files, round 0", "different sizes, 3 files, round 0"]
 
 
 @pytest.mark.parametrize("options", [{"files": 0}, {"size": 7}, {"repeats": 0}])

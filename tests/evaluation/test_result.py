@@ -15,6 +15,7 @@ import torch
 from sam_diffsr.evaluation import environment
 from sam_diffsr.evaluation.evaluate import evaluate_images, evaluate_methods
 from sam_diffsr.evaluation.methods import bicubic_method, results_method
+from sam_diffsr.evaluation.result import Evaluation, ImageScore, Row
 from sam_diffsr.pipeline import SamplingConfig
 
 
@@ -106,3 +107,45 @@ def test_without_git_there_is_no_commit(monkeypatch) -> None:
     commit = environment.describe_commit()
     assert commit is None
     assert Path(environment.__file__).is_file()
+
+
+def measured(*settings: tuple[str, int, int | None, tuple[float, float, float]]) -> Evaluation:
+    rows = [
+        Row(
+            method="model",
+            name="m",
+            sampling=SamplingConfig(sampler=sampler, steps=steps, start=start),  # pyright: ignore[reportArgumentType]
+            images=(ImageScore(name="a", psnr_y=scores[0], ssim_y=scores[1], artifacts=scores[2]),),
+        )
+        for sampler, steps, start, scores in settings
+    ]
+    return Evaluation(
+        dataset="",
+        protocol="matlab",
+        scale=4,
+        border=4,
+        seed=0,
+        lr="",
+        cropped=(),
+        rows=tuple(rows),
+        machine={},
+        versions={},
+        commit=None,
+    )
+
+
+def test_the_cheapest_setting_loses_nothing_on_any_measure() -> None:
+    rows = (
+        ("ddpm", 100, None, (28.0, 0.80, 2.0)),
+        ("ddpm", 20, None, (28.1, 0.81, 1.9)),
+        ("ddim", 4, None, (29.0, 0.79, 1.0)),
+        ("ddim", 3, None, (29.0, 0.81, 2.1)),
+        ("ddim", 2, None, (27.9, 0.81, 1.0)),
+        ("ddim", 5, 9, (28.0, 0.80, 2.0)),
+        ("dpmpp_2m", 5, 9, (28.5, 0.80, 2.0)),
+    )
+    ((reference, row),) = measured(*rows).cheapest()
+    assert reference.label == "m, ddpm 100 steps"
+    assert row.label == "m, dpmpp_2m 5 steps from t=9"
+    assert measured(rows[0], *rows[2:5]).cheapest() == []
+    assert measured(*rows[2:]).cheapest() == []

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from sam_diffsr.pipeline.overlap import overlapped
 
@@ -85,3 +86,24 @@ def test_one_batch_needs_no_thread() -> None:
         write=lambda found: {*found, threading.get_ident()},
     )
     assert idents == {threading.get_ident()}
+
+
+def test_only_the_caller_computes_with_several_threads() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        used = overlapped(
+            range(3),
+            read=lambda _: [torch.get_num_threads()],
+            compute=lambda found: [*found, torch.get_num_threads()],
+            write=lambda found: [*found, torch.get_num_threads()],
+        )
+        assert list(used) == [[1, 3, 1]] * 3
+        assert torch.get_num_threads() == 3
+        later: list[int] = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert later == [3], "threads of the caller's own are left alone"
+    finally:
+        torch.set_num_threads(before)

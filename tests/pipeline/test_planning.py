@@ -141,7 +141,7 @@ def test_a_cpu_batch_is_not_larger_than_what_is_computed_fastest():
         batches = plan_batches(MODEL, sizes, batch_size=None, tiled=True, itemsize=4, device=CPU)
         return max(len(batch) for batch in batches)
 
-    assert [longest(side) for side in (16, 32, 48, 64, 128)] == [8, 8, 3, 2, 1]
+    assert [longest(side) for side in (16, 32, 48, 64, 128)] == [5, 5, 3, 2, 1]  # of equal size: 5 + 4
 
 
 def test_a_batch_shrinks_before_it_is_tiled(monkeypatch: pytest.MonkeyPatch):
