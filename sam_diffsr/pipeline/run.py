@@ -14,14 +14,14 @@ from torch import Tensor
 
 from sam_diffsr.diffusion import NoiseSchedule
 from sam_diffsr.diffusion.noise import ImageNoise
-from sam_diffsr.diffusion.samplers import SAMPLERS
+from sam_diffsr.diffusion.samplers import SAMPLERS, SamplerName
 from sam_diffsr.errors import DeviceMemoryError, NumericalError
 from sam_diffsr.models import DiffSR
 from sam_diffsr.pipeline.canvas import Enlarged, noisy_start
 from sam_diffsr.pipeline.conditioning import TiledDenoiser, condition_source, encoder_estimate
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.memory import free_memory, is_out_of_memory
-from sam_diffsr.pipeline.planning import plan_memory
+from sam_diffsr.pipeline.planning import Halos, MemoryPlan, plan_memory
 from sam_diffsr.pipeline.prepare import pad_to_multiple
 from sam_diffsr.pipeline.progress import Progress
 from sam_diffsr.pipeline.tiling import TileRunner
@@ -37,10 +37,16 @@ class RunOptions:
     """Sampler, steps, start."""
     tile: int | None
     """Side of a tile in output pixels; 0 for none, None to choose from the free memory."""
-    halo: int
-    """Output pixels around a tile."""
+    halos: Halos
+    """Output pixels around tiles."""
     max_memory: int | None = None
     """Bytes that the computation may take; None for what is free."""
+    plan: MemoryPlan | None = None
+    """How to divide the work; None to plan that."""
+
+
+_CANVASES: dict[SamplerName, int] = {"ddim": 2, "ddpm": 3, "dpmpp_2m": 3}
+"""Float32 RGB images of the size of the output that sampling holds at the same time."""
 
 
 @torch.inference_mode()
@@ -100,14 +106,16 @@ def _run(
     parameter = next(model.parameters())
     padded = pad_to_multiple(lr, config.model)
     height, width = padded.shape[-2] * scale, padded.shape[-1] * scale
-    plan = plan_memory(
+    sampling = options.sampling
+    plan = options.plan or plan_memory(
         config.model,
         batch=lr.shape[0],
         height=height,
         width=width,
         itemsize=parameter.element_size(),
         tile=options.tile,
-        halo=options.halo,
+        halos=options.halos,
+        canvases=_CANVASES[sampling.sampler] + progress.previews,
         device=parameter.device,
         free=free_memory(parameter.device),
         free_on_host=free_memory(torch.device("cpu")),
@@ -117,7 +125,7 @@ def _run(
         height,
         width,
         size=plan.tile,
-        halo=options.halo,
+        halo=options.halos.denoiser,
         receptive_field=config.model.denoiser.receptive_field,
         align=config.model.lr_multiple * scale,
         device=parameter.device,
@@ -131,15 +139,14 @@ def _run(
     )
     nothing = torch.zeros((), device=plan.canvas).expand(len(lr), 3, height, width)
     progress.start(lambda: enlarged.to_image(nothing))
-    source = condition_source(model, padded, plan=plan, runner=runner, on_tile=progress.encoded)
+    source = condition_source(model, padded, plan=plan, halos=options.halos, on_tile=progress.encoded)
     noise = ImageNoise(seeds)
-    sampling = options.sampling
-    x_start = noise(nothing)
-    if sampling.start is not None:
-        estimate = encoder_estimate(source, runner=runner, device=plan.canvas, on_tile=progress.encoded)
-        enlarged.to_residual(estimate)
-        x_start = noisy_start(estimate, x_start, t=sampling.start, schedule=schedule)
-        del estimate
+    if sampling.start is None:
+        x_start = noise(nothing)
+    else:
+        x_start = encoder_estimate(source, runner=runner, device=plan.canvas, on_tile=progress.encoded)
+        enlarged.to_residual(x_start)
+        noisy_start(x_start, noise, t=sampling.start, schedule=schedule)
     denoiser = TiledDenoiser(model, source, runner=runner, on_tile=progress.tile)
     x0 = SAMPLERS[sampling.sampler](
         denoiser,
@@ -150,9 +157,10 @@ def _run(
         start=sampling.start,
         spacing=sampling.spacing,
         callback=lambda step, total, x0: progress.step(lambda: enlarged.to_image(x0)),
+        overwrite=True,
     )
     del x_start
-    sr = enlarged.to_image(x0)
+    sr = enlarged.to_image(x0, overwrite=not progress.previews)
     if not (denoiser.finite and bool(torch.isfinite(sr.sum()))):
         raise NumericalError(
             f"the networks produced NaN or infinity in {str(parameter.dtype).removeprefix('torch.')}; use "

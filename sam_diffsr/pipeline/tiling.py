@@ -34,19 +34,19 @@ class Tile:
     right: int
 
 
-def plan_tiles(area: Tile, *, size: int, align: int) -> list[Tile]:
+def plan_tiles(area: Tile, *, size: tuple[int, int], align: int) -> list[Tile]:
     """Divide a rectangle into the fewest tiles of nearly equal size.
 
     Args:
         area: bounds are multiples of ``align``.
-        size: longest side of a tile, a multiple of ``align``.
+        size: most rows and columns of a tile, multiples of ``align``.
         align: every bound of a tile is a multiple of this.
 
     Returns:
         Tiles from top left to bottom right.
     """
-    rows = _cuts(area.top, area.bottom, size=size, align=align)
-    columns = _cuts(area.left, area.right, size=size, align=align)
+    rows = _cuts(area.top, area.bottom, size=size[0], align=align)
+    columns = _cuts(area.left, area.right, size=size[1], align=align)
     return [
         Tile(top=top, bottom=bottom, left=left, right=right)
         for top, bottom in pairwise(rows)
@@ -95,7 +95,7 @@ class TileRunner:
     Args:
         height: of the canvas, a multiple of ``align``.
         width: of the canvas, a multiple of ``align``.
-        size: longest side of a tile; 0 for the whole canvas.
+        size: most rows and columns of a tile.
         halo: pixels by which a window is larger than its tile on each side.
         receptive_field: halo from which on tiles are exact and need no blending.
         align: windows start and end at multiples of this; ``size`` and ``halo`` are rounded up to it.
@@ -107,7 +107,7 @@ class TileRunner:
         height: int,
         width: int,
         *,
-        size: int,
+        size: tuple[int, int],
         halo: int,
         receptive_field: int,
         align: int,
@@ -118,9 +118,8 @@ class TileRunner:
         self._halo = max(_round_up(halo, align), align)  # a window of one unit would be too small to reflect
         self._radius = min(self._halo // 2, max(receptive_field - self._halo, 0))
         self._device = device
-        whole = max(height, width)
-        self.size = min(_round_up(size, align), whole) if size > 0 else whole
-        """Longest side of the tiles, smaller after memory ran out."""
+        self.size = min(_round_up(size[0], align), height), min(_round_up(size[1], align), width)
+        """Most rows and columns of a tile, fewer after memory ran out."""
 
     def run(
         self,
@@ -203,20 +202,18 @@ class TileRunner:
         result[:, :, top : top + height, left : left + width].addcmul_(part, weight)
 
     def _halve(self, tile: Tile) -> None:
-        failed = max(tile.bottom - tile.top, tile.right - tile.left)
-        if failed <= self._align:
+        failed = tile.bottom - tile.top, tile.right - tile.left
+        if max(failed) <= self._align:
             raise DeviceMemoryError(
-                f"out of memory on {self._device} even with tiles of {failed} pixels and a halo of "
+                f"out of memory on {self._device} even with tiles of {failed[0]} pixels and a halo of "
                 f"{self._halo}; free memory on the device, use a smaller tile_overlap or batch_size, or "
                 "device='cpu'"
             )
         release_memory(self._device)
-        self.size = _round_up(failed // 2, self._align)
+        self.size = _round_up(failed[0] // 2, self._align), _round_up(failed[1] // 2, self._align)
         _LOGGER.warning(
-            "out of memory on %s with a tile of %d output pixels; going on with %d",
-            self._device,
-            failed,
-            self.size,
+            "out of memory on %s with a tile of %d x %d output pixels; going on with %d x %d",
+            *(self._device, *failed, *self.size),
         )
 
 
