@@ -13,6 +13,7 @@ from sam_diffsr.errors import DeviceMemoryError
 from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline.memory import free_memory
 from sam_diffsr.pipeline.prepare import padded_size
+from sam_diffsr.pipeline.tiling import aligned_halo, window_size
 
 __all__ = ["DEFAULT_HALOS", "Halos", "MemoryPlan", "plan_batches", "plan_memory"]
 
@@ -141,17 +142,13 @@ class _Canvas:
         return min(side, self.height), min(side, self.width)
 
     def window(self, tile: Size, halo: int) -> Size:
-        """The largest window of tiles of this size."""
-        rows, columns = _count(self.height, tile[0]), _count(self.width, tile[1])
-        return (
-            min(self.height, tile[0] + halo * min(rows - 1, 2)),
-            min(self.width, tile[1] + halo * min(columns - 1, 2)),
-        )
+        """The windows of tiles of this size."""
+        return window_size(self.height, self.width, tile=tile, halo=aligned_halo(halo, self.align))
 
     def work(self, tile: Size, halo: int) -> int:
-        """Output pixels of all windows together, nearly."""
-        rows, columns = _count(self.height, tile[0]), _count(self.width, tile[1])
-        return (self.height + 2 * halo * (rows - 1)) * (self.width + 2 * halo * (columns - 1))
+        """Output pixels of all windows together."""
+        rows, columns = self.window(tile, halo)
+        return rows * _count(self.height, tile[0]) * columns * _count(self.width, tile[1])
 
     def best_tile(self, fits: Callable[[Size], bool], *, halo: int, smallest: int) -> Size | None:
         """The tile with the least work in windows that fit, if there is one.

@@ -22,11 +22,11 @@ from sam_diffsr.pipeline.conditioning import TiledDenoiser, condition_source, en
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.memory import free_memory, is_out_of_memory
 from sam_diffsr.pipeline.planning import Halos, MemoryPlan, plan_memory
-from sam_diffsr.pipeline.prepare import pad_to_multiple
+from sam_diffsr.pipeline.prepare import pad_to_multiple, padded_size
 from sam_diffsr.pipeline.progress import Progress
 from sam_diffsr.pipeline.tiling import TileRunner
 
-__all__ = ["RunOptions", "run_batch"]
+__all__ = ["RunOptions", "plan_batch", "run_batch"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +92,38 @@ def run_batch(
         ) from error
 
 
+def plan_batch(
+    model: DiffSR, shape: Sequence[int], *, options: RunOptions, previews: bool = False
+) -> MemoryPlan:
+    """How a batch is going to be divided.
+
+    Args:
+        model: the networks, where they are going to run.
+        shape: of the batch, ``(B, 3, h, w)``.
+        options: of the run.
+        previews: whether somebody is going to be told of every step.
+
+    Raises:
+        DeviceMemoryError: the limit cannot hold the canvas and one tile.
+    """
+    parameter, scale = next(model.parameters()), model.config.scale
+    height, width = padded_size(*shape[-2:], model.config)
+    return plan_memory(
+        model.config,
+        batch=shape[0],
+        height=height * scale,
+        width=width * scale,
+        itemsize=parameter.element_size(),
+        tile=options.tile,
+        halos=options.halos,
+        canvases=_CANVASES[options.sampling.sampler] + previews,
+        device=parameter.device,
+        free=free_memory(parameter.device),
+        free_on_host=free_memory(torch.device("cpu")),
+        limit=options.max_memory,
+    )
+
+
 def _run(
     model: DiffSR,
     config: ResolverConfig,
@@ -102,25 +134,11 @@ def _run(
     options: RunOptions,
     progress: Progress,
 ) -> Tensor:
-    scale = config.model.scale
+    scale, sampling = config.model.scale, options.sampling
     parameter = next(model.parameters())
+    plan = options.plan or plan_batch(model, lr.shape, options=options, previews=progress.previews)
     padded = pad_to_multiple(lr, config.model)
     height, width = padded.shape[-2] * scale, padded.shape[-1] * scale
-    sampling = options.sampling
-    plan = options.plan or plan_memory(
-        config.model,
-        batch=lr.shape[0],
-        height=height,
-        width=width,
-        itemsize=parameter.element_size(),
-        tile=options.tile,
-        halos=options.halos,
-        canvases=_CANVASES[sampling.sampler] + progress.previews,
-        device=parameter.device,
-        free=free_memory(parameter.device),
-        free_on_host=free_memory(torch.device("cpu")),
-        limit=options.max_memory,
-    )
     runner = TileRunner(
         height,
         width,

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from sam_diffsr.errors import DeviceMemoryError
-from sam_diffsr.pipeline.memory import is_out_of_memory, release_memory
+from sam_diffsr.pipeline.memory import is_out_of_memory, release_memory, trim_heap
 
-__all__ = ["Tile", "TileRunner", "axis_weights", "plan_tiles"]
+__all__ = ["Tile", "TileRunner", "aligned_halo", "axis_weights", "plan_tiles", "window_size"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -58,6 +58,20 @@ def _cuts(start: int, stop: int, *, size: int, align: int) -> list[int]:
     units = (stop - start) // align
     count = math.ceil((stop - start) / size)
     return [start + index * units // count * align for index in range(count + 1)]
+
+
+def aligned_halo(halo: int, align: int) -> int:
+    """The next multiple of ``align``, and not 0: a window of one unit would be too small to reflect."""
+    return max(_round_up(halo, align), align)
+
+
+def window_size(height: int, width: int, *, tile: tuple[int, int], halo: int) -> tuple[int, int]:
+    """Rows and columns of the windows of a canvas; of two tiles side by side each has one halo, not two."""
+    rows, columns = (
+        min(side, part + halo * min(math.ceil(side / part) - 1, 2))
+        for side, part in zip((height, width), tile, strict=True)
+    )
+    return rows, columns
 
 
 def axis_weights(start: int, stop: int, *, length: int, radius: int) -> tuple[int, Tensor]:
@@ -115,7 +129,7 @@ class TileRunner:
     ) -> None:
         self._canvas = Tile(top=0, bottom=height, left=0, right=width)
         self._align = align
-        self._halo = max(_round_up(halo, align), align)  # a window of one unit would be too small to reflect
+        self._halo = aligned_halo(halo, align)
         self._radius = min(self._halo // 2, max(receptive_field - self._halo, 0))
         self._device = device
         self.size = min(_round_up(size[0], align), height), min(_round_up(size[1], align), width)
@@ -149,6 +163,8 @@ class TileRunner:
         result = torch.empty(0)  # until the first window says how many channels there are
         while pending:
             rows, columns = self._window(pending[0])
+            if pending[0] != self._canvas:
+                trim_heap(self._device)
             try:
                 window = evaluate(rows, columns)
             except (RuntimeError, MemoryError) as error:
@@ -179,11 +195,20 @@ class TileRunner:
         return result
 
     def _window(self, tile: Tile) -> tuple[slice, slice]:
-        """The tile and its halo, inside of the canvas."""
+        """The tile and its halo, inside of the canvas.
+
+        At its borders windows begin earlier or end later, so that all are of one size: what a network
+        prepares for a size (kernels, weights in another order: megabytes) is needed once.
+        """
+        rows, columns = window_size(self._canvas.bottom, self._canvas.right, tile=self.size, halo=self._halo)
         return (
-            slice(max(tile.top - self._halo, 0), min(tile.bottom + self._halo, self._canvas.bottom)),
-            slice(max(tile.left - self._halo, 0), min(tile.right + self._halo, self._canvas.right)),
+            self._side(tile.top, tile.bottom, length=rows, end=self._canvas.bottom),
+            self._side(tile.left, tile.right, length=columns, end=self._canvas.right),
         )
+
+    def _side(self, start: int, stop: int, *, length: int, end: int) -> slice:
+        first = max(min(start - self._halo, end - length), 0)
+        return slice(first, max(first + length, min(stop + self._halo, end)))
 
     def _blend(self, result: Tensor, window: Tensor, tile: Tile, *, shrink: int) -> None:
         rows, columns = self._window(tile)

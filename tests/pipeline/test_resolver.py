@@ -301,6 +301,21 @@ def test_tiles_with_the_default_halo_cannot_be_told_from_none(resolver):
     assert abs(difference).max() <= 1
 
 
+@pytest.mark.parametrize("encoder_tile", [(64, 64), None])
+def test_the_default_halos_are_enough_for_the_bundled_model(monkeypatch: pytest.MonkeyPatch, encoder_tile):
+    """Half a level of 255 at most on noise, which is harder than photographs, with the encoder in tiles."""
+    bundled = SuperResolver.from_pretrained(device="cpu")
+    lr = torch.rand(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    whole = bundled.upscale_tensor(lr, seeds=[0], tile=0)
+    device = bundled.device
+    plan = MemoryPlan(tile=(64, 64), encoder_tile=encoder_tile, canvas=device, store=device)
+    monkeypatch.setattr(run, "plan_memory", lambda *args, **kwargs: plan)
+    difference = (bundled.upscale_tensor(lr, seeds=[0]) - whole).abs()
+    assert 0 < float(difference.max()) < 0.5 / 255
+    narrow = (bundled.upscale_tensor(lr, seeds=[0], tile_overlap=2) - whole).abs()
+    assert float(narrow.max()) > 0.5 / 255
+
+
 def test_auto_says_what_it_took(resolver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     lr = torch.rand(1, 3, 100, 48)
     whole = resolver.upscale_tensor(lr, seeds=[0], steps=1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sam_diffsr.errors import DeviceMemoryError
-from sam_diffsr.pipeline.tiling import Tile, TileRunner, axis_weights, plan_tiles
+from sam_diffsr.pipeline.tiling import Tile, TileRunner, axis_weights, plan_tiles, window_size
 
 CPU = torch.device("cpu")
 
@@ -85,6 +85,19 @@ def test_the_whole_canvas_is_evaluated_at_once_and_in_the_wanted_dtype():
         result = runner(20, 12, size=size).run(evaluate, device=CPU, dtype=torch.float32)
         assert result.dtype == torch.float32
     assert windows == [(slice(0, 20), slice(0, 12))] * 2
+
+
+@pytest.mark.parametrize(("side", "size"), [(48, 12), (52, 16), (48, 24), (40, 40)])
+def test_all_windows_are_of_the_size_that_was_planned_for(side: int, size: int):
+    shapes: set[tuple[int, int]] = set()
+
+    def evaluate(rows: slice, columns: slice) -> Tensor:
+        shapes.add((rows.stop - rows.start, columns.stop - columns.start))
+        return torch.zeros(1, 1, rows.stop - rows.start, columns.stop - columns.start)
+
+    runner(side, 20, size=size).run(evaluate, device=CPU, dtype=torch.float32)
+    assert shapes == {window_size(side, 20, tile=(size, size), halo=8)}
+    assert max(shapes)[0] == min(side, size + 8 * min(-(-side // size) - 1, 2))
 
 
 class Scarce:
