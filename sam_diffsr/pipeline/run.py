@@ -107,7 +107,7 @@ def plan_batch(
         DeviceMemoryError: the limit cannot hold the canvas and one tile.
     """
     parameter, scale = next(model.parameters()), model.config.scale
-    height, width = padded_size(*shape[-2:], model.config)
+    height, width = padded_size(shape[-2], shape[-1], model.config)
     return plan_memory(
         model.config,
         batch=shape[0],
