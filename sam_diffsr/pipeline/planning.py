@@ -54,13 +54,15 @@ _CPU_BATCH_PIXELS = 2**17
 """Output pixels of a batch on a CPU, likewise: less than that is computed at a lower rate."""
 _SMALLEST_AUTO_TILE = 64
 """Output pixels, unless a limit asks for less: in smaller tiles nearly all of the work is spent on halos."""
-_WORK_FOR_FEATURES = 1.25
+_WORK_FOR_FEATURES = 2.0
 """Features are encoded anew for every window if keeping them makes windows so small that the denoiser has
-this many times the work."""
+this many times the work: encoding a window twice, once for its image, costs as much as denoising it."""
 _CANVAS_BYTES = 12
 """Of an output pixel of a float32 RGB canvas."""
 _INPUTS = 4
 """Float32 RGB images of the size of the input: decoded, as a batch, padded, scaled for the enlargement."""
+_MAPPED_BYTES = 32 * 2**20
+"""glibc maps blocks from this size on one by one, and gives them back at once; smaller ones leave gaps."""
 _FIXED_BYTES = 32 * 2**20
 """What does not depend on sizes: scratch of convolutions and of activations, strips of the canvas."""
 
@@ -90,6 +92,8 @@ class _Costs:
 
     denoiser: int
     """For an output pixel of a window."""
+    mapped: int
+    """Likewise, if each of its activations is mapped."""
     head: int
     """For an output pixel of a window, while the encoder makes its image."""
     encoder: int
@@ -111,6 +115,7 @@ class _Costs:
         growing = 9 * encoder.channels + 10 * encoder.growth
         return cls(
             denoiser=math.ceil(itemsize * (6 * widest + 32)),
+            mapped=math.ceil(itemsize * (4.8 if itemsize == 4 else 5.5) * widest),
             head=4 * (5 * encoder.channels // 2 + 4),
             encoder=math.ceil(itemsize * (2 * kept + growing) / model.scale**2),
             condition=itemsize * widths[0],
@@ -119,13 +124,16 @@ class _Costs:
             inputs=math.ceil(_CANVAS_BYTES * _INPUTS / model.scale**2),
         )
 
-    def window(self) -> int:
-        """Peak for an output pixel of a window of which the features are there."""
-        return self.features + max(self.head, self.condition + self.denoiser)
+    def window(self, pixels: int) -> int:
+        """Peak for all output pixels of a window of which the features are there."""
+        unmapped = min(pixels, _MAPPED_BYTES // self.condition)  # a projected condition is such an activation
+        denoiser = self.condition * pixels + max(self.denoiser * unmapped, self.mapped * pixels)
+        return self.features * pixels + max(self.head * pixels, denoiser)
 
-    def whole(self) -> int:
-        """Peak for an output pixel when nothing is divided."""
-        return self.inputs + self.features + self.canvases + max(self.encoder, self.window())
+    def whole(self, pixels: int) -> int:
+        """Peak when nothing is divided."""
+        kept = self.inputs + self.features + self.canvases
+        return kept * pixels + max(self.encoder * pixels, self.window(pixels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +233,8 @@ def plan_memory(
         """Bytes for a window, also if it is encoded for itself, with a margin."""
         rows, columns = window
         margin = 2 * halos.margin
-        encoded = min(rows + margin, height) * min(columns + margin, width)
-        return batch * max(costs.window() * rows * columns, costs.encoder * encoded)
+        encoded = batch * min(rows + margin, height) * min(columns + margin, width)
+        return max(costs.window(batch * rows * columns), costs.encoder * encoded)
 
     def best_for(room: int) -> Size | None:
         """The best tile of which a window fits."""
@@ -329,9 +337,8 @@ def plan_batches(
         together = min(most, len(indices))
         if together > 1 and tiled:
             free = int(_SHARE * free_memory(device)) if limit is None else int(_SHARE_OF_LIMIT * limit)
-            fitting = max(free - _FIXED_BYTES, 0) // (
-                _Costs.of(model, itemsize, canvases=2).whole() * height * width * model.scale**2
-            )
-            together = max(1, min(together, fitting))
+            costs, pixels = _Costs.of(model, itemsize, canvases=2), height * width * model.scale**2
+            while together > 1 and _FIXED_BYTES + costs.whole(together * pixels) > free:
+                together -= 1
         batches += [indices[first : first + together] for first in range(0, len(indices), together)]
     return batches
