@@ -42,7 +42,7 @@ class Halos:
 
 DEFAULT_HALOS = Halos(encoder=64, denoiser=32)
 """Less than the receptive fields (170 for the released denoiser, thousands for its encoder), but what trained
-networks look at is nearer. With the bundled ones, 48 and 24 are what keeps the worst case within half a level
+networks look at is nearer. With the bundled ones, 40 and 16 are what keeps the worst case within half a level
 of 255 of the untiled image (`sam-diffsr bench tiles`); the rest is room for other weights."""
 _SHARE = 0.6
 """Part of the free memory that is planned with; the rest is for what the estimate does not know."""
