@@ -22,6 +22,7 @@ from sam_diffsr import SuperResolver
 from sam_diffsr.data import find_dataset
 from sam_diffsr.evaluation import evaluate_methods
 from sam_diffsr.evaluation.methods import bicubic_method, model_methods
+from sam_diffsr.evaluation.perceptual import PairDistance, lpips_distance
 from sam_diffsr.evaluation.report import text_table, write_json
 from sam_diffsr.pipeline.config import SamplingConfig
 from sam_diffsr.training import export_run, load_config, train
@@ -42,6 +43,14 @@ SETTINGS = (
 )
 """From pure noise, where structure could help most, and from the encoder's image half-way down."""
 
+COLUMNS = (
+    ("psnr_y", 3, "PSNR-Y"),
+    ("ssim_y", 4, "SSIM-Y"),
+    ("artifacts", 5, "artefacts"),
+    ("lpips", 4, "LPIPS"),
+)
+"""Score, digits and heading."""
+
 
 def model_of(name: str, seed: int, arguments: argparse.Namespace) -> Path:
     """Train and export one variant, unless that is done."""
@@ -58,18 +67,22 @@ def model_of(name: str, seed: int, arguments: argparse.Namespace) -> Path:
     return folder
 
 
-def scores_of(folder: Path, files: list[Path]) -> dict[str, dict[str, float]]:
+def scores_of(
+    folder: Path, files: list[Path], *, lpips: PairDistance | None = None
+) -> dict[str, dict[str, float]]:
     """Means over the photographs for each setting, kept beside the model."""
-    kept = folder / "scores.json"
+    kept = folder / ("scores.json" if lpips is None else "scores-lpips.json")
     if not kept.is_file():
         resolver = SuperResolver.from_pretrained(folder)
         methods = model_methods(resolver, name=folder.name, settings=SETTINGS)
-        rows = evaluate_methods(files, [bicubic_method(resolver.scale), *methods], scale=resolver.scale).rows
+        rows = evaluate_methods(
+            files, [bicubic_method(resolver.scale), *methods], scale=resolver.scale, lpips=lpips
+        ).rows
         names = ["bicubic", "encoder", *(str(index) for index in range(len(SETTINGS)))]
         write_json(
             kept,
             {
-                name: {"psnr_y": row.psnr_y, "ssim_y": row.ssim_y, "artifacts": row.artifacts}
+                name: {key: value for key, _, _ in COLUMNS if (value := getattr(row, key)) is not None}
                 for name, row in zip(names, rows, strict=True)
             },
         )
@@ -84,16 +97,16 @@ def table(scores: dict[str, list[dict[str, dict[str, float]]]], setting: str) ->
         spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
         return f"{statistics.mean(values):.{digits}f}{spread}"
 
-    columns = (("psnr_y", 3), ("ssim_y", 4), ("artifacts", 5))
+    any_model = next(iter(scores.values()))[0]
+    columns = [column for column in COLUMNS if column[0] in any_model["bicubic"]]
     rows = [
-        [name, str(len(found)), *(cell(found, key, digits) for key, digits in columns)]
+        [name, str(len(found)), *(cell(found, key, digits) for key, digits, _ in columns)]
         for name, found in scores.items()
     ]
-    any_model = next(iter(scores.values()))[0]
     for name in ("bicubic", "encoder"):
         values = any_model[name]
-        rows.append([name, "", *(f"{values[key]:.{digits}f}" for key, digits in columns)])
-    return text_table(["structure", "seeds", "PSNR-Y", "SSIM-Y", "artefacts"], rows)
+        rows.append([name, "", *(f"{values[key]:.{digits}f}" for key, digits, _ in columns)])
+    return text_table(["structure", "seeds", *(heading for _, _, heading in columns)], rows)
 
 
 def main() -> None:
@@ -109,15 +122,17 @@ def main() -> None:
     parser.add_argument("--region-crops", type=Path, help="the same, prepared with --reduction region")
     parser.add_argument("--hr", type=Path, required=True, help="photographs that are not trained on")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each variant (default: %(default)s)")
+    parser.add_argument("--lpips", action="store_true", help="LPIPS too; needs its weights")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="A.B=C")
     arguments = parser.parse_args()
     files = find_dataset(arguments.hr, scale=4).hr
+    lpips = lpips_distance() if arguments.lpips else None
     scores: dict[str, list[dict[str, dict[str, float]]]] = {}
     for seed in range(arguments.seeds):
         for name, (_, region) in VARIANTS.items():
             if region and arguments.region_crops is None:
                 continue
-            scores.setdefault(name, []).append(scores_of(model_of(name, seed, arguments), files))
+            scores.setdefault(name, []).append(scores_of(model_of(name, seed, arguments), files, lpips=lpips))
             print(name, seed, flush=True)
     for index, setting in enumerate(SETTINGS):
         start = "pure noise" if setting.start is None else f"t = {setting.start}"

@@ -103,6 +103,7 @@ def main() -> None:
     parser.add_argument(
         "--min-gradient", type=float, default=2.5, help="drop crops flatter than this (default: %(default)s)"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the crops that are in OUT")
     arguments = parser.parse_args()
     listed = arguments.photos / GCOMPRIS / "licences.json"
     needed = [*TRAINING, *(HOLDOUT if arguments.holdout is not None else ())]
@@ -121,6 +122,7 @@ def main() -> None:
         reductions=REDUCTIONS,
         segmenter=SEGMENTER,
         min_gradient=arguments.min_gradient,
+        overwrite=arguments.overwrite,
         licences={Path(name).name: licence for name, licence in licences.items()},
         progress=lambda done, total, name: print(f"[{done}/{total}] {name}", flush=True),
     )

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sam_diffsr.errors import OutputError
 from sam_diffsr.masks import encode_structure, read_records, read_structure
 from sam_diffsr.resize import imresize
 
@@ -54,6 +55,63 @@ def test_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert row.width == 3 * 48 + 2 * 8
 
 
+def test_compare_shows_inputs_results_of_others_and_the_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    hr = tmp_path / "hr.png"
+    Image.open(EXAMPLES / "chelsea.png").crop((0, 0, 80, 64)).save(hr)
+    run(monkeypatch, "damage.py", str(hr), str(tmp_path / "lr"), "--jpeg", "30", "--noise", "10")
+    others = tmp_path / "theirs"
+    others.mkdir()
+    Image.open(hr).save(others / "hr.png")
+    inputs = [str(tmp_path / "lr" / name) for name in ("clean/hr.png", "jpeg30/hr.jpg", "noise10/hr.png")]
+    arguments = [*inputs, str(tmp_path / "grid.png"), "--sr", f"theirs={others}", "--crop", "2", "2", "10"]
+    capsys.readouterr()
+    run(monkeypatch, "compare.py", *arguments, "--hr", str(hr))
+    picture = pixels(tmp_path / "grid.png")
+    assert picture.shape == (3 * (40 + 24), 5 * 48 - 8, 3)
+    truth = pixels(hr)[8:48, 8:48]
+    np.testing.assert_array_equal(picture[24:64, 2 * 48 : 2 * 48 + 40], truth)
+    np.testing.assert_array_equal(picture[24:64, 4 * 48 :], truth)
+    assert (picture[88:128, 4 * 48 :] == 255).all()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1].split()[0] for line in lines] == ["bicubic", "theirs", "SAM-DiffSR"] * 3
+    assert lines[1].endswith("inf dB")
+    psnr = [float(line.split()[-2]) for line in lines[::3]]
+    assert psnr[0] > psnr[1]
+    assert psnr[0] > psnr[2]
+
+
+def test_compare_says_which_result_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "theirs").mkdir()
+    lr = str(EXAMPLES / "chelsea_lr.png")
+    with pytest.raises(SystemExit, match="has 0 files named chelsea_lr; there must be one"):
+        run(monkeypatch, "compare.py", lr, str(tmp_path / "x.png"), "--sr", str(tmp_path / "theirs"))
+    assert list(tmp_path.glob("*.png")) == []
+
+
+def test_compare_wants_one_crop_or_one_for_each_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    lr, crop = str(EXAMPLES / "chelsea_lr.png"), ["--crop", "0", "0", "8"]
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "compare.py", lr, lr, lr, str(tmp_path / "x.png"), *crop, *crop)
+    assert "--crop must be given once or for each of the 3 inputs" in capsys.readouterr().err
+
+
+def test_damage_of_a_folder_is_the_same_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        run(monkeypatch, "damage.py", str(EXAMPLES), str(folder), "--jpeg", "50", "--noise", "5", "2.5")
+        assert {path.name for path in folder.iterdir()} == {"clean", "jpeg50", "noise5", "noise2.5"}
+    clean = pixels(tmp_path / "first" / "clean" / "chelsea.png")
+    np.testing.assert_array_equal(clean, pixels(EXAMPLES / "chelsea_lr.png"))
+    noisy = pixels(tmp_path / "first" / "noise5" / "chelsea.png")
+    np.testing.assert_array_equal(noisy, pixels(tmp_path / "second" / "noise5" / "chelsea.png"))
+    assert 4.5 < (noisy.astype(float) - clean).std() < 5.5
+    assert (pixels(tmp_path / "first" / "jpeg50" / "chelsea.jpg") != clean).any()
+
+
 def test_upscale_one_tells_how_it_is_used(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(SystemExit, match="INPUT OUTPUT"):
         run(monkeypatch, "upscale_one.py")
@@ -89,3 +147,27 @@ def test_train_tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines[:2]] == ["encoder", "denoiser"]
     assert (tmp_path / "tiny" / "rrdb" / "samples" / "step-00000002.png").is_file()
+
+
+def test_training_data_are_replaced_only_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("skimage")
+    program = runpy.run_path(str(EXAMPLES / "build_training_data.py"))
+    photos = tmp_path / "photos"
+    (photos / "gcompris").mkdir(parents=True)
+    (photos / "gcompris" / "licences.json").write_text("{}")
+    Image.open(EXAMPLES / "chelsea.png").crop((0, 0, 160, 120)).save(photos / "one.png")
+    monkeypatch.setitem(program["main"].__globals__, "TRAINING", {"one.png": "CC0-1.0, Stefan van der Walt"})
+
+    def build(*flags: str) -> None:
+        arguments = ["x", str(photos), str(tmp_path / "crops"), "--min-gradient", "0", *flags]
+        monkeypatch.setattr(sys, "argv", arguments)
+        program["main"]()
+
+    build("--crop-size", "32")
+    first = capsys.readouterr().out
+    with pytest.raises(OutputError, match="replace them with --overwrite"):
+        build("--crop-size", "40")
+    build("--crop-size", "40", "--overwrite")
+    assert first.splitlines()[-1].split()[0] != capsys.readouterr().out.splitlines()[-1].split()[0]

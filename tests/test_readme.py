@@ -14,10 +14,12 @@ import sam_diffsr
 from sam_diffsr.cli.app import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTES = ROOT / "examples" / "small_notes.md"
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for folder in (".", "docs", "examples", "tests/golden")
+    for folder in (".", "docs", "examples", "tests/golden", "sam_diffsr/weights/sam-diffsr-x4-small")
     for path in (ROOT / folder).glob("*.md")
+    if path != NOTES  # is looked at as the end of the card
 )
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<target>[^)\s]+)\)")
@@ -80,6 +82,11 @@ def test_links_lead_to_files(page: str):
         target = link["target"].partition("#")[0]
         if target and "://" not in target:
             assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {link[0]}"
+
+
+def test_card_of_the_bundled_model_ends_with_its_notes():
+    card = read("sam_diffsr/weights/sam-diffsr-x4-small/README.md")
+    assert card.endswith("\n\n" + NOTES.read_text(encoding="utf-8").strip() + "\n")
 
 
 def defined(tree: ast.Module) -> set[str]:

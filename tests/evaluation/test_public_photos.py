@@ -28,9 +28,19 @@ def test_five_photographs_with_sides_of_multiples_of_8(tmp_path, monkeypatch, ca
     assert len(capsys.readouterr().out.splitlines()) == 5
 
 
-def test_it_says_how_it_is_used(monkeypatch) -> None:
+def test_four_scenes_to_look_at(tmp_path, monkeypatch) -> None:
     pytest.importorskip("skimage")
     pytest.importorskip("sklearn")
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT)])
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(tmp_path), "--scenes"])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    sizes = {path.stem: Image.open(path).size for path in sorted(tmp_path.iterdir())}
+    assert sizes == {"brick": (512, 512), "grass": (512, 512), "page": (384, 184), "rocket": (640, 424)}
+
+
+@pytest.mark.parametrize("arguments", [[], ["photos", "--scene"]])
+def test_it_says_how_it_is_used(monkeypatch, arguments) -> None:
+    pytest.importorskip("skimage")
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
     with pytest.raises(SystemExit, match="python examples/fetch_public_photos"):
         runpy.run_path(str(SCRIPT), run_name="__main__")
