@@ -27,6 +27,7 @@ __all__ = ["register"]
 _STAGES: dict[str, StageName] = {"rrdb": "encoder", "diffusion": "denoiser"}
 _QUICK = {"size": 32, "repeats": 2}
 _QUICK_SIZES = (64, 128, 256)
+_QUICK_TILES = {"size": 64, "max_memory": 60 * 2**20, "repeats": 1, "halos": (16, 32), "side": 32}
 _QUICK_MASKS = {"size": (340, 510), "region_counts": (10, 100), "megapixels": (0.2, 0.8), "repeats": 3}
 
 
@@ -55,11 +56,12 @@ def register(subparsers: Subparsers) -> None:
     add_common_options(parser)
     parser.set_defaults(run=run)
     others = parser.add_subparsers(
-        metavar="[masks|train|memory|folder|start]", dest="bench_command", title="other measurements"
+        metavar="[masks|train|memory|tiles|folder|start]", dest="bench_command", title="other measurements"
     )
     _register_masks(others)
     _register_train(others)
     _register_memory(others)
+    _register_tiles(others)
     _register_work(others)
 
 
@@ -191,6 +193,48 @@ def run_memory(args: argparse.Namespace) -> int:
         **options,
     )
     return _tell(table, args)
+
+
+def _register_tiles(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "tiles",
+        help="measure what tiles cost and how far they change a result",
+        description="Upscale an image in automatic tiles and in one piece, in turn, for the ratio of their "
+        "times; and small images in small tiles with halos of several widths around them, for the "
+        "largest difference to the image in one piece, in levels of 255.",
+    )
+    add_model_option(parser)
+    parser.add_argument(
+        "--size", type=int, metavar="N", help="side of the low-resolution image (default: 384)"
+    )
+    parser.add_argument(
+        "--max-memory", type=int, metavar="MB", help="what its tiles may take (default: 1024)"
+    )
+    parser.add_argument(
+        "--halos",
+        type=int_list,
+        metavar="N,...",
+        help="output pixels around tiles (default: 16,24,32,40,48,64)",
+    )
+    parser.add_argument("--quick", action="store_true", help="smaller images and one turn")
+    parser.add_argument("--repeats", type=int, metavar="N", help="turns (default: 3)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--json", metavar="FILE", help="write the result, with device, threads and versions")
+    add_device_options(parser)
+    add_common_options(parser)
+    parser.set_defaults(run=run_tiles)
+
+
+def run_tiles(args: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    from sam_diffsr.evaluation.tile_bench import bench_tiles
+
+    options: dict[str, Any] = dict(_QUICK_TILES) if args.quick else {}
+    options |= given(args, "size", "halos", "repeats")
+    if args.max_memory is not None:
+        options["max_memory"] = args.max_memory * 2**20
+    return _tell(bench_tiles(_load_resolver(args), **options, say=_sayer(args)), args)
 
 
 def _register_masks(subparsers: Subparsers) -> None:

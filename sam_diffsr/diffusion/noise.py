@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -12,6 +13,10 @@ from sam_diffsr.errors import ArgumentError
 __all__ = ["ImageNoise"]
 
 SEED_LIMIT = 2**63
+_BLOCK = 16
+"""Numbers that torch makes together."""
+_PIECE = 2**18
+"""Numbers in a piece, a multiple of the block."""
 
 
 class ImageNoise:
@@ -55,6 +60,20 @@ class ImageNoise:
         for image, generator in zip(noise, self._generators, strict=True):
             image.normal_(generator=generator)
         return noise.to(like.device, non_blocking=like.is_cuda).to(like.dtype)
+
+    def pieces(self, image: int, count: int) -> Iterator[tuple[slice, Tensor]]:
+        """Draw once for one image, a little at a time: the numbers that a call would give it.
+
+        Args:
+            image: its index in the batch.
+            count: numbers in all, channels times height times width.
+
+        Yields:
+            Positions in the flattened image, and their float32 numbers on the CPU.
+        """
+        ends = [*range(_PIECE, count - _BLOCK, _PIECE), count]  # torch has another way for fewer than a block
+        for first, last in pairwise([0, *ends]):
+            yield slice(first, last), torch.empty(last - first).normal_(generator=self._generators[image])
 
 
 def _generator(seed: int) -> torch.Generator:

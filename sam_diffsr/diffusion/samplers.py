@@ -62,6 +62,7 @@ class Sampler(Protocol):
         start: int | None = ...,
         spacing: Spacing = ...,
         callback: StepCallback | None = ...,
+        overwrite: bool = ...,
     ) -> Tensor:
         """Sample x0; ``sample_ddpm`` describes the arguments."""
         ...
@@ -92,6 +93,7 @@ def sample_ddpm(
     start: int | None = None,
     spacing: Spacing = "linspace",
     callback: StepCallback | None = None,
+    overwrite: bool = False,
 ) -> Tensor:
     """Ancestral sampling (DDPM alg. 2); with ``steps = T`` the published procedure.
 
@@ -100,7 +102,7 @@ def sample_ddpm(
     Args:
         denoise: the network; its result may have a smaller dtype than ``x_T``.
         x_T: ``(B, C, H, W)`` float32, on any device: the state at ``start``, pure noise where that is T-1.
-            Not changed.
+            Not changed, unless ``overwrite`` says so.
         schedule: of the training.
         steps: how many timesteps to visit, in 1..start+1.
         noise: where every random number comes from. Ancestral samplers call it once a step, first for
@@ -109,6 +111,8 @@ def sample_ddpm(
         start: the timestep that ``x_T`` belongs to, in 0..T-1; None is T-1.
         spacing: which timesteps, see ``time_grid``.
         callback: called after each step; what it raises ends the sampling and reaches the caller.
+        overwrite: use the memory of ``x_T`` and of what ``denoise`` returns, which saves two tensors of their
+            size and changes no number. Not with gradients.
 
     Returns:
         x0, like ``x_T``, in [-clip, clip]. Gradients are recorded as usual: wrap the call in
@@ -119,17 +123,18 @@ def sample_ddpm(
     """
 
     def update(x: Tensor, x0: Tensor, level: _Level) -> Tensor:
-        draw = _draw(noise, x)
         now, following = level.alpha_bar, level.alpha_bar_next
         if following == 1:
+            _draw(noise, x)
             return x0
         alpha = now / following
         mean = ((1 - alpha) * math.sqrt(following) / (1 - now)) * x0
-        mean.add_(x, alpha=(1 - following) * math.sqrt(alpha) / (1 - now))
+        keep = (1 - following) * math.sqrt(alpha) / (1 - now)
+        mean = torch.add(mean, x, alpha=keep, out=x if overwrite else None)
         variance = (1 - alpha) * (1 - following) / (1 - now)
-        return mean.add_(draw, alpha=math.sqrt(max(variance, VARIANCE_FLOOR)))
+        return mean.add_(_draw(noise, x), alpha=math.sqrt(max(variance, VARIANCE_FLOOR)))
 
-    return _descend(denoise, x_T, schedule, update, steps, clip, start, spacing, callback)
+    return _descend(denoise, x_T, schedule, update, steps, clip, start, spacing, callback, overwrite)
 
 
 def sample_ddim(
@@ -143,6 +148,7 @@ def sample_ddim(
     start: int | None = None,
     spacing: Spacing = "linspace",
     callback: StepCallback | None = None,
+    overwrite: bool = False,
     eta: float = 0.0,
 ) -> Tensor:
     """Implicit sampling (DDIM eq. 12), with the noise re-derived from the clipped x0.
@@ -159,6 +165,7 @@ def sample_ddim(
         start: see ``sample_ddpm``.
         spacing: see ``sample_ddpm``.
         callback: see ``sample_ddpm``.
+        overwrite: see ``sample_ddpm``.
         eta: 0 is deterministic, 1 has the variance of ``sample_ddpm``; in [0, 1].
 
     Returns:
@@ -172,12 +179,16 @@ def sample_ddim(
 
     def update(x: Tensor, x0: Tensor, level: _Level) -> Tensor:
         now, following = level.alpha_bar, level.alpha_bar_next
+        draw = _draw(noise, x) if eta > 0 else None
+        if following == 1:
+            return x0
         variance = eta**2 * (1 - now / following) * (1 - following) / (1 - now)
         keep = math.sqrt(max(1 - following - variance, 0.0) / (1 - now))
-        moved = (keep * x).add_(x0, alpha=math.sqrt(following) - keep * math.sqrt(now))
-        return moved.add_(_draw(noise, x), alpha=math.sqrt(variance)) if eta > 0 else moved
+        moved = torch.mul(x, keep, out=x if overwrite else None)
+        moved.add_(x0, alpha=math.sqrt(following) - keep * math.sqrt(now))
+        return moved if draw is None else moved.add_(draw, alpha=math.sqrt(variance))
 
-    return _descend(denoise, x_T, schedule, update, steps, clip, start, spacing, callback)
+    return _descend(denoise, x_T, schedule, update, steps, clip, start, spacing, callback, overwrite)
 
 
 def sample_dpmpp_2m(
@@ -191,6 +202,7 @@ def sample_dpmpp_2m(
     start: int | None = None,
     spacing: Spacing = "linspace",
     callback: StepCallback | None = None,
+    overwrite: bool = False,
 ) -> Tensor:
     """DPM-Solver++ (2M): second-order multistep on x0 in log-SNR, first order in its first and last step.
 
@@ -206,6 +218,7 @@ def sample_dpmpp_2m(
         start: see ``sample_ddpm``.
         spacing: see ``sample_ddpm``.
         callback: see ``sample_ddpm``.
+        overwrite: see ``sample_ddpm``.
 
     Returns:
         As ``sample_ddpm``.
@@ -223,7 +236,7 @@ def sample_dpmpp_2m(
         gap = _half_log_snr(following) - _half_log_snr(now)
         shrink = math.sqrt((1 - following) / (1 - now))
         weight = -math.sqrt(following) * math.expm1(-gap)
-        moved = (shrink * x).add_(x0, alpha=weight)
+        moved = torch.mul(x, shrink, out=x if overwrite else None).add_(x0, alpha=weight)
         if previous is not None:  # the slope, from the step before
             x0_before, gap_before = previous
             second = weight * gap / (2 * gap_before)
@@ -231,7 +244,7 @@ def sample_dpmpp_2m(
         previous = (x0, gap)
         return moved
 
-    return _descend(denoise, x_T, schedule, update, steps, clip, start, spacing, callback)
+    return _descend(denoise, x_T, schedule, update, steps, clip, start, spacing, callback, overwrite)
 
 
 SAMPLERS: dict[SamplerName, Sampler] = {
@@ -252,6 +265,7 @@ def _descend(
     start: int | None,
     spacing: Spacing,
     callback: StepCallback | None,
+    overwrite: bool,
 ) -> Tensor:
     """The loop of all samplers: predict, clip, update, report."""
     if x_T.ndim != 4 or not x_T.is_floating_point():
@@ -267,7 +281,8 @@ def _descend(
             raise ArgumentError(
                 f"denoise must return the shape of xt {tuple(x.shape)}, got {tuple(eps.shape)}"
             )
-        x0 = torch.sub(x, eps.to(x.dtype), alpha=math.sqrt(1 - level.alpha_bar))
+        eps = eps.to(x.dtype)
+        x0 = torch.sub(x, eps, alpha=math.sqrt(1 - level.alpha_bar), out=eps if overwrite else None)
         x0.div_(math.sqrt(level.alpha_bar)).clamp_(-clip, clip)
         del eps  # updates need tensors of this size, too
         x = update(x, x0, level)

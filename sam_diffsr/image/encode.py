@@ -16,6 +16,9 @@ from sam_diffsr.image.metadata import exif_for_size
 
 __all__ = ["encode_image"]
 
+_STRIP_PIXELS = 2**18
+"""Pixels that are converted at a time, so that nothing but the result is of the size of the image."""
+
 
 def encode_image(rgb: Tensor, alpha: Tensor | None, format: ImageFormat) -> Image.Image | NDArray[Any]:
     """Turn a result into the same kind of image as ``format`` was taken from.
@@ -40,25 +43,32 @@ def encode_image(rgb: Tensor, alpha: Tensor | None, format: ImageFormat) -> Imag
     if (alpha is not None) != format.has_alpha:
         expected, got = ("needs", "none came") if format.has_alpha else ("has no", "some came")
         raise ImageError(f"an image of {format.channels} channels {expected} alpha, but {got}")
-    planes = rgb.mean(dim=1, keepdim=True) if format.grayscale else rgb
-    if alpha is not None:
-        if alpha.shape != (1, 1, *rgb.shape[-2:]):
-            raise ImageError(
-                f"alpha must be of shape {(1, 1, *rgb.shape[-2:])} beside rgb, got {tuple(alpha.shape)}"
-            )
-        planes = torch.cat([planes, alpha.to(planes)], dim=1)
-    array = _to_samples(planes[0], format)
+    if alpha is not None and alpha.shape != (1, 1, *rgb.shape[-2:]):
+        raise ImageError(
+            f"alpha must be of shape {(1, 1, *rgb.shape[-2:])} beside rgb, got {tuple(alpha.shape)}"
+        )
+    height, width = rgb.shape[-2:]
+    array = np.empty((height, width, format.channels), dtype=format.sample_type)
+    step = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, step):
+        rows = slice(top, top + step)
+        planes = rgb[0, :, rows]
+        if format.grayscale:
+            planes = planes.mean(dim=0, keepdim=True)
+        if alpha is not None:
+            planes = torch.cat([planes, alpha[0, :, rows].to(planes)])
+        array[rows] = _to_samples(planes, format)
+    flat = format.array_rank == 2 if format.container == "array" else format.channels == 1
+    array = array[:, :, 0] if flat else array
     return array if format.container == "array" else _to_pil(array, format)
 
 
 def _to_samples(planes: Tensor, format: ImageFormat) -> NDArray[Any]:
-    """Give ``(C, H, W)`` as ``(H, W)`` or ``(H, W, C)`` of the source's sample type."""
+    """Give ``(C, H, W)`` as ``(H, W, C)`` of the source's sample type."""
     values = planes.detach().float().clamp(0, 1)
     if format.sample_type in LEVELS:
         values.mul_(LEVELS[format.sample_type]).add_(0.5).floor_()
-    array = values.permute(1, 2, 0).cpu().numpy().astype(format.sample_type, order="C")
-    flat = format.array_rank == 2 if format.container == "array" else format.channels == 1
-    return array[:, :, 0] if flat else array
+    return values.permute(1, 2, 0).cpu().numpy().astype(format.sample_type)
 
 
 def _to_pil(array: NDArray[Any], format: ImageFormat) -> Image.Image:

@@ -37,6 +37,11 @@ class EncoderConfig:
         """Entries of the feature list (block outputs, then the fused trunk) that the denoiser sees."""
         return range(2, self.blocks + 1, 3)
 
+    @property
+    def receptive_field(self) -> int:
+        """Radius in low-resolution pixels beyond which an input pixel cannot change a feature."""
+        return 15 * self.blocks + 2  # every block has 15 convolutions in a row
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DenoiserConfig:

@@ -11,12 +11,18 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sam_diffsr.diffusion import NoiseSchedule, image_to_residual, q_sample, residual_to_image
+from sam_diffsr.diffusion import (
+    ImageNoise,
+    NoiseSchedule,
+    image_to_residual,
+    q_sample,
+    residual_to_image,
+)
 from sam_diffsr.resize import imresize
 
 __all__ = ["Enlarged", "noisy_start"]
 
-_STRIP_PIXELS = 2**20
+_STRIP_PIXELS = 2**18
 """Output pixels in a strip."""
 _MARGIN = 3
 """Low-resolution rows that bicubic interpolation looks at beyond a strip; two are enough."""
@@ -64,27 +70,34 @@ class Enlarged:
         image[:, :, :, self.width :] = image[:, :, :, self.width - 1 : self.width]
         image[:, :, self.height :] = image[:, :, self.height - 1 : self.height]
 
-    def to_image(self, x0: Tensor) -> Tensor:
-        """The image ``(B, 3, s*h, s*w)`` in [0, 1] of a residual ``(B, 3, H, W)``, cropped to its size."""
-        image = x0.new_empty((*x0.shape[:2], self.height, self.width))
+    def to_image(self, x0: Tensor, *, overwrite: bool = False) -> Tensor:
+        """The image ``(B, 3, s*h, s*w)`` in [0, 1] of a residual ``(B, 3, H, W)``, cropped to its size.
+
+        Args:
+            x0: the residual.
+            overwrite: make the image in its memory and give a view of it.
+        """
+        image = x0[:, :, : self.height, : self.width]
+        if not overwrite:
+            image = torch.empty_like(image, memory_format=torch.contiguous_format)
         for rows, up in self.strips():
             sr = residual_to_image(x0[:, :, rows, : self.width], up, residual_scale=self._residual_scale)
             image[:, :, rows] = sr.add_(1).div_(2).clamp_(0.0, 1.0)
         return image
 
 
-def noisy_start(residual: Tensor, noise: Tensor, *, t: int, schedule: NoiseSchedule) -> Tensor:
-    """``q_sample`` at one timestep for a whole batch, strip by strip into ``noise``, which is returned.
+def noisy_start(residual: Tensor, noise: ImageNoise, *, t: int, schedule: NoiseSchedule) -> Tensor:
+    """``q_sample`` at one timestep for a whole batch, piece by piece into ``residual``, which is returned.
 
     Args:
-        residual: ``(B, 3, H, W)``.
-        noise: like ``residual``; overwritten.
+        residual: ``(B, 3, H, W)``, contiguous; overwritten.
+        noise: of the batch; draws once.
         t: the timestep.
-        schedule: on their device.
+        schedule: on the device of the residual.
     """
-    times = torch.full((len(residual),), t, dtype=torch.int64, device=residual.device)
-    step = max(1, _STRIP_PIXELS // residual.shape[-1])
-    for top in range(0, residual.shape[-2], step):
-        rows = slice(top, top + step)
-        noise[:, :, rows] = q_sample(residual[:, :, rows], times, noise[:, :, rows], schedule)
-    return noise
+    times = torch.full((1,), t, dtype=torch.int64, device=residual.device)
+    for index, image in enumerate(residual):
+        flat = image.view(1, 1, 1, -1)
+        for piece, numbers in noise.pieces(index, flat.numel()):
+            flat[..., piece] = q_sample(flat[..., piece], times, numbers.to(flat).view(1, 1, 1, -1), schedule)
+    return residual

@@ -5,7 +5,6 @@ Shape legend: B batch, h w low resolution, s scale, H W = s*h s*w.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,13 +14,10 @@ from torch import Tensor
 from sam_diffsr.models import Condition, DiffSR, Features
 from sam_diffsr.models.diffsr import low_resolution_bounds
 from sam_diffsr.pipeline.device import network_layout
-from sam_diffsr.pipeline.memory import is_out_of_memory, release_memory
-from sam_diffsr.pipeline.planning import MemoryPlan
+from sam_diffsr.pipeline.planning import Halos, MemoryPlan
 from sam_diffsr.pipeline.tiling import TileRunner
 
 __all__ = ["ConditionSource", "TiledDenoiser", "condition_source", "encoder_estimate"]
-
-_LOGGER = logging.getLogger(__name__)
 
 
 class ConditionSource(Protocol):
@@ -36,31 +32,28 @@ class ConditionSource(Protocol):
         ...
 
 
-class _WholeCondition:
-    """The condition of the whole image, at high resolution."""
-
-    def __init__(self, model: DiffSR, condition: Condition) -> None:
-        self._model = model
-        self._condition = condition
-
-    def window(self, rows: slice, columns: slice) -> Condition:
-        return self._condition.window(rows, columns)
-
-    def image(self, rows: slice, columns: slice) -> Tensor:
-        return self._model.encoder_image(self._condition.window(rows, columns))
-
-
 class _EncodedWindows:
-    """Encodes every window when it is asked for; nothing is kept but the low-resolution image."""
+    """Encodes every window when it is asked for; nothing is kept but the low-resolution image.
 
-    def __init__(self, model: DiffSR, lr: Tensor) -> None:
+    Args:
+        model: in evaluation mode.
+        lr: ``(B, 3, h, w)`` in [0, 1], padded, on any device.
+        margin: output pixels that are encoded around a window, inside of the image.
+    """
+
+    def __init__(self, model: DiffSR, lr: Tensor, *, margin: int = 0) -> None:
         self._model = model
         self._lr = lr
+        self._margin = margin // model.config.scale
         self._parameter = next(model.parameters())
 
     def features(self, rows: slice, columns: slice) -> Features:
         top, bottom, left, right = low_resolution_bounds(rows, columns, scale=self._model.config.scale)
-        return self._model.features(_for_network(self._lr[:, :, top:bottom, left:right], self._parameter))
+        upper, lefter = max(top - self._margin, 0), max(left - self._margin, 0)
+        lr = self._lr[:, :, upper : bottom + self._margin, lefter : right + self._margin]
+        features = self._model.features(_for_network(lr, self._parameter))
+        inside = (..., slice(top - upper, bottom - upper), slice(left - lefter, right - lefter))
+        return Features(chosen=features.chosen[inside], trunk=features.trunk[inside])
 
     def window(self, rows: slice, columns: slice) -> Condition:
         return self._model.project(self.features(rows, columns))
@@ -80,6 +73,7 @@ class _StoredFeatures:
         self._model = model
         self._kept = kept
         self._parameter = next(model.parameters())
+        self._last: tuple[slice, slice, Condition] | None = None
 
     def _features(self, top: int, bottom: int, left: int, right: int) -> Features:
         kept = _for_network(self._kept[:, :, top:bottom, left:right], self._parameter)
@@ -90,14 +84,20 @@ class _StoredFeatures:
         )
 
     def window(self, rows: slice, columns: slice) -> Condition:
+        """The one that was asked for last is kept, so that an image in one piece is projected once."""
+        if self._last is not None and self._last[:2] == (rows, columns):
+            return self._last[2]
+        self._last = None
         scale = self._model.config.scale
         top, bottom, left, right = low_resolution_bounds(rows, columns, scale=scale)
         upper, lefter = max(top - 1, 0), max(left - 1, 0)
         condition = self._model.project(self._features(upper, bottom + 1, lefter, right + 1))
         first, start = (top - upper) * scale, (left - lefter) * scale
-        return condition.window(
+        condition = condition.window(
             slice(first, first + rows.stop - rows.start), slice(start, start + columns.stop - columns.start)
         )
+        self._last = rows, columns, condition
+        return condition
 
     def image(self, rows: slice, columns: slice) -> Tensor:
         bounds = low_resolution_bounds(rows, columns, scale=self._model.config.scale)
@@ -109,7 +109,7 @@ def condition_source(
     lr: Tensor,
     *,
     plan: MemoryPlan,
-    runner: TileRunner,
+    halos: Halos,
     on_tile: Callable[[float], None] | None = None,
 ) -> ConditionSource:
     """Encode a batch as the plan says, or in tiles if the whole of it does not fit after all.
@@ -118,28 +118,24 @@ def condition_source(
         model: in evaluation mode.
         lr: ``(B, 3, h, w)`` in [0, 1], padded, on any device.
         plan: what is kept where.
-        runner: of the tiles.
+        halos: of the tiles.
         on_tile: called after every tile that is encoded.
 
     Raises:
         DeviceMemoryError: not even the smallest tile fits.
     """
-    windows = _EncodedWindows(model, lr)
-    if plan.condition == "recomputed":
-        return windows
-    scale, parameter = model.config.scale, next(model.parameters())
-    if plan.condition != "stored":
-        whole = slice(0, lr.shape[-2] * scale), slice(0, lr.shape[-1] * scale)
-        try:
-            features = windows.features(*whole)
-            if plan.condition == "whole":
-                return _WholeCondition(model, model.project(features))
-            return _StoredFeatures(model, _as_one(features).to(plan.store))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        release_memory(parameter.device)
-        _LOGGER.warning("out of memory on %s while encoding; going on in tiles", parameter.device)
+    if plan.encoder_tile is None:
+        return _EncodedWindows(model, lr, margin=halos.margin)
+    windows, scale, parameter = _EncodedWindows(model, lr), model.config.scale, next(model.parameters())
+    runner = TileRunner(
+        lr.shape[-2] * scale,
+        lr.shape[-1] * scale,
+        size=plan.encoder_tile,
+        halo=halos.encoder,
+        receptive_field=model.config.encoder.receptive_field * scale,
+        align=model.config.lr_multiple * scale,
+        device=parameter.device,
+    )
     kept = runner.run(
         lambda rows, columns: _as_one(windows.features(rows, columns)),
         device=plan.store,
@@ -174,12 +170,13 @@ def encoder_estimate(
         on_tile: called after every tile.
 
     Returns:
-        ``(B, 3, H, W)`` float32 in [0, 1].
+        ``(B, 3, H, W)`` float32 in [0, 1], contiguous.
 
     Raises:
         DeviceMemoryError: not even the smallest tile fits.
     """
-    return runner.run(source.image, device=device, dtype=torch.float32, on_tile=on_tile)
+    image = runner.run(source.image, device=device, dtype=torch.float32, on_tile=on_tile)
+    return image.contiguous()
 
 
 class TiledDenoiser:

@@ -1,13 +1,12 @@
-"""Decides, from the free memory, the size of the tiles and where the canvas and the condition are kept."""
+"""Decides, from the free memory, the size of the tiles and where the canvas and the features are kept."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 
@@ -15,14 +14,37 @@ from sam_diffsr.errors import DeviceMemoryError
 from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline.memory import free_memory
 from sam_diffsr.pipeline.prepare import padded_size
+from sam_diffsr.pipeline.tiling import aligned_halo, window_size
 
-__all__ = ["DEFAULT_HALO", "MemoryPlan", "plan_batches", "plan_memory"]
+__all__ = ["DEFAULT_HALOS", "Halos", "MemoryPlan", "plan_batches", "plan_memory"]
 
 _LOGGER = logging.getLogger(__name__)
 
-DEFAULT_HALO = 64
-"""Output pixels around a tile: less than the receptive field (170 in the released architecture), but what a
-trained network looks at is nearer. With the bundled one, results differ by at most 2e-5."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Halos:
+    """Output pixels around the tiles of the networks."""
+
+    encoder: int
+    """Around what is encoded."""
+    denoiser: int
+    """Around what is denoised, and around the windows of the encoder's image head."""
+
+    @classmethod
+    def both(cls, halo: int | None) -> Halos:
+        """The same for both networks, or their defaults for None."""
+        return DEFAULT_HALOS if halo is None else cls(encoder=halo, denoiser=halo)
+
+    @property
+    def margin(self) -> int:
+        """What has to be encoded around a denoiser's window, where that is encoded for itself."""
+        return max(self.encoder - self.denoiser, 0)
+
+
+DEFAULT_HALOS = Halos(encoder=64, denoiser=32)
+"""Less than the receptive fields (170 for the released denoiser, thousands for its encoder), but what trained
+networks look at is nearer. With the bundled ones, 40 and 16 are what keeps the worst case within half a level
+of 255 of the untiled image (`sam-diffsr bench tiles`); the rest is room for other weights."""
 _SHARE = 0.6
 """Part of the free memory that is planned with; the rest is for what the estimate does not know."""
 _SHARE_OF_LIMIT = 0.9
@@ -33,25 +55,36 @@ _CPU_BATCH_PIXELS = 2**17
 """Output pixels of a batch on a CPU, likewise: less than that is computed at a lower rate."""
 _SMALLEST_AUTO_TILE = 64
 """Output pixels, unless a limit asks for less: in smaller tiles nearly all of the work is spent on halos."""
-_CANVAS_BYTES = 60
-"""Bytes an output pixel takes outside of the networks: four or five float32 RGB canvases at the same time."""
+_WORK_FOR_FEATURES = 2.0
+"""Features are encoded anew for every window if keeping them makes windows so small that the denoiser has
+this many times the work: encoding a window twice, once for its image, costs as much as denoising it."""
+_CANVAS_BYTES = 12
+"""Of an output pixel of a float32 RGB canvas."""
+_INPUTS = 4
+"""Float32 RGB images of the size of the input: decoded, as a batch, padded, scaled for the enlargement."""
+_MAPPED_BYTES = 32 * 2**20
+"""glibc maps blocks from this size on one by one, and gives them back at once; smaller ones leave gaps."""
 _FIXED_BYTES = 32 * 2**20
 """What does not depend on sizes: scratch of convolutions and of activations, strips of the canvas."""
+
+Size = tuple[int, int]
+"""Height and width in output pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryPlan:
     """How one batch is computed."""
 
-    tile: int
-    """Longest side of a tile in output pixels; 0 for the whole canvas at once."""
+    tile: Size
+    """Most rows and columns of a tile of the denoiser and of the encoder's image head."""
+    encoder_tile: Size | None
+    """Likewise of the encoder, whose features are kept; None to encode every window anew at every step."""
     canvas: torch.device
     """Where the noisy residual and everything of its size is kept."""
-    condition: Literal["whole", "encoded", "stored", "recomputed"]
-    """Keep the condition, or only the features that it is made from, encoded at once or in tiles, or encode
-    every window anew at every step."""
     store: torch.device
-    """Where features are kept, unless they are recomputed."""
+    """Where features are kept, if they are."""
+    peak: int = 0
+    """Bytes that this takes on the networks' device, as far as it was planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +93,8 @@ class _Costs:
 
     denoiser: int
     """For an output pixel of a window."""
+    mapped: int
+    """Likewise, if each of its activations is mapped."""
     head: int
     """For an output pixel of a window, while the encoder makes its image."""
     encoder: int
@@ -68,29 +103,89 @@ class _Costs:
     """For an output pixel of a window, its projected condition."""
     features: int
     """For an output pixel, for as long as features are kept."""
+    canvases: int
+    """For an output pixel, of everything that is as large as the output."""
+    inputs: int
+    """For an output pixel, of everything that is as large as the input."""
 
     @classmethod
-    def of(cls, model: ModelConfig, itemsize: int) -> _Costs:
+    def of(cls, model: ModelConfig, itemsize: int, *, canvases: int) -> _Costs:
         encoder, widths = model.encoder, model.denoiser.channels
         widest = max(width / 4**level for level, width in enumerate(widths))
-        kept = encoder.channels * (len(encoder.condition_indices) + 1)
-        growing = 7 * encoder.channels + 10 * encoder.growth
+        kept = encoder.channels * len({*encoder.condition_indices, encoder.blocks})
+        growing = 9 * encoder.channels + 10 * encoder.growth
         return cls(
             denoiser=math.ceil(itemsize * (6 * widest + 32)),
-            head=4 * (4 * encoder.channels + 32),
+            mapped=math.ceil(itemsize * (4.8 if itemsize == 4 else 5.5) * widest),
+            head=4 * (5 * encoder.channels // 2 + 4),
             encoder=math.ceil(itemsize * (2 * kept + growing) / model.scale**2),
             condition=itemsize * widths[0],
             features=math.ceil(itemsize * kept / model.scale**2),
+            canvases=_CANVAS_BYTES * canvases,
+            inputs=math.ceil(_CANVAS_BYTES * _INPUTS / model.scale**2),
         )
 
-    def window(self) -> int:
-        """Peak for an output pixel of a window."""
-        projected = self.features + self.condition
-        return max(self.encoder, self.features + self.head, projected + self.denoiser)
+    def window(self, pixels: int) -> int:
+        """Peak for all output pixels of a window of which the features are there."""
+        unmapped = min(pixels, _MAPPED_BYTES // self.condition)  # a projected condition is such an activation
+        denoiser = self.condition * pixels + max(self.denoiser * unmapped, self.mapped * pixels)
+        return self.features * pixels + max(self.head * pixels, denoiser)
 
-    def whole(self) -> int:
-        """Peak for an output pixel when nothing is divided."""
-        return _CANVAS_BYTES + self.window()
+    def whole(self, pixels: int) -> int:
+        """Peak when nothing is divided."""
+        kept = self.inputs + self.features + self.canvases
+        return kept * pixels + max(self.encoder * pixels, self.window(pixels))
+
+
+@dataclass(frozen=True, slots=True)
+class _Canvas:
+    """What is divided into tiles."""
+
+    height: int
+    width: int
+    align: int
+
+    def whole_or(self, side: int) -> Size:
+        """A square tile of a given side, or of everything for 0."""
+        side = math.ceil(side / self.align) * self.align or max(self.height, self.width)
+        return min(side, self.height), min(side, self.width)
+
+    def window(self, tile: Size, halo: int) -> Size:
+        """The windows of tiles of this size."""
+        return window_size(self.height, self.width, tile=tile, halo=aligned_halo(halo, self.align))
+
+    def work(self, tile: Size, halo: int) -> int:
+        """Output pixels of all windows together."""
+        rows, columns = self.window(tile, halo)
+        return rows * _count(self.height, tile[0]) * columns * _count(self.width, tile[1])
+
+    def best_tile(self, fits: Callable[[Size], bool], *, halo: int, smallest: int) -> Size | None:
+        """The tile with the least work in windows that fit, if there is one.
+
+        The more rows of tiles there are, the fewer columns are needed.
+        """
+        best: Size | None = None
+        columns = _count(self.width, smallest)
+        for rows in range(1, _count(self.height, smallest) + 1):
+            tile = self._tile(rows, columns)
+            while columns > 1 and fits(self.window(self._tile(rows, columns - 1), halo)):
+                columns -= 1
+                tile = self._tile(rows, columns)
+            if fits(self.window(tile, halo)) and (
+                best is None or self.work(tile, halo) < self.work(best, halo)
+            ):
+                best = tile
+        return best
+
+    def _tile(self, rows: int, columns: int) -> Size:
+        return (
+            math.ceil(self.height / rows / self.align) * self.align,
+            math.ceil(self.width / columns / self.align) * self.align,
+        )
+
+
+def _count(side: int, part: int) -> int:
+    return math.ceil(side / part)
 
 
 def plan_memory(
@@ -101,7 +196,8 @@ def plan_memory(
     width: int,
     itemsize: int,
     tile: int | None,
-    halo: int,
+    halos: Halos,
+    canvases: int,
     device: torch.device,
     free: int,
     free_on_host: int,
@@ -116,7 +212,8 @@ def plan_memory(
         width: of the padded output.
         itemsize: bytes of a number in the networks.
         tile: longest side in output pixels that the caller wants, 0 for no tiles; None to choose.
-        halo: output pixels around a tile.
+        halos: around tiles.
+        canvases: float32 RGB images of the size of the output that sampling holds at the same time.
         device: where the networks are.
         free: bytes that are free there.
         free_on_host: bytes that are free for the CPU.
@@ -125,48 +222,83 @@ def plan_memory(
     Raises:
         DeviceMemoryError: the limit cannot hold the canvas and one tile.
     """
-    costs, pixels, host = _Costs.of(model, itemsize), batch * height * width, torch.device("cpu")
+    costs, host = _Costs.of(model, itemsize, canvases=canvases), torch.device("cpu")
+    area, pixels = _Canvas(height, width, model.lr_multiple * model.scale), batch * height * width
     budget, host_budget = int(_SHARE * free), 0 if device == host else int(_SHARE * free_on_host)
     if limit is not None:
         budget = min(int(_SHARE_OF_LIMIT * limit), free)
-    budget -= _FIXED_BYTES
-    needs_whole = costs.whole() * pixels
-    if (tile == 0 and limit is None) or (tile in (0, None) and needs_whole <= budget):
-        _LOGGER.info("%d x %d output pixels in one piece on %s", height, width, device)
-        return MemoryPlan(tile=0, canvas=device, condition="whole", store=device)
+    whole, smallest = (height, width), max(area.align, 1 if limit is not None else _SMALLEST_AUTO_TILE)
+    wanted = None if tile is None else area.whole_or(tile)
 
-    per_window, align = batch * costs.window(), model.lr_multiple * model.scale
-    smallest = align if limit is not None else max(align, _SMALLEST_AUTO_TILE)
-    least = per_window * ((tile or smallest) + 2 * halo) ** 2
-    canvas, condition, store = device, "recomputed", device
-    if device != host and _CANVAS_BYTES * pixels + least > budget:
-        canvas = host
-        host_budget -= _CANVAS_BYTES * pixels
+    def needs(window: Size) -> int:
+        """Bytes for a window, also if it is encoded for itself, with a margin."""
+        rows, columns = window
+        margin = 2 * halos.margin
+        encoded = batch * min(rows + margin, height) * min(columns + margin, width)
+        return max(costs.window(batch * rows * columns), costs.encoder * encoded)
+
+    def best_for(room: int) -> Size | None:
+        """The best tile of which a window fits."""
+        if wanted is not None:
+            return wanted if needs(area.window(wanted, halos.denoiser)) <= room else None
+        return area.best_tile(lambda window: needs(window) <= room, halo=halos.denoiser, smallest=smallest)
+
+    spent, canvas = _FIXED_BYTES + costs.inputs * pixels, device
+    chosen = best_for(budget - spent - costs.canvases * pixels)
+    if chosen is None and device != host:
+        canvas, chosen = host, best_for(budget - spent)
+        host_budget -= costs.canvases * pixels
     else:
-        budget -= _CANVAS_BYTES * pixels
-    if limit is not None and (tile == 0 or budget < least):
-        missing = needs_whole - budget if tile == 0 else least - budget
-        needed = math.ceil((limit + missing / _SHARE_OF_LIMIT) / 2**20)
-        raise DeviceMemoryError(
-            f"a limit of {limit // 2**20} MB cannot hold an image of {height} x {width} output pixels "
-            f"{'without tiles' if tile == 0 else 'and one tile'}: about {needed} MB are needed; raise "
-            "max_memory, or use a smaller tile, tile_overlap or batch_size"
+        spent += costs.canvases * pixels
+    if chosen is None:
+        chosen = wanted or area.whole_or(smallest)
+        missing = spent + needs(area.window(chosen, halos.denoiser)) - budget
+        if limit is not None:
+            raise DeviceMemoryError(
+                f"a limit of {limit // 2**20} MB cannot hold an image of {height} x {width} output pixels "
+                f"{'without tiles' if tile == 0 else 'and one tile'}: about "
+                f"{math.ceil((limit + missing / _SHARE_OF_LIMIT) / 2**20)} MB are needed; raise max_memory, "
+                "or use a smaller tile, tile_overlap or batch_size"
+            )
+    features, store, keep = costs.features * pixels, device, True
+    beside = best_for(budget - spent - features)
+    most = _WORK_FOR_FEATURES * area.work(chosen, halos.denoiser)
+    if beside is not None and area.work(beside, halos.denoiser) <= most:
+        chosen = beside
+        spent += features
+    elif features <= host_budget:
+        store = host
+    else:
+        keep = tile == 0 and limit is None
+    window = area.window(chosen, halos.denoiser)
+    encoder_tile = None
+    if keep:
+        encoder_tile = area.best_tile(
+            lambda encoded: batch * costs.encoder * encoded[0] * encoded[1] <= needs(window),
+            halo=halos.encoder,
+            smallest=area.align,
         )
-    if costs.features * pixels + least <= budget:
-        budget -= costs.features * pixels
-        condition = "stored"
-    elif costs.features * pixels <= host_budget:
-        condition, store = "stored", host
-    if tile is None:
-        side = math.isqrt(max(budget, 0) // per_window) - 2 * halo
-        tile = max(side // align * align, smallest)
-    if condition == "stored" and costs.encoder * pixels <= per_window * (tile + 2 * halo) ** 2:
-        condition = "encoded"  # takes no more than a window, and is exact
-    _LOGGER.info(
-        "%d x %d output pixels on %s in tiles of %d with a halo of %d; canvas on %s, features %s on %s",
-        *(height, width, device, tile, halo, canvas, condition, store),
+    plan = MemoryPlan(
+        tile=chosen, encoder_tile=encoder_tile, canvas=canvas, store=store, peak=spent + needs(window)
     )
-    return MemoryPlan(tile=tile, canvas=canvas, condition=condition, store=store)
+    _tell(plan, whole=whole, device=device)
+    return plan
+
+
+def _tell(plan: MemoryPlan, *, whole: Size, device: torch.device) -> None:
+    if plan.tile == plan.encoder_tile == whole:
+        _LOGGER.info("%d x %d output pixels in one piece on %s", *whole, device)
+        return
+    if plan.encoder_tile is None:
+        encoded = "encoded anew for every tile"
+    elif plan.encoder_tile == whole:
+        encoded = f"encoded in one piece and kept on {plan.store}"
+    else:
+        encoded = f"encoded in tiles of {' x '.join(map(str, plan.encoder_tile))} and kept on {plan.store}"
+    _LOGGER.info(
+        "%d x %d output pixels on %s in tiles of %d x %d, %s; canvas on %s; about %d MB",
+        *(*whole, device, *plan.tile, encoded, plan.canvas, plan.peak // 2**20),
+    )
 
 
 def plan_batches(
@@ -206,10 +338,9 @@ def plan_batches(
         together = min(most, len(indices))
         if together > 1 and tiled:
             free = int(_SHARE * free_memory(device)) if limit is None else int(_SHARE_OF_LIMIT * limit)
-            fitting = max(free - _FIXED_BYTES, 0) // (
-                _Costs.of(model, itemsize).whole() * height * width * model.scale**2
-            )
-            together = max(1, min(together, fitting))
+            costs, pixels = _Costs.of(model, itemsize, canvases=2), height * width * model.scale**2
+            while together > 1 and _FIXED_BYTES + costs.whole(together * pixels) > free:
+                together -= 1
         count = math.ceil(len(indices) / together)
         bounds = [math.ceil(len(indices) * number / count) for number in range(count + 1)]  # 4 + 4, not 5 + 3
         batches += [indices[first:last] for first, last in pairwise(bounds)]

@@ -106,14 +106,14 @@ def resolve_tile(tile: int | Literal["auto"], scale: int) -> int | None:
     return int(tile) * scale
 
 
-def resolve_halo(tile_overlap: int | None, *, default: int, scale: int) -> int:
-    """Halo in output pixels.
+def resolve_halo(tile_overlap: int | None, *, scale: int) -> int | None:
+    """Halo in output pixels; None for the defaults.
 
     Raises:
         ArgumentError: neither None nor an integer >= 0.
     """
     if tile_overlap is None:
-        return default
+        return None
     if not _is_integer(tile_overlap) or tile_overlap < 0:
         raise ArgumentError(
             f"tile_overlap must be None or a number >= 0 of pixels of the input image, got {tile_overlap!r}"

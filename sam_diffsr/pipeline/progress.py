@@ -57,6 +57,11 @@ class Progress:
         """Steps that are finished."""
         return self._done
 
+    @property
+    def previews(self) -> bool:
+        """Whether estimates are handed out, which nobody may overwrite then."""
+        return self._callback is not None
+
     def expect(self, steps: int) -> None:
         """Count on more steps than were announced."""
         self._total += steps

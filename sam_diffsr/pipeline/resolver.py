@@ -20,7 +20,7 @@ from sam_diffsr.image import MAX_PIXELS_DEFAULT, DecodedImage, ImageInput
 from sam_diffsr.pipeline.compiled import CompileReport, compile_denoiser
 from sam_diffsr.pipeline.output import decode_input, encode_output, input_size, output_size
 from sam_diffsr.pipeline.overlap import overlapped
-from sam_diffsr.pipeline.planning import DEFAULT_HALO, plan_batches
+from sam_diffsr.pipeline.planning import Halos, plan_batches
 from sam_diffsr.pipeline.prepare import (
     check_tensor,
     resolve_halo,
@@ -188,7 +188,7 @@ class SuperResolver(PretrainedModel):
                 self.config, sampler=sampler, steps=steps, start=start, fidelity=fidelity
             ),
             tile=resolve_tile(tile, self.scale),
-            halo=resolve_halo(tile_overlap, default=DEFAULT_HALO, scale=self.scale),
+            halos=Halos.both(resolve_halo(tile_overlap, scale=self.scale)),
             max_memory=resolve_limit(max_memory),
         )
         if batch_size is not None and batch_size < 1:
@@ -288,7 +288,7 @@ class SuperResolver(PretrainedModel):
                 self.config, sampler=sampler, steps=steps, start=start, fidelity=fidelity
             ),
             tile=resolve_tile(tile, self.scale),
-            halo=resolve_halo(tile_overlap, default=DEFAULT_HALO, scale=self.scale),
+            halos=Halos.both(resolve_halo(tile_overlap, scale=self.scale)),
             max_memory=resolve_limit(max_memory),
         )
         check_tensor(lr, seeds=seeds, device=self.device)

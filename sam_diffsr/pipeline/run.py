@@ -14,19 +14,19 @@ from torch import Tensor
 
 from sam_diffsr.diffusion import NoiseSchedule
 from sam_diffsr.diffusion.noise import ImageNoise
-from sam_diffsr.diffusion.samplers import SAMPLERS
+from sam_diffsr.diffusion.samplers import SAMPLERS, SamplerName
 from sam_diffsr.errors import DeviceMemoryError, NumericalError
 from sam_diffsr.models import DiffSR
 from sam_diffsr.pipeline.canvas import Enlarged, noisy_start
 from sam_diffsr.pipeline.conditioning import TiledDenoiser, condition_source, encoder_estimate
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.memory import free_memory, is_out_of_memory
-from sam_diffsr.pipeline.planning import plan_memory
-from sam_diffsr.pipeline.prepare import pad_to_multiple
+from sam_diffsr.pipeline.planning import Halos, MemoryPlan, plan_memory
+from sam_diffsr.pipeline.prepare import pad_to_multiple, padded_size
 from sam_diffsr.pipeline.progress import Progress
 from sam_diffsr.pipeline.tiling import TileRunner
 
-__all__ = ["RunOptions", "run_batch"]
+__all__ = ["RunOptions", "plan_batch", "run_batch"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,10 +37,16 @@ class RunOptions:
     """Sampler, steps, start."""
     tile: int | None
     """Side of a tile in output pixels; 0 for none, None to choose from the free memory."""
-    halo: int
-    """Output pixels around a tile."""
+    halos: Halos
+    """Output pixels around tiles."""
     max_memory: int | None = None
     """Bytes that the computation may take; None for what is free."""
+    plan: MemoryPlan | None = None
+    """How to divide the work; None to plan that."""
+
+
+_CANVASES: dict[SamplerName, int] = {"ddim": 2, "ddpm": 3, "dpmpp_2m": 3}
+"""Float32 RGB images of the size of the output that sampling holds at the same time."""
 
 
 @torch.inference_mode()
@@ -86,6 +92,38 @@ def run_batch(
         ) from error
 
 
+def plan_batch(
+    model: DiffSR, shape: Sequence[int], *, options: RunOptions, previews: bool = False
+) -> MemoryPlan:
+    """How a batch is going to be divided.
+
+    Args:
+        model: the networks, where they are going to run.
+        shape: of the batch, ``(B, 3, h, w)``.
+        options: of the run.
+        previews: whether somebody is going to be told of every step.
+
+    Raises:
+        DeviceMemoryError: the limit cannot hold the canvas and one tile.
+    """
+    parameter, scale = next(model.parameters()), model.config.scale
+    height, width = padded_size(shape[-2], shape[-1], model.config)
+    return plan_memory(
+        model.config,
+        batch=shape[0],
+        height=height * scale,
+        width=width * scale,
+        itemsize=parameter.element_size(),
+        tile=options.tile,
+        halos=options.halos,
+        canvases=_CANVASES[options.sampling.sampler] + previews,
+        device=parameter.device,
+        free=free_memory(parameter.device),
+        free_on_host=free_memory(torch.device("cpu")),
+        limit=options.max_memory,
+    )
+
+
 def _run(
     model: DiffSR,
     config: ResolverConfig,
@@ -96,28 +134,16 @@ def _run(
     options: RunOptions,
     progress: Progress,
 ) -> Tensor:
-    scale = config.model.scale
+    scale, sampling = config.model.scale, options.sampling
     parameter = next(model.parameters())
+    plan = options.plan or plan_batch(model, lr.shape, options=options, previews=progress.previews)
     padded = pad_to_multiple(lr, config.model)
     height, width = padded.shape[-2] * scale, padded.shape[-1] * scale
-    plan = plan_memory(
-        config.model,
-        batch=lr.shape[0],
-        height=height,
-        width=width,
-        itemsize=parameter.element_size(),
-        tile=options.tile,
-        halo=options.halo,
-        device=parameter.device,
-        free=free_memory(parameter.device),
-        free_on_host=free_memory(torch.device("cpu")),
-        limit=options.max_memory,
-    )
     runner = TileRunner(
         height,
         width,
         size=plan.tile,
-        halo=options.halo,
+        halo=options.halos.denoiser,
         receptive_field=config.model.denoiser.receptive_field,
         align=config.model.lr_multiple * scale,
         device=parameter.device,
@@ -131,15 +157,14 @@ def _run(
     )
     nothing = torch.zeros((), device=plan.canvas).expand(len(lr), 3, height, width)
     progress.start(lambda: enlarged.to_image(nothing))
-    source = condition_source(model, padded, plan=plan, runner=runner, on_tile=progress.encoded)
+    source = condition_source(model, padded, plan=plan, halos=options.halos, on_tile=progress.encoded)
     noise = ImageNoise(seeds)
-    sampling = options.sampling
-    x_start = noise(nothing)
-    if sampling.start is not None:
-        estimate = encoder_estimate(source, runner=runner, device=plan.canvas, on_tile=progress.encoded)
-        enlarged.to_residual(estimate)
-        x_start = noisy_start(estimate, x_start, t=sampling.start, schedule=schedule)
-        del estimate
+    if sampling.start is None:
+        x_start = noise(nothing)
+    else:
+        x_start = encoder_estimate(source, runner=runner, device=plan.canvas, on_tile=progress.encoded)
+        enlarged.to_residual(x_start)
+        noisy_start(x_start, noise, t=sampling.start, schedule=schedule)
     denoiser = TiledDenoiser(model, source, runner=runner, on_tile=progress.tile)
     x0 = SAMPLERS[sampling.sampler](
         denoiser,
@@ -150,9 +175,10 @@ def _run(
         start=sampling.start,
         spacing=sampling.spacing,
         callback=lambda step, total, x0: progress.step(lambda: enlarged.to_image(x0)),
+        overwrite=True,
     )
     del x_start
-    sr = enlarged.to_image(x0)
+    sr = enlarged.to_image(x0, overwrite=not progress.previews)
     if not (denoiser.finite and bool(torch.isfinite(sr.sum()))):
         raise NumericalError(
             f"the networks produced NaN or infinity in {str(parameter.dtype).removeprefix('torch.')}; use "

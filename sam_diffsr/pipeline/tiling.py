@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from sam_diffsr.errors import DeviceMemoryError
-from sam_diffsr.pipeline.memory import is_out_of_memory, release_memory
+from sam_diffsr.pipeline.memory import is_out_of_memory, release_memory, trim_heap
 
-__all__ = ["Tile", "TileRunner", "axis_weights", "plan_tiles"]
+__all__ = ["Tile", "TileRunner", "aligned_halo", "axis_weights", "plan_tiles", "window_size"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -34,19 +34,19 @@ class Tile:
     right: int
 
 
-def plan_tiles(area: Tile, *, size: int, align: int) -> list[Tile]:
+def plan_tiles(area: Tile, *, size: tuple[int, int], align: int) -> list[Tile]:
     """Divide a rectangle into the fewest tiles of nearly equal size.
 
     Args:
         area: bounds are multiples of ``align``.
-        size: longest side of a tile, a multiple of ``align``.
+        size: most rows and columns of a tile, multiples of ``align``.
         align: every bound of a tile is a multiple of this.
 
     Returns:
         Tiles from top left to bottom right.
     """
-    rows = _cuts(area.top, area.bottom, size=size, align=align)
-    columns = _cuts(area.left, area.right, size=size, align=align)
+    rows = _cuts(area.top, area.bottom, size=size[0], align=align)
+    columns = _cuts(area.left, area.right, size=size[1], align=align)
     return [
         Tile(top=top, bottom=bottom, left=left, right=right)
         for top, bottom in pairwise(rows)
@@ -58,6 +58,20 @@ def _cuts(start: int, stop: int, *, size: int, align: int) -> list[int]:
     units = (stop - start) // align
     count = math.ceil((stop - start) / size)
     return [start + index * units // count * align for index in range(count + 1)]
+
+
+def aligned_halo(halo: int, align: int) -> int:
+    """The next multiple of ``align``, and not 0: a window of one unit would be too small to reflect."""
+    return max(_round_up(halo, align), align)
+
+
+def window_size(height: int, width: int, *, tile: tuple[int, int], halo: int) -> tuple[int, int]:
+    """Rows and columns of the windows of a canvas; of two tiles side by side each has one halo, not two."""
+    rows, columns = (
+        min(side, part + halo * min(math.ceil(side / part) - 1, 2))
+        for side, part in zip((height, width), tile, strict=True)
+    )
+    return rows, columns
 
 
 def axis_weights(start: int, stop: int, *, length: int, radius: int) -> tuple[int, Tensor]:
@@ -95,7 +109,7 @@ class TileRunner:
     Args:
         height: of the canvas, a multiple of ``align``.
         width: of the canvas, a multiple of ``align``.
-        size: longest side of a tile; 0 for the whole canvas.
+        size: most rows and columns of a tile.
         halo: pixels by which a window is larger than its tile on each side.
         receptive_field: halo from which on tiles are exact and need no blending.
         align: windows start and end at multiples of this; ``size`` and ``halo`` are rounded up to it.
@@ -107,7 +121,7 @@ class TileRunner:
         height: int,
         width: int,
         *,
-        size: int,
+        size: tuple[int, int],
         halo: int,
         receptive_field: int,
         align: int,
@@ -115,12 +129,11 @@ class TileRunner:
     ) -> None:
         self._canvas = Tile(top=0, bottom=height, left=0, right=width)
         self._align = align
-        self._halo = max(_round_up(halo, align), align)  # a window of one unit would be too small to reflect
+        self._halo = aligned_halo(halo, align)
         self._radius = min(self._halo // 2, max(receptive_field - self._halo, 0))
         self._device = device
-        whole = max(height, width)
-        self.size = min(_round_up(size, align), whole) if size > 0 else whole
-        """Longest side of the tiles, smaller after memory ran out."""
+        self.size = min(_round_up(size[0], align), height), min(_round_up(size[1], align), width)
+        """Most rows and columns of a tile, fewer after memory ran out."""
 
     def run(
         self,
@@ -150,6 +163,8 @@ class TileRunner:
         result = torch.empty(0)  # until the first window says how many channels there are
         while pending:
             rows, columns = self._window(pending[0])
+            if pending[0] != self._canvas:
+                trim_heap(self._device)
             try:
                 window = evaluate(rows, columns)
             except (RuntimeError, MemoryError) as error:
@@ -180,11 +195,20 @@ class TileRunner:
         return result
 
     def _window(self, tile: Tile) -> tuple[slice, slice]:
-        """The tile and its halo, inside of the canvas."""
+        """The tile and its halo, inside of the canvas.
+
+        At its borders windows begin earlier or end later, so that all are of one size: what a network
+        prepares for a size (kernels, weights in another order: megabytes) is needed once.
+        """
+        rows, columns = window_size(self._canvas.bottom, self._canvas.right, tile=self.size, halo=self._halo)
         return (
-            slice(max(tile.top - self._halo, 0), min(tile.bottom + self._halo, self._canvas.bottom)),
-            slice(max(tile.left - self._halo, 0), min(tile.right + self._halo, self._canvas.right)),
+            self._side(tile.top, tile.bottom, length=rows, end=self._canvas.bottom),
+            self._side(tile.left, tile.right, length=columns, end=self._canvas.right),
         )
+
+    def _side(self, start: int, stop: int, *, length: int, end: int) -> slice:
+        first = max(min(start - self._halo, end - length), 0)
+        return slice(first, max(first + length, min(stop + self._halo, end)))
 
     def _blend(self, result: Tensor, window: Tensor, tile: Tile, *, shrink: int) -> None:
         rows, columns = self._window(tile)
@@ -203,20 +227,18 @@ class TileRunner:
         result[:, :, top : top + height, left : left + width].addcmul_(part, weight)
 
     def _halve(self, tile: Tile) -> None:
-        failed = max(tile.bottom - tile.top, tile.right - tile.left)
-        if failed <= self._align:
+        failed = tile.bottom - tile.top, tile.right - tile.left
+        if max(failed) <= self._align:
             raise DeviceMemoryError(
-                f"out of memory on {self._device} even with tiles of {failed} pixels and a halo of "
+                f"out of memory on {self._device} even with tiles of {failed[0]} pixels and a halo of "
                 f"{self._halo}; free memory on the device, use a smaller tile_overlap or batch_size, or "
                 "device='cpu'"
             )
         release_memory(self._device)
-        self.size = _round_up(failed // 2, self._align)
+        self.size = _round_up(failed[0] // 2, self._align), _round_up(failed[1] // 2, self._align)
         _LOGGER.warning(
-            "out of memory on %s with a tile of %d output pixels; going on with %d",
-            self._device,
-            failed,
-            self.size,
+            "out of memory on %s with a tile of %d x %d output pixels; going on with %d x %d",
+            *(self._device, *failed, *self.size),
         )
 
 

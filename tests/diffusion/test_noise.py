@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sam_diffsr.diffusion import ImageNoise
+from sam_diffsr.diffusion import ImageNoise, noise
 from sam_diffsr.errors import ArgumentError
 
 SEEDS = [5, 0, -7, 2**63 - 1]
@@ -49,6 +49,19 @@ def test_every_dtype_gets_the_same_numbers(dtype: torch.dtype) -> None:
 def test_a_channels_last_canvas_gets_the_same_numbers() -> None:
     like = torch.empty(2, 3, 5, 7).to(memory_format=torch.channels_last)
     assert torch.equal(ImageNoise([1, 2])(like), ImageNoise([1, 2])(like.contiguous()))
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 64, 79, 80, 81, 143, 144, 3 * 40 * 24])
+def test_pieces_are_the_same_numbers(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "_PIECE", 64)
+    whole, pieces = ImageNoise(SEEDS[:2]), ImageNoise(SEEDS[:2])
+    for _ in range(2):
+        drawn = whole(torch.empty(2, 1, 1, count))
+        for image in range(2):
+            joined = torch.full((count,), float("nan"))
+            for piece, numbers in pieces.pieces(image, count):
+                joined[piece] = numbers
+            assert torch.equal(joined, drawn[image].flatten())
 
 
 def test_it_is_standard_normal() -> None:

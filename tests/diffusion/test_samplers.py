@@ -180,6 +180,24 @@ def test_noise_is_drawn_once_a_step_or_never(name: SamplerName, options: Any, ex
     assert not calls or calls[0] is x_T
 
 
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("name", NAMES)
+def test_overwriting_changes_no_number_and_takes_no_new_memory(name: SamplerName, steps: int) -> None:
+    x_T = gauss().float()
+    kept = SAMPLERS[name](wavy, x_T, SCHEDULE, steps=steps, noise=noises())
+    made: list[Tensor] = []
+
+    def denoise(xt: Tensor, t: Tensor) -> Tensor:
+        assert xt is x_T
+        made.append(wavy(xt, t))
+        return made[-1]
+
+    with torch.no_grad():
+        result = SAMPLERS[name](denoise, x_T, SCHEDULE, steps=steps, noise=noises(), overwrite=True)
+    assert torch.equal(result, kept)
+    assert result is made[-1]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_arguments_are_not_changed_and_a_seed_repeats_bit_for_bit(name: SamplerName) -> None:
     x_T = gauss().float()

@@ -16,6 +16,7 @@ from sam_diffsr.evaluation.bench import interleave, run_bench, step_flops
 from sam_diffsr.evaluation.environment import describe_environment, describe_machine
 from sam_diffsr.evaluation.memory import MemoryUse, measure_memory, memory_table, resident_peak
 from sam_diffsr.evaluation.rates import convolutions
+from sam_diffsr.evaluation.tile_bench import bench_tiles
 from sam_diffsr.evaluation.work_bench import bench_folder, bench_start, smooth_photo
 from sam_diffsr.models import ModelConfig, build_model
 
@@ -237,3 +238,31 @@ def test_a_made_up_photo_is_an_image() -> None:
     assert photo.shape == (24, 36, 3)
     assert photo.std() > 10
     assert (photo != smooth_photo(24, 36, seed=2)).any()
+
+
+def test_tiles_are_timed_and_compared(resolver):
+    said: list[str] = []
+    result = bench_tiles(
+        resolver, size=64, max_memory=40 * 2**20, repeats=1, halos=(8, 16), side=24, say=said.append
+    ).to_json()
+    assert result["tile_cost"] > 0
+    assert max(result["settings"]["tile"]) < 257 > min(result["settings"]["tile"])
+    narrow, wide = result["halos"]
+    assert (narrow["halo"], wide["halo"]) == (8, 16)
+    for kind in ("photo", "noise", "checks"):
+        assert narrow[f"denoiser_{kind}"] >= wide[f"denoiser_{kind}"]
+        assert narrow[f"encoder_{kind}"] > 0
+    assert said[0].startswith("64x64 in tiles of ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 0}, r"size, repeats, side and max_memory must be >= 1 and halos >= 0, got 0, 3, 64"),
+        ({"halos": [-1]}, r"halos >= 0, got .*\[-1\]"),
+        ({"size": 8}, r"an image of 8 x 8 needs no tiles in 1024 MB; give a smaller max_memory or a larger"),
+    ],
+)
+def test_tiles_that_cannot_be_measured(resolver, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        bench_tiles(resolver, **options)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sam_diffsr.diffusion import (
+    ImageNoise,
     NoiseSchedule,
     ScheduleConfig,
     image_to_residual,
@@ -45,13 +46,16 @@ def test_there_and_back_with_what_lies_beyond(enlarged) -> None:
     assert torch.equal(residual[:, :, :84, 40:], inside[:, :, :, -1:].expand(2, 3, 84, 4))
     assert torch.equal(residual[:, :, 84:], residual[:, :, 83:84].expand(2, 3, 4, 44))
     sr = ((residual_to_image(inside, up, residual_scale=2.0) + 1) / 2).clamp(0, 1)
-    torch.testing.assert_close(strips.to_image(residual), sr)
+    made = strips.to_image(residual)
+    torch.testing.assert_close(made, sr)
+    assert torch.equal(strips.to_image(residual, overwrite=True), made)
+    assert torch.equal(residual[:, :, :84, :40], made)
 
 
-def test_a_noisy_start_is_q_sample_in_the_noises_memory(enlarged) -> None:
+def test_a_noisy_start_is_q_sample_in_the_residuals_memory() -> None:
     schedule = NoiseSchedule.from_config(ScheduleConfig())
-    residual, noise = torch.randn(2, 3, 24, 16), torch.randn(2, 3, 24, 16)
-    expected = q_sample(residual, torch.full((2,), 30), noise, schedule)
-    result = noisy_start(residual, noise, t=30, schedule=schedule)
-    assert result is noise
-    torch.testing.assert_close(result, expected)
+    residual, seeds = torch.randn(2, 3, 24, 16), [3, 4]
+    expected = q_sample(residual, torch.full((2,), 30), ImageNoise(seeds)(residual), schedule)
+    result = noisy_start(residual, ImageNoise(seeds), t=30, schedule=schedule)
+    assert result is residual
+    assert torch.equal(result, expected)

@@ -83,8 +83,8 @@ def test_tiles_are_given_in_input_pixels():
     assert resolve_tile("auto", 4) is None
     assert resolve_tile(0, 4) == 0
     assert resolve_tile(32, 4) == 128
-    assert resolve_halo(None, default=64, scale=4) == 64
-    assert resolve_halo(3, default=64, scale=4) == 12
+    assert resolve_halo(None, scale=4) is None
+    assert resolve_halo(3, scale=4) == 12
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "big", True])
@@ -92,7 +92,7 @@ def test_bad_tiles_are_refused(value):
     with pytest.raises(ArgumentError, match=r"tile must be 'auto', 0 \(no tiles\) or a side in pixels"):
         resolve_tile(value, 4)
     with pytest.raises(ArgumentError, match=r"tile_overlap must be None or a number >= 0 of pixels"):
-        resolve_halo(value, default=64, scale=4)
+        resolve_halo(value, scale=4)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 3), (33, 50), (8, 8)])

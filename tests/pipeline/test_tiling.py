@@ -11,19 +11,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from sam_diffsr.errors import DeviceMemoryError
-from sam_diffsr.pipeline.tiling import Tile, TileRunner, axis_weights, plan_tiles
+from sam_diffsr.pipeline.tiling import Tile, TileRunner, axis_weights, plan_tiles, window_size
 
 CPU = torch.device("cpu")
 
 
 def runner(height: int, width: int, *, size: int, halo: int = 8, receptive_field: int = 4) -> TileRunner:
     return TileRunner(
-        height, width, size=size, halo=halo, receptive_field=receptive_field, align=4, device=CPU
+        height, width, size=(size, size), halo=halo, receptive_field=receptive_field, align=4, device=CPU
     )
 
 
-@pytest.mark.parametrize(("height", "width", "size"), [(4, 4, 4), (64, 64, 64), (64, 36, 16), (100, 4, 12)])
-def test_tiles_cover_the_canvas_once_and_are_nearly_equal(height: int, width: int, size: int):
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(4, 4, (4, 4)), (64, 64, (64, 64)), (64, 36, (16, 12)), (100, 4, (12, 8)), (60, 40, (8, 40))],
+)
+def test_tiles_cover_the_canvas_once_and_are_nearly_equal(height: int, width: int, size: tuple[int, int]):
     tiles = plan_tiles(Tile(top=0, bottom=height, left=0, right=width), size=size, align=4)
     covered = torch.zeros(height, width, dtype=torch.int64)
     for tile in tiles:
@@ -31,10 +34,11 @@ def test_tiles_cover_the_canvas_once_and_are_nearly_equal(height: int, width: in
         covered[tile.top : tile.bottom, tile.left : tile.right] += 1
     assert bool((covered == 1).all())
     heights, widths = {tile.bottom - tile.top for tile in tiles}, {tile.right - tile.left for tile in tiles}
-    assert max(heights | widths) <= size
+    assert max(heights) <= size[0]
+    assert max(widths) <= size[1]
     assert max(heights) - min(heights) <= 4
     assert max(widths) - min(widths) <= 4
-    assert len(tiles) == -(-height // size) * -(-width // size)
+    assert len(tiles) == -(-height // size[0]) * -(-width // size[1])
 
 
 @pytest.mark.parametrize("radius", [0, 3, 8])
@@ -77,10 +81,23 @@ def test_the_whole_canvas_is_evaluated_at_once_and_in_the_wanted_dtype():
         windows.append((rows, columns))
         return torch.ones(1, 2, 20, 12, dtype=torch.float16)
 
-    for size in (0, 20, 400):
+    for size in (20, 400):
         result = runner(20, 12, size=size).run(evaluate, device=CPU, dtype=torch.float32)
         assert result.dtype == torch.float32
-    assert windows == [(slice(0, 20), slice(0, 12))] * 3
+    assert windows == [(slice(0, 20), slice(0, 12))] * 2
+
+
+@pytest.mark.parametrize(("side", "size"), [(48, 12), (52, 16), (48, 24), (40, 40)])
+def test_all_windows_are_of_the_size_that_was_planned_for(side: int, size: int):
+    shapes: set[tuple[int, int]] = set()
+
+    def evaluate(rows: slice, columns: slice) -> Tensor:
+        shapes.add((rows.stop - rows.start, columns.stop - columns.start))
+        return torch.zeros(1, 1, rows.stop - rows.start, columns.stop - columns.start)
+
+    runner(side, 20, size=size).run(evaluate, device=CPU, dtype=torch.float32)
+    assert shapes == {window_size(side, 20, tile=(size, size), halo=8)}
+    assert max(shapes)[0] == min(side, size + 8 * min(-(-side // size) - 1, 2))
 
 
 class Scarce:
@@ -103,13 +120,13 @@ class Scarce:
 @pytest.mark.parametrize("error", [RuntimeError, torch.cuda.OutOfMemoryError, MemoryError])
 def test_out_of_memory_halves_the_tiles_and_keeps_them_small(error, caplog: pytest.LogCaptureFixture):
     x = torch.rand(1, 3, 64, 64)
-    scarce, tiles = Scarce(x, 32, error), runner(64, 64, size=0)
+    scarce, tiles = Scarce(x, 32, error), runner(64, 64, size=64)
     with caplog.at_level(logging.WARNING, logger="sam_diffsr"):
         result = tiles.run(scarce, device=CPU, dtype=torch.float32)
     torch.testing.assert_close(result, x)
     assert scarce.failed == [(64, 64), (40, 40)]
-    assert tiles.size == 16
-    assert "out of memory on cpu with a tile of 64 output pixels; going on with 32" in caplog.text
+    assert tiles.size == (16, 16)
+    assert "out of memory on cpu with a tile of 64 x 64 output pixels; going on with 32 x 32" in caplog.text
     torch.testing.assert_close(tiles.run(scarce, device=CPU, dtype=torch.float32), x)
     assert len(scarce.failed) == 2
 
@@ -135,7 +152,7 @@ def test_finished_tiles_are_not_repeated():
 
 
 def test_too_little_memory_for_the_smallest_tile_is_an_error():
-    tiles = runner(64, 64, size=0)
+    tiles = runner(64, 64, size=64)
     with pytest.raises(
         DeviceMemoryError,
         match=r"out of memory on cpu even with tiles of 4 pixels and a halo of 8; free memory",
@@ -148,4 +165,4 @@ def test_other_errors_pass():
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        runner(8, 8, size=0).run(fail, device=CPU, dtype=torch.float32)
+        runner(8, 8, size=64).run(fail, device=CPU, dtype=torch.float32)
