@@ -14,8 +14,7 @@ import numpy as np
 from PIL import Image
 
 from sam_diffsr.evaluation.pairs import read_pair
-
-ENDINGS = (".png", ".jpg", ".jpeg")
+from sam_diffsr.pipeline.folder import find_images
 
 
 def write(hr: Path, out: Path, *, scale: int, jpeg: list[int], noise: list[float], seed: int) -> None:
@@ -47,9 +46,7 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=4, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
     args = parser.parse_args()
-    files = [args.hr]
-    if args.hr.is_dir():
-        files = sorted(path for path in args.hr.iterdir() if path.suffix.lower() in ENDINGS)
+    files = find_images(args.hr) if args.hr.is_dir() else [args.hr]
     for path in files:
         write(path, args.out, scale=args.scale, jpeg=args.jpeg, noise=args.noise, seed=args.seed)
     print(f"{len(files)} images in {', '.join(sorted(path.name for path in args.out.iterdir()))}")

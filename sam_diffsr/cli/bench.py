@@ -13,6 +13,7 @@ from sam_diffsr.cli.options import (
     add_device_options,
     add_model_option,
     given,
+    given_limit,
     hush_pipeline,
     int_list,
     tile_size,
@@ -50,10 +51,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--full", action="store_true", help="run every step of the reference's image instead of extrapolating"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
-    parser.add_argument("--json", metavar="FILE", help="write the result, with device, threads and versions")
-    add_device_options(parser)
-    add_common_options(parser)
+    _add_machine_options(parser)
     parser.set_defaults(run=run)
     others = parser.add_subparsers(
         metavar="[masks|train|memory|tiles|folder|start]", dest="bench_command", title="other measurements"
@@ -63,6 +61,14 @@ def register(subparsers: Subparsers) -> None:
     _register_memory(others)
     _register_tiles(others)
     _register_work(others)
+
+
+def _add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """Where and with what to measure, where the result goes, and messages."""
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--json", metavar="FILE", help="write the result, with device, threads and versions")
+    add_device_options(parser)
+    add_common_options(parser)
 
 
 def _register_work(subparsers: Subparsers) -> None:
@@ -164,10 +170,7 @@ def _register_memory(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--max-memory", type=int, metavar="MB", help="what an image may take (default: what is free)"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
-    parser.add_argument("--json", metavar="FILE", help="write the result, with device, threads and versions")
-    add_device_options(parser)
-    add_common_options(parser)
+    _add_machine_options(parser)
     parser.set_defaults(run=run_memory)
 
 
@@ -181,9 +184,7 @@ def run_memory(args: argparse.Namespace) -> int:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     options: dict[str, Any] = {"sizes": _QUICK_SIZES} if args.quick else {}
-    options |= given(args, "sizes", "tile", "device")
-    if args.max_memory is not None:
-        options["max_memory"] = args.max_memory * 2**20
+    options |= given(args, "sizes", "tile", "device") | given_limit(args)
     if args.precision is not None:
         options["dtype"] = args.precision
     table = memory_table(
@@ -219,10 +220,7 @@ def _register_tiles(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="smaller images and one turn")
     parser.add_argument("--repeats", type=int, metavar="N", help="turns (default: 3)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
-    parser.add_argument("--json", metavar="FILE", help="write the result, with device, threads and versions")
-    add_device_options(parser)
-    add_common_options(parser)
+    _add_machine_options(parser)
     parser.set_defaults(run=run_tiles)
 
 
@@ -231,9 +229,7 @@ def run_tiles(args: argparse.Namespace) -> int:
     from sam_diffsr.evaluation.tile_bench import bench_tiles
 
     options: dict[str, Any] = dict(_QUICK_TILES) if args.quick else {}
-    options |= given(args, "size", "halos", "repeats")
-    if args.max_memory is not None:
-        options["max_memory"] = args.max_memory * 2**20
+    options |= given(args, "size", "halos", "repeats") | given_limit(args)
     return _tell(bench_tiles(_load_resolver(args), **options, say=_sayer(args)), args)
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "add_device_options",
     "add_model_option",
     "given",
+    "given_limit",
     "hush_pipeline",
     "int_list",
     "number_list",
@@ -111,6 +112,11 @@ def hush_pipeline() -> None:
 def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
     """The named options that were given, as keyword arguments."""
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def given_limit(args: argparse.Namespace) -> dict[str, int]:
+    """``--max-memory``, if it was given: megabytes as the library's ``max_memory`` in bytes."""
+    return {} if args.max_memory is None else {"max_memory": args.max_memory * 2**20}
 
 
 def one_line(error: Exception) -> str:

@@ -14,6 +14,7 @@ from sam_diffsr.cli.options import (
     add_device_options,
     add_model_option,
     given,
+    given_limit,
     one_line,
     start_value,
     tile_size,
@@ -147,8 +148,7 @@ def run(args: argparse.Namespace) -> int:
     if args.max_pixels == 0:
         options["max_pixels"] = None
     limits = options.keys() & {"max_pixels"}
-    if args.max_memory is not None:
-        options["max_memory"] = args.max_memory * 2**20
+    options |= given_limit(args)
     if args.quiet:
         options["progress"] = False
 

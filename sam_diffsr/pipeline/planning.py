@@ -12,6 +12,7 @@ import torch
 
 from sam_diffsr.errors import DeviceMemoryError
 from sam_diffsr.models import ModelConfig
+from sam_diffsr.pipeline.costs import Costs
 from sam_diffsr.pipeline.memory import free_memory
 from sam_diffsr.pipeline.prepare import padded_size
 from sam_diffsr.pipeline.tiling import aligned_halo, window_size
@@ -58,12 +59,6 @@ _SMALLEST_AUTO_TILE = 64
 _WORK_FOR_FEATURES = 2.0
 """Features are encoded anew for every window if keeping them makes windows so small that the denoiser has
 this many times the work: encoding a window twice, once for its image, costs as much as denoising it."""
-_CANVAS_BYTES = 12
-"""Of an output pixel of a float32 RGB canvas."""
-_INPUTS = 4
-"""Float32 RGB images of the size of the input: decoded, as a batch, padded, scaled for the enlargement."""
-_MAPPED_BYTES = 32 * 2**20
-"""glibc maps blocks from this size on one by one, and gives them back at once; smaller ones leave gaps."""
 _FIXED_BYTES = 32 * 2**20
 """What does not depend on sizes: scratch of convolutions and of activations, strips of the canvas."""
 
@@ -85,56 +80,6 @@ class MemoryPlan:
     """Where features are kept, if they are."""
     peak: int = 0
     """Bytes that this takes on the networks' device, as far as it was planned."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Costs:
-    """Peak bytes for one pixel, measured on the CPU in channels-last and rounded up."""
-
-    denoiser: int
-    """For an output pixel of a window."""
-    mapped: int
-    """Likewise, if each of its activations is mapped."""
-    head: int
-    """For an output pixel of a window, while the encoder makes its image."""
-    encoder: int
-    """For an output pixel of the part that is encoded, the features themselves included."""
-    condition: int
-    """For an output pixel of a window, its projected condition."""
-    features: int
-    """For an output pixel, for as long as features are kept."""
-    canvases: int
-    """For an output pixel, of everything that is as large as the output."""
-    inputs: int
-    """For an output pixel, of everything that is as large as the input."""
-
-    @classmethod
-    def of(cls, model: ModelConfig, itemsize: int, *, canvases: int) -> _Costs:
-        encoder, widths = model.encoder, model.denoiser.channels
-        widest = max(width / 4**level for level, width in enumerate(widths))
-        kept = encoder.channels * len({*encoder.condition_indices, encoder.blocks})
-        growing = 9 * encoder.channels + 10 * encoder.growth
-        return cls(
-            denoiser=math.ceil(itemsize * (6 * widest + 32)),
-            mapped=math.ceil(itemsize * (4.8 if itemsize == 4 else 5.5) * widest),
-            head=4 * (5 * encoder.channels // 2 + 4),
-            encoder=math.ceil(itemsize * (2 * kept + growing) / model.scale**2),
-            condition=itemsize * widths[0],
-            features=math.ceil(itemsize * kept / model.scale**2),
-            canvases=_CANVAS_BYTES * canvases,
-            inputs=math.ceil(_CANVAS_BYTES * _INPUTS / model.scale**2),
-        )
-
-    def window(self, pixels: int) -> int:
-        """Peak for all output pixels of a window of which the features are there."""
-        unmapped = min(pixels, _MAPPED_BYTES // self.condition)  # a projected condition is such an activation
-        denoiser = self.condition * pixels + max(self.denoiser * unmapped, self.mapped * pixels)
-        return self.features * pixels + max(self.head * pixels, denoiser)
-
-    def whole(self, pixels: int) -> int:
-        """Peak when nothing is divided."""
-        kept = self.inputs + self.features + self.canvases
-        return kept * pixels + max(self.encoder * pixels, self.window(pixels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +167,7 @@ def plan_memory(
     Raises:
         DeviceMemoryError: the limit cannot hold the canvas and one tile.
     """
-    costs, host = _Costs.of(model, itemsize, canvases=canvases), torch.device("cpu")
+    costs, host = Costs.of(model, itemsize, canvases=canvases), torch.device("cpu")
     area, pixels = _Canvas(height, width, model.lr_multiple * model.scale), batch * height * width
     budget, host_budget = int(_SHARE * free), 0 if device == host else int(_SHARE * free_on_host)
     if limit is not None:
@@ -338,7 +283,7 @@ def plan_batches(
         together = min(most, len(indices))
         if together > 1 and tiled:
             free = int(_SHARE * free_memory(device)) if limit is None else int(_SHARE_OF_LIMIT * limit)
-            costs, pixels = _Costs.of(model, itemsize, canvases=2), height * width * model.scale**2
+            costs, pixels = Costs.of(model, itemsize, canvases=2), height * width * model.scale**2
             while together > 1 and _FIXED_BYTES + costs.whole(together * pixels) > free:
                 together -= 1
         count = math.ceil(len(indices) / together)

@@ -45,8 +45,10 @@ class RunOptions:
     """How to divide the work; None to plan that."""
 
 
-_CANVASES: dict[SamplerName, int] = {"ddim": 2, "ddpm": 3, "dpmpp_2m": 3}
+_CANVASES = 3
 """Float32 RGB images of the size of the output that sampling holds at the same time."""
+_FEWER_CANVASES: dict[SamplerName, int] = {"ddim": 2}
+"""Likewise, of samplers that draw and remember nothing."""
 
 
 @torch.inference_mode()
@@ -116,7 +118,7 @@ def plan_batch(
         itemsize=parameter.element_size(),
         tile=options.tile,
         halos=options.halos,
-        canvases=_CANVASES[options.sampling.sampler] + previews,
+        canvases=_FEWER_CANVASES.get(options.sampling.sampler, _CANVASES) + previews,
         device=parameter.device,
         free=free_memory(parameter.device),
         free_on_host=free_memory(torch.device("cpu")),
