@@ -125,6 +125,14 @@ class Evaluation:
     commit: str | None
     """Of the library's git checkout, with ``-dirty`` where files differ; None for an installed one."""
 
+    @property
+    def timing(self) -> str:
+        """What ``seconds`` are, and what they were taken on."""
+        return (
+            "seconds from the input in memory to the 8-bit result in memory, without loading models, "
+            f"reading, scoring and saving{_where(self.machine)}"
+        )
+
     def heading(self) -> str:
         """One line that says what the table is of."""
         count = len(self.rows[0].images)
@@ -151,7 +159,7 @@ class Evaluation:
             "LPIPS": lambda row: "" if row.lpips is None else f"{row.lpips:.4f}",
             "FID": lambda row: "" if row.fid is None else f"{row.fid:.2f}",
             **{name: partial(_measured, name=name) for name in self.rows[0].measures},
-            "s/image": lambda row: "" if row.seconds is None else f"{row.seconds:.2f}",
+            "s/image": lambda row: "" if row.seconds is None else _seconds(row.seconds),
         }
         filled = {title: [cell(row) for row in self.rows] for title, cell in cells.items()}
         header = [title for title, column in filled.items() if any(column)]
@@ -165,10 +173,7 @@ class Evaluation:
         """One line for each column of the summary that does not explain itself."""
         shown = self.columns()[0]
         notes = {name: MEASURES[name].note for name in self.rows[0].measures}
-        notes["s/image"] = (
-            "seconds from the input in memory to the 8-bit result in memory, without loading models, "
-            f"reading, scoring and saving{_where(self.machine)}"
-        )
+        notes["s/image"] = self.timing
         return [f"{title}: {note}" for title, note in notes.items() if title in shown]
 
     def cheapest(self) -> list[tuple[Row, Row]]:
@@ -199,6 +204,7 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON values, with the means beside the per-image values; infinity becomes null."""
         data = to_dict(self)
+        data["timing"] = self.timing
         for entry, row in zip(data["rows"], self.rows, strict=True):
             entry |= {
                 "label": row.label,
@@ -243,6 +249,10 @@ def _where(machine: Mapping[str, Any]) -> str:
         return ""
     detail = f"{threads} thread{'' if threads == 1 else 's'}" if device == "cpu" else machine["device_name"]
     return f"; on {device}, {detail}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
 def _start(sampling: SamplingConfig) -> str:
