@@ -13,8 +13,14 @@ import torch
 from PIL import Image
 
 from sam_diffsr.errors import OutputError
+from sam_diffsr.evaluation import psnr_y, ssim_y
+from sam_diffsr.evaluation.pairs import read_pair
 from sam_diffsr.masks import encode_structure, read_records, read_structure
+from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_model
+from sam_diffsr.pipeline.checkpoint import load_pretrained, save_pretrained_folder
+from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.resize import imresize
+from sam_diffsr.training import load_config, train
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -171,3 +177,50 @@ def test_training_data_are_replaced_only_when_asked(
         build("--crop-size", "40")
     build("--crop-size", "40", "--overwrite")
     assert first.splitlines()[-1].split()[0] != capsys.readouterr().out.splitlines()[-1].split()[0]
+
+
+def test_deepen_changes_nothing_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    config = ResolverConfig(
+        model=ModelConfig(
+            encoder=EncoderConfig(blocks=2, channels=8, growth=4),
+            denoiser=DenoiserConfig(dim=4, multipliers=(1, 2)),
+        ),
+        sampling=SamplingConfig(sampler="ddim", steps=1),
+    )
+    model = build_model(config.model)
+    save_pretrained_folder(tmp_path / "flat", config, model.state_dict(), card=None)
+    run(monkeypatch, "deepen.py", str(tmp_path / "flat"), str(tmp_path / "deep"))
+    deep_config, weights = load_pretrained(tmp_path / "deep")
+    assert deep_config.model.encoder == EncoderConfig(blocks=5, channels=8, growth=4)
+    deeper = build_model(deep_config.model)
+    deeper.load_state_dict(weights)
+    lr, xt, t = torch.rand(1, 3, 12, 16), torch.randn(1, 3, 48, 64), torch.tensor([3])
+    with torch.inference_mode():
+        before, after = model.encode(lr), deeper.encode(lr)
+        torch.testing.assert_close(after.trunk, before.trunk)
+        torch.testing.assert_close(deeper(xt, t, after), model(xt, t, before))
+
+
+def test_deepen_wants_what_it_can_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "deepen.py", "sam-diffsr-x4-small", str(tmp_path / "deep"), "--blocks", "2")
+    assert "a positive multiple of 3, got 2" in capsys.readouterr().err
+    assert not (tmp_path / "deep").exists()
+
+
+def test_score_encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    hr = tmp_path / "hr"
+    hr.mkdir()
+    Image.open(EXAMPLES / "chelsea.png").crop((0, 0, 128, 96)).save(hr / "cat.png")
+    overrides = ["data.synthetic.size=96", "data.patch=32", "run.steps=1", "optimizer.lr=1e-12"]
+    train("encoder", load_config("tiny/rrdb", overrides=overrides), tmp_path / "fresh")
+    run(monkeypatch, "score_encoders.py", str(tmp_path / "fresh"), "--hr", str(hr))
+    name, folder, psnr, right, ssim = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")
+    assert (name, folder) == ("fresh", "hr")
+    pair = read_pair(hr / "cat.png", scale=4)  # a fresh encoder enlarges bilinearly, about
+    enlarged = torch.nn.functional.interpolate(pair.lr / 255, scale_factor=4, mode="bilinear")
+    expected = [float(score(enlarged, pair.hr / 255, border=4, data_range=1.0)) for score in (psnr_y, ssim_y)]
+    assert float(psnr) == pytest.approx(expected[0], abs=0.5)
+    assert float(ssim) == pytest.approx(expected[1], abs=0.02)
+    assert float(right) == pytest.approx(float(psnr), abs=0.05)
