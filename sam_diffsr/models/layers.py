@@ -7,12 +7,15 @@ of its receptive field gives exactly what the whole image gives.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from sam_diffsr.models.winograd import RowFilters, convolved_lines
 
 __all__ = [
     "ConvBlock",
@@ -31,6 +34,8 @@ __all__ = [
 _CACHE_ELEMENTS = 131072
 """Values that a CPU thread activates at a time: they and their scratch stay in its cache between the
 operations, and there are few enough pieces that threads seldom wait for each other."""
+_LEAST_CHANNELS = 48
+_LEAST_LINES = 4
 _LEAST_TO_REFLECT = 2
 """Pixels that a side needs for a rim of one."""
 
@@ -154,17 +159,34 @@ def _mish_in_pieces(x: Tensor, plus: Tensor | None, out: Tensor) -> None:
             e, value = scratch[: len(piece)], piece
             if narrow:
                 value = wide[: len(piece)].copy_(piece)
-            torch.exp(value, out=e)
-            e.add_(1).square_().add_(1)
-            if narrow or addition is not None:
-                torch.addcdiv(value, value, e, value=-2, out=value)
-            else:
-                torch.addcdiv(value, value, e, value=-2, out=target)
-            if addition is not None:
-                part = addition if len(addition) == 1 else addition[first : first + lines]
-                torch.add(value, part, out=value if narrow else target)
+            part = addition if addition is None or len(addition) == 1 else addition[first : first + lines]
+            _mish_of_piece(value, e, part, value if narrow else target)
             if narrow:
                 target.copy_(value)
+
+
+def _mish_of_piece(value: Tensor, scratch: Tensor, plus: Tensor | None, out: Tensor) -> None:
+    """From ``value``, which is overwritten, to ``out``, which may be ``value``; all small and float32."""
+    torch.exp(value, out=scratch)
+    scratch.add_(1).square_().add_(1)
+    torch.addcdiv(value, value, scratch, value=-2, out=out if plus is None else value)
+    if plus is not None:
+        torch.add(value, plus, out=out)
+
+
+def filters_rows(conv: nn.Conv2d, x: MaybeRimmed) -> bool:
+    """Whether :mod:`~sam_diffsr.models.winograd` can convolve this, and is faster at it."""
+    features = x.whole if isinstance(x, Rimmed) else x
+    height = features.shape[-2] - 2 * isinstance(x, Rimmed)
+    return (
+        writes_in_place(features)
+        and features.dtype == conv.weight.dtype == torch.float32
+        and min(conv.in_channels, conv.out_channels) >= _LEAST_CHANNELS
+        and height >= _LEAST_LINES
+        and torch.backends.mkl.is_available()
+        and torch.get_float32_matmul_precision() == "highest"
+        and not conv.weight.is_inference()
+    )
 
 
 def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:
@@ -205,6 +227,13 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect")
 
+        self.row_filters = RowFilters()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConvBlock:
+        """Weights that move or are cast take their filters' place and leave their address to others."""
+        self.row_filters.forget()
+        return super()._apply(fn, recurse)
+
     def forward(self, x: MaybeRimmed, *, plus: Tensor | None = None, rim: bool = False) -> MaybeRimmed:
         """Map ``(B, in, H, W)`` to ``(B, out, H, W)``.
 
@@ -213,8 +242,30 @@ class ConvBlock(nn.Module):
             plus: added to the result: ``(B, out, 1, 1)``, or ``(B, out, H, W)``.
             rim: give the result a rim, if possible, because another 3x3 convolution follows.
         """
+        if filters_rows(self.conv, x):
+            return self._by_row_filters(x, plus, rim)
         convolved = reflect_conv(self.conv, x)
         return rimmed_mish(convolved, plus=plus) if rim else mish_of_fresh(convolved, plus=plus)
+
+
+    def _by_row_filters(self, x: MaybeRimmed, plus: Tensor | None, rim: bool) -> MaybeRimmed:
+        """The same some lines at a time: what is convolved is activated before it leaves the cache."""
+        whole = x.reflect() if isinstance(x, Rimmed) else functional.pad(x, (1, 1, 1, 1), mode="reflect")
+        images = whole.permute(0, 2, 3, 1)  # (B, H + 2, W + 2, C)
+        filters, bias = self.row_filters.of(self.conv), self.conv.get_parameter("bias")
+        result = Rimmed.like(inside(x), self.conv.out_channels)
+        result = result if rim else torch.empty_like(result.inside, memory_format=torch.channels_last)
+        additions = [None] * len(images) if plus is None else [*plus.permute(0, 2, 3, 1)]
+        cache = _CACHE_ELEMENTS * torch.get_num_threads()
+        scratch = whole.new_empty(0)
+        for image, target, addition in zip(images, inside(result).permute(0, 2, 3, 1), additions, strict=True):
+            for first, lines in convolved_lines(image, filters, bias, cache_elements=cache):
+                if scratch.shape != lines.shape:
+                    scratch = torch.empty_like(lines)
+                rows = slice(first, first + len(lines))
+                part = addition if addition is None or len(addition) == 1 else addition[rows]
+                _mish_of_piece(lines, scratch, part, target[rows])
+        return result
 
 
 class ResidualBlock(nn.Module):
