@@ -104,13 +104,15 @@ def convolved_lines(
     # Lines one after the other as the rows of one matrix: two pixels at the end of each line mean nothing.
     pixels = groups * padded - 2
     sums = x.new_empty(_SUMS, groups * padded, channels)
-    products = x.new_empty(_SUMS, groups * padded, outputs)
+    products = x.new_empty(_SUMS, pixels, outputs)
     lines = x.new_empty(groups, _LINES, width, outputs)
     to_sums, to_lines = x.new_tensor(_FROM_INPUT), x.new_tensor(_TO_OUTPUT)
     sums_of_group = sums.view(_SUMS, groups, -1).unbind(1)
-    products_of_group = products.view(_SUMS, groups, -1)[:, :, : width * outputs].unbind(1)
+    products_of_group = products.as_strided(
+        (groups, _SUMS, width * outputs), (padded * outputs, pixels * outputs, 1)
+    ).unbind(0)
     lines_of_group = lines.view(groups, _LINES, -1).unbind(0)
-    valid, biased = products[:, :pixels], products[_BIASED_SUM, :pixels]
+    biased = products[_BIASED_SUM]
     shifted = [sums[:, tap : tap + pixels] for tap in range(_TAPS)]
     flat = x.view(height + 2, -1)
     for start in range(0, height, step):
@@ -118,9 +120,9 @@ def convolved_lines(
         for group in range(groups):
             top = first + _LINES * group
             torch.mm(to_sums, flat[top : top + _SUMS], out=sums_of_group[group])
-        torch.bmm(shifted[0], filters[0], out=valid)
+        torch.bmm(shifted[0], filters[0], out=products)
         for tap in range(1, _TAPS):
-            valid.baddbmm_(shifted[tap], filters[tap])
+            products.baddbmm_(shifted[tap], filters[tap])
         biased.add_(bias)
         for group in range(groups):
             torch.mm(to_lines, products_of_group[group], out=lines_of_group[group])
