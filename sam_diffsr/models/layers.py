@@ -7,186 +7,26 @@ of its receptive field gives exactly what the whole image gives.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sam_diffsr.models.winograd import RowFilters, convolved_lines
+from sam_diffsr.models.activation import cache_elements, lines_of, mish_of_fresh, mish_of_piece, rimmed_mish
+from sam_diffsr.models.rims import MaybeRimmed, Rimmed, inside
+from sam_diffsr.models.winograd import RowFilters, convolved_lines, convolves_rows
 
-__all__ = [
-    "ConvBlock",
-    "Downsample",
-    "MaybeRimmed",
-    "ResidualBlock",
-    "Rimmed",
-    "TimeEmbedding",
-    "inside",
-    "joined",
-    "mish_of_fresh",
-    "rimmed_mish",
-    "sinusoidal_embedding",
-]
-
-_CACHE_ELEMENTS = 131072
-"""Values that a CPU thread activates at a time: they and their scratch stay in its cache between the
-operations, and there are few enough pieces that threads seldom wait for each other."""
-_LEAST_CHANNELS = 48
-_LEAST_LINES = 4
-_LEAST_TO_REFLECT = 2
-"""Pixels that a side needs for a rim of one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rimmed:
-    """Features with room for the reflection padding of the convolution that follows.
-
-    Padding is otherwise a copy of everything for the sake of one pixel around it. Only where
-    :func:`writes_in_place` says so; training and other devices have plain tensors.
-    """
-
-    whole: Tensor
-    """``(B, C, H + 2, W + 2)``, channels-last; its rim is undefined until :meth:`reflect`."""
-
-    @classmethod
-    def like(cls, x: Tensor, channels: int) -> Rimmed:
-        """Undefined values for the height and width of ``x``."""
-        batch, _, height, width = x.shape
-        shape = (batch, channels, height + 2, width + 2)
-        whole = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        return cls(whole)
-
-    @property
-    def inside(self) -> Tensor:
-        """The features ``(B, C, H, W)``, a view."""
-        return self.whole[:, :, 1:-1, 1:-1]
-
-    def reflect(self) -> Tensor:
-        """Fill the rim from the inside, and give ``whole``."""
-        whole = self.whole
-        whole[:, :, 0], whole[:, :, -1] = whole[:, :, 2], whole[:, :, -3]
-        whole[:, :, :, 0], whole[:, :, :, -1] = whole[:, :, :, 2], whole[:, :, :, -3]
-        return whole
-
-
-MaybeRimmed: TypeAlias = Tensor | Rimmed
-"""What the blocks hand on."""
-
-
-def inside(x: MaybeRimmed) -> Tensor:
-    """The features themselves, ``(B, C, H, W)``."""
-    return x.inside if isinstance(x, Rimmed) else x
-
-
-def joined(first: Tensor, second: MaybeRimmed) -> MaybeRimmed:
-    """Concatenate along the channels."""
-    if not isinstance(second, Rimmed):
-        return torch.cat((first, second), dim=1)
-    channels = first.shape[1]
-    both = Rimmed.like(first, channels + second.whole.shape[1])
-    both.inside[:, :channels] = first
-    both.inside[:, channels:] = second.inside
-    return both
+__all__ = ["ConvBlock", "Downsample", "ResidualBlock", "TimeEmbedding", "coloured", "sinusoidal_embedding"]
 
 
 def reflect_conv(conv: nn.Conv2d, x: MaybeRimmed) -> Tensor:
     """Apply a 3x3 convolution that pads by reflection."""
     if isinstance(x, Rimmed):
-        return functional.conv2d(x.reflect(), conv.weight, conv.bias, conv.stride)
+        return functional.conv2d(x.reflect().whole, conv.weight, conv.bias, conv.stride)
     return conv(x)
-
-
-def writes_in_place(x: Tensor) -> bool:
-    """Whether activations may be computed piece by piece in given memory.
-
-    So in float32 or bfloat16 and channels-last on a CPU, without autograd and compiler.
-    """
-    return (
-        not torch.compiler.is_compiling()
-        and x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and not torch.is_grad_enabled()
-        and x.ndim == 4
-        and x.is_contiguous(memory_format=torch.channels_last)
-    )
-
-
-def mish_of_fresh(x: Tensor, *, plus: Tensor | None = None) -> Tensor:
-    """Mish, ``x tanh(log(1 + exp(x)))``, of a tensor that nobody else needs, plus another one.
-
-    Where :func:`writes_in_place` it overwrites ``x`` piece by piece, computing in float32 by
-    ``tanh(log(1 + e)) = 1 - 2 / ((1 + e)^2 + 1)``, which is right where the square overflows, too: no new
-    memory, seven times as fast as torch's own.
-
-    Args:
-        x: any shape and floating type; its content is lost.
-        plus: what is added after the activation: ``(B, C, 1, 1)``, or like ``x``.
-
-    Returns:
-        The same shape and type.
-    """
-    if writes_in_place(x):
-        _mish_in_pieces(x, plus, x)
-        return x
-    activated = functional.mish(x)
-    return activated if plus is None else activated.add_(plus)
-
-
-def rimmed_mish(x: Tensor, *, plus: Tensor | None = None) -> MaybeRimmed:
-    """:func:`mish_of_fresh` with a rim for the next convolution, where that can be had for nothing."""
-    if not writes_in_place(x) or min(x.shape[-2:]) < _LEAST_TO_REFLECT:
-        return mish_of_fresh(x, plus=plus)
-    result = Rimmed.like(x, x.shape[1])
-    _mish_in_pieces(x, plus, result.inside)
-    return result
-
-
-def _mish_in_pieces(x: Tensor, plus: Tensor | None, out: Tensor) -> None:
-    """Some lines of an image at a time, from ``x``, which is overwritten, to ``out``, which may be ``x``."""
-    narrow = x.dtype == torch.bfloat16
-    images, results = x.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1)  # (B, H, W, C)
-    additions = [None] * len(images) if plus is None else [*plus.permute(0, 2, 3, 1)]
-    height, *line = images.shape[1:]
-    lines = max(1, min(height, _CACHE_ELEMENTS * torch.get_num_threads() // math.prod(line)))
-    scratch = torch.empty((lines, *line))
-    wide = torch.empty((lines, *line)) if narrow else scratch
-    for image, result, addition in zip(images, results, additions, strict=True):
-        for first in range(0, height, lines):
-            piece, target = image[first : first + lines], result[first : first + lines]
-            e, value = scratch[: len(piece)], piece
-            if narrow:
-                value = wide[: len(piece)].copy_(piece)
-            part = addition if addition is None or len(addition) == 1 else addition[first : first + lines]
-            _mish_of_piece(value, e, part, value if narrow else target)
-            if narrow:
-                target.copy_(value)
-
-
-def _mish_of_piece(value: Tensor, scratch: Tensor, plus: Tensor | None, out: Tensor) -> None:
-    """From ``value``, which is overwritten, to ``out``, which may be ``value``; all small and float32."""
-    torch.exp(value, out=scratch)
-    scratch.add_(1).square_().add_(1)
-    torch.addcdiv(value, value, scratch, value=-2, out=out if plus is None else value)
-    if plus is not None:
-        torch.add(value, plus, out=out)
-
-
-def filters_rows(conv: nn.Conv2d, x: MaybeRimmed) -> bool:
-    """Whether :mod:`~sam_diffsr.models.winograd` can convolve this, and is faster at it."""
-    features = x.whole if isinstance(x, Rimmed) else x
-    height = features.shape[-2] - 2 * isinstance(x, Rimmed)
-    return (
-        writes_in_place(features)
-        and features.dtype == conv.weight.dtype == torch.float32
-        and min(conv.in_channels, conv.out_channels) >= _LEAST_CHANNELS
-        and height >= _LEAST_LINES
-        and torch.backends.mkl.is_available()
-        and torch.get_float32_matmul_precision() == "highest"
-        and not conv.weight.is_inference()
-    )
 
 
 def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:
@@ -220,52 +60,124 @@ class TimeEmbedding(nn.Module):
         return self.project(functional.mish(self.expand(sinusoids)))
 
 
+@dataclass(frozen=True)
+class Projection:
+    """A 1x1 convolution that is computed some lines at a time, where what it is added to is in the cache."""
+
+    conv: nn.Conv2d
+    x: MaybeRimmed
+    """With its rim filled."""
+    _buffers: list[Tensor] = field(default_factory=list[Tensor])
+
+    def whole(self) -> Tensor:
+        """``(B, out, H, W)``; with the rim, which is cut off then, because a view without it would be copied."""
+        if isinstance(self.x, Rimmed):
+            return Rimmed((self.conv(self.x.whole),)).inside
+        return self.conv(self.x)
+
+    def lines(self, image: int, rows: slice) -> Tensor:
+        """``(h, W, out)`` of an image, which the next ones overwrite."""
+        parts = [part[:, :, 1:-1, 1:-1] for part in self.x.parts] if isinstance(self.x, Rimmed) else [self.x]
+        weight, bias = self.conv.weight[:, :, 0, 0].t(), self.conv.get_parameter("bias")
+        seen = 0
+        for part in parts:
+            lines = part[image].permute(1, 2, 0)[rows]
+            height, width, channels = lines.shape
+            shape = (height, width, len(bias))
+            if not self._buffers or self._buffers[0].shape != shape:
+                self._buffers[:] = [torch.empty(shape)]
+            matrix = weight[seen : seen + channels].expand(height, -1, -1)
+            so_far = self._buffers[0] if seen else bias.expand(shape)
+            torch.baddbmm(so_far, lines, matrix, out=self._buffers[0])
+            seen += channels
+        return self._buffers[0]
+
+
+Addition: TypeAlias = Tensor | Projection
+"""What is added after an activation: ``(B, C, 1, 1)``, ``(B, C, H, W)``, or what becomes that."""
+
+
 class ConvBlock(nn.Module):
     """Reflection pad, 3x3 convolution, Mish; keeps height and width (both at least 2)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect")
-
-        self.row_filters = RowFilters()
+        self._filters = RowFilters()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConvBlock:
-        """Weights that move or are cast take their filters' place and leave their address to others."""
-        self.row_filters.forget()
+        """Weights that are moved or cast leave their address, by which the filters know them, to others."""
+        self._filters.forget()
         return super()._apply(fn, recurse)
 
-    def forward(self, x: MaybeRimmed, *, plus: Tensor | None = None, rim: bool = False) -> MaybeRimmed:
+    def forward(self, x: MaybeRimmed, *, plus: Sequence[Addition] = (), rim: bool = False) -> MaybeRimmed:
         """Map ``(B, in, H, W)`` to ``(B, out, H, W)``.
 
         Args:
             x: features.
-            plus: added to the result: ``(B, out, 1, 1)``, or ``(B, out, H, W)``.
+            plus: added to the result.
             rim: give the result a rim, if possible, because another 3x3 convolution follows.
         """
-        if filters_rows(self.conv, x):
-            return self._by_row_filters(x, plus, rim)
+        if convolves_rows(self.conv, x):
+            return self._some_lines_at_a_time(x, plus, rim)
         convolved = reflect_conv(self.conv, x)
-        return rimmed_mish(convolved, plus=plus) if rim else mish_of_fresh(convolved, plus=plus)
+        wholes = [addition.whole() if isinstance(addition, Projection) else addition for addition in plus]
+        first = wholes[0] if wholes else None
+        result = rimmed_mish(convolved, plus=first) if rim else mish_of_fresh(convolved, plus=first)
+        for addition in wholes[1:]:
+            inside(result).add_(addition)
+        return result
 
+    def pieces(self, x: MaybeRimmed) -> Iterator[tuple[int, slice, Tensor, Tensor]]:
+        """What is convolved, before the activation, in pieces that fit into the cache.
 
-    def _by_row_filters(self, x: MaybeRimmed, plus: Tensor | None, rim: bool) -> MaybeRimmed:
-        """The same some lines at a time: what is convolved is activated before it leaves the cache."""
-        whole = x.reflect() if isinstance(x, Rimmed) else functional.pad(x, (1, 1, 1, 1), mode="reflect")
-        images = whole.permute(0, 2, 3, 1)  # (B, H + 2, W + 2, C)
-        filters, bias = self.row_filters.of(self.conv), self.conv.get_parameter("bias")
-        result = Rimmed.like(inside(x), self.conv.out_channels)
-        result = result if rim else torch.empty_like(result.inside, memory_format=torch.channels_last)
-        additions = [None] * len(images) if plus is None else [*plus.permute(0, 2, 3, 1)]
-        cache = _CACHE_ELEMENTS * torch.get_num_threads()
-        scratch = whole.new_empty(0)
-        for image, target, addition in zip(images, inside(result).permute(0, 2, 3, 1), additions, strict=True):
-            for first, lines in convolved_lines(image, filters, bias, cache_elements=cache):
+        Yields:
+            Number of the image, its lines, what they hold ``(h, W, out)``, which is valid until the next ones,
+            and scratch memory like that.
+        """
+        parts = [part.permute(0, 2, 3, 1) for part in Rimmed.around(x).parts]  # (B, H + 2, W + 2, C)
+        filters, bias = self._filters.of(self.conv), self.conv.get_parameter("bias")
+        scratch = torch.empty(0)
+        for image in range(len(parts[0])):
+            planes = [part[image] for part in parts]
+            for first, lines in convolved_lines(planes, filters, bias, cache_elements=cache_elements()):
                 if scratch.shape != lines.shape:
                     scratch = torch.empty_like(lines)
-                rows = slice(first, first + len(lines))
-                part = addition if addition is None or len(addition) == 1 else addition[rows]
-                _mish_of_piece(lines, scratch, part, target[rows])
+                yield image, slice(first, first + len(lines)), lines, scratch
+
+    def _some_lines_at_a_time(self, x: MaybeRimmed, plus: Sequence[Addition], rim: bool) -> MaybeRimmed:
+        features = x.parts[0][:, :, 1:-1, 1:-1] if isinstance(x, Rimmed) else x
+        batch, _, height, width = features.shape
+        channels = self.conv.out_channels
+        result: MaybeRimmed
+        if rim:
+            result = Rimmed.like(features, channels)
+        else:
+            result = torch.empty((batch, channels, height, width), memory_format=torch.channels_last)
+        targets = inside(result).permute(0, 2, 3, 1)
+        for image, rows, lines, scratch in self.pieces(x):
+            parts = [
+                addition.lines(image, rows)
+                if isinstance(addition, Projection)
+                else lines_of(addition[image].permute(1, 2, 0), rows)
+                for addition in plus
+            ]
+            mish_of_piece(lines, scratch, parts, targets[image, rows])
         return result
+
+
+def coloured(block: ConvBlock, conv: nn.Conv2d, x: MaybeRimmed) -> Tensor:
+    """``conv(block(x))`` for a 1x1 convolution to few channels; what is between them stays in the cache."""
+    if not convolves_rows(block.conv, x):
+        return conv(block(x))
+    features = inside(x)
+    batch, _, height, width = features.shape
+    result = torch.empty((batch, height, width, conv.out_channels))
+    weight, bias = conv.weight[:, :, 0, 0].t(), conv.get_parameter("bias")
+    for image, rows, lines, scratch in block.pieces(x):
+        mish_of_piece(lines, scratch, (), lines)
+        torch.addmm(bias, lines.flatten(0, 1), weight, out=result[image, rows].flatten(0, 1))
+    return result.permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):
@@ -279,18 +191,23 @@ class ResidualBlock(nn.Module):
         same = in_channels == out_channels
         self.shortcut: nn.Module = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
-    def forward(self, x: MaybeRimmed, activated_time: Tensor, *, rim: bool = False) -> MaybeRimmed:
+    def forward(
+        self, x: MaybeRimmed, activated_time: Tensor, *, plus: Sequence[Tensor] = (), rim: bool = False
+    ) -> MaybeRimmed:
         """Map ``(B, in, H, W)`` to ``(B, out, H, W)``.
 
         Args:
             x: features.
             activated_time: ``(B, time_dim)``, the time embedding after Mish (the same for all blocks).
+            plus: added to the result: ``(B, out, H, W)``.
             rim: as in :class:`ConvBlock`.
         """
-        hidden = self.block1(x, plus=self.time(activated_time)[:, :, None, None], rim=True)
-        # With its rim, which block1 has filled: a view without it would be copied.
-        around = Rimmed(self.shortcut(x.whole)).inside if isinstance(x, Rimmed) else self.shortcut(x)
-        return self.block2(hidden, plus=around, rim=rim)
+        hidden = self.block1(x, plus=[self.time(activated_time)[:, :, None, None]], rim=True)
+        shortcut = self.shortcut
+        around = (
+            inside(x) if isinstance(shortcut, nn.Identity) else Projection(cast("nn.Conv2d", shortcut), x)
+        )
+        return self.block2(hidden, plus=[around, *plus], rim=rim)
 
 
 class Downsample(nn.Module):

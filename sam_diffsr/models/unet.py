@@ -13,15 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sam_diffsr.models.config import DenoiserConfig
-from sam_diffsr.models.layers import (
-    ConvBlock,
-    Downsample,
-    MaybeRimmed,
-    ResidualBlock,
-    TimeEmbedding,
-    inside,
-    joined,
-)
+from sam_diffsr.models.layers import ConvBlock, Downsample, ResidualBlock, TimeEmbedding, coloured
+from sam_diffsr.models.rims import MaybeRimmed, joined
+from sam_diffsr.models.winograd import convolves_rows
 
 __all__ = ["UNet"]
 
@@ -49,7 +43,8 @@ class UpLevel(nn.Module):
 
     def forward(self, x: Tensor, skip: MaybeRimmed, time: Tensor) -> Tensor:
         """Two ``(B, in, H, W)`` features to ``(B, out, 2H, 2W)``."""
-        return self.upsample(self.block2(self.block1(joined(x, skip), time, rim=True), time))
+        both = joined(x, skip, apart=convolves_rows(self.block1.block1.conv, x))
+        return self.upsample(self.block2(self.block1(both, time, rim=True), time))
 
 
 class UNet(nn.Module):
@@ -164,13 +159,12 @@ class UNet(nn.Module):
         x: MaybeRimmed = xt
         for index, module in enumerate(self.downs):
             level = cast("DownLevel", module)
-            x = level.block2(level.block1(x, time, rim=True), time, rim=True)
-            if index == 0:
-                inside(x).add_(projected)
-            else:
+            x = level.block1(x, time, rim=True)
+            x = level.block2(x, time, plus=[] if index else [projected], rim=True)
+            if index:
                 skips.append(x)
             x = level.downsample(x)
         x = self.mid2(self.mid1(x, time, rim=True), time)
         for up in self.ups:
             x = up(x, skips.pop(), time)
-        return self.final_conv(self.final_block(x))
+        return coloured(self.final_block, self.final_conv, x)

@@ -12,13 +12,19 @@ Shape legend: H W height and width, C input and O output channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RowFilters", "convolved_lines"]
+from sam_diffsr.models.activation import writes_in_place
+from sam_diffsr.models.rims import MaybeRimmed, Rimmed
 
+__all__ = ["RowFilters", "convolved_lines", "convolves_rows"]
+
+_LEAST_CHANNELS = 48
+"""With fewer, what is saved on products goes into sums: 32 came out even, 24 slower."""
 _LINES = 4
 _TAPS = 3
 _SUMS = _LINES + _TAPS - 1
@@ -79,13 +85,32 @@ class RowFilters:
         return RowFilters, ()
 
 
+def convolves_rows(conv: nn.Conv2d, x: MaybeRimmed) -> bool:
+    """Whether this module can do this convolution of stride 1, and is faster at it.
+
+    Without MKL nobody has measured it. Where float32 products may be rounded, the plain convolution is not.
+    """
+    features = x.parts[0] if isinstance(x, Rimmed) else x
+    height = features.shape[-2] - (2 if isinstance(x, Rimmed) else 0)
+    return (
+        writes_in_place(features)
+        and features.dtype == conv.weight.dtype == torch.float32
+        and min(conv.in_channels, conv.out_channels) >= _LEAST_CHANNELS
+        and height >= _LINES
+        and torch.backends.mkl.is_available()
+        and torch.get_float32_matmul_precision() == "highest"
+        and not conv.weight.is_inference()  # these do not say when they change
+    )
+
+
 def convolved_lines(
-    x: Tensor, filters: Tensor, bias: Tensor, *, cache_elements: int
+    parts: Sequence[Tensor], filters: Tensor, bias: Tensor, *, cache_elements: int
 ) -> Iterator[tuple[int, Tensor]]:
     """Convolve an image some lines at a time.
 
     Args:
-        x: ``(H + 2, W + 2, C)`` contiguous float32 on the CPU, padded; H at least 4.
+        parts: ``(H + 2, W + 2, C)`` contiguous float32 on the CPU, padded, H at least 4; several are taken as
+            concatenated along the channels.
         filters: from :class:`RowFilters`.
         bias: ``(O,)``.
         cache_elements: numbers that the caches in use hold, about.
@@ -94,36 +119,61 @@ def convolved_lines(
         The first line of a piece and its lines ``(h, W, O)``, which the next piece overwrites. The last piece may
         begin with lines that were in the one before, so that all are equally high.
     """
-    height, width, channels = x.shape[0] - 2, x.shape[1] - 2, x.shape[2]
-    outputs, padded = filters.shape[3], width + 2
-    size = _SUMS * padded * max(channels, outputs)
-    most = max(1, cache_elements // size, math.ceil(_LEAST_ROWS / padded))
+    height, padded = parts[0].shape[0] - 2, parts[0].shape[1]
+    width, channels, outputs = padded - 2, filters.shape[2], filters.shape[3]
+    most = max(
+        1, cache_elements // (_SUMS * padded * max(channels, outputs)), math.ceil(_LEAST_ROWS / padded)
+    )
     groups = math.ceil(height / _LINES)
     groups = min(math.ceil(groups / math.ceil(groups / most)), height // _LINES)
     step = _LINES * groups
-    # Lines one after the other as the rows of one matrix: two pixels at the end of each line mean nothing.
+    # Lines one after the other are the rows of one matrix: two pixels at the end of each line mean nothing.
     pixels = groups * padded - 2
-    sums = x.new_empty(_SUMS, groups * padded, channels)
-    products = x.new_empty(_SUMS, pixels, outputs)
-    lines = x.new_empty(groups, _LINES, width, outputs)
-    to_sums, to_lines = x.new_tensor(_FROM_INPUT), x.new_tensor(_TO_OUTPUT)
-    sums_of_group = sums.view(_SUMS, groups, -1).unbind(1)
-    products_of_group = products.as_strided(
+    to_sums, to_lines = bias.new_tensor(_FROM_INPUT), bias.new_tensor(_TO_OUTPUT)
+    taken = [_Part.of(x, groups) for x in parts]
+    sizes = [x.shape[2] for x in parts]
+    # What is multiplied: every part at each of three shifts along the columns.
+    factors = [
+        (part.sums[:, tap : tap + pixels], weights)
+        for tap in range(_TAPS)
+        for part, weights in zip(taken, filters[tap].split(sizes, dim=1), strict=True)
+    ]
+    # Contiguous, or the batched matrix product becomes single ones.
+    products = bias.new_empty(_SUMS, pixels, outputs)
+    of_group = products.as_strided(
         (groups, _SUMS, width * outputs), (padded * outputs, pixels * outputs, 1)
     ).unbind(0)
-    lines_of_group = lines.view(groups, _LINES, -1).unbind(0)
-    biased = products[_BIASED_SUM]
-    shifted = [sums[:, tap : tap + pixels] for tap in range(_TAPS)]
-    flat = x.view(height + 2, -1)
+    lines = bias.new_empty(groups, _LINES, width, outputs)
     for start in range(0, height, step):
         first = min(start, height - step)
+        for part in taken:
+            part.sum_lines(to_sums, first)
+        torch.bmm(*factors[0], out=products)
+        for shifted, weights in factors[1:]:
+            products.baddbmm_(shifted, weights)
+        products[_BIASED_SUM].add_(bias)
         for group in range(groups):
-            top = first + _LINES * group
-            torch.mm(to_sums, flat[top : top + _SUMS], out=sums_of_group[group])
-        torch.bmm(shifted[0], filters[0], out=products)
-        for tap in range(1, _TAPS):
-            products.baddbmm_(shifted[tap], filters[tap])
-        biased.add_(bias)
-        for group in range(groups):
-            torch.mm(to_lines, products_of_group[group], out=lines_of_group[group])
+            torch.mm(to_lines, of_group[group], out=lines[group].view(_LINES, -1))
         yield first, lines.view(step, width, outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some channels of the input, and the sums of their lines."""
+
+    flat: Tensor
+    """``(H + 2, (W + 2) * C)``"""
+    sums: Tensor
+    """``(6, groups * (W + 2), C)``"""
+    of_group: tuple[Tensor, ...]
+    """Views of ``sums``, ``(6, (W + 2) * C)``."""
+
+    @classmethod
+    def of(cls, x: Tensor, groups: int) -> _Part:
+        sums = x.new_empty(_SUMS, groups * x.shape[1], x.shape[2])
+        return cls(x.view(len(x), -1), sums, sums.view(_SUMS, groups, -1).unbind(1))
+
+    def sum_lines(self, to_sums: Tensor, first: int) -> None:
+        for group, out in enumerate(self.of_group):
+            top = first + _LINES * group
+            torch.mm(to_sums, self.flat[top : top + _SUMS], out=out)

@@ -8,15 +8,13 @@ from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, UNet, build_model
+from sam_diffsr.models.activation import mish_of_fresh, rimmed_mish
 from sam_diffsr.models.layers import (
     ConvBlock,
     Downsample,
-    Rimmed,
-    inside,
-    mish_of_fresh,
-    rimmed_mish,
     sinusoidal_embedding,
 )
+from sam_diffsr.models.rims import Rimmed, inside
 
 TINY_ENCODER = EncoderConfig(blocks=5, channels=8, growth=4)
 
@@ -223,7 +221,7 @@ def test_activating_into_a_rim_and_reflecting_it_is_padding(dtype, plus, size) -
         expected = mish_of_fresh(x.clone(memory_format=torch.preserve_format), plus=addition)
     assert isinstance(result, Rimmed)
     assert torch.equal(inside(result), expected)
-    assert torch.equal(result.reflect(), functional.pad(expected, (1, 1, 1, 1), mode="reflect"))
+    assert torch.equal(result.reflect().whole, functional.pad(expected, (1, 1, 1, 1), mode="reflect"))
     assert result.whole.is_contiguous(memory_format=torch.channels_last)
 
 
