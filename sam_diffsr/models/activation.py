@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +10,15 @@ from torch.nn import functional
 
 from sam_diffsr.models.rims import MaybeRimmed, Rimmed
 
-__all__ = ["cache_elements", "lines_of", "mish_of_fresh", "mish_of_piece", "rimmed_mish", "writes_in_place"]
+__all__ = [
+    "cache_elements",
+    "images_of",
+    "lines_of",
+    "mish_of_fresh",
+    "mish_of_piece",
+    "rimmed_mish",
+    "writes_in_place",
+]
 
 _CACHE_ELEMENTS = 131072
 """Values that a CPU thread computes at a time: they and their scratch stay in its cache between the
@@ -69,44 +76,48 @@ def _mish_in_pieces(x: Tensor, plus: Tensor | None, out: Tensor) -> None:
     """Some lines of an image at a time, from ``x``, which is overwritten, to ``out``, which may be ``x``."""
     narrow = x.dtype == torch.bfloat16
     images, results = x.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1)  # (B, H, W, C)
-    additions = [None] * len(images) if plus is None else [*plus.permute(0, 2, 3, 1)]
     height, *line = images.shape[1:]
     lines = max(1, min(height, cache_elements() // math.prod(line)))
     scratch = torch.empty((lines, *line))
     wide = torch.empty((lines, *line)) if narrow else scratch
-    for image, result, addition in zip(images, results, additions, strict=True):
+    for image, result, addition in zip(images, results, images_of(plus, len(images)), strict=True):
         for first in range(0, height, lines):
             piece, target = image[first : first + lines], result[first : first + lines]
             e, value = scratch[: len(piece)], piece
             if narrow:
                 value = wide[: len(piece)].copy_(piece)
-            part = [] if addition is None else [lines_of(addition, slice(first, first + lines))]
+            part = lines_of(addition, slice(first, first + lines))
             mish_of_piece(value, e, part, value if narrow else target)
             if narrow:
                 target.copy_(value)
 
 
-def mish_of_piece(value: Tensor, scratch: Tensor, plus: Sequence[Tensor], out: Tensor) -> None:
-    """Mish of a piece that fits into the cache, in float32, and what is added to it.
+def mish_of_piece(value: Tensor, scratch: Tensor, plus: Tensor | None, out: Tensor) -> None:
+    """Mish of a piece that fits into the cache, in float32, plus another one.
 
     Args:
-        value: is overwritten.
+        value: any shape; its content is lost.
         scratch: like ``value``.
-        plus: what is added after the activation; shapes that broadcast.
+        plus: what is added after the activation, or None; broadcast.
         out: may be ``value``.
     """
     torch.exp(value, out=scratch)
     scratch.add_(1).square_().add_(1)
-    torch.addcdiv(value, value, scratch, value=-2, out=value if plus else out)
-    for index, addition in enumerate(plus, start=1):
-        torch.add(value, addition, out=out if index == len(plus) else value)
+    torch.addcdiv(value, value, scratch, value=-2, out=out if plus is None else value)
+    if plus is not None:
+        torch.add(value, plus, out=out)
 
 
-def lines_of(addition: Tensor, rows: slice) -> Tensor:
-    """Lines of ``(H, W, C)``, or ``(1, 1, C)`` itself."""
-    return addition if len(addition) == 1 else addition[rows]
+def lines_of(image: Tensor | None, rows: slice) -> Tensor | None:
+    """Lines of ``(H, W, C)``; ``(1, 1, C)``, which is meant for all lines, as it is."""
+    return image if image is None or len(image) == 1 else image[rows]
+
+
+def images_of(x: Tensor | None, batch: int) -> list[Tensor | None]:
+    """The images ``(H, W, C)`` of a tensor ``(B, C, H, W)`` as views, or a None for each."""
+    return [None] * batch if x is None else [*x.permute(0, 2, 3, 1)]
 
 
 def cache_elements() -> int:
-    """Values that are computed at a time, by all threads."""
+    """Values that are computed at a time, by all threads together."""
     return _CACHE_ELEMENTS * torch.get_num_threads()

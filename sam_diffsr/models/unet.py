@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sam_diffsr.models.config import DenoiserConfig
-from sam_diffsr.models.layers import ConvBlock, Downsample, ResidualBlock, TimeEmbedding, coloured
-from sam_diffsr.models.rims import MaybeRimmed, joined
-from sam_diffsr.models.winograd import convolves_rows
+from sam_diffsr.models.layers import ConvBlock, Downsample, ResidualBlock, TimeEmbedding
+from sam_diffsr.models.rims import MaybeRimmed, inside, joined
 
 __all__ = ["UNet"]
 
@@ -43,8 +42,7 @@ class UpLevel(nn.Module):
 
     def forward(self, x: Tensor, skip: MaybeRimmed, time: Tensor) -> Tensor:
         """Two ``(B, in, H, W)`` features to ``(B, out, 2H, 2W)``."""
-        both = joined(x, skip, apart=convolves_rows(self.block1.block1.conv, x))
-        return self.upsample(self.block2(self.block1(both, time, rim=True), time))
+        return self.upsample(self.block2(self.block1(joined(x, skip), time, rim=True), time))
 
 
 class UNet(nn.Module):
@@ -72,6 +70,12 @@ class UNet(nn.Module):
         )
         self.final_block = ConvBlock(channels[0], channels[0])
         self.final_conv = nn.Conv2d(channels[0], _IMAGE_CHANNELS, 1)
+
+    def prepare(self) -> None:
+        """Make now what is otherwise made of the weights in the first step (twice as large as they are)."""
+        for module in self.modules():
+            if isinstance(module, ConvBlock):
+                module.prepare()
 
     @torch.no_grad()
     def start_from_identity(self) -> bool:
@@ -159,12 +163,13 @@ class UNet(nn.Module):
         x: MaybeRimmed = xt
         for index, module in enumerate(self.downs):
             level = cast("DownLevel", module)
-            x = level.block1(x, time, rim=True)
-            x = level.block2(x, time, plus=[] if index else [projected], rim=True)
-            if index:
+            x = level.block2(level.block1(x, time, rim=True), time, rim=True)
+            if index == 0:
+                inside(x).add_(projected)
+            else:
                 skips.append(x)
             x = level.downsample(x)
         x = self.mid2(self.mid1(x, time, rim=True), time)
         for up in self.ups:
             x = up(x, skips.pop(), time)
-        return coloured(self.final_block, self.final_conv, x)
+        return self.final_conv(self.final_block(x))

@@ -1,10 +1,10 @@
-"""3x3 convolutions of float32 on a CPU with half the products: Winograd's minimal filtering F(4, 3), along the rows.
+"""3x3 convolutions in float32 on a CPU with half the products: Winograd's F(4, 3) along the rows.
 
-Four lines of a result come from six lines of the input. Six sums of these lines, each convolved along the columns with
-a sum of the kernel's rows, are enough for them, where the plain way takes three convolutions for each of the four
-(Winograd, "Arithmetic complexity of computations", 1980; Lavin and Gray, arXiv 1509.09308, in both directions).
-All sums are small matrix products. Only one direction: the numbers stay as close to the exact result as those of the
-plain convolution (both directions: twice as far), lines stay whole, and the transforms cost next to nothing.
+Six lines of the input hold four lines of the result. Six sums of the former, each convolved along the columns
+with a sum of the kernel's rows, are enough for the latter; the plain way convolves three lines for each of
+the four (Winograd, "Arithmetic complexity of computations", 1980; Lavin and Gray, arXiv 1509.09308, who do it
+in both directions). In one direction numbers stay as close to the exact result as those of a plain convolution,
+lines stay whole, and all sums are small matrix products that cost next to nothing.
 
 Shape legend: H W height and width, C input and O output channels.
 """
@@ -12,19 +12,15 @@ Shape legend: H W height and width, C input and O output channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from sam_diffsr.models.activation import writes_in_place
-from sam_diffsr.models.rims import MaybeRimmed, Rimmed
-
-__all__ = ["RowFilters", "convolved_lines", "convolves_rows"]
+__all__ = ["LEAST_LINES", "RowFilters", "convolved_lines", "has_row_filters"]
 
 _LEAST_CHANNELS = 48
-"""With fewer, what is saved on products goes into sums: 32 came out even, 24 slower."""
+"""With fewer, what is saved on products is spent on sums."""
 _LINES = 4
 _TAPS = 3
 _SUMS = _LINES + _TAPS - 1
@@ -55,25 +51,34 @@ _TO_OUTPUT = (
 )
 _BIASED_SUM = 1
 """What is added to this sum comes out in all lines alike (the column of ones of ``_TO_OUTPUT``)."""
+LEAST_LINES = _LINES
+"""Height that an image needs."""
 
 
 class RowFilters:
-    """The kernel of a convolution as the sums of its rows, made when it is first asked for and when it has changed."""
+    """The kernel of a convolution as sums of its rows: made when first asked for, and when it has changed."""
 
     def __init__(self) -> None:
         self._made: tuple[tuple[int, int], Tensor] | None = None
 
-    def of(self, conv: nn.Conv2d) -> Tensor:
-        """``(3, 6, C, O)``, the three taps along the columns of the six sums."""
-        weight = conv.weight
+    def of(self, weight: Tensor) -> Tensor:
+        """The three taps along the columns of each sum.
+
+        Args:
+            weight: ``(O, C, 3, 3)``.
+
+        Returns:
+            ``(3, 6, C, O)``.
+        """
         state = (weight.data_ptr(), weight._version)  # pyright: ignore[reportPrivateUsage]
         made = self._made
         if made is None or made[0] != state:
+            outputs, channels = weight.shape[:2]
             with torch.inference_mode(False), torch.no_grad():
-                sums = torch.tensor(_FROM_KERNEL) @ weight.detach().permute(2, 3, 1, 0).reshape(_TAPS, -1)
-                taps, channels = weight.shape[3], weight.shape[1]
-                made = (state, sums.view(_SUMS, taps, channels, -1).transpose(0, 1).contiguous())
-            self._made = made  # in one go: another thread sees the old ones or the new ones
+                rows = weight.detach().permute(2, 3, 1, 0).reshape(_TAPS, -1)
+                sums = (weight.new_tensor(_FROM_KERNEL) @ rows).view(_SUMS, _TAPS, channels, outputs)
+                made = (state, sums.transpose(0, 1).contiguous())
+            self._made = made  # in one go, so that another thread has the old ones or the new ones
         return made[1]
 
     def forget(self) -> None:
@@ -85,95 +90,75 @@ class RowFilters:
         return RowFilters, ()
 
 
-def convolves_rows(conv: nn.Conv2d, x: MaybeRimmed) -> bool:
-    """Whether this module can do this convolution of stride 1, and is faster at it.
+def has_row_filters(conv: nn.Conv2d) -> bool:
+    """Whether a 3x3 convolution of stride 1 is better done here than by torch, as far as its weights tell.
 
-    Without MKL nobody has measured it. Where float32 products may be rounded, the plain convolution is not.
+    Without MKL that was not measured.
     """
-    features = x.parts[0] if isinstance(x, Rimmed) else x
-    height = features.shape[-2] - (2 if isinstance(x, Rimmed) else 0)
+    weight = conv.weight
     return (
-        writes_in_place(features)
-        and features.dtype == conv.weight.dtype == torch.float32
+        weight.device.type == "cpu"
+        and weight.dtype == torch.float32
         and min(conv.in_channels, conv.out_channels) >= _LEAST_CHANNELS
-        and height >= _LINES
         and torch.backends.mkl.is_available()
-        and torch.get_float32_matmul_precision() == "highest"
-        and not conv.weight.is_inference()  # these do not say when they change
+        and not _rounds_factors()
+        and not weight.is_inference()  # such a tensor does not say that it has changed
     )
 
 
+def _rounds_factors() -> bool:
+    """Whether the user lets torch round the factors of matrix products, which torch's convolutions do not."""
+    matmul = getattr(
+        torch.backends.mkldnn, "matmul", None
+    )  # since torch 2.9, which may refuse the older question
+    if matmul is None:
+        return torch.get_float32_matmul_precision() != "highest"
+    return matmul.fp32_precision not in ("none", "ieee")
+
+
 def convolved_lines(
-    parts: Sequence[Tensor], filters: Tensor, bias: Tensor, *, cache_elements: int
+    x: Tensor, filters: Tensor, bias: Tensor, *, cache_elements: int
 ) -> Iterator[tuple[int, Tensor]]:
     """Convolve an image some lines at a time.
 
     Args:
-        parts: ``(H + 2, W + 2, C)`` contiguous float32 on the CPU, padded, H at least 4; several are taken as
-            concatenated along the channels.
+        x: ``(H + 2, W + 2, C)``, contiguous float32 on the CPU, padded; H at least 4.
         filters: from :class:`RowFilters`.
         bias: ``(O,)``.
-        cache_elements: numbers that the caches in use hold, about.
+        cache_elements: about as many numbers as the caches in use hold.
 
     Yields:
-        The first line of a piece and its lines ``(h, W, O)``, which the next piece overwrites. The last piece may
-        begin with lines that were in the one before, so that all are equally high.
+        The first line of a piece, and its lines ``(h, W, O)``, which are the caller's until the next piece.
+        All are equally high; the last one may begin with lines that the one before ended with.
     """
-    height, padded = parts[0].shape[0] - 2, parts[0].shape[1]
-    width, channels, outputs = padded - 2, filters.shape[2], filters.shape[3]
-    most = max(
-        1, cache_elements // (_SUMS * padded * max(channels, outputs)), math.ceil(_LEAST_ROWS / padded)
-    )
+    height, padded, channels = x.shape[0] - 2, x.shape[1], x.shape[2]
+    width, outputs = padded - 2, filters.shape[3]
+    fitting = cache_elements // (_SUMS * padded * max(channels, outputs))
+    most = max(1, fitting, math.ceil(_LEAST_ROWS / padded))
     groups = math.ceil(height / _LINES)
-    groups = min(math.ceil(groups / math.ceil(groups / most)), height // _LINES)
-    step = _LINES * groups
-    # Lines one after the other are the rows of one matrix: two pixels at the end of each line mean nothing.
+    groups = min(math.ceil(groups / math.ceil(groups / most)), height // _LINES)  # equal pieces
+    # The lines of all groups, one after the other, are the rows of one matrix; the two pixels between lines
+    # mean nothing.
     pixels = groups * padded - 2
-    to_sums, to_lines = bias.new_tensor(_FROM_INPUT), bias.new_tensor(_TO_OUTPUT)
-    taken = [_Part.of(x, groups) for x in parts]
-    sizes = [x.shape[2] for x in parts]
-    # What is multiplied: every part at each of three shifts along the columns.
-    factors = [
-        (part.sums[:, tap : tap + pixels], weights)
-        for tap in range(_TAPS)
-        for part, weights in zip(taken, filters[tap].split(sizes, dim=1), strict=True)
-    ]
-    # Contiguous, or the batched matrix product becomes single ones.
-    products = bias.new_empty(_SUMS, pixels, outputs)
-    of_group = products.as_strided(
+    to_sums, to_lines = x.new_tensor(_FROM_INPUT), x.new_tensor(_TO_OUTPUT)
+    sums = x.new_empty(_SUMS, groups * padded, channels)
+    shifted = [sums[:, tap : tap + pixels] for tap in range(_TAPS)]
+    sums_of = sums.view(_SUMS, groups, -1).unbind(1)
+    products = x.new_empty(_SUMS, pixels, outputs)  # contiguous: otherwise bmm does one sum after the other
+    products_of = products.as_strided(
         (groups, _SUMS, width * outputs), (padded * outputs, pixels * outputs, 1)
     ).unbind(0)
-    lines = bias.new_empty(groups, _LINES, width, outputs)
+    lines = x.new_empty(groups, _LINES, width * outputs)
+    flat, step = x.view(height + 2, -1), _LINES * groups
     for start in range(0, height, step):
         first = min(start, height - step)
-        for part in taken:
-            part.sum_lines(to_sums, first)
-        torch.bmm(*factors[0], out=products)
-        for shifted, weights in factors[1:]:
-            products.baddbmm_(shifted, weights)
+        for group in range(groups):
+            top = first + _LINES * group
+            torch.mm(to_sums, flat[top : top + _SUMS], out=sums_of[group])
+        torch.bmm(shifted[0], filters[0], out=products)
+        for tap in range(1, _TAPS):
+            products.baddbmm_(shifted[tap], filters[tap])
         products[_BIASED_SUM].add_(bias)
         for group in range(groups):
-            torch.mm(to_lines, of_group[group], out=lines[group].view(_LINES, -1))
+            torch.mm(to_lines, products_of[group], out=lines[group])
         yield first, lines.view(step, width, outputs)
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Some channels of the input, and the sums of their lines."""
-
-    flat: Tensor
-    """``(H + 2, (W + 2) * C)``"""
-    sums: Tensor
-    """``(6, groups * (W + 2), C)``"""
-    of_group: tuple[Tensor, ...]
-    """Views of ``sums``, ``(6, (W + 2) * C)``."""
-
-    @classmethod
-    def of(cls, x: Tensor, groups: int) -> _Part:
-        sums = x.new_empty(_SUMS, groups * x.shape[1], x.shape[2])
-        return cls(x.view(len(x), -1), sums, sums.view(_SUMS, groups, -1).unbind(1))
-
-    def sum_lines(self, to_sums: Tensor, first: int) -> None:
-        for group, out in enumerate(self.of_group):
-            top = first + _LINES * group
-            torch.mm(to_sums, self.flat[top : top + _SUMS], out=out)
