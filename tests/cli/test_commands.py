@@ -228,6 +228,7 @@ def test_evaluate_refuses_an_empty_folder(model_dir, tmp_path, capsys) -> None:
 
 def test_bench(model_dir, tmp_path, monkeypatch, capsys) -> None:
     import sam_diffsr.evaluation.bench as bench
+    import sam_diffsr.evaluation.timing as timing
 
     real, seen = bench.run_bench, {}
 
@@ -242,7 +243,7 @@ def test_bench(model_dir, tmp_path, monkeypatch, capsys) -> None:
         return real(resolver, **(given | smaller))
 
     monkeypatch.setattr(bench, "run_bench", small)
-    monkeypatch.setitem(bench._GEMM_SIDE, "cpu", 64)
+    monkeypatch.setitem(timing.GEMM_SIDE, "cpu", 64)
     target = tmp_path / "bench.json"
     assert main(["bench", "-m", str(model_dir), "--quick", "--repeats", "3", "--json", str(target)]) == 0
     assert (seen["size"], seen["repeats"], seen["full"]) == (32, 3, False)
