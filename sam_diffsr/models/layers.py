@@ -103,17 +103,27 @@ class ConvBlock(nn.Module):
         return rimmed_mish(convolved, plus=plus) if rim else mish_of_fresh(convolved, plus=plus)
 
     def _write_lines(self, x: Tensor, plus: Tensor | None, out: Tensor) -> None:
-        """Convolve some lines at a time and activate them before they leave the cache; ``x`` is padded."""
+        """Convolve some lines at a time and activate them while they are at hand; ``x`` is padded."""
         filters, bias = self._filters.of(self.conv.weight), self.conv.get_parameter("bias")
         scratch = x.new_empty(0)
         for image, addition, target in zip(
             x.permute(0, 2, 3, 1), images_of(plus, len(x)), out.permute(0, 2, 3, 1), strict=True
         ):
-            for first, lines in convolved_lines(image, filters, bias, cache_elements=cache_elements()):
+            for first, lines in convolved_lines(image, filters, bias, elements=_piece_elements()):
                 rows = slice(first, first + len(lines))
                 if scratch.shape != lines.shape:
                     scratch = torch.empty_like(lines)
                 mish_of_piece(lines, scratch, lines_of(addition, rows), target[rows])
+
+
+def _piece_elements() -> int:
+    """Values of a convolution that are computed at a time.
+
+    For one thread what its cache holds. Several have parts of each other's work to fetch anyway, so that few
+    waits for each other count for more.
+    """
+    threads = torch.get_num_threads()
+    return cache_elements() * (1 if threads == 1 else 8)
 
 
 def _like(x: Tensor, channels: int) -> Tensor:

@@ -3,8 +3,8 @@
 Six lines of the input hold four lines of the result. Six sums of the former, each convolved along the columns
 with a sum of the kernel's rows, are enough for the latter; the plain way convolves three lines for each of
 the four (Winograd, "Arithmetic complexity of computations", 1980; Lavin and Gray, arXiv 1509.09308, who do it
-in both directions). In one direction numbers stay as close to the exact result as those of a plain convolution,
-lines stay whole, and all sums are small matrix products that cost next to nothing.
+in both directions). In one direction numbers stay about as close to the exact result as those of a plain
+convolution, lines stay whole, and all sums are small matrix products that cost next to nothing.
 
 Shape legend: H W height and width, C input and O output channels.
 """
@@ -117,7 +117,7 @@ def _rounds_factors() -> bool:
 
 
 def convolved_lines(
-    x: Tensor, filters: Tensor, bias: Tensor, *, cache_elements: int
+    x: Tensor, filters: Tensor, bias: Tensor, *, elements: int
 ) -> Iterator[tuple[int, Tensor]]:
     """Convolve an image some lines at a time.
 
@@ -125,7 +125,7 @@ def convolved_lines(
         x: ``(H + 2, W + 2, C)``, contiguous float32 on the CPU, padded; H at least 4.
         filters: from :class:`RowFilters`.
         bias: ``(O,)``.
-        cache_elements: about as many numbers as the caches in use hold.
+        elements: how many numbers the sums or products of a piece may be, about.
 
     Yields:
         The first line of a piece, and its lines ``(h, W, O)``, which are the caller's until the next piece.
@@ -133,21 +133,21 @@ def convolved_lines(
     """
     height, padded, channels = x.shape[0] - 2, x.shape[1], x.shape[2]
     width, outputs = padded - 2, filters.shape[3]
-    fitting = cache_elements // (_SUMS * padded * max(channels, outputs))
+    fitting = elements // (_SUMS * padded * max(channels, outputs))
     most = max(1, fitting, math.ceil(_LEAST_ROWS / padded))
     groups = math.ceil(height / _LINES)
     groups = min(math.ceil(groups / math.ceil(groups / most)), height // _LINES)  # equal pieces
     # The lines of all groups, one after the other, are the rows of one matrix; the two pixels between lines
     # mean nothing.
     pixels = groups * padded - 2
-    to_sums, to_lines = x.new_tensor(_FROM_INPUT), x.new_tensor(_TO_OUTPUT)
+    to_sums, to_lines = x.new_tensor(_FROM_INPUT), x.new_tensor(_TO_OUTPUT).expand(groups, -1, -1)
     sums = x.new_empty(_SUMS, groups * padded, channels)
     shifted = [sums[:, tap : tap + pixels] for tap in range(_TAPS)]
     sums_of = sums.view(_SUMS, groups, -1).unbind(1)
     products = x.new_empty(_SUMS, pixels, outputs)  # contiguous: otherwise bmm does one sum after the other
     products_of = products.as_strided(
         (groups, _SUMS, width * outputs), (padded * outputs, pixels * outputs, 1)
-    ).unbind(0)
+    )
     lines = x.new_empty(groups, _LINES, width * outputs)
     flat, step = x.view(height + 2, -1), _LINES * groups
     for start in range(0, height, step):
@@ -159,6 +159,5 @@ def convolved_lines(
         for tap in range(1, _TAPS):
             products.baddbmm_(shifted[tap], filters[tap])
         products[_BIASED_SUM].add_(bias)
-        for group in range(groups):
-            torch.mm(to_lines, products_of[group], out=lines[group])
+        torch.bmm(to_lines, products_of, out=lines)
         yield first, lines.view(step, width, outputs)

@@ -32,19 +32,19 @@ def assembled(pieces: Iterator[tuple[int, Tensor]], height: int) -> tuple[Tensor
 
 @pytest.mark.parametrize("size", [(4, 2), (5, 3), (7, 33), (8, 8), (30, 17), (33, 64)])
 @pytest.mark.parametrize(("channels", "outputs"), [(48, 64), (7, 5)])
-@pytest.mark.parametrize("cache", [1, 60_000, 10**9])
-def test_half_the_products_give_the_same_as_exactly_as_all(size, channels, outputs, cache) -> None:
+@pytest.mark.parametrize("elements", [1, 60_000, 10**9])
+def test_half_the_products_give_the_same_as_exactly_as_all(size, channels, outputs, elements) -> None:
     height, width = size
     x = torch.randn(1, channels, height + 2, width + 2).contiguous(memory_format=CHANNELS_LAST)
     weight, bias = torch.randn(outputs, channels, 3, 3) / (3 * channels**0.5), torch.randn(outputs)
-    pieces = convolved_lines(x[0].permute(1, 2, 0), RowFilters().of(weight), bias, cache_elements=cache)
+    pieces = convolved_lines(x[0].permute(1, 2, 0), RowFilters().of(weight), bias, elements=elements)
     lines, count = assembled(pieces, height)
     exact = functional.conv2d(x.double(), weight.double(), bias.double())[0].permute(1, 2, 0)
     plain = functional.conv2d(x, weight, bias)[0].permute(1, 2, 0)
     error, usual = ((result - exact).square().mean().sqrt() for result in (lines, plain))
     assert error < 2.5 * usual + 2e-7
     assert (lines - exact).abs().max() < 1e-5
-    assert count == 1 or cache < 10**9 or height % 4
+    assert count == 1 or elements < 10**9 or height % 4
 
 
 @pytest.mark.parametrize("plus", [None, "time", "shortcut"])
