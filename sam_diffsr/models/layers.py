@@ -27,6 +27,9 @@ from sam_diffsr.models.winograd import LEAST_LINES, RowFilters, convolved_lines,
 
 __all__ = ["ConvBlock", "Downsample", "ResidualBlock", "TimeEmbedding", "sinusoidal_embedding"]
 
+_SHARED_ELEMENTS = 2**21
+"""Values that several threads convolve at a time, measured with two."""
+
 
 def reflect_conv(conv: nn.Conv2d, x: MaybeRimmed) -> Tensor:
     """Apply a 3x3 convolution that pads by reflection."""
@@ -122,8 +125,8 @@ def _piece_elements() -> int:
     For one thread what its cache holds. Several have parts of each other's work to fetch anyway, so that few
     waits for each other count for more.
     """
-    threads = torch.get_num_threads()
-    return cache_elements() * (1 if threads == 1 else 8)
+    elements = cache_elements()
+    return elements if torch.get_num_threads() == 1 else max(elements, _SHARED_ELEMENTS)
 
 
 def _like(x: Tensor, channels: int) -> Tensor:
