@@ -7,84 +7,28 @@ of its receptive field gives exactly what the whole image gives.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = [
-    "ConvBlock",
-    "Downsample",
-    "MaybeRimmed",
-    "ResidualBlock",
-    "Rimmed",
-    "TimeEmbedding",
-    "inside",
-    "joined",
-    "mish_of_fresh",
-    "rimmed_mish",
-    "sinusoidal_embedding",
-]
+from sam_diffsr.models.activation import (
+    cache_elements,
+    images_of,
+    lines_of,
+    mish_of_fresh,
+    mish_of_piece,
+    rimmed_mish,
+    writes_in_place,
+)
+from sam_diffsr.models.rims import MaybeRimmed, Rimmed, inside, padded
+from sam_diffsr.models.winograd import LEAST_LINES, RowFilters, convolved_lines, has_row_filters
 
-_CACHE_ELEMENTS = 131072
-"""Values that a CPU thread activates at a time: they and their scratch stay in its cache between the
-operations, and there are few enough pieces that threads seldom wait for each other."""
-_LEAST_TO_REFLECT = 2
-"""Pixels that a side needs for a rim of one."""
+__all__ = ["ConvBlock", "Downsample", "ResidualBlock", "TimeEmbedding", "sinusoidal_embedding"]
 
-
-@dataclass(frozen=True, slots=True)
-class Rimmed:
-    """Features with room for the reflection padding of the convolution that follows.
-
-    Padding is otherwise a copy of everything for the sake of one pixel around it. Only where
-    :func:`writes_in_place` says so; training and other devices have plain tensors.
-    """
-
-    whole: Tensor
-    """``(B, C, H + 2, W + 2)``, channels-last; its rim is undefined until :meth:`reflect`."""
-
-    @classmethod
-    def like(cls, x: Tensor, channels: int) -> Rimmed:
-        """Undefined values for the height and width of ``x``."""
-        batch, _, height, width = x.shape
-        shape = (batch, channels, height + 2, width + 2)
-        whole = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        return cls(whole)
-
-    @property
-    def inside(self) -> Tensor:
-        """The features ``(B, C, H, W)``, a view."""
-        return self.whole[:, :, 1:-1, 1:-1]
-
-    def reflect(self) -> Tensor:
-        """Fill the rim from the inside, and give ``whole``."""
-        whole = self.whole
-        whole[:, :, 0], whole[:, :, -1] = whole[:, :, 2], whole[:, :, -3]
-        whole[:, :, :, 0], whole[:, :, :, -1] = whole[:, :, :, 2], whole[:, :, :, -3]
-        return whole
-
-
-MaybeRimmed: TypeAlias = Tensor | Rimmed
-"""What the blocks hand on."""
-
-
-def inside(x: MaybeRimmed) -> Tensor:
-    """The features themselves, ``(B, C, H, W)``."""
-    return x.inside if isinstance(x, Rimmed) else x
-
-
-def joined(first: Tensor, second: MaybeRimmed) -> MaybeRimmed:
-    """Concatenate along the channels."""
-    if not isinstance(second, Rimmed):
-        return torch.cat((first, second), dim=1)
-    channels = first.shape[1]
-    both = Rimmed.like(first, channels + second.whole.shape[1])
-    both.inside[:, :channels] = first
-    both.inside[:, channels:] = second.inside
-    return both
+_SHARED_ELEMENTS = 2**21
+"""Values that several threads convolve at a time, measured with two."""
 
 
 def reflect_conv(conv: nn.Conv2d, x: MaybeRimmed) -> Tensor:
@@ -92,79 +36,6 @@ def reflect_conv(conv: nn.Conv2d, x: MaybeRimmed) -> Tensor:
     if isinstance(x, Rimmed):
         return functional.conv2d(x.reflect(), conv.weight, conv.bias, conv.stride)
     return conv(x)
-
-
-def writes_in_place(x: Tensor) -> bool:
-    """Whether activations may be computed piece by piece in given memory.
-
-    So in float32 or bfloat16 and channels-last on a CPU, without autograd and compiler.
-    """
-    return (
-        not torch.compiler.is_compiling()
-        and x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and not torch.is_grad_enabled()
-        and x.ndim == 4
-        and x.is_contiguous(memory_format=torch.channels_last)
-    )
-
-
-def mish_of_fresh(x: Tensor, *, plus: Tensor | None = None) -> Tensor:
-    """Mish, ``x tanh(log(1 + exp(x)))``, of a tensor that nobody else needs, plus another one.
-
-    Where :func:`writes_in_place` it overwrites ``x`` piece by piece, computing in float32 by
-    ``tanh(log(1 + e)) = 1 - 2 / ((1 + e)^2 + 1)``, which is right where the square overflows, too: no new
-    memory, seven times as fast as torch's own.
-
-    Args:
-        x: any shape and floating type; its content is lost.
-        plus: what is added after the activation: ``(B, C, 1, 1)``, or like ``x``.
-
-    Returns:
-        The same shape and type.
-    """
-    if writes_in_place(x):
-        _mish_in_pieces(x, plus, x)
-        return x
-    activated = functional.mish(x)
-    return activated if plus is None else activated.add_(plus)
-
-
-def rimmed_mish(x: Tensor, *, plus: Tensor | None = None) -> MaybeRimmed:
-    """:func:`mish_of_fresh` with a rim for the next convolution, where that can be had for nothing."""
-    if not writes_in_place(x) or min(x.shape[-2:]) < _LEAST_TO_REFLECT:
-        return mish_of_fresh(x, plus=plus)
-    result = Rimmed.like(x, x.shape[1])
-    _mish_in_pieces(x, plus, result.inside)
-    return result
-
-
-def _mish_in_pieces(x: Tensor, plus: Tensor | None, out: Tensor) -> None:
-    """Some lines of an image at a time, from ``x``, which is overwritten, to ``out``, which may be ``x``."""
-    narrow = x.dtype == torch.bfloat16
-    images, results = x.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1)  # (B, H, W, C)
-    additions = [None] * len(images) if plus is None else [*plus.permute(0, 2, 3, 1)]
-    height, *line = images.shape[1:]
-    lines = max(1, min(height, _CACHE_ELEMENTS * torch.get_num_threads() // math.prod(line)))
-    scratch = torch.empty((lines, *line))
-    wide = torch.empty((lines, *line)) if narrow else scratch
-    for image, result, addition in zip(images, results, additions, strict=True):
-        for first in range(0, height, lines):
-            piece, target = image[first : first + lines], result[first : first + lines]
-            e, value = scratch[: len(piece)], piece
-            if narrow:
-                value = wide[: len(piece)].copy_(piece)
-            torch.exp(value, out=e)
-            e.add_(1).square_().add_(1)
-            if narrow or addition is not None:
-                torch.addcdiv(value, value, e, value=-2, out=value)
-            else:
-                torch.addcdiv(value, value, e, value=-2, out=target)
-            if addition is not None:
-                part = addition if len(addition) == 1 else addition[first : first + lines]
-                torch.add(value, part, out=value if narrow else target)
-            if narrow:
-                target.copy_(value)
 
 
 def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:
@@ -204,6 +75,17 @@ class ConvBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect")
+        self._filters = RowFilters()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConvBlock:
+        """Weights that are moved or cast leave the address that the filters know them by to others."""
+        self._filters.forget()
+        return super()._apply(fn, recurse)
+
+    def prepare(self) -> None:
+        """Make now what is otherwise made of the weights when it is first needed."""
+        if has_row_filters(self.conv):
+            self._filters.of(self.conv.weight)
 
     def forward(self, x: MaybeRimmed, *, plus: Tensor | None = None, rim: bool = False) -> MaybeRimmed:
         """Map ``(B, in, H, W)`` to ``(B, out, H, W)``.
@@ -213,8 +95,44 @@ class ConvBlock(nn.Module):
             plus: added to the result: ``(B, out, 1, 1)``, or ``(B, out, H, W)``.
             rim: give the result a rim, if possible, because another 3x3 convolution follows.
         """
+        features = inside(x)
+        plain = x.whole if isinstance(x, Rimmed) else x
+        if has_row_filters(self.conv) and writes_in_place(plain) and features.shape[-2] >= LEAST_LINES:
+            channels = self.conv.out_channels
+            result = Rimmed.like(features, channels) if rim else _like(features, channels)
+            self._write_lines(padded(x), plus, inside(result))
+            return result
         convolved = reflect_conv(self.conv, x)
         return rimmed_mish(convolved, plus=plus) if rim else mish_of_fresh(convolved, plus=plus)
+
+    def _write_lines(self, x: Tensor, plus: Tensor | None, out: Tensor) -> None:
+        """Convolve some lines at a time and activate them while they are at hand; ``x`` is padded."""
+        filters, bias = self._filters.of(self.conv.weight), self.conv.get_parameter("bias")
+        scratch = x.new_empty(0)
+        for image, addition, target in zip(
+            x.permute(0, 2, 3, 1), images_of(plus, len(x)), out.permute(0, 2, 3, 1), strict=True
+        ):
+            for first, lines in convolved_lines(image, filters, bias, elements=_piece_elements()):
+                rows = slice(first, first + len(lines))
+                if scratch.shape != lines.shape:
+                    scratch = torch.empty_like(lines)
+                mish_of_piece(lines, scratch, lines_of(addition, rows), target[rows])
+
+
+def _piece_elements() -> int:
+    """Values of a convolution that are computed at a time.
+
+    For one thread what its cache holds. Several have parts of each other's work to fetch anyway, so that few
+    waits for each other count for more.
+    """
+    elements = cache_elements()
+    return elements if torch.get_num_threads() == 1 else max(elements, _SHARED_ELEMENTS)
+
+
+def _like(x: Tensor, channels: int) -> Tensor:
+    """Undefined values for the height and width of ``x``, channels-last."""
+    batch, _, height, width = x.shape
+    return x.new_empty((batch, height, width, channels)).permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):

@@ -13,15 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sam_diffsr.models.config import DenoiserConfig
-from sam_diffsr.models.layers import (
-    ConvBlock,
-    Downsample,
-    MaybeRimmed,
-    ResidualBlock,
-    TimeEmbedding,
-    inside,
-    joined,
-)
+from sam_diffsr.models.layers import ConvBlock, Downsample, ResidualBlock, TimeEmbedding
+from sam_diffsr.models.rims import MaybeRimmed, inside, joined
 
 __all__ = ["UNet"]
 
@@ -77,6 +70,12 @@ class UNet(nn.Module):
         )
         self.final_block = ConvBlock(channels[0], channels[0])
         self.final_conv = nn.Conv2d(channels[0], _IMAGE_CHANNELS, 1)
+
+    def prepare(self) -> None:
+        """Make now what is otherwise made of the weights in the first step (twice as large as they are)."""
+        for module in self.modules():
+            if isinstance(module, ConvBlock):
+                module.prepare()
 
     @torch.no_grad()
     def start_from_identity(self) -> bool:

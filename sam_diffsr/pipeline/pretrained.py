@@ -58,6 +58,7 @@ class PretrainedModel:
             model.encoder.widen_head()
         self.model: DiffSR = model.to(memory_format=network_layout(self.device)).eval()
         """The networks, in evaluation mode."""
+        model.denoiser.prepare()
         self.schedule = NoiseSchedule.from_config(config.schedule).to(self.device)
         """Tables of the diffusion process."""
 

@@ -8,15 +8,13 @@ from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, UNet, build_model
+from sam_diffsr.models.activation import mish_of_fresh, rimmed_mish
 from sam_diffsr.models.layers import (
     ConvBlock,
     Downsample,
-    Rimmed,
-    inside,
-    mish_of_fresh,
-    rimmed_mish,
     sinusoidal_embedding,
 )
+from sam_diffsr.models.rims import Rimmed, inside
 
 TINY_ENCODER = EncoderConfig(blocks=5, channels=8, growth=4)
 
