@@ -5,7 +5,7 @@ Shape legend: B batch, h w low resolution, s scale, H W = s*h s*w.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
@@ -15,7 +15,8 @@ from sam_diffsr.models import Condition, DiffSR, Features
 from sam_diffsr.models.diffsr import low_resolution_bounds
 from sam_diffsr.pipeline.device import network_layout
 from sam_diffsr.pipeline.planning import Halos, MemoryPlan
-from sam_diffsr.pipeline.tiling import TileRunner
+from sam_diffsr.pipeline.sweep import Sweep
+from sam_diffsr.pipeline.tiling import Evaluate, TileRunner
 
 __all__ = ["ConditionSource", "TiledDenoiser", "condition_source", "encoder_estimate"]
 
@@ -214,16 +215,31 @@ class TiledDenoiser:
         Returns:
             ``(B, 3, H, W)`` float32 on the device of ``xt``.
         """
-        t = t.to(self._parameter.device)
+        eps = self._runner.run(
+            self._evaluation(xt, t), device=xt.device, dtype=xt.dtype, on_tile=self._on_tile
+        )
+        return eps.contiguous()
+
+    def strips(self, xt: Tensor, t: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Predict the same row of tiles by row of tiles, see :class:`~sam_diffsr.diffusion.StripDenoiser`."""
+        return Sweep(
+            self._runner,
+            self._evaluation(xt, t),
+            device=xt.device,
+            dtype=xt.dtype,
+            on_tile=self._on_tile,
+        ).strips()
+
+    def _evaluation(self, xt: Tensor, t: Tensor) -> Evaluate:
+        times = t.to(self._parameter.device)
 
         def evaluate(rows: slice, columns: slice) -> Tensor:
             window = _for_network(xt[:, :, rows, columns], self._parameter)
-            eps = self._model(window, t, self._source.window(rows, columns)).to(xt.dtype)
+            eps = self._model(window, times, self._source.window(rows, columns)).to(xt.dtype)
             self._finite &= torch.isfinite(eps).all()
             return eps
 
-        eps = self._runner.run(evaluate, device=xt.device, dtype=xt.dtype, on_tile=self._on_tile)
-        return eps.contiguous()
+        return evaluate
 
     @property
     def finite(self) -> bool:

@@ -35,6 +35,8 @@ class Costs:
     """For an output pixel, for as long as features are kept."""
     canvases: int
     """For an output pixel, of everything that is as large as the output."""
+    results: int
+    """For an output pixel of a row of tiles over the whole width, what the denoiser gave."""
     inputs: int
     """For an output pixel, of everything that is as large as the input."""
 
@@ -59,6 +61,7 @@ class Costs:
             condition=itemsize * widths[0],
             features=math.ceil(itemsize * kept / model.scale**2),
             canvases=_CANVAS_BYTES * canvases,
+            results=_CANVAS_BYTES,
             inputs=math.ceil(_CANVAS_BYTES * _INPUTS / model.scale**2),
         )
 
@@ -70,5 +73,5 @@ class Costs:
 
     def whole(self, pixels: int) -> int:
         """Peak when nothing is divided."""
-        kept = self.inputs + self.features + self.canvases
+        kept = self.inputs + self.features + self.canvases + self.results
         return kept * pixels + max(self.encoder * pixels, self.window(pixels))

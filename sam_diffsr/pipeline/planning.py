@@ -180,7 +180,12 @@ def plan_memory(
         rows, columns = window
         margin = 2 * halos.margin
         encoded = batch * min(rows + margin, height) * min(columns + margin, width)
-        return max(costs.window(batch * rows * columns), costs.encoder * encoded)
+        return max(costs.window(batch * rows * columns), costs.encoder * encoded) + results(rows)
+
+    def results(rows: int) -> int:
+        """Bytes for what a row of tiles gives, before it is put into the canvas, on the canvas's device."""
+        at_once = min(rows + aligned_halo(halos.denoiser, area.align) // 2, height)
+        return costs.results * batch * at_once * width if canvas == device else 0
 
     def best_for(room: int) -> Size | None:
         """The best tile of which a window fits."""
@@ -191,8 +196,9 @@ def plan_memory(
     spent, canvas = _FIXED_BYTES + costs.inputs * pixels, device
     chosen = best_for(budget - spent - costs.canvases * pixels)
     if chosen is None and device != host:
-        canvas, chosen = host, best_for(budget - spent)
-        host_budget -= costs.canvases * pixels
+        canvas = host
+        chosen = best_for(budget - spent)
+        host_budget -= (costs.canvases + costs.results) * pixels
     else:
         spent += costs.canvases * pixels
     if chosen is None:
@@ -283,7 +289,7 @@ def plan_batches(
         together = min(most, len(indices))
         if together > 1 and tiled:
             free = int(_SHARE * free_memory(device)) if limit is None else int(_SHARE_OF_LIMIT * limit)
-            costs, pixels = Costs.of(model, itemsize, canvases=2), height * width * model.scale**2
+            costs, pixels = Costs.of(model, itemsize, canvases=1), height * width * model.scale**2
             while together > 1 and _FIXED_BYTES + costs.whole(together * pixels) > free:
                 together -= 1
         count = math.ceil(len(indices) / together)

@@ -45,10 +45,17 @@ class RunOptions:
     """How to divide the work; None to plan that."""
 
 
-_CANVASES = 3
-"""Float32 RGB images of the size of the output that sampling holds at the same time."""
-_FEWER_CANVASES: dict[SamplerName, int] = {"ddim": 2}
-"""Likewise, of samplers that draw and remember nothing."""
+_REMEMBERING: frozenset[SamplerName] = frozenset({"dpmpp_2m"})
+"""Samplers that look back at the estimate of the step before."""
+
+
+def _canvases(sampling: SamplingConfig, *, previews: bool, device: torch.device) -> int:
+    """Float32 RGB images of the size of the output that sampling holds at the same time."""
+    looks_back = sampling.steps > 2
+    if previews:  # the state, the estimate that was handed out and the next one
+        return 3 if looks_back else 2
+    draws = sampling.sampler == "ddpm" and device.type != "cpu"
+    return 1 + (looks_back and sampling.sampler in _REMEMBERING) + draws
 
 
 @torch.inference_mode()
@@ -118,7 +125,7 @@ def plan_batch(
         itemsize=parameter.element_size(),
         tile=options.tile,
         halos=options.halos,
-        canvases=_FEWER_CANVASES.get(options.sampling.sampler, _CANVASES) + previews,
+        canvases=_canvases(options.sampling, previews=previews, device=parameter.device),
         device=parameter.device,
         free=free_memory(parameter.device),
         free_on_host=free_memory(torch.device("cpu")),
@@ -167,7 +174,17 @@ def _run(
         x_start = encoder_estimate(source, runner=runner, device=plan.canvas, on_tile=progress.encoded)
         enlarged.to_residual(x_start)
         noisy_start(x_start, noise, t=sampling.start, schedule=schedule)
-    denoiser = TiledDenoiser(model, source, runner=runner, on_tile=progress.tile)
+
+    def on_tile(share: float) -> None:
+        if share < 1 or progress.previews:
+            progress.tile(share)
+        else:
+            progress.step()
+
+    def report(step: int, total: int, x0: Tensor) -> None:
+        progress.step(lambda: enlarged.to_image(x0))
+
+    denoiser = TiledDenoiser(model, source, runner=runner, on_tile=on_tile)
     x0 = SAMPLERS[sampling.sampler](
         denoiser,
         x_start,
@@ -176,7 +193,7 @@ def _run(
         noise=noise,
         start=sampling.start,
         spacing=sampling.spacing,
-        callback=lambda step, total, x0: progress.step(lambda: enlarged.to_image(x0)),
+        callback=report if progress.previews else None,  # an estimate to be handed out is one more canvas
         overwrite=True,
     )
     del x_start

@@ -482,6 +482,55 @@ def test_stopped_work_leaves_no_tensor_behind(resolver):
     assert all(reference() is None for reference in alive)
 
 
+@pytest.mark.parametrize(
+    ("sampler", "steps", "start", "callback", "canvases"),
+    [
+        *(("ddim", steps, start, False, 1) for steps in (1, 3) for start in ("noise", 20)),
+        ("ddpm", 3, 20, False, 1),
+        ("dpmpp_2m", 2, 20, False, 1),
+        ("dpmpp_2m", 4, 20, False, 2),
+        ("ddim", 2, 20, True, 2),
+        ("ddim", 3, "noise", True, 3),
+        ("dpmpp_2m", 4, 20, True, 3),
+    ],
+)
+def test_sampling_in_tiles_holds_as_many_canvases_as_are_planned(
+    resolver, monkeypatch: pytest.MonkeyPatch, sampler, steps, start, callback, canvases
+):
+    """Float32 tensors that are as large as the output while a window is denoised, and no other so large."""
+    planned: list[int] = []
+    plan_memory = run.plan_memory
+
+    def plan(*args: Any, **kwargs: Any) -> MemoryPlan:
+        planned.append(kwargs["canvases"])
+        return plan_memory(*args, **kwargs)
+
+    monkeypatch.setattr(run, "plan_memory", plan)
+    whole, most = 4 * 3 * 256 * 32, 0
+
+    def count(*args: object) -> None:
+        nonlocal most
+        storages = {
+            item.untyped_storage().data_ptr(): item.untyped_storage().nbytes()
+            for item in gc.get_objects()
+            if type(item) is torch.Tensor and item.ndim == 4 and (item.shape[1], item.shape[3]) == (3, 32)
+        }
+        most = max(most, sum(size >= whole for size in storages.values()))
+
+    resolver.model.denoiser.register_forward_pre_hook(count)
+    resolver.upscale_tensor(
+        *(torch.rand(1, 3, 64, 8),),
+        seeds=[0],
+        sampler=sampler,
+        steps=steps,
+        start=start,
+        tile=16,
+        callback=(lambda step, total, preview: True) if callback else None,
+    )
+    assert planned == [canvases]
+    assert most == canvases
+
+
 def test_a_bar_is_drawn_on_request_only(resolver, capsys):
     resolver.upscale(photo(2, 2))
     resolver.upscale_tensor(torch.rand(1, 3, 2, 2), seeds=[0])
