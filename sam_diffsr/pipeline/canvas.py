@@ -35,10 +35,12 @@ class Enlarged:
         lr: ``(B, 3, h, w)`` float32 in [0, 1].
         scale: of the enlargement.
         residual_scale: what residuals are multiplied with.
+        white: of the enlargement, where the input has 1.
     """
 
-    def __init__(self, lr: Tensor, *, scale: int, residual_scale: float) -> None:
+    def __init__(self, lr: Tensor, *, scale: int, residual_scale: float, white: float = 1.0) -> None:
         self._lr = lr
+        self._white = white
         self._scale = scale
         self._residual_scale = residual_scale
         self.height = lr.shape[-2] * scale
@@ -53,7 +55,7 @@ class Enlarged:
         for top in range(0, length, step):
             bottom = min(top + step, length)
             first = max(top - _MARGIN, 0)
-            part = imresize(self._lr[:, :, first : min(bottom + _MARGIN, length)], scale)
+            part = imresize(self._lr[:, :, first : min(bottom + _MARGIN, length)] * self._white, scale)
             part = part[:, :, (top - first) * scale : (bottom - first) * scale]
             yield slice(top * scale, bottom * scale), part * 2 - 1
 

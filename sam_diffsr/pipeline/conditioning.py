@@ -15,6 +15,7 @@ from sam_diffsr.models import Condition, DiffSR, Features
 from sam_diffsr.models.diffsr import low_resolution_bounds
 from sam_diffsr.pipeline.device import network_layout
 from sam_diffsr.pipeline.planning import Halos, MemoryPlan
+from sam_diffsr.pipeline.prepare import PaddedInput
 from sam_diffsr.pipeline.sweep import Sweep
 from sam_diffsr.pipeline.tiling import Evaluate, TileRunner
 
@@ -38,11 +39,11 @@ class _EncodedWindows:
 
     Args:
         model: in evaluation mode.
-        lr: ``(B, 3, h, w)`` in [0, 1], padded, on any device.
+        lr: in [0, 1], on any device.
         margin: output pixels that are encoded around a window, inside of the image.
     """
 
-    def __init__(self, model: DiffSR, lr: Tensor, *, margin: int = 0) -> None:
+    def __init__(self, model: DiffSR, lr: PaddedInput, *, margin: int = 0) -> None:
         self._model = model
         self._lr = lr
         self._margin = margin // model.config.scale
@@ -51,7 +52,7 @@ class _EncodedWindows:
     def features(self, rows: slice, columns: slice) -> Features:
         top, bottom, left, right = low_resolution_bounds(rows, columns, scale=self._model.config.scale)
         upper, lefter = max(top - self._margin, 0), max(left - self._margin, 0)
-        lr = self._lr[:, :, upper : bottom + self._margin, lefter : right + self._margin]
+        lr = self._lr.window(upper, bottom + self._margin, lefter, right + self._margin)
         features = self._model.features(_for_network(lr, self._parameter))
         inside = (..., slice(top - upper, bottom - upper), slice(left - lefter, right - lefter))
         return Features(chosen=features.chosen[inside], trunk=features.trunk[inside])
@@ -117,7 +118,7 @@ def condition_source(
 
     Args:
         model: in evaluation mode.
-        lr: ``(B, 3, h, w)`` in [0, 1], padded, on any device.
+        lr: ``(B, 3, h, w)`` in [0, 1], of any size and on any device.
         plan: what is kept where.
         halos: of the tiles.
         on_tile: called after every tile that is encoded.
@@ -125,12 +126,13 @@ def condition_source(
     Raises:
         DeviceMemoryError: not even the smallest tile fits.
     """
+    padded = PaddedInput(lr, model.config)
     if plan.encoder_tile is None:
-        return _EncodedWindows(model, lr, margin=halos.margin)
-    windows, scale, parameter = _EncodedWindows(model, lr), model.config.scale, next(model.parameters())
+        return _EncodedWindows(model, padded, margin=halos.margin)
+    windows, scale, parameter = _EncodedWindows(model, padded), model.config.scale, next(model.parameters())
     runner = TileRunner(
-        lr.shape[-2] * scale,
-        lr.shape[-1] * scale,
+        padded.height * scale,
+        padded.width * scale,
         size=plan.encoder_tile,
         halo=halos.encoder,
         receptive_field=model.config.encoder.receptive_field * scale,

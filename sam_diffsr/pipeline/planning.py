@@ -175,12 +175,15 @@ def plan_memory(
     whole, smallest = (height, width), max(area.align, 1 if limit is not None else _SMALLEST_AUTO_TILE)
     wanted = None if tile is None else area.whole_or(tile)
 
+    finished = costs.samples * pixels if device == host else 0
+
     def needs(window: Size) -> int:
         """Bytes for a window, also if it is encoded for itself, with a margin."""
         rows, columns = window
         margin = 2 * halos.margin
         encoded = batch * min(rows + margin, height) * min(columns + margin, width)
-        return max(costs.window(batch * rows * columns), costs.encoder * encoded) + results(rows)
+        at_work = max(costs.window(batch * rows * columns), costs.encoder * encoded) + results(rows)
+        return max(at_work, finished)
 
     def results(rows: int) -> int:
         """Bytes for what a row of tiles gives, before it is put into the canvas, on the canvas's device."""

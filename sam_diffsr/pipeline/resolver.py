@@ -224,7 +224,8 @@ class SuperResolver(PretrainedModel):
             reporter.expect((len(groups) - 1) * options.sampling.steps)  # a header was wrong about a size
             finished: list[tuple[int, DecodedImage, Tensor]] = []
             for group in groups.values():
-                lr = torch.cat([item.rgb for _, item in group])
+                inputs = [item.rgb for _, item in group]
+                lr = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
                 seeds_of = [seeds[index] for index, _ in group]
                 sr = self._run(lr, seeds=seeds_of, options=options, progress=reporter).cpu()
                 finished += [(index, item, sr[row : row + 1]) for row, (index, item) in enumerate(group)]

@@ -22,7 +22,7 @@ from sam_diffsr.pipeline.conditioning import TiledDenoiser, condition_source, en
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.memory import free_memory, is_out_of_memory
 from sam_diffsr.pipeline.planning import Halos, MemoryPlan, plan_memory
-from sam_diffsr.pipeline.prepare import pad_to_multiple, padded_size
+from sam_diffsr.pipeline.prepare import padded_size
 from sam_diffsr.pipeline.progress import Progress
 from sam_diffsr.pipeline.tiling import TileRunner
 
@@ -146,8 +146,7 @@ def _run(
     scale, sampling = config.model.scale, options.sampling
     parameter = next(model.parameters())
     plan = options.plan or plan_batch(model, lr.shape, options=options, previews=progress.previews)
-    padded = pad_to_multiple(lr, config.model)
-    height, width = padded.shape[-2] * scale, padded.shape[-1] * scale
+    height, width = (side * scale for side in padded_size(lr.shape[-2], lr.shape[-1], config.model))
     runner = TileRunner(
         height,
         width,
@@ -160,13 +159,14 @@ def _run(
     if schedule.betas.device != plan.canvas:
         schedule = NoiseSchedule.from_config(config.schedule).to(plan.canvas)
     enlarged = Enlarged(
-        lr.to(plan.canvas) * (255 / config.normalization.lr_up_levels),
+        lr.to(plan.canvas),
         scale=scale,
         residual_scale=config.normalization.residual_scale,
+        white=255 / config.normalization.lr_up_levels,
     )
     nothing = torch.zeros((), device=plan.canvas).expand(len(lr), 3, height, width)
     progress.start(lambda: enlarged.to_image(nothing))
-    source = condition_source(model, padded, plan=plan, halos=options.halos, on_tile=progress.encoded)
+    source = condition_source(model, lr, plan=plan, halos=options.halos, on_tile=progress.encoded)
     noise = ImageNoise(seeds)
     if sampling.start is None:
         x_start = noise(nothing)
