@@ -57,6 +57,21 @@ class ImageNoise:
             image.normal_(generator=generator)
         return noise.to(like.device, non_blocking=like.is_cuda).to(like.dtype)
 
+    def fill(self, x: Tensor) -> None:
+        """Draw once for each image, in place and a little at a time.
+
+        Args:
+            x: ``(B, C, H, W)``, contiguous, on any device.
+
+        Raises:
+            ArgumentError: B is not the number of seeds.
+        """
+        self._check(x)
+        for index, image in enumerate(x):
+            flat = image.view(-1)
+            for piece, numbers in self.pieces(index, flat.numel()):
+                flat[piece] = numbers.to(flat)
+
     def add_to(self, x: Tensor, deviation: float) -> None:
         """Draw once for each image and add that times ``deviation`` in place, a little at a time.
 

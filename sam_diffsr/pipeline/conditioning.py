@@ -33,6 +33,18 @@ class ConditionSource(Protocol):
         """The encoder's own image of these rows and columns, in [0, 1]."""
         ...
 
+    def prepare(self, stop: int) -> None:
+        """Make ready what windows down to a high-resolution row need.
+
+        Raises:
+            DeviceMemoryError: memory ran out with the smallest tile.
+        """
+        ...
+
+    def release(self, row: int) -> None:
+        """Forget what only windows that end above a high-resolution row need."""
+        ...
+
 
 class _EncodedWindows:
     """Encodes every window when it is asked for; nothing is kept but the low-resolution image.
@@ -63,22 +75,46 @@ class _EncodedWindows:
     def image(self, rows: slice, columns: slice) -> Tensor:
         return self._model.encoder_image(self.features(rows, columns))
 
+    def prepare(self, stop: int) -> None:
+        """Nothing: a window brings its own."""
+
+    def release(self, row: int) -> None:
+        """Nothing: nothing is kept."""
+
 
 class _StoredFeatures:
-    """Low-resolution features of the whole image, in any memory; a window of them is projected when asked.
+    """Low-resolution features, in any memory; a window of them is projected when asked.
 
     An output pixel of the projection depends on the low-resolution pixels around its own: with a margin of
     one pixel, the projection of a window is that of the whole.
+
+    Args:
+        model: in evaluation mode.
+        kept: gives the features, row of tiles by row of tiles.
+        height: rows of them.
+        rolling: whether to encode no sooner than a window needs it, and to forget what none needs any more.
     """
 
-    def __init__(self, model: DiffSR, kept: Tensor) -> None:
+    def __init__(self, model: DiffSR, kept: Sweep, *, height: int, rolling: bool) -> None:
         self._model = model
         self._kept = kept
+        self._height = height
+        self._rolling = rolling
         self._parameter = next(model.parameters())
         self._last: tuple[slice, slice, Condition] | None = None
+        if not rolling:
+            kept.until(height)
+
+    def prepare(self, stop: int) -> None:
+        self._kept.until(min(stop // self._model.config.scale + 1, self._height))
+
+    def release(self, row: int) -> None:
+        if self._rolling:
+            self._kept.drop(max(row // self._model.config.scale - 1, 0))
 
     def _features(self, top: int, bottom: int, left: int, right: int) -> Features:
-        kept = _for_network(self._kept[:, :, top:bottom, left:right], self._parameter)
+        rows = self._kept.rows(top, min(bottom, self._height))
+        kept = _for_network(rows[:, :, :, left:right], self._parameter)
         encoder = self._model.config.encoder
         return Features(
             chosen=kept[:, : encoder.channels * len(encoder.condition_indices)],
@@ -116,6 +152,8 @@ def condition_source(
 ) -> ConditionSource:
     """Encode a batch as the plan says, or in tiles if the whole of it does not fit after all.
 
+    Where the plan rolls, that is done when windows are prepared.
+
     Args:
         model: in evaluation mode.
         lr: ``(B, 3, h, w)`` in [0, 1], of any size and on any device.
@@ -139,14 +177,16 @@ def condition_source(
         align=model.config.lr_multiple * scale,
         device=parameter.device,
     )
-    kept = runner.run(
+    kept = Sweep(
+        runner,
         lambda rows, columns: _as_one(windows.features(rows, columns)),
         device=plan.store,
         dtype=parameter.dtype,
         shrink=scale,
         on_tile=on_tile,
+        reserve=None if plan.rolling else padded.height,
     )
-    return _StoredFeatures(model, kept)
+    return _StoredFeatures(model, kept, height=padded.height, rolling=plan.rolling)
 
 
 def _as_one(features: Features) -> Tensor:
@@ -163,7 +203,7 @@ def encoder_estimate(
     runner: TileRunner,
     device: torch.device,
     on_tile: Callable[[float], None] | None = None,
-) -> Tensor:
+) -> Sweep:
     """The encoder's own image, from which a sampling can start.
 
     Args:
@@ -173,13 +213,16 @@ def encoder_estimate(
         on_tile: called after every tile.
 
     Returns:
-        ``(B, 3, H, W)`` float32 in [0, 1], contiguous.
-
-    Raises:
-        DeviceMemoryError: not even the smallest tile fits.
+        Makes ``(B, 3, H, W)`` float32 in [0, 1].
     """
-    image = runner.run(source.image, device=device, dtype=torch.float32, on_tile=on_tile)
-    return image.contiguous()
+    return Sweep(
+        runner,
+        source.image,
+        device=device,
+        dtype=torch.float32,
+        on_tile=on_tile,
+        prepare=lambda first, stop: source.prepare(stop),
+    )
 
 
 class TiledDenoiser:
@@ -190,6 +233,7 @@ class TiledDenoiser:
         source: of the condition of a window.
         runner: of the tiles.
         on_tile: called with the finished share of the evaluation, after every tile.
+        prepare: called before a window is evaluated in :meth:`strips`, as in :class:`Sweep`.
     """
 
     def __init__(
@@ -199,9 +243,11 @@ class TiledDenoiser:
         *,
         runner: TileRunner,
         on_tile: Callable[[float], None] | None = None,
+        prepare: Callable[[int, int], None] | None = None,
     ) -> None:
         self._model = model
         self._source = source
+        self._prepare = prepare
         self._runner = runner
         self._on_tile = on_tile
         self._parameter = next(model.parameters())
@@ -230,6 +276,7 @@ class TiledDenoiser:
             device=xt.device,
             dtype=xt.dtype,
             on_tile=self._on_tile,
+            prepare=self._prepare,
         ).strips()
 
     def _evaluation(self, xt: Tensor, t: Tensor) -> Evaluate:

@@ -295,7 +295,8 @@ class SuperResolver(PretrainedModel):
         check_tensor(lr, seeds=seeds, device=self.device)
         with Progress(show=progress, callback=callback, total=options.sampling.steps) as reporter:
             sr = self._run(lr, seeds=resolve_seeds(seeds, len(seeds)), options=options, progress=reporter)
-        return sr.to(self.device).clone()  # an inference tensor could not take part in a training step
+        sr = sr.to(self.device)
+        return sr.clone() if sr.is_inference() or not sr.is_contiguous() else sr
 
     def compile(self, *, size: int = 64, backend: str = "inductor") -> CompileReport:
         """Compile the denoiser by ``torch.compile``, and keep that only if it makes a step faster.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from sam_diffsr.diffusion.noise import ImageNoise
 from sam_diffsr.diffusion.samplers import SAMPLERS, SamplerName
 from sam_diffsr.errors import DeviceMemoryError, NumericalError
 from sam_diffsr.models import DiffSR
-from sam_diffsr.pipeline.canvas import Enlarged, noisy_start
+from sam_diffsr.pipeline.canvas import Enlarged, NoisyStart
 from sam_diffsr.pipeline.conditioning import TiledDenoiser, condition_source, encoder_estimate
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.memory import free_memory, is_out_of_memory
@@ -126,6 +127,7 @@ def plan_batch(
         tile=options.tile,
         halos=options.halos,
         canvases=_canvases(options.sampling, previews=previews, device=parameter.device),
+        once=options.sampling.steps == 1,
         device=parameter.device,
         free=free_memory(parameter.device),
         free_on_host=free_memory(torch.device("cpu")),
@@ -147,9 +149,9 @@ def _run(
     parameter = next(model.parameters())
     plan = options.plan or plan_batch(model, lr.shape, options=options, previews=progress.previews)
     height, width = (side * scale for side in padded_size(lr.shape[-2], lr.shape[-1], config.model))
-    runner = TileRunner(
-        height,
-        width,
+    tiles = partial(
+        TileRunner,
+        *(height, width),
         size=plan.tile,
         halo=options.halos.denoiser,
         receptive_field=config.model.denoiser.receptive_field,
@@ -167,13 +169,22 @@ def _run(
     nothing = torch.zeros((), device=plan.canvas).expand(len(lr), 3, height, width)
     progress.start(lambda: enlarged.to_image(nothing))
     source = condition_source(model, lr, plan=plan, halos=options.halos, on_tile=progress.encoded)
-    noise = ImageNoise(seeds)
-    if sampling.start is None:
-        x_start = noise(nothing)
-    else:
-        x_start = encoder_estimate(source, runner=runner, device=plan.canvas, on_tile=progress.encoded)
-        enlarged.to_residual(x_start)
-        noisy_start(x_start, noise, t=sampling.start, schedule=schedule)
+    noise, state = ImageNoise(seeds), None
+    with torch.inference_mode(False):  # what is made inside could not take part in a training step
+        x = torch.empty(len(lr), 3, height, width, device=plan.canvas)
+    noise.fill(x)
+    if sampling.start is not None:
+        estimate = encoder_estimate(source, runner=tiles(), device=plan.canvas, on_tile=progress.encoded)
+        state = NoisyStart(x, estimate, enlarged, t=sampling.start, schedule=schedule)
+        del estimate
+        if not plan.rolling:
+            state.until(height)
+
+    def prepare(first: int, stop: int) -> None:
+        source.release(first if state is None else min(first, state.unseen))
+        if state is not None:
+            state.until(stop)
+        source.prepare(stop)
 
     def on_tile(share: float) -> None:
         if share < 1 or progress.previews:
@@ -184,10 +195,10 @@ def _run(
     def report(step: int, total: int, x0: Tensor) -> None:
         progress.step(lambda: enlarged.to_image(x0))
 
-    denoiser = TiledDenoiser(model, source, runner=runner, on_tile=on_tile)
+    denoiser = TiledDenoiser(model, source, runner=tiles(), on_tile=on_tile, prepare=prepare)
     x0 = SAMPLERS[sampling.sampler](
         denoiser,
-        x_start,
+        x,
         schedule,
         steps=sampling.steps,
         noise=noise,
@@ -196,7 +207,7 @@ def _run(
         callback=report if progress.previews else None,  # an estimate to be handed out is one more canvas
         overwrite=True,
     )
-    del x_start
+    del x
     sr = enlarged.to_image(x0, overwrite=not progress.previews)
     if not (denoiser.finite and bool(torch.isfinite(sr.sum()))):
         raise NumericalError(

@@ -81,8 +81,10 @@ class Sweep:
         dtype: of the results that are kept.
         shrink: pixels of the canvas for one of the results, a divisor of the runner's ``align``.
         on_tile: called with the share of the canvas that is finished, after every tile.
-        prepare: called with the rows of a window before it is evaluated; what it raises is not taken for a
-            window that is too large.
+        prepare: called before a window is evaluated, with the first row of the canvas that it or a later one
+            looks at and the row after its own last one; what it raises is not taken for a window that is too
+            large.
+        reserve: rows of the result to have room for; None for a row of tiles.
     """
 
     def __init__(
@@ -94,7 +96,8 @@ class Sweep:
         dtype: torch.dtype,
         shrink: int = 1,
         on_tile: Callable[[float], None] | None = None,
-        prepare: Callable[[slice], None] | None = None,
+        prepare: Callable[[int, int], None] | None = None,
+        reserve: int | None = None,
     ) -> None:
         self._runner = runner
         self._evaluate = evaluate
@@ -104,7 +107,8 @@ class Sweep:
         self._on_tile = on_tile
         self._prepare = prepare
         self._pending = runner.tiles()
-        self._rows = RollingRows(reserve=runner.rows_at_once(self._pending) // shrink)
+        row_of_tiles = runner.rows_at_once(self._pending) // shrink
+        self._rows = RollingRows(reserve=row_of_tiles if reserve is None else reserve)
         self._height = runner.height // shrink
 
     @property
@@ -129,7 +133,7 @@ class Sweep:
             DeviceMemoryError: memory ran out with the smallest tile.
         """
         while self.final < row:
-            self._next()
+            self.advance()
 
     def rows(self, top: int, bottom: int) -> Tensor:
         """A view of rows of the result, to be used before the next tile."""
@@ -150,16 +154,20 @@ class Sweep:
         """
         given = 0
         while given < self._height:
-            self._next()
+            self.advance()
             done = min(self.final, self.unseen // self._shrink)
             if done > given:
                 yield slice(given, done), self.rows(given, done)
                 self.drop(done)
                 given = done
 
-    def _next(self) -> None:
-        """Evaluate one tile."""
-        tile, window = self._runner.next_window(self._pending, self._evaluate, prepare=self._prepare)
+    def advance(self) -> None:
+        """Evaluate one tile.
+
+        Raises:
+            DeviceMemoryError: memory ran out with the smallest tile.
+        """
+        tile, window = self._runner.next_window(self._pending, self._evaluate, prepare=self._before)
         if self._runner.is_whole(tile):
             self._rows.take(window.to(device=self._device, dtype=self._dtype))
         else:
@@ -175,3 +183,7 @@ class Sweep:
         del window
         if self._on_tile is not None:
             self._on_tile(self._runner.share(self._pending))
+
+    def _before(self, rows: slice) -> None:
+        if self._prepare is not None:
+            self._prepare(self.unseen, rows.stop)

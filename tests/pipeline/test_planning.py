@@ -27,6 +27,7 @@ def plan(
     limit: float | None = None,
     model: ModelConfig = MODEL,
     canvases: int = 1,
+    once: bool = False,
 ):
     height, width = (side, side) if isinstance(side, int) else side
     return plan_memory(
@@ -38,6 +39,7 @@ def plan(
         tile=tile,
         halos=DEFAULT_HALOS,
         canvases=canvases,
+        once=once,
         device=device,
         free=int(free * GIB),
         free_on_host=int(host * GIB),

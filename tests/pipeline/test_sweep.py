@@ -91,13 +91,13 @@ def test_no_more_rows_are_kept_than_a_row_of_tiles_has() -> None:
 
 def test_results_are_final_before_the_canvas_is_unseen() -> None:
     x = torch.rand(1, 3, 60, 24)
-    seen: list[slice] = []
+    seen: list[tuple[int, int]] = []
     tiles = runner(60, 24, size=(20, 24))
     sweep = Sweep(
         *(tiles, lambda rows, columns: blur(x[:, :, rows, columns])),
         device=CPU,
         dtype=torch.float32,
-        prepare=seen.append,
+        prepare=lambda first, stop: seen.append((first, stop)),
     )
     sweep.until(10)
     assert (sweep.final, sweep.unseen) == (20 - 4, 20 - 8)
@@ -105,7 +105,7 @@ def test_results_are_final_before_the_canvas_is_unseen() -> None:
     assert len(seen) == 1
     sweep.until(17)
     assert (sweep.final, sweep.unseen) == (36, 24)  # the last window begins earlier, to be of the same size
-    assert seen == [slice(0, 36), slice(12, 48)]
+    assert seen == [(0, 36), (12, 48)]
     sweep.until(60)
     assert (sweep.final, sweep.unseen) == (60, 60)
 
@@ -132,7 +132,7 @@ def test_out_of_memory_on_the_way_changes_only_the_tiles(fails: set[int]) -> Non
 
 
 def test_an_error_while_preparing_is_not_too_large_a_window() -> None:
-    def fail(rows: slice) -> None:
+    def fail(first: int, stop: int) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory: for what is prepared")
 
     tiles = runner(48, 36, size=(12, 12))
