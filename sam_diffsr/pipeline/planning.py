@@ -112,17 +112,14 @@ class _Canvas:
         rows, columns = self.window(tile, halo)
         return rows * _count(self.height, tile[0]) * columns * _count(self.width, tile[1])
 
-    def best_tile(
-        self, fits: Callable[[Size], bool], *, halo: int, smallest: int, tallest: int | None = None
-    ) -> Size | None:
+    def best_tile(self, fits: Callable[[Size], bool], *, halo: int, smallest: int) -> Size | None:
         """The tile with the least work among those that fit, if there is one.
 
         The more rows of tiles there are, the fewer columns are needed.
         """
         best: Size | None = None
         columns = _count(self.width, smallest)
-        fewest = 1 if tallest is None else _count(self.height, max(tallest, smallest))
-        for rows in range(fewest, _count(self.height, smallest) + 1):
+        for rows in range(1, _count(self.height, smallest) + 1):
             while columns > 1 and fits(self._tile(rows, columns - 1)):
                 columns -= 1
             tile = self._tile(rows, columns)
@@ -195,13 +192,17 @@ def plan_memory(
         return max(costs.window(batch * rows * columns), costs.encoder * encoded)
 
     def tallest(tile: Size) -> int:
-        """Rows of the encoder's tiles where features roll."""
+        """Rows of the encoder's tiles, where features roll and there is no room for more."""
         return height if tile[0] == height else max(tile[0] // 2, 2 * halos.encoder, area.align)
 
-    def features(tile: Size) -> int:
-        """Bytes of the features that are kept, of one more row of tiles than is denoised where they roll."""
+    def features(tile: Size, encoded: int | None = None) -> int:
+        """Bytes of the features that are kept.
+
+        Where they roll, these are a row of the denoiser's tiles, the next one, of which the encoder's image
+        is needed, and a row of the encoder's tiles.
+        """
         rows, margin = area.window(tile, halo)[0], halo // 2 + aligned_halo(halos.encoder, area.align)
-        rolling = rows + tile[0] + 2 * halo + tallest(tile) + margin + area.align
+        rolling = rows + tile[0] + 2 * halo + (encoded or tallest(tile)) + margin + area.align
         return costs.features * batch * width * (min(rolling, height) if once else height)
 
     def results(tile: Size, *, keep: bool) -> int:
@@ -254,14 +255,21 @@ def plan_memory(
         chosen, store = apart, host
     else:
         keep = tile == 0 and limit is None
+    taken = features(chosen)
+    room = taken  # of an asked-for tile memory is the point, of others what there is
+    if wanted is None:
+        left = budget - spent - needs(chosen, keep=True) if store == device else host_budget - taken
+        room += max(left, 0)
+
+    def encodes(part: Size) -> bool:
+        small = batch * costs.encoder * area.pixels(part, halos.encoder) <= at_work(chosen)
+        return small and (part[0] <= tallest(chosen) or features(chosen, part[0]) <= room)
+
     encoder_tile = None
     if keep:
-        encoder_tile = area.best_tile(
-            lambda part: batch * costs.encoder * area.pixels(part, halos.encoder) <= at_work(chosen),
-            halo=halos.encoder,
-            smallest=area.align,
-            tallest=tallest(chosen) if once else None,
-        )
+        encoder_tile = area.best_tile(encodes, halo=halos.encoder, smallest=area.align)
+        if encoder_tile is not None:
+            spent += features(chosen, encoder_tile[0]) - taken if once and store == device else 0
     plan = MemoryPlan(
         tile=chosen,
         encoder_tile=encoder_tile,

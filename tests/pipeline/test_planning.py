@@ -111,12 +111,15 @@ BUNDLED = ModelConfig(
 
 @pytest.mark.parametrize("device", [CPU, GPU])
 @pytest.mark.parametrize("model", [MODEL, BUNDLED])
-def test_the_plan_takes_at_least_half_of_the_limit_and_not_more(device: torch.device, model: ModelConfig):
+@pytest.mark.parametrize("once", [False, True])
+def test_the_plan_takes_at_least_half_of_the_limit_and_not_more(
+    device: torch.device, model: ModelConfig, once: bool
+):
     tiled = 0
     for size in SIZES:
         for limit in (0.2, 0.4, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32):
             try:
-                chosen = plan(size, 64, device=device, limit=limit, model=model)
+                chosen = plan(size, 64, device=device, limit=limit, model=model, once=once)
             except DeviceMemoryError:
                 assert area(size) > 0.01 * limit * GIB  # more than a hundredth of a pixel a byte
                 continue
@@ -151,6 +154,39 @@ def test_features_are_kept_only_where_that_leaves_tiles_large_enough():
     scarce = plan(4096, 64, limit=1.9)
     assert scarce.encoder_tile is None
     assert min(scarce.tile) > 400
+
+
+def test_features_of_one_step_roll_where_there_are_rows_of_tiles(caplog: pytest.LogCaptureFixture):
+    assert not any(plan(side, 8, once=True).rolling for side in (512, 1024))  # in one piece
+    assert not plan((256, 8192), 4, once=True, tile=256).rolling  # one row of tiles is the whole image
+    assert not plan(2048, 64, limit=1).rolling  # more steps look at them again
+    with caplog.at_level(logging.INFO, logger="sam_diffsr"):
+        chosen = plan(2048, 64, limit=2, once=True)
+    assert chosen.rolling
+    rows, columns = chosen.encoder_tile or (0, 0)
+    assert f"encoded in tiles of {rows} x {columns} ahead of them on cpu; canvas on cpu" in caplog.text
+
+
+def test_what_one_step_takes_beyond_canvas_and_input_does_not_grow_with_the_height():
+    peaks = [plan((height, 2048), 64, tile=256, once=True).peak for height in (4096, 8192, 16384)]
+    for low, high, height in zip(peaks, peaks[1:], (4096, 8192), strict=False):
+        assert high - low == 2048 * height * (12 + 2)  # one canvas, and an input that is two at worst
+    kept = [plan((height, 2048), 64, tile=256).peak for height in (4096, 8192)]
+    assert kept[1] - kept[0] > 2048 * 4096 * 100
+
+
+def test_an_asked_for_tile_takes_no_more_memory_than_it_needs():
+    asked = plan(4096, 64, tile=1024, once=True, model=BUNDLED)
+    chosen = plan(4096, 64, limit=3, once=True, model=BUNDLED)
+    assert asked.encoder_tile is not None
+    assert chosen.encoder_tile is not None
+    assert asked.encoder_tile[0] <= 512 < chosen.encoder_tile[0]
+
+
+def test_a_gpu_that_cannot_keep_rolling_features_leaves_them_to_the_host():
+    crowded = plan(8192, 0.4, device=GPU, once=True)
+    assert (crowded.store, crowded.rolling) == (CPU, True)
+    assert plan(8192, 0.4, device=GPU, once=True, host=1).encoder_tile is None
 
 
 def test_a_limit_takes_the_place_of_what_is_free():
