@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sam_diffsr.cli.bench_training import register as register_training
+from sam_diffsr.cli.measured import sayer, tell
 from sam_diffsr.cli.options import (
     Subparsers,
     add_command,
@@ -21,15 +22,12 @@ from sam_diffsr.cli.options import (
 
 if TYPE_CHECKING:
     from sam_diffsr.pipeline.resolver import SuperResolver
-    from sam_diffsr.training.stages import StageName
 
 __all__ = ["register"]
 
-_STAGES: dict[str, StageName] = {"rrdb": "encoder", "diffusion": "denoiser"}
 _QUICK = {"size": 32, "repeats": 2}
 _QUICK_SIZES = (64, 128, 256)
 _QUICK_TILES = {"size": 64, "max_memory": 60 * 2**20, "repeats": 1, "halos": (16, 32), "side": 32}
-_QUICK_MASKS = {"size": (340, 510), "region_counts": (10, 100), "megapixels": (0.2, 0.8), "repeats": 3}
 
 
 def register(subparsers: Subparsers) -> None:
@@ -56,8 +54,7 @@ def register(subparsers: Subparsers) -> None:
     others = parser.add_subparsers(
         metavar="[masks|train|memory|tiles|folder|start]", dest="bench_command", title="other measurements"
     )
-    _register_masks(others)
-    _register_train(others)
+    register_training(others)
     _register_memory(others)
     _register_tiles(others)
     _register_work(others)
@@ -104,14 +101,14 @@ def run_folder(args: argparse.Namespace) -> int:
     from sam_diffsr.evaluation.work_bench import bench_folder
 
     options = given(args, "files", "size", "repeats")
-    return _tell(bench_folder(_load_resolver(args), **options, say=_sayer(args)), args)
+    return tell(bench_folder(_load_resolver(args), **options, say=sayer(args)), args)
 
 
 def run_start(args: argparse.Namespace) -> int:
     """Measure, print, write."""
     from sam_diffsr.evaluation.work_bench import bench_start
 
-    return _tell(bench_start(**given(args, "repeats"), say=_sayer(args)), args)
+    return tell(bench_start(**given(args, "repeats"), say=sayer(args)), args)
 
 
 def _load_resolver(args: argparse.Namespace) -> SuperResolver:
@@ -126,26 +123,6 @@ def _load_resolver(args: argparse.Namespace) -> SuperResolver:
         hush_pipeline()
     dtype = {} if args.precision is None else {"dtype": args.precision}
     return SuperResolver.from_pretrained(args.model, **given(args, "device"), **dtype)
-
-
-def _sayer(args: argparse.Namespace) -> Callable[[str], object]:
-    import sys
-
-    return lambda line: None if args.quiet else print(f"measuring: {line}", file=sys.stderr, flush=True)
-
-
-def _tell(result: Any, args: argparse.Namespace, *, device: str | None = None) -> int:
-    """Print a result and write it, with machine and versions where it has none of its own (``device``)."""
-    from sam_diffsr.evaluation.environment import describe_machine, describe_versions
-    from sam_diffsr.evaluation.report import outline, write_json
-
-    print(outline(result.to_json()))
-    if args.json is not None:
-        about = (
-            {} if device is None else {"machine": describe_machine(device), "versions": describe_versions()}
-        )
-        write_json(args.json, {**result.to_json(), **about})
-    return 0
 
 
 def _register_memory(subparsers: Subparsers) -> None:
@@ -190,10 +167,10 @@ def run_memory(args: argparse.Namespace) -> int:
     table = memory_table(
         load_pretrained(args.model)[0],
         model_name=args.model or DEFAULT_MODEL,
-        say=_sayer(args),
+        say=sayer(args),
         **options,
     )
-    return _tell(table, args)
+    return tell(table, args)
 
 
 def _register_tiles(subparsers: Subparsers) -> None:
@@ -230,82 +207,7 @@ def run_tiles(args: argparse.Namespace) -> int:
 
     options: dict[str, Any] = dict(_QUICK_TILES) if args.quick else {}
     options |= given(args, "size", "halos", "repeats") | given_limit(args)
-    return _tell(bench_tiles(_load_resolver(args), **options, say=_sayer(args)), args)
-
-
-def _register_masks(subparsers: Subparsers) -> None:
-    parser = add_command(
-        subparsers,
-        "masks",
-        help="measure the encoding of regions, their codec and their files",
-        description="Measure structural position encoding against the straightforward way, the run-length "
-        "codec against pycocotools (if installed), and reading a training crop of a stored field against "
-        "reading that of the image. What counts are the ratios.",
-    )
-    parser.add_argument("--quick", action="store_true", help="a smaller image and fewer measurements")
-    parser.add_argument("--json", metavar="FILE", help="write the result, with device, threads and versions")
-    add_common_options(parser)
-    parser.set_defaults(run=run_masks)
-
-
-def _register_train(subparsers: Subparsers) -> None:
-    parser = add_command(
-        subparsers,
-        "train",
-        help="measure what making batches costs a training step",
-        description="Measure training steps on batches that are made as in a run, in turns with the same "
-        "steps on random tensors that lie on the device already. What counts is the ratio.",
-    )
-    parser.add_argument(
-        "stage",
-        metavar="STAGE",
-        choices=tuple(_STAGES),
-        nargs="?",
-        help=f"{' or '.join(_STAGES)} (default: diffusion)",
-    )
-    parser.add_argument(
-        "--config",
-        metavar="CONFIG",
-        help="YAML file or preset of the run, measured on its own data; without one it is the preset "
-        "small, on crops and on synthetic images that are made for the measurement",
-    )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="SECTION.KEY=VALUE",
-        action="append",
-        default=[],
-        help="change a value of the config; may be repeated",
-    )
-    parser.add_argument("--rounds", type=int, metavar="N", help="turns (default: 5)")
-    parser.add_argument("--steps", type=int, metavar="N", help="steps of each kind in a turn (default: 16)")
-    parser.add_argument("--json", metavar="FILE", help="write the result, with device, threads and versions")
-    add_common_options(parser)
-    parser.set_defaults(run=run_train)
-
-
-def run_train(args: argparse.Namespace) -> int:
-    """Measure, print, write."""
-    from sam_diffsr.training.bench import run_train_bench
-    from sam_diffsr.training.compose import load_config
-
-    stage = args.stage or "diffusion"
-    result = run_train_bench(
-        _STAGES[stage],
-        load_config(args.config or f"small/{stage}", overrides=args.overrides),
-        own_data=args.config is not None,
-        say=_sayer(args),
-        **given(args, "rounds", "steps"),
-    )
-    return _tell(result, args, device=result.device)
-
-
-def run_masks(args: argparse.Namespace) -> int:
-    """Measure, print, write."""
-    from sam_diffsr.data.mask_bench import run_mask_bench
-
-    options: dict[str, Any] = dict(_QUICK_MASKS) if args.quick else {}
-    return _tell(run_mask_bench(say=_sayer(args), **options), args, device="cpu")
+    return tell(bench_tiles(_load_resolver(args), **options, say=sayer(args)), args)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -318,7 +220,7 @@ def run(args: argparse.Namespace) -> int:
         _load_resolver(args),
         model_name=args.model or DEFAULT_MODEL,
         full=args.full,
-        say=_sayer(args),
+        say=sayer(args),
         **options,
     )
-    return _tell(result, args)
+    return tell(result, args)

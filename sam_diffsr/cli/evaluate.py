@@ -26,6 +26,8 @@ __all__ = ["register"]
 
 PROTOCOL_CHOICES = ("matlab", "paper")
 """The library's ``Protocol``; a test compares them."""
+MEASURE_CHOICES = ("ringing", "grain", "colour")
+"""The library's ``MEASURES``; a test compares them."""
 
 
 def register(subparsers: Subparsers) -> None:
@@ -96,6 +98,12 @@ def register(subparsers: Subparsers) -> None:
         "--protocol",
         choices=PROTOCOL_CHOICES,
         help="matlab: border = scale; paper: no border (default: matlab)",
+    )
+    measures.add_argument(
+        "--measures",
+        type=word_list,
+        metavar="A,B,..",
+        help=f"further columns: {', '.join(MEASURE_CHOICES)}",
     )
     measures.add_argument(
         "--lpips", action="store_true", help="LPIPS too; downloads AlexNet's weights when they are not there"
@@ -172,9 +180,11 @@ def run(args: argparse.Namespace) -> int:
         dataset=args.hr,
         on_image=observe,
         **device,
-        **given(args, "protocol", "seed"),
+        **given(args, "protocol", "seed", "measures"),
     )
     print(f"{evaluation.heading()}\n\n{evaluation.table()}")
+    for note in evaluation.notes():
+        print(f"\n{note}")
     for reference, row in evaluation.cheapest():
         print(f"\nfewest steps that lose nothing to {reference.label}: {row.label}")
     if args.json is not None:

@@ -9,7 +9,7 @@ from sam_diffsr.config import check_choice
 from sam_diffsr.errors import ConfigError
 from sam_diffsr.masks.spe import Encoding, Reduction
 
-__all__ = ["DataConfig", "MissingMasks", "StructureChoice", "SyntheticConfig"]
+__all__ = ["AugmentConfig", "DataConfig", "MissingMasks", "StructureChoice", "SyntheticConfig"]
 
 MissingMasks = Literal["error", "zero"]
 """What a photo without masks is: an error, or a photo without regions (E = 0)."""
@@ -45,6 +45,29 @@ class SyntheticConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentConfig:
+    """Table ``data.augment``: what changes windows beside turning and mirroring, which is always done."""
+
+    permute_channels: float = 0.0
+    """Probability that the channels of a window get another order, drawn from all six; 1 makes the orders
+    equally likely."""
+    mixup: float = 0.0
+    """Probability that a window is blended with another one of its batch, before the LR image is made."""
+    mixup_alpha: float = 1.2
+    """Weights of a blend are drawn from Beta(alpha, alpha): 1 is uniform, less is closer to one of the two,
+    more is closer to halves."""
+
+    def __post_init__(self) -> None:
+        for name in ("permute_channels", "mixup"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(
+                    f"data.augment.{name} is a probability in [0, 1], got {getattr(self, name)}"
+                )
+        if not 0.01 <= self.mixup_alpha <= 100:
+            raise ConfigError(f"data.augment.mixup_alpha must lie in [0.01, 100], got {self.mixup_alpha}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """Table ``data``: what a batch is made of; at least one of crops, photos and synthetic."""
 
@@ -64,6 +87,8 @@ class DataConfig:
     """HR side of the windows that the networks see; a multiple of the scale."""
     batch: int = 16
     """Images a step, over all processes."""
+    augment: AugmentConfig = AugmentConfig()
+    """More than turning and mirroring; off unless set."""
     structure: StructureChoice = "stored"
     """``zero`` trains with E = 0 whatever the regions are."""
     encoding: Encoding | None = None
@@ -74,6 +99,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.patch < 1 or self.batch < 1:
             raise ConfigError(f"data.patch and data.batch must be >= 1, got {self.patch} and {self.batch}")
+        if self.augment.mixup and self.batch < 2:
+            raise ConfigError("data.augment.mixup needs a second window: set data.batch to at least 2, got 1")
         if self.crops is None and self.photos is None and self.synthetic is None:
             raise ConfigError(
                 "there is nothing to train on: set data.crops, data.photos or data.synthetic "

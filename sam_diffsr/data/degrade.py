@@ -1,4 +1,4 @@
-"""What happens to windows on the device: turning and mirroring, and the LR image (paper section 4.1)."""
+"""What happens to windows on the device: augmentation, and the LR image (paper section 4.1)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from sam_diffsr.data.augment import Mixture, mix_windows, permute_channels
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.resize import imresize
 
@@ -29,17 +30,32 @@ class TrainingBatch:
     """``(B, 1, s*h, s*w)`` float32."""
 
 
-def make_batch(images: Tensor, structure: Tensor, turns: Tensor, *, scale: int) -> TrainingBatch:
-    """Turn images and fields together, and make the LR images; all on the same device.
+def make_batch(
+    images: Tensor,
+    structure: Tensor,
+    turns: Tensor,
+    *,
+    scale: int,
+    orders: Tensor | None = None,
+    mixture: Mixture | None = None,
+) -> TrainingBatch:
+    """Turn images and fields together, change colours, blend, and make the LR images; all on the same device.
 
     Args:
         images: ``(B, S, S, 3)`` uint8, windows with a margin of ``2 * scale`` HR pixels on each side.
         structure: ``(B, S, S)`` float32.
         turns: ``(B,)`` int64 in 0..7, see ``dihedral``.
         scale: how much smaller LR is.
+        orders: ``(B,)`` int64 in 0..5, see ``permute_channels``; None leaves the channels as they are.
+        mixture: windows that are blended afterwards, see ``mix_windows``; its guests are not in the batch.
     """
     planes = dihedral(images.permute(0, 3, 1, 2).contiguous(), turns)
-    return degrade(planes, dihedral(structure[:, None], turns), scale=scale)
+    fields = dihedral(structure[:, None], turns)
+    if orders is not None:
+        planes = permute_channels(planes, orders)
+    if mixture is not None:
+        planes, fields = mix_windows(planes, fields, mixture)
+    return degrade(planes, fields, scale=scale)
 
 
 def degrade(windows: Tensor, structure: Tensor, *, scale: int) -> TrainingBatch:

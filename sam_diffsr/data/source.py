@@ -6,52 +6,24 @@ The host only cuts windows; everything else happens on the device after one uint
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from sam_diffsr.data.config import DataConfig
+from sam_diffsr.data.augment import draw, share_rows
+from sam_diffsr.data.config import AugmentConfig, DataConfig
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.degrade import MARGIN_LR, TrainingBatch, make_batch
+from sam_diffsr.data.host import HostBatch, SyntheticWindow
 from sam_diffsr.data.prepare import prepare_crops
-from sam_diffsr.data.synthetic import Drawing, SyntheticPool
+from sam_diffsr.data.synthetic import SyntheticPool
 from sam_diffsr.errors import ArgumentError, ConfigError, DataError
 from sam_diffsr.masks.spe import Encoding, Reduction
 
 __all__ = ["HostBatch", "MixedSource", "TrainingSource", "open_source"]
-
-
-@dataclass(frozen=True)
-class SyntheticWindow:
-    """A window of a synthetic image whose pixels are made on the device."""
-
-    row: int
-    """Which row of the batch it is."""
-    drawing: Drawing
-    """What the image is made from."""
-    top: int
-    """First row of the window in the image."""
-    left: int
-    """First column."""
-
-
-@dataclass(frozen=True)
-class HostBatch:
-    """Windows with their margin m, still on the host and not yet turned."""
-
-    images: Tensor
-    """``(B, P + 2m, P + 2m, 3)`` uint8; rows of ``synthetic`` are not filled in yet."""
-    structure: Tensor
-    """``(B, P + 2m, P + 2m)`` float32."""
-    turns: Tensor
-    """``(B,)`` int64 in 0..7, see ``dihedral``."""
-    synthetic: tuple[SyntheticWindow, ...] = ()
-    """The rows that are synthetic."""
 
 
 class TrainingSource(Protocol):
@@ -73,17 +45,18 @@ class MixedSource:
         patch: HR side of what the networks see.
         scale: 2, 4 or 8; ``patch`` is a multiple of it.
         batch: images a step, over all processes.
-        seed: chooses order, windows, turns and synthetic images.
+        seed: chooses order, windows, turns, augmentation and synthetic images.
         store: prepared crops, or None.
         pool: synthetic images, or None.
         synthetic_fraction: share of synthetic rows where there are both.
         structure: False leaves E = 0.
+        augment: what is done beside turning and mirroring; None is nothing.
         rank: which process this is; it gets the rows ``rank``, ``rank + world``, ...
         world: number of processes.
 
     Raises:
-        ArgumentError: the patch is no multiple of the scale, the batch is empty or cannot be shared equally,
-            or there is neither a store nor a pool.
+        ArgumentError: the patch is no multiple of the scale, the batch is empty, cannot be shared equally or
+            has nothing to blend a window with, or there is neither a store nor a pool.
         DataError: crops or synthetic images are too small for the patch and its margin.
     """
 
@@ -98,6 +71,7 @@ class MixedSource:
         pool: SyntheticPool | None = None,
         synthetic_fraction: float = 0.0,
         structure: bool = True,
+        augment: AugmentConfig | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -110,6 +84,9 @@ class MixedSource:
                 f"a batch of {batch} cannot be shared equally by {world} processes (rank {rank}); choose a "
                 "multiple of their number"
             )
+        augment = augment or AugmentConfig()
+        if augment.mixup and batch < 2:
+            raise ArgumentError(f"mixup needs a second window in the batch, but batch is {batch}")
         if store is None and pool is None:
             raise ArgumentError("a source needs crops or a pool of synthetic images")
         self.window = patch + 2 * MARGIN_LR * scale
@@ -123,7 +100,7 @@ class MixedSource:
                 f"patches of {patch} pixels need synthetic images of at least {self.window} (patch and "
                 f"margin), but data.synthetic.size is {pool.size}; use a smaller patch or larger images"
             )
-        self.store, self.pool, self.structure = store, pool, structure
+        self.store, self.pool, self.structure, self.augment = store, pool, structure, augment
         self.scale, self.batch, self.seed, self.rank, self.world = scale, batch, seed, rank, world
         self.fraction = 0.0 if pool is None else 1.0 if store is None else synthetic_fraction
         self._epoch = -1
@@ -132,41 +109,42 @@ class MixedSource:
     def host_batch(self, step: int) -> HostBatch:
         """Cut the windows of one step (0-based) that belong to this process."""
         rng = np.random.default_rng([self.seed, 1, step])
-        side, rows = self.window, range(self.rank, self.batch, self.world)
+        side, corners = self.window, list[tuple[int, int]]()
+        for row in range(self.batch):  # every process draws the numbers of all rows
+            slack = self._side(self._place(step, row)[0]) - side
+            top, left = (int(offset) for offset in rng.integers(0, slack, size=2, endpoint=True))
+            corners.append((top, left))
+        drawn = draw(rng, self.augment, batch=self.batch)
+        rows, mixture = share_rows(drawn, rank=self.rank, world=self.world)
         images = np.empty((len(rows), side, side, 3), np.uint8)
         structure = np.zeros((len(rows), side, side), np.float32)
         synthetic: list[SyntheticWindow] = []
-        for row in range(self.batch):  # every process draws the numbers of all rows
-            position = step * self.batch + row
-            before, after = int(position * self.fraction), int((position + 1) * self.fraction)
-            drawn = after > before  # rows of both kinds lie evenly between each other
-            slack = self._side(drawn) - side
-            top, left = (int(offset) for offset in rng.integers(0, slack, size=2, endpoint=True))
-            if row % self.world != self.rank:
-                continue
-            place = row // self.world
-            if drawn:
-                drawing = cast("SyntheticPool", self.pool).drawing(before)
+        for row, place in sorted(zip(rows, range(len(rows)), strict=True)):
+            made, position = self._place(step, row)
+            top, left = corners[row]
+            if made:
+                drawing = cast("SyntheticPool", self.pool).drawing(position)
                 synthetic.append(SyntheticWindow(place, drawing, top, left))
                 if self.structure:
                     structure[place] = drawing.structure(top, left, side)
                 continue
             image, field = cast("CropStore", self.store).window(
-                self._index(position - before), top, left, side, structure=self.structure
+                self._index(position), top, left, side, structure=self.structure
             )
             images[place] = image
             if field is not None:
                 structure[place] = field
-        turns = rng.integers(0, 8, size=self.batch)[self.rank :: self.world]
         return HostBatch(
             torch.from_numpy(images),
             torch.from_numpy(structure),
-            torch.from_numpy(np.ascontiguousarray(turns)),
+            torch.from_numpy(drawn.turns[rows]),
             tuple(synthetic),
+            torch.from_numpy(drawn.orders[rows]) if self.augment.permute_channels else None,
+            mixture,
         )
 
     def device_batch(self, host: HostBatch, device: torch.device) -> TrainingBatch:
-        """Copy to the device, make synthetic pixels, turn image and field together, and make the LR image."""
+        """Copy to the device, make synthetic pixels, augment image and field together, make the LR image."""
         images = host.images.to(device, non_blocking=True)
         structure = host.structure.to(device, non_blocking=True)
         if host.synthetic:
@@ -175,7 +153,21 @@ class MixedSource:
                 picture = cast("SyntheticPool", self.pool).picture(window.drawing, device)
                 rows = slice(window.top, window.top + self.window)
                 images[window.row] = picture[rows, window.left : window.left + self.window]
-        return make_batch(images, structure, host.turns.to(device), scale=self.scale)
+        return make_batch(
+            images,
+            structure,
+            host.turns.to(device),
+            scale=self.scale,
+            orders=None if host.orders is None else host.orders.to(device),
+            mixture=None if host.mixture is None else host.mixture.to(device),
+        )
+
+    def _place(self, step: int, row: int) -> tuple[bool, int]:
+        """Whether a row is synthetic, and which of its kind it is in the whole run."""
+        position = step * self.batch + row
+        before, after = int(position * self.fraction), int((position + 1) * self.fraction)
+        # rows of both kinds lie evenly between each other
+        return (True, before) if after > before else (False, position - before)
 
     def _side(self, drawn: bool) -> int:
         return cast("SyntheticPool", self.pool).size if drawn else cast("CropStore", self.store).crop_size
@@ -206,7 +198,7 @@ def open_source(
     Args:
         config: what a batch is made of.
         scale: 2, 4 or 8; ``config.patch`` is a multiple of it.
-        seed: chooses order, windows, turns and synthetic images.
+        seed: chooses order, windows, turns, augmentation and synthetic images.
         rank: which process this is; it gets the rows ``rank``, ``rank + world``, ... of each batch.
         world: number of processes; divides ``config.batch``.
         cache: folder for the crops of ``config.photos``, such as one in the run's folder.
@@ -240,6 +232,7 @@ def open_source(
         pool=pool,
         synthetic_fraction=config.synthetic_fraction,
         structure=config.structure == "stored",
+        augment=config.augment,
         rank=rank,
         world=world,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sam_diffsr.evaluation.artifacts import artifact_map, artifact_score
 from sam_diffsr.evaluation.evaluate import evaluate_images, evaluate_methods
+from sam_diffsr.evaluation.flaws import colour_shift, grain, ringing
 from sam_diffsr.evaluation.methods import sampling_grid
 from sam_diffsr.evaluation.metrics import luma, psnr_y, ssim_y
 from sam_diffsr.evaluation.reference import ReferenceProcedure, reference_sample
@@ -14,11 +15,14 @@ __all__ = [
     "ReferenceProcedure",
     "artifact_map",
     "artifact_score",
+    "colour_shift",
     "evaluate_images",
     "evaluate_methods",
+    "grain",
     "luma",
     "psnr_y",
     "reference_sample",
+    "ringing",
     "sampling_grid",
     "ssim_y",
 ]

@@ -5,46 +5,26 @@ from __future__ import annotations
 import copy
 import math
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from sam_diffsr.diffusion.schedule import ScheduleConfig
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.evaluation.environment import describe_machine, describe_versions
 from sam_diffsr.evaluation.memory import MemoryUse, measure_memory
-from sam_diffsr.evaluation.rates import convolutions
-from sam_diffsr.evaluation.reference import ReferenceProcedure, reference_sample
+from sam_diffsr.evaluation.timing import gemm_side, time_networks
 from sam_diffsr.evaluation.work_bench import smooth_photo
 from sam_diffsr.models import ModelConfig, build_model
-from sam_diffsr.pipeline.device import Precision, has_fast_bf16, network_layout
+from sam_diffsr.pipeline.device import Precision, has_fast_bf16
 from sam_diffsr.pipeline.resolver import SuperResolver
 
-__all__ = ["BenchResult", "interleave", "run_bench", "step_flops"]
+__all__ = ["BenchResult", "run_bench", "step_flops"]
 
 Say = Callable[[str], object]
-
-_GEMM_SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Timing:
-    """Seconds of one architecture, ours and the reference's."""
-
-    step: list[float]
-    reference_step: list[float]
-    gemm: list[float]
-    conv: list[float]
-    conv_flops: int
-    image: list[float]
-    reference_image: float
-    narrow_step: list[float]
-    narrow_image: list[float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,10 +102,10 @@ def run_bench(
     released = SuperResolver(released_model, released_config, device=resolver.device, dtype=dtype)
     say(f"released architecture, {size}x{size}")
     narrow = resolver.dtype == torch.float32 and has_fast_bf16(resolver.device)
-    ours = _time(released, size=size, repeats=repeats, full=full, narrow=_narrowed(released, narrow))
+    ours = time_networks(released, size=size, repeats=repeats, full=full, narrow=_narrowed(released, narrow))
     say(f"{model_name}, {size}x{size}")
     narrow_resolver = _narrowed(resolver, narrow)
-    bundled = _time(resolver, size=size, repeats=repeats, full=full, narrow=narrow_resolver)
+    bundled = time_networks(resolver, size=size, repeats=repeats, full=full, narrow=narrow_resolver)
     uses: list[MemoryUse | None] = [None, None]
     if memory:
         say("memory")
@@ -140,8 +120,7 @@ def run_bench(
             for config in (released_config, resolver.config)
         ]
     flops = step_flops(released_config.model, size=size)
-    side = _GEMM_SIDE.get(resolver.device.type, _GEMM_SIDE["cpu"])
-    gemm_rate = 2 * side**3 / statistics.median(ours.gemm)
+    gemm_rate = 2 * gemm_side(resolver.device) ** 3 / statistics.median(ours.gemm)
     conv_rate = ours.conv_flops / statistics.median(ours.conv)
     image, image_bundled = statistics.median(ours.image), statistics.median(bundled.image)
     sampling = resolver.config.sampling
@@ -197,26 +176,6 @@ def run_bench(
     )
 
 
-def interleave(
-    tasks: Mapping[str, Callable[[], object]], *, repeats: int, device: torch.device
-) -> dict[str, list[float]]:
-    """Time several tasks in turn: a round does each once; one round before the first is not counted.
-
-    Returns:
-        Seconds of each task in each round.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for round_number in range(repeats + 1):
-        for name, task in tasks.items():
-            _synchronize(device)
-            started = time.perf_counter()
-            task()
-            _synchronize(device)
-            if round_number:
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
-
-
 def step_flops(model: ModelConfig, *, size: int) -> int:
     """Floating-point operations of one denoising step on one image, counted without computing it.
 
@@ -249,96 +208,9 @@ def _distance(resolver: SuperResolver, other: SuperResolver, *, size: int) -> fl
     return -10 * math.log10(max(float((one - two).square().mean()), 1e-20))
 
 
-def _time(
-    resolver: SuperResolver, *, size: int, repeats: int, full: bool, narrow: SuperResolver | None
-) -> _Timing:
-    """Ours and the reference on the networks of one resolver, and the same resolver in bfloat16."""
-    device, model = resolver.device, resolver.model
-    config = resolver.config
-    generator = torch.Generator().manual_seed(0)
-    lr = torch.rand(1, 3, size, size, generator=generator).to(device)
-    xt = torch.randn(1, 3, size * resolver.scale, size * resolver.scale, generator=generator).to(device)
-    t = torch.full((1,), config.schedule.timesteps // 2, dtype=torch.int64, device=device)
-    layout = network_layout(device)
-    fast_xt = xt.to(resolver.dtype).contiguous(memory_format=layout)
-    weights = {name: value.float().contiguous() for name, value in model.state_dict().items()}
-    procedure = ReferenceProcedure(config.model, weights)
-    side = _GEMM_SIDE.get(device.type, _GEMM_SIDE["cpu"])
-    matrix = torch.rand(side, side, generator=generator).to(device=device, dtype=resolver.dtype)
-    convolve, conv_flops = convolutions(config.model, size=size, device=device, dtype=resolver.dtype)
-    with torch.inference_mode():
-        condition = model.encode(lr.to(resolver.dtype).contiguous(memory_format=layout))
-        features = procedure.features(lr)
-        tasks: dict[str, Callable[[], object]] = {
-            "step": lambda: model(fast_xt, t, condition),
-            "reference_step": lambda: procedure.step(xt, t, features),
-            "gemm": lambda: torch.mm(matrix, matrix),
-            "conv": convolve,
-        }
-        if narrow is not None:
-            tasks["narrow_step"] = _narrow_step(narrow, lr, xt, t)
-        steps = interleave(tasks, repeats=repeats, device=device)
-        encoder = interleave(
-            {"encoder": lambda: procedure.encoder_image(procedure.features(lr))},
-            repeats=max(1, repeats // 2),
-            device=device,
-        )["encoder"]
-    images: dict[str, Callable[[], object]] = {"image": lambda: resolver.upscale_tensor(lr, seeds=[0])}
-    if narrow is not None:
-        images["narrow_image"] = lambda: narrow.upscale_tensor(lr, seeds=[0])
-    image = interleave(images, repeats=max(1, repeats // 2), device=device)
-    reference_image = statistics.median(encoder) + config.schedule.timesteps * statistics.median(
-        steps["reference_step"]
-    )
-    if full:
-        reference_image = _time_reference_image(resolver, procedure, lr, x_T=xt)
-    return _Timing(
-        step=steps["step"],
-        reference_step=steps["reference_step"],
-        gemm=steps["gemm"],
-        conv=steps["conv"],
-        conv_flops=conv_flops,
-        image=image["image"],
-        reference_image=reference_image,
-        narrow_step=steps.get("narrow_step", []),
-        narrow_image=image.get("narrow_image", []),
-    )
-
-
-def _narrow_step(narrow: SuperResolver, lr: Tensor, xt: Tensor, t: Tensor) -> Callable[[], object]:
-    layout = network_layout(narrow.device)
-    narrow_xt = xt.to(narrow.dtype).contiguous(memory_format=layout)
-    condition = narrow.model.encode(lr.to(narrow.dtype).contiguous(memory_format=layout))
-    return lambda: narrow.model(narrow_xt, t, condition)
-
-
-def _time_reference_image(
-    resolver: SuperResolver, procedure: ReferenceProcedure, lr: Tensor, *, x_T: Tensor
-) -> float:
-    generator = torch.Generator(resolver.device).manual_seed(0)
-
-    def noise(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=generator, device=like.device)
-
-    _synchronize(resolver.device)
-    started = time.perf_counter()
-    reference_sample(
-        procedure, lr, torch.zeros_like(x_T), betas=resolver.schedule.betas, x_T=x_T, noise=noise
-    )
-    _synchronize(resolver.device)
-    return time.perf_counter() - started
-
-
 def _ratio(ours: list[float], reference: list[float]) -> float:
     """Median over the rounds, so that a round in which the machine was busy counts once."""
     return statistics.median(mine / theirs for mine, theirs in zip(ours, reference, strict=True))
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def _precision(dtype: torch.dtype) -> Precision:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,6 +20,7 @@ from torch import Tensor
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.evaluation.artifacts import artifact_score
 from sam_diffsr.evaluation.environment import describe_commit, describe_machine, describe_versions
+from sam_diffsr.evaluation.measures import MEASURES, check_measures, take
 from sam_diffsr.evaluation.methods import Method, bicubic_method, encoder_only, model_methods
 from sam_diffsr.evaluation.metrics import psnr_y, ssim_y
 from sam_diffsr.evaluation.pairs import Pair, check_sizes, make_pair, read_pair, to_uint8
@@ -68,6 +69,7 @@ def evaluate_methods(
     seed: int = 0,
     lpips: PairDistance | None = None,
     features: Features | None = None,
+    measures: Sequence[str] = (),
     device: str | torch.device = "cpu",
     dataset: str = "",
     on_image: Callable[[ImageResult], None] | None = None,
@@ -84,13 +86,15 @@ def evaluate_methods(
         lpips: see :func:`~sam_diffsr.evaluation.perceptual.lpips_distance`; None leaves LPIPS out.
         features: see :func:`~sam_diffsr.evaluation.perceptual.inception_features`; None leaves FID out. FID
             compares whole images.
-        device: what the record says of the machine.
+        measures: names of :data:`~sam_diffsr.evaluation.measures.MEASURES` to take, too.
+        device: what the record says of the machine. If it is no CPU, the first image is enlarged twice by
+            each method, and the second time counts for ``seconds``.
         dataset: what the record calls the images.
         on_image: called after each image with everything that was made of it.
 
     Raises:
-        ArgumentError: unknown protocol, no files, no methods, fewer than two images for FID, or another
-            number of inputs than of truths.
+        ArgumentError: unknown protocol or measure, no files, no methods, fewer than two images for FID, or
+            another number of inputs than of truths.
         ImageError: an image cannot be read, is too small to be scored, or does not fit its truth. Sizes are
             checked for all files first.
     """
@@ -104,8 +108,10 @@ def evaluate_methods(
         raise ArgumentError(f"expected one input a truth, {len(hr_files)} in all, got {len(lr_files)}")
     if features is not None and len(hr_files) < 2:
         raise ArgumentError("FID compares two sets of at least 2 images, got 1; leave it out")
+    measures = check_measures(measures)
     check_sizes(hr_files, scale=scale, inputs=lr_files)
     border = scale if protocol == "matlab" else 0
+    machine = describe_machine(device)
 
     scored: list[list[ImageScore]] = [[] for _ in methods]
     truths: list[Tensor] = []
@@ -116,10 +122,13 @@ def evaluate_methods(
         pair = read_pair(hr_file, scale=scale, lr_file=lr_file, smallest=_SSIM_WINDOW + 2 * border)
         cropped += [pair.name] if pair.cropped else []
         outputs: list[Tensor] = []
+        if index == 0 and machine["device"] != "cpu":
+            _warm_up(methods, pair, seed)
+        others = _compared_with(pair, measures, scale=scale)
         for method, scores in zip(methods, scored, strict=True):
             output, seconds = _enlarge(method, pair, seed)
             outputs.append(output)
-            scores.append(_score(pair, output, border=border, lpips=lpips, seconds=seconds))
+            scores.append(_score(pair, output, border=border, lpips=lpips, others=others, seconds=seconds))
         if features is not None:
             truths.append(features(pair.hr))
             for vectors, output in zip(embedded, outputs, strict=True):
@@ -147,7 +156,7 @@ def evaluate_methods(
         lr=MADE_INPUTS if lr_files is None else str(Path(lr_files[0]).parent),
         cropped=tuple(cropped),
         rows=rows,
-        machine=describe_machine(device),
+        machine=machine,
         versions=describe_versions(extra=_extra_packages(lpips, features)),
         commit=describe_commit(),
     )
@@ -194,6 +203,13 @@ def evaluate_images(
     )
 
 
+def _warm_up(methods: Sequence[Method], pair: Pair, seed: int) -> None:
+    """Accelerators load and choose their kernels at the first call, which is no part of a time."""
+    for method in methods:
+        if method.kind != "images":
+            method.enlarge(pair, seed)
+
+
 def _enlarge(method: Method, pair: Pair, seed: int) -> tuple[Tensor, float | None]:
     started = time.perf_counter()
     output = to_uint8(method.enlarge(pair, seed)).cpu()  # the copy waits for the device
@@ -202,7 +218,13 @@ def _enlarge(method: Method, pair: Pair, seed: int) -> tuple[Tensor, float | Non
 
 
 def _score(
-    pair: Pair, sr: Tensor, *, border: int, lpips: PairDistance | None, seconds: float | None
+    pair: Pair,
+    sr: Tensor,
+    *,
+    border: int,
+    lpips: PairDistance | None,
+    others: Mapping[str, Tensor],
+    seconds: float | None,
 ) -> ImageScore:
     distance = None
     if lpips is not None:
@@ -216,7 +238,15 @@ def _score(
         artifacts=artifact_score(sr, pair.hr, border=border, data_range=255).item(),
         lpips=distance,
         seconds=seconds,
+        measures={name: take(name, sr, other, border=border) for name, other in others.items()},
     )
+
+
+def _compared_with(pair: Pair, measures: Sequence[str], *, scale: int) -> dict[str, Tensor]:
+    """For each measure the image that results are compared with."""
+    wanted = {MEASURES[name].against for name in measures}
+    bicubic = to_uint8(bicubic_method(scale).enlarge(pair, 0)) if "bicubic" in wanted else pair.hr
+    return {name: bicubic if MEASURES[name].against == "bicubic" else pair.hr for name in measures}
 
 
 def _brief(methods: Sequence[Method], scores: Sequence[ImageScore], *, most: int) -> str:

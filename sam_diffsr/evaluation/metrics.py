@@ -12,10 +12,11 @@ from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError
 
-__all__ = ["luma", "psnr_y", "ssim_y"]
+__all__ = ["LUMA_OFFSET", "check_pair", "luma", "psnr_y", "ssim_y"]
 
 _LUMA_WEIGHTS = (65.481, 128.553, 24.966)
-_LUMA_OFFSET = 16.0
+LUMA_OFFSET = 16.0
+"""Luma of black."""
 _PEAK = 255.0
 _WINDOW = 11
 _SIGMA = 1.5
@@ -36,14 +37,11 @@ def luma(image: Tensor, *, data_range: float) -> Tensor:
     Raises:
         ArgumentError: wrong rank or channels, or ``data_range`` is not positive.
     """
-    if image.ndim != 4 or image.shape[1] != 3:
-        raise ArgumentError(f"expected RGB images of shape (B, 3, H, W), got {tuple(image.shape)}")
-    if not data_range > 0:
-        raise ArgumentError(f"data_range must be positive (1.0 or 255), got {data_range}")
+    _check_image(image, data_range=data_range)
     if image.device.type == "mps":  # it has no float64
         image = image.cpu()
     weights = torch.tensor(_LUMA_WEIGHTS, dtype=torch.float64, device=image.device) / data_range
-    return torch.einsum("bchw,c->bhw", image.to(torch.float64), weights)[:, None] + _LUMA_OFFSET
+    return torch.einsum("bchw,c->bhw", image.to(torch.float64), weights)[:, None] + LUMA_OFFSET
 
 
 def psnr_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tensor:
@@ -93,10 +91,20 @@ def ssim_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tensor:
     return (numerator / denominator).mean(dim=(1, 2, 3))
 
 
-def _prepare(
-    sr: Tensor, hr: Tensor, *, border: int, data_range: float, smallest: int
-) -> tuple[Tensor, Tensor]:
-    """Check both images and return their luma without the border."""
+def check_pair(sr: Tensor, hr: Tensor, *, border: int, data_range: float, smallest: int = 1) -> None:
+    """Refuse what cannot be compared.
+
+    Args:
+        sr: one image.
+        hr: the other.
+        border: pixels that are left out on every side.
+        data_range: the value of full brightness.
+        smallest: height and width that must be left.
+
+    Raises:
+        ArgumentError: shapes differ, wrong rank or channels, ``data_range`` is not positive, or the border is
+            negative or leaves less than ``smallest``.
+    """
     if sr.shape != hr.shape:
         raise ArgumentError(
             f"both images must have one shape, got {tuple(sr.shape)} and {tuple(hr.shape)}; "
@@ -104,13 +112,29 @@ def _prepare(
         )
     if border < 0:
         raise ArgumentError(f"border must be >= 0 pixels, got {border}")
-    lumas = luma(sr, data_range=data_range), luma(hr, data_range=data_range)
+    _check_image(sr, data_range=data_range)
     height, width = sr.shape[-2:]
     if min(height, width) - 2 * border < smallest:
         raise ArgumentError(
             f"images of {height}x{width} pixels are too small: at least {smallest}x{smallest} must be left "
             f"inside a border of {border}"
         )
+
+
+def _check_image(image: Tensor, *, data_range: float) -> None:
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ArgumentError(f"expected RGB images of shape (B, 3, H, W), got {tuple(image.shape)}")
+    if not data_range > 0:
+        raise ArgumentError(f"data_range must be positive (1.0 or 255), got {data_range}")
+
+
+def _prepare(
+    sr: Tensor, hr: Tensor, *, border: int, data_range: float, smallest: int
+) -> tuple[Tensor, Tensor]:
+    """Check both images and return their luma without the border."""
+    check_pair(sr, hr, border=border, data_range=data_range, smallest=smallest)
+    height, width = sr.shape[-2:]
+    lumas = luma(sr, data_range=data_range), luma(hr, data_range=data_range)
     x, y = (image[..., border : height - border, border : width - border] for image in lumas)
     return x, y
 

@@ -8,6 +8,7 @@ from html import escape
 from importlib import resources
 
 from sam_diffsr.evaluation.evaluate import ImageResult
+from sam_diffsr.evaluation.measures import MEASURES
 from sam_diffsr.evaluation.methods import Method
 from sam_diffsr.evaluation.pictures import (
     ERROR_COLOURS,
@@ -28,7 +29,10 @@ __all__ = ["ComparisonPage"]
 _MOST_IMAGES = 24
 _MOST_PANELS = 120
 """What keeps a page at a few megabytes."""
-_BETTER_HIGH = {"PSNR-Y": True, "SSIM-Y": True, "artifacts 1e-4": False, "LPIPS": False, "FID": False}
+_BETTER_HIGH = {
+    **{"PSNR-Y": True, "SSIM-Y": True, "artifacts 1e-4": False, "LPIPS": False, "FID": False},
+    **{name: False for name, measure in MEASURES.items() if measure.lower_is_better},
+}
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -126,6 +130,7 @@ class ComparisonPage:
                 f'<p class="dim">{escape(evaluation.heading())}</p>',
                 "<h2>Means over all images</h2>",
                 _summary(evaluation),
+                *(f'<p class="dim">{escape(note)}</p>' for note in evaluation.notes()),
                 _record(evaluation),
                 "<h2>Image by image</h2>",
                 f'<p class="dim">PSNR-Y in dB, SSIM-Y below it; lowest PSNR-Y of {escape(leading.label)} '

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sam_diffsr.config import to_dict
+from sam_diffsr.evaluation.measures import MEASURES
 from sam_diffsr.evaluation.methods import MethodKind, method_label
 from sam_diffsr.evaluation.report import text_table
 from sam_diffsr.pipeline.config import SamplingConfig
@@ -37,7 +39,9 @@ class ImageScore:
     lpips: float | None = None
     """Perceptual distance, lower is better; None where it was not asked for."""
     seconds: float | None = None
-    """Wall-clock time of the upscaling; None for files made elsewhere."""
+    """Wall-clock time from the input in memory to the 8-bit result in memory; None for files."""
+    measures: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
+    """What was asked for of ``measures.MEASURES``; None where an image has nothing to measure it on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +89,14 @@ class Row:
         """Mean over the images, or None."""
         return _mean([score.seconds for score in self.images])
 
+    @property
+    def measures(self) -> dict[str, float | None]:
+        """Each measure over the images that it is defined on: their mean, or the worst."""
+        return {
+            name: MEASURES[name].of_row([score.measures[name] for score in self.images])
+            for name in self.images[0].measures
+        }
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
@@ -113,6 +125,14 @@ class Evaluation:
     commit: str | None
     """Of the library's git checkout, with ``-dirty`` where files differ; None for an installed one."""
 
+    @property
+    def timing(self) -> str:
+        """What ``seconds`` are, and what they were taken on."""
+        return (
+            "seconds from the input in memory to the 8-bit result in memory, without loading models, "
+            f"reading, scoring and saving{_where(self.machine)}"
+        )
+
     def heading(self) -> str:
         """One line that says what the table is of."""
         count = len(self.rows[0].images)
@@ -138,7 +158,8 @@ class Evaluation:
             "artifacts 1e-4": lambda row: f"{row.artifacts / _ARTIFACT_UNIT:.2f}",
             "LPIPS": lambda row: "" if row.lpips is None else f"{row.lpips:.4f}",
             "FID": lambda row: "" if row.fid is None else f"{row.fid:.2f}",
-            "s/image": lambda row: "" if row.seconds is None else f"{row.seconds:.2f}",
+            **{name: partial(_measured, name=name) for name in self.rows[0].measures},
+            "s/image": lambda row: "" if row.seconds is None else _seconds(row.seconds),
         }
         filled = {title: [cell(row) for row in self.rows] for title, cell in cells.items()}
         header = [title for title, column in filled.items() if any(column)]
@@ -147,6 +168,13 @@ class Evaluation:
     def table(self) -> str:
         """The summary as a text table that Markdown reads, too."""
         return text_table(*self.columns())
+
+    def notes(self) -> list[str]:
+        """One line for each column of the summary that does not explain itself."""
+        shown = self.columns()[0]
+        notes = {name: MEASURES[name].note for name in self.rows[0].measures}
+        notes["s/image"] = self.timing
+        return [f"{title}: {note}" for title, note in notes.items() if title in shown]
 
     def cheapest(self) -> list[tuple[Row, Row]]:
         """For each model, its longest ancestral run from noise, and the fewest steps that lose nothing to it.
@@ -176,6 +204,7 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON values, with the means beside the per-image values; infinity becomes null."""
         data = to_dict(self)
+        data["timing"] = self.timing
         for entry, row in zip(data["rows"], self.rows, strict=True):
             entry |= {
                 "label": row.label,
@@ -183,7 +212,7 @@ class Evaluation:
                 "ssim_y": row.ssim_y,
                 "artifacts": row.artifacts,
             }
-            entry |= {"lpips": row.lpips, "seconds": row.seconds}
+            entry |= {"lpips": row.lpips, "seconds": row.seconds, "measures": row.measures}
         return _finite(data)
 
     def to_csv(self) -> str:
@@ -192,11 +221,13 @@ class Evaluation:
         writer = csv.writer(text, lineterminator="\n")
         settings = ("sampler", "steps", "start", "spacing")
         scores = ("psnr_y", "ssim_y", "artifacts", "lpips", "seconds")
-        writer.writerow(["image", "model", "method", *settings, *scores])
+        measures = tuple(self.rows[0].measures)
+        writer.writerow(["image", "model", "method", *settings, *scores, *measures])
         for row in self.rows:
             setting = ["" if row.sampling is None else getattr(row.sampling, key) for key in settings]
             for score in row.images:
                 values = [getattr(score, key) for key in scores]
+                values += [score.measures[name] for name in measures]
                 writer.writerow([score.name, row.name, row.method, *setting, *values])
         return text.getvalue()
 
@@ -204,6 +235,24 @@ class Evaluation:
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _measured(row: Row, *, name: str) -> str:
+    value = row.measures[name]
+    return "" if value is None else f"{value:.3f}"
+
+
+def _where(machine: Mapping[str, Any]) -> str:
+    """What times were taken on, as far as it is known."""
+    device, threads = machine.get("device"), machine.get("threads")
+    if device is None:
+        return ""
+    detail = f"{threads} thread{'' if threads == 1 else 's'}" if device == "cpu" else machine["device_name"]
+    return f"; on {device}, {detail}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
 def _start(sampling: SamplingConfig) -> str:

@@ -108,6 +108,7 @@ def _scores_section(name: str, scores: Scores) -> list[str]:
         ],
         "LPIPS": [_number(row.lpips, 4) for row in scores.rows],
         "FID": [_number(row.fid, 2) for row in scores.rows],
+        "s/image": [_number(row.seconds, 2) for row in scores.rows] if scores.timing else [],
     }
     shown = {title: column for title, column in columns.items() if any(column)}
     rows = [
@@ -121,6 +122,7 @@ def _scores_section(name: str, scores: Scores) -> list[str]:
         f"(protocol `{scores.protocol}`), seed {scores.seed}; {scores.software}.",
         "",
         *markdown_table(["", *shown], rows),
+        *([] if "s/image" not in shown else ["", f"s/image: {scores.timing}."]),
         "",
         "```sh",
         f"sam-diffsr evaluate --hr {scores.dataset_name} --model {shlex.quote(name)} "

@@ -37,6 +37,8 @@ class ScoreRow:
     """Perceptual distance."""
     fid: float | None = None
     """Distance of the sets of images."""
+    seconds: float | None = None
+    """Mean time of an image."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +59,8 @@ class Scores:
     """Of the noise."""
     software: str
     """Version and commit."""
+    timing: str | None = None
+    """What times are of, and where they were taken."""
     rows: tuple[ScoreRow, ...]
     """In the order of the table."""
 
@@ -106,6 +110,7 @@ def _parse(data: Any) -> Scores:
         protocol=str(data["protocol"]),
         border=int(data["border"]),
         seed=int(data["seed"]),
+        timing=data.get("timing"),
         software=version if data.get("commit") is None else f"{version}, commit {data['commit']}",
         rows=tuple(
             ScoreRow(
@@ -116,6 +121,7 @@ def _parse(data: Any) -> Scores:
                 artifacts=row.get("artifacts"),
                 lpips=row.get("lpips"),
                 fid=row.get("fid"),
+                seconds=row.get("seconds"),
             )
             for row in rows
         ),

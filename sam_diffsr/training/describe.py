@@ -53,6 +53,8 @@ def data_section(config: Config, *, run: Path) -> list[str]:
         alone = manifest is None and not (data.get("crops") or data.get("photos"))
         share = 1.0 if alone else float(data.get("synthetic_fraction", 0.0))
         lines += ["", _synthetic(synthetic, share=share)]
+    augmented = _augmented(_table(data, "augment"))
+    lines += ["", augmented] if augmented else []
     regions = _regions(config, _table(manifest or {}, "settings"), synthetic=synthetic is not None)
     return lines + (["", regions] if regions else [])
 
@@ -167,6 +169,18 @@ def _synthetic(synthetic: Config, *, share: float) -> str:
         f"{share:.0%} of each batch is synthetic, drawn while the run goes on: dead leaves with colours and "
         f"textures from {colours}{drawn}."
     )
+
+
+def _augmented(augment: Config) -> str:
+    parts = [
+        text.format(augment[key])
+        for key, text in (
+            ("permute_channels", "channels in another order with a probability of {:g}"),
+            ("mixup", "blended by twos with a probability of {:g}"),
+        )
+        if augment.get(key)
+    ]
+    return f"Beside turns and mirror images, windows were varied: {', '.join(parts)}." if parts else ""
 
 
 def _regions(config: Config, settings: Config, *, synthetic: bool) -> str:

@@ -20,6 +20,7 @@ from sam_diffsr.cli.manual import manual
 from sam_diffsr.diffusion.samplers import SamplerName, Spacing
 from sam_diffsr.errors import ConfigError
 from sam_diffsr.evaluation import evaluate as evaluation
+from sam_diffsr.evaluation.measures import MEASURES
 from sam_diffsr.pipeline import load_pretrained
 from sam_diffsr.pipeline.device import Precision
 from sam_diffsr.pipeline.folder import Extension
@@ -39,6 +40,10 @@ ROOT = Path(__file__).parents[2]
 )
 def test_choices_are_those_of_the_library(choices, literal) -> None:
     assert choices == get_args(literal)
+
+
+def test_measures_are_those_of_the_library() -> None:
+    assert tuple(MEASURES) == evaluate.MEASURE_CHOICES
 
 
 def test_the_manual_is_up_to_date(monkeypatch) -> None:
@@ -179,6 +184,28 @@ def test_evaluate_compares_models_and_results_and_writes_every_kind_of_file(
     assert again[0]["psnr_y"] == again[2]["psnr_y"]
 
 
+def test_evaluate_takes_further_measures_and_says_what_they_are(hr_dir, model_dir, tmp_path, capsys) -> None:
+    arguments = ["evaluate", "--hr", str(hr_dir), "-m", str(model_dir), "--sr", f"truth={hr_dir}"]
+    files = [f"--{kind}={tmp_path / f'x.{kind}'}" for kind in ("json", "csv", "html")]
+    assert main([*arguments, *files, "--measures", "colour,ringing"]) == 0
+    out = capsys.readouterr().out
+    header = next(line for line in out.splitlines() if line.startswith("|"))
+    assert [cell.strip() for cell in header.split("|")[-4:-1]] == ["colour", "ringing", "s/image"]
+    notes = ("colour: largest shift of", "ringing: mean overshoot", "s/image: seconds from the input")
+    assert all(f"\n{note}" in out for note in notes)
+    rows = json.loads((tmp_path / "x.json").read_text())["rows"]
+    bicubic, truth = rows[0]["measures"], rows[-1]["measures"]
+    assert bicubic["colour"] == truth["ringing"] == 0 < truth["colour"]
+    assert max(row["measures"]["ringing"] for row in rows) > 0
+    lines = (tmp_path / "x.csv").read_text().splitlines()
+    assert lines[0].endswith(",seconds,colour,ringing")
+    assert lines[1].endswith(f",0.0,{bicubic['ringing']}")
+    page = (tmp_path / "x.html").read_text()
+    assert all(f">{note}" in page for note in notes)
+    assert main([*arguments, "--measures", "ringing,sharpness"]) == 1
+    assert "unknown measures sharpness; expected some of ringing, grain, colour" in capsys.readouterr().err
+
+
 def test_evaluate_saves_no_results_over_each_other(hr_dir, tmp_path, capsys) -> None:
     folder = tmp_path / "double"
     folder.mkdir()
@@ -228,6 +255,7 @@ def test_evaluate_refuses_an_empty_folder(model_dir, tmp_path, capsys) -> None:
 
 def test_bench(model_dir, tmp_path, monkeypatch, capsys) -> None:
     import sam_diffsr.evaluation.bench as bench
+    import sam_diffsr.evaluation.timing as timing
 
     real, seen = bench.run_bench, {}
 
@@ -242,7 +270,7 @@ def test_bench(model_dir, tmp_path, monkeypatch, capsys) -> None:
         return real(resolver, **(given | smaller))
 
     monkeypatch.setattr(bench, "run_bench", small)
-    monkeypatch.setitem(bench._GEMM_SIDE, "cpu", 64)
+    monkeypatch.setitem(timing.GEMM_SIDE, "cpu", 64)
     target = tmp_path / "bench.json"
     assert main(["bench", "-m", str(model_dir), "--quick", "--repeats", "3", "--json", str(target)]) == 0
     assert (seen["size"], seen["repeats"], seen["full"]) == (32, 3, False)

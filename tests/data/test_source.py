@@ -10,7 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from sam_diffsr.data import CropStore, DataConfig, MixedSource, SyntheticConfig, open_source, prepare_crops
+from sam_diffsr.data import (
+    AugmentConfig,
+    CropStore,
+    DataConfig,
+    MixedSource,
+    SyntheticConfig,
+    open_source,
+    prepare_crops,
+)
 from sam_diffsr.data.synthetic import SyntheticPool
 from sam_diffsr.errors import ArgumentError, ConfigError, DataError
 
@@ -257,6 +265,10 @@ def test_crops_of_another_encoding(tmp_path: Path) -> None:
         ({"crops": "a", "structure": "none"}, r"data\.structure must be one of stored, zero"),
         ({"crops": "a", "encoding": "x"}, r"data\.encoding must be one of rope"),
         ({"crops": "a", "reduction": "x"}, r"data\.reduction must be one of image, region"),
+        (
+            {"crops": "a", "batch": 1, "augment": AugmentConfig(mixup=0.5)},
+            r"data\.augment\.mixup needs a second window: set data\.batch to at least 2, got 1",
+        ),
     ],
 )
 def test_bad_data_config(options: dict, message: str) -> None:

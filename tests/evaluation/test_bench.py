@@ -9,14 +9,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import sam_diffsr.evaluation.bench as bench
+import sam_diffsr.evaluation.timing as timing
 from sam_diffsr.errors import ArgumentError, OutputError
 from sam_diffsr.evaluation import memory as memory_module
 from sam_diffsr.evaluation import work_bench
-from sam_diffsr.evaluation.bench import interleave, run_bench, step_flops
+from sam_diffsr.evaluation.bench import run_bench, step_flops
 from sam_diffsr.evaluation.environment import describe_environment, describe_machine
 from sam_diffsr.evaluation.memory import MemoryUse, measure_memory, memory_table, resident_peak
 from sam_diffsr.evaluation.rates import convolutions
 from sam_diffsr.evaluation.tile_bench import bench_tiles
+from sam_diffsr.evaluation.timing import interleave
 from sam_diffsr.evaluation.work_bench import bench_folder, bench_start, smooth_photo
 from sam_diffsr.models import ModelConfig, build_model
 
@@ -87,7 +89,7 @@ def test_tasks_take_turns_after_one_round_that_does_not_count() -> None:
 
 @pytest.mark.parametrize("full", [False, True])
 def test_result(resolver, full, monkeypatch) -> None:
-    monkeypatch.setitem(bench._GEMM_SIDE, "cpu", 64)
+    monkeypatch.setitem(timing.GEMM_SIDE, "cpu", 64)
     state = torch.get_rng_state()
     said: list[str] = []
     result = run_bench(
@@ -146,7 +148,7 @@ def test_environment_is_json_and_names_an_unknown_device() -> None:
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_bfloat16_is_measured_beside_float32_where_it_is_fast(resolver, fast, monkeypatch) -> None:
-    monkeypatch.setitem(bench._GEMM_SIDE, "cpu", 64)
+    monkeypatch.setitem(timing.GEMM_SIDE, "cpu", 64)
     monkeypatch.setattr(bench, "has_fast_bf16", lambda device: fast)
     model = resolver.config.model
     result = run_bench(resolver, model_name="tiny", size=8, repeats=1, memory=False, architecture=model)

@@ -7,11 +7,14 @@ import torch
 from PIL import Image
 
 from sam_diffsr.errors import ArgumentError, ImageError
+from sam_diffsr.evaluation import evaluate
 from sam_diffsr.evaluation.artifacts import artifact_score
 from sam_diffsr.evaluation.evaluate import ImageResult, evaluate_images, evaluate_methods
-from sam_diffsr.evaluation.methods import bicubic_method, encoder_only, model_methods
+from sam_diffsr.evaluation.flaws import colour_shift
+from sam_diffsr.evaluation.measures import MEASURES
+from sam_diffsr.evaluation.methods import Method, bicubic_method, encoder_only, model_methods, results_method
 from sam_diffsr.evaluation.metrics import psnr_y, ssim_y
-from sam_diffsr.evaluation.pairs import read_pair, to_uint8
+from sam_diffsr.evaluation.pairs import Pair, read_pair, to_uint8
 from sam_diffsr.pipeline import SamplingConfig
 from sam_diffsr.resize import imresize
 
@@ -100,6 +103,56 @@ def test_perceptual_measures_are_asked_for(photos) -> None:
     assert row.fid > 0
     assert {"LPIPS", "FID"} <= set(result.columns()[0])
     assert {"lpips", "torch-fidelity"} <= result.versions.keys()
+
+
+def test_further_measures_are_asked_for(photos) -> None:
+    methods = [bicubic_method(4), results_method(photos, photos, name="truth")]
+    plain = evaluate_methods(photos, methods, scale=4)
+    assert plain.rows[0].measures == {}
+    assert not set(MEASURES) & set(plain.columns()[0])
+    result = evaluate_methods(photos, methods, scale=4, measures=["grain", "colour", "grain"])
+    bicubic, truth = result.rows
+    assert list(truth.measures) == ["grain", "colour"]
+    pair = read_pair(photos[1], scale=4)
+    enlarged = to_uint8(imresize(pair.lr.float() / 255, 4))
+    shift = colour_shift(pair.hr, enlarged, border=4, data_range=255).item()
+    assert truth.images[1].measures["colour"] == pytest.approx(shift)
+    assert truth.measures["colour"] == max(score.measures["colour"] or 0 for score in truth.images)
+    assert bicubic.measures["colour"] == 0
+    assert truth.images[0].measures["grain"] is None  # nothing is flat in these photographs
+    assert truth.measures["grain"] is None
+    assert "colour" in result.columns()[0]
+    assert "grain" not in result.columns()[0]
+    assert [note.partition(":")[0] for note in result.notes()] == ["colour", "s/image"]
+    with pytest.raises(ArgumentError, match="unknown measures lines; expected some of ringing, "):
+        evaluate_methods(photos, methods, scale=4, measures=["lines"])
+
+
+def test_a_row_has_the_mean_or_the_worst_of_the_images_that_have_a_value() -> None:
+    assert MEASURES["ringing"].of_row([0.25, None, 0.75]) == 0.5
+    assert MEASURES["colour"].of_row([0.25, None, 0.75]) == 0.75
+    assert MEASURES["ringing"].of_row([None]) is None
+    assert MEASURES["colour"].of_row([None]) is None
+
+
+@pytest.mark.parametrize(
+    ("device", "calls"), [("cpu", ["0.png", "1.png"]), ("cuda:0", ["0.png"] * 2 + ["1.png"])]
+)
+def test_an_accelerator_is_warm_before_its_time_is_taken(photos, monkeypatch, device, calls) -> None:
+    machine = {"device": device, "device_name": "a card", "threads": 3}
+    monkeypatch.setattr(evaluate, "describe_machine", lambda asked: machine)
+    called: list[str] = []
+
+    def enlarge(pair: Pair, seed: int) -> torch.Tensor:
+        called.append(pair.name)
+        return bicubic_method(4).enlarge(pair, seed)
+
+    methods = [Method(kind="model", name="m", enlarge=enlarge), results_method(photos, photos, name="files")]
+    result = evaluate_methods(photos, methods, scale=4)
+    assert called == calls
+    assert result.timing.endswith({"cpu": "; on cpu, 3 threads", "cuda:0": "; on cuda:0, a card"}[device])
+    assert result.rows[0].seconds is not None
+    assert result.rows[1].seconds is None
 
 
 def test_each_image_is_shown_when_it_is_done(resolver, photos) -> None:

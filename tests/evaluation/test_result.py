@@ -7,6 +7,7 @@ import io
 import json
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,33 @@ def measured(*settings: tuple[str, int, int | None, tuple[float, float, float]])
         versions={},
         commit=None,
     )
+
+
+def timed(*seconds: float | None) -> Evaluation:
+    one = measured(("ddim", 1, None, (28.0, 0.8, 2.0)))
+    image = one.rows[0].images[0]
+    rows = tuple(replace(one.rows[0], images=(replace(image, seconds=value),)) for value in seconds)
+    return replace(one, rows=rows)
+
+
+def test_times_are_a_column_and_said_to_be_of_what() -> None:
+    result = timed(0.0123, 0.9996, 12.3456, None)
+    header, lines = result.columns()
+    assert [line[header.index("s/image")] for line in lines] == ["0.012", "1.000", "12.35", ""]
+    assert result.timing.startswith("seconds from the input in memory to the 8-bit result in memory, without")
+    assert result.timing.endswith("and saving")  # nothing is known of the machine here
+    assert result.notes() == [f"s/image: {result.timing}"]
+    assert timed(None).notes() == []
+    data = result.to_json()
+    assert data["timing"] == result.timing
+    assert [row["seconds"] for row in data["rows"]] == [0.0123, 0.9996, 12.3456, None]
+    assert [line.rpartition(",")[2] for line in result.to_csv().splitlines()] == [
+        "seconds",
+        "0.0123",
+        "0.9996",
+        "12.3456",
+        "",
+    ]
 
 
 def test_the_cheapest_setting_loses_nothing_on_any_measure() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sam_diffsr.pipeline.card import markdown_table, model_card
@@ -80,6 +82,18 @@ def test_scores_are_a_table_and_an_index_that_the_hub_reads():
     assert (results["psnr"].metric_value, results["ssim"].metric_value) == (28.8237, 0.8208)
     assert {result.dataset_name for result in data.eval_results} == {"Set5"}
     assert results["psnr"].task_type == "image-to-image"
+
+
+def test_times_are_in_the_table_where_it_is_known_what_they_are_of():
+    rows = tuple(
+        replace(row, seconds=seconds) for row, seconds in zip(scores().rows, (None, 1.234), strict=True)
+    )
+    config = ResolverConfig(sampling=SamplingConfig(sampler="ddim", steps=1, start=6))
+    text = model_card(config, name="m", scores=scores(rows=rows, timing="seconds of this; on cpu, 1 thread"))
+    assert "| | PSNR-Y | SSIM-Y | artifacts 1e-4 | s/image |" in text
+    assert r"| x\|y, ddim | 28.82 | 0.8208 | 36.00 | 1.23 |" in text
+    assert "\n\ns/image: seconds of this; on cpu, 1 thread.\n" in text
+    assert "s/image" not in model_card(config, name="m", scores=scores(rows=rows))
 
 
 def test_scores_at_another_sampling_are_no_index():

@@ -65,6 +65,8 @@ def test_what_an_evaluation_writes_is_read(tmp_path: Path):
     scores = read_scores(tmp_path / "x.json")
     assert scores.rows[0].psnr_y == result.rows[0].psnr_y
     assert scores.rows[0].artifacts == result.rows[0].artifacts
+    assert scores.rows[0].seconds == result.rows[0].seconds
+    assert scores.timing == result.timing
     assert scores.dataset_name == "one"
 
 

@@ -71,6 +71,16 @@ def test_synthetic_images_and_their_share(tmp_path: Path) -> None:
     assert "9 synthetic images of 64 x 64 pixels." in text({"data": {"crops": str(made)}}, tmp_path)
 
 
+def test_augmentation_is_named_where_it_was_on(tmp_path: Path) -> None:
+    data = {"synthetic": {}, "augment": {"permute_channels": 0.5, "mixup": 0.25, "mixup_alpha": 1.2}}
+    assert (
+        "windows were varied: channels in another order with a probability of 0.5, blended by twos with a "
+        "probability of 0.25."
+    ) in text({"data": data}, tmp_path)
+    off = {"synthetic": {}, "augment": {"permute_channels": 0.0, "mixup": 0.0, "mixup_alpha": 1.2}}
+    assert "varied" not in text({"data": off}, tmp_path) + text({"data": {"synthetic": {}}}, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("config", "expected"),
     [

@@ -1,0 +1,249 @@
+"""Channel orders and blends: off is as before; LR is made of what HR became; seed and step decide alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sam_diffsr.data import (
+    AugmentConfig,
+    CropStore,
+    DataConfig,
+    HostBatch,
+    MixedSource,
+    SyntheticConfig,
+    degrade,
+    dihedral,
+    make_batch,
+    open_source,
+)
+from sam_diffsr.data.augment import CHANNEL_ORDERS, Mixture, draw, mix_windows, permute_channels, share_rows
+from sam_diffsr.data.synthetic import SyntheticPool
+from sam_diffsr.errors import ArgumentError, ConfigError
+
+CPU = torch.device("cpu")
+BOTH = AugmentConfig(permute_channels=0.7, mixup=0.6)
+NAMES = ("lr", "hr", "structure")
+
+
+def source_of(store: CropStore, augment: AugmentConfig | None, **options: Any) -> MixedSource:
+    arguments: dict[str, Any] = {"patch": 32, "scale": 4, "batch": 8, "seed": 5, **options}
+    pool = SyntheticPool(SyntheticConfig(size=64, pool=3, windows=4), seed=5)
+    return MixedSource(store=store, pool=pool, synthetic_fraction=0.5, augment=augment, **arguments)
+
+
+def plain(host: HostBatch) -> HostBatch:
+    """The same windows and turns, and nothing else."""
+    return HostBatch(host.images, host.structure, host.turns, host.synthetic)
+
+
+def levels(images: torch.Tensor) -> torch.Tensor:
+    return (images * 255).round().to(torch.uint8)
+
+
+def test_off_is_the_draws_and_the_batch_of_before(store: CropStore) -> None:
+    source = MixedSource(store=store, patch=32, scale=4, batch=8, seed=5)
+    for step in (0, 3):
+        host = source.host_batch(step)
+        rng = np.random.default_rng([5, 1, step])
+        order = np.concatenate([np.random.default_rng([5, 0, e]).permutation(len(store)) for e in range(9)])
+        for row, index in enumerate(order[8 * step : 8 * step + 8]):
+            top, left = rng.integers(0, 64 - 48, size=2, endpoint=True)
+            image = store.images[index][top : top + 48, left : left + 48]
+            np.testing.assert_array_equal(host.images[row].numpy(), image)
+        np.testing.assert_array_equal(host.turns.numpy(), rng.integers(0, 8, size=8))
+        assert host.orders is None
+        assert host.mixture is None
+        batch = source.device_batch(host, CPU)
+        planes, fields = host.images.permute(0, 3, 1, 2), host.structure[:, None]
+        expected = degrade(dihedral(planes, host.turns), dihedral(fields, host.turns), scale=4)
+        assert all(torch.equal(getattr(batch, name), getattr(expected, name)) for name in NAMES)
+
+
+def test_windows_and_turns_stay_the_same_whatever_is_on(store: CropStore) -> None:
+    without, source = source_of(store, None), source_of(store, BOTH)
+    on = source.host_batch(2)
+    assert on.orders is not None
+    assert on.mixture is not None
+    one, other = (
+        each.device_batch(host, CPU) for each, host in ((without, without.host_batch(2)), (source, plain(on)))
+    )
+    assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in NAMES)
+
+
+def test_permuted_windows_have_the_channels_in_the_order_drawn(store: CropStore) -> None:
+    source = source_of(store, AugmentConfig(permute_channels=1.0))
+    host = source.host_batch(0)
+    assert host.orders is not None
+    before, after = source.device_batch(plain(host), CPU), source.device_batch(host, CPU)
+    assert len(set(host.orders.tolist())) > 2
+    for row, order in enumerate(host.orders.tolist()):
+        for channel, former in enumerate(CHANNEL_ORDERS[order]):
+            assert torch.equal(after.hr[row, channel], before.hr[row, former])
+            assert torch.equal(after.lr[row, channel], before.lr[row, former])
+    assert torch.equal(after.structure, before.structure)
+
+
+def test_all_six_orders_are_permutations_and_as_likely_as_said() -> None:
+    images = torch.arange(6 * 3).view(6, 3, 1, 1)
+    orders = permute_channels(images, torch.arange(6))[..., 0, 0] - images[:, :1, 0, 0]
+    assert sorted(map(tuple, orders.tolist())) == sorted(CHANNEL_ORDERS)
+    assert CHANNEL_ORDERS[0] == (0, 1, 2)
+    drawn = draw(np.random.default_rng(0), AugmentConfig(permute_channels=0.6), batch=60_000)
+    counts = np.bincount(drawn.orders, minlength=6) / 60_000
+    np.testing.assert_allclose(counts, [0.4 + 0.1, *[0.1] * 5], atol=0.006)
+
+
+def blended(first: torch.Tensor, second: torch.Tensor, weight: int) -> torch.Tensor:
+    """In float64, rounded half up."""
+    return (first.double() * weight / 128 + second.double() * (128 - weight) / 128 + 0.5).floor().byte()
+
+
+def test_mixed_windows_are_the_blends_drawn_and_lr_is_made_of_them(store: CropStore) -> None:
+    source = source_of(store, AugmentConfig(mixup=0.7))
+    host = source.host_batch(1)
+    mixture = host.mixture
+    assert mixture is not None
+    assert 2 <= len(mixture.rows) < 8
+    after = source.device_batch(host, CPU)
+    unmixed = plain(host)
+    before = source.device_batch(unmixed, CPU)
+    for row, partner, weight in zip(
+        mixture.rows.tolist(), mixture.partners.tolist(), mixture.weights.tolist(), strict=True
+    ):
+        assert row != partner
+        expected = blended(levels(before.hr[row]), levels(before.hr[partner]), weight)
+        assert torch.equal(levels(after.hr[row]), expected)
+        assert torch.equal(after.structure[row], before.structure[row if weight >= 64 else partner])
+    others = [row for row in range(8) if row not in mixture.rows.tolist()]
+    for name in NAMES:
+        assert torch.equal(getattr(after, name)[others], getattr(before, name)[others])
+    assert after.hr.min() >= 0
+    assert after.hr.max() <= 1
+
+
+@pytest.mark.parametrize("weight", [0, 1, 63, 64, 65, 127, 128])
+def test_lr_is_the_reduction_of_the_mixed_hr(weight: int) -> None:
+    images = torch.randint(0, 256, (2, 48, 48, 3), dtype=torch.uint8)
+    images[0, :20], images[1, :20] = 255, 0
+    fields = torch.tensor([1.0, 2.0]).view(2, 1, 1).expand(2, 48, 48)
+    turns = torch.tensor([3, 6])
+    mixture = Mixture(torch.tensor([0]), torch.tensor([1]), torch.tensor([weight], dtype=torch.int16))
+    batch = make_batch(images, fields, turns, scale=4, mixture=mixture)
+    turned = dihedral(images.permute(0, 3, 1, 2), turns)
+    mixed = torch.stack([blended(turned[0], turned[1], weight), turned[1]])
+    expected = degrade(mixed, fields[:, None], scale=4)
+    assert torch.equal(batch.lr, expected.lr)
+    assert torch.equal(batch.hr, expected.hr)
+    assert batch.structure[0].unique().tolist() == [1.0 if weight >= 64 else 2.0]
+    assert batch.structure[1].unique().tolist() == [2.0]
+
+
+def test_blends_are_of_windows_as_they_were_before_any_blend() -> None:
+    images = torch.tensor([0, 100, 200], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 4, 4)
+    halves = torch.tensor([64, 64], dtype=torch.int16)
+    mixture = Mixture(torch.tensor([0, 1]), torch.tensor([1, 0]), halves)
+    mixed, _ = mix_windows(images, torch.zeros(3, 1, 4, 4), mixture)
+    assert mixed[:, 0, 0, 0].tolist() == [50, 50, 200]
+    assert images[:, 0, 0, 0].tolist() == [0, 100, 200]
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.2, 4.0])
+def test_weights_and_partners_follow_what_was_set(alpha: float) -> None:
+    count = 40_000
+    drawn = draw(np.random.default_rng(1), AugmentConfig(mixup=0.25, mixup_alpha=alpha), batch=count)
+    mixed = drawn.partners != np.arange(count)
+    assert abs(mixed.mean() - 0.25) < 0.01
+    weights = drawn.weights[mixed] / 128
+    assert 0 <= weights.min() <= weights.max() <= 1
+    assert abs(weights.mean() - 0.5) < 0.01
+    assert math.isclose(weights.var(), 1 / (4 * (2 * alpha + 1)), rel_tol=0.05)
+
+
+def test_every_other_window_can_be_a_partner() -> None:
+    rng = np.random.default_rng(2)
+    pairs = {
+        (row, int(partner))
+        for _ in range(200)
+        for row, partner in enumerate(draw(rng, AugmentConfig(mixup=1.0), batch=4).partners)
+    }
+    assert pairs == {(row, partner) for row in range(4) for partner in range(4) if row != partner}
+
+
+def test_augmented_batches_depend_on_seed_and_step_only(store: CropStore) -> None:
+    forward, jumping = source_of(store, BOTH), source_of(store, BOTH)
+    hosts = [forward.host_batch(step) for step in range(12)]  # as the background thread is ahead
+    straight = [forward.device_batch(host, CPU) for host in hosts]
+    for step in (11, 0, 7):
+        batch = jumping.device_batch(jumping.host_batch(step), CPU)
+        assert all(torch.equal(getattr(batch, name), getattr(straight[step], name)) for name in NAMES)
+    other = source_of(store, BOTH, seed=6).host_batch(0)
+    assert other.orders is not None
+    assert hosts[0].orders is not None
+    assert not torch.equal(other.orders, hosts[0].orders)
+
+
+@pytest.mark.parametrize("world", [2, 4, 8])
+def test_processes_share_the_augmented_batch_of_one(store: CropStore, world: int) -> None:
+    """A partner that belongs to another process is cut here, too."""
+    whole = source_of(store, BOTH)
+    parts = [source_of(store, BOTH, rank=rank, world=world) for rank in range(world)]
+    guests = 0
+    for step in (0, 3):
+        batch = whole.device_batch(whole.host_batch(step), CPU)
+        for rank, part in enumerate(parts):
+            host = part.host_batch(step)
+            guests += host.mixture.guests if host.mixture else 0
+            mine = part.device_batch(host, CPU)
+            for name in NAMES:
+                assert torch.equal(getattr(mine, name), getattr(batch, name)[rank::world])
+    assert guests > 0
+
+
+def test_a_process_cuts_no_row_that_it_does_not_need() -> None:
+    drawn = draw(np.random.default_rng(0), AugmentConfig(), batch=6)
+    assert share_rows(drawn, rank=1, world=2) == ([1, 3, 5], None)
+    drawn = draw(np.random.default_rng(0), AugmentConfig(mixup=1.0), batch=6)
+    rows, mixture = share_rows(drawn, rank=1, world=2)
+    assert mixture is not None
+    assert rows[:3] == [1, 3, 5]
+    assert set(rows) == {1, 3, 5, *drawn.partners[[1, 3, 5]].tolist()}
+    assert len(rows) == 3 + mixture.guests
+
+
+def test_open_source_passes_the_table_on(store: CropStore) -> None:
+    config = DataConfig(crops=str(store.path), patch=32, batch=8, augment=BOTH)
+    opened, made = (
+        open_source(config, scale=4, seed=3),
+        MixedSource(store=store, patch=32, scale=4, batch=8, seed=3, augment=BOTH),
+    )
+    one, other = (each.device_batch(each.host_batch(1), CPU) for each in (opened, made))
+    assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in NAMES)
+
+
+def test_a_blend_needs_two_windows(store: CropStore) -> None:
+    with pytest.raises(ArgumentError, match="mixup needs a second window in the batch, but batch is 1"):
+        source_of(store, AugmentConfig(mixup=0.1), batch=1)
+    source_of(store, AugmentConfig(permute_channels=1.0), batch=1).host_batch(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"permute_channels": 1.5},
+            r"data\.augment\.permute_channels is a probability in \[0, 1\], got 1\.5",
+        ),
+        ({"mixup": -0.1}, r"data\.augment\.mixup is a probability in \[0, 1\], got -0\.1"),
+        ({"mixup": math.nan}, r"data\.augment\.mixup is a probability in \[0, 1\], got nan"),
+        ({"mixup_alpha": 0.0}, r"data\.augment\.mixup_alpha must lie in \[0\.01, 100\], got 0\.0"),
+        ({"mixup_alpha": math.inf}, r"data\.augment\.mixup_alpha must lie in \[0\.01, 100\], got inf"),
+    ],
+)
+def test_bad_augment_config(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AugmentConfig(**options)
