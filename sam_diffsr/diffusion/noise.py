@@ -50,16 +50,51 @@ class ImageNoise:
         Raises:
             ArgumentError: B is not the number of seeds.
         """
-        if like.ndim != 4 or like.shape[0] != len(self._generators):
-            raise ArgumentError(
-                f"expected a batch (B, C, H, W) of {len(self._generators)} images, one for each seed; "
-                f"got {tuple(like.shape)}"
-            )
+        self._check(like)
         # Page-locked memory lets CUDA copy without the host waiting for the work queued before.
         noise = torch.empty(like.shape, dtype=torch.float32, pin_memory=like.is_cuda)
         for image, generator in zip(noise, self._generators, strict=True):
             image.normal_(generator=generator)
         return noise.to(like.device, non_blocking=like.is_cuda).to(like.dtype)
+
+    def fill(self, x: Tensor) -> None:
+        """Draw once for each image, in place and a little at a time.
+
+        Args:
+            x: ``(B, C, H, W)``, contiguous, on any device.
+
+        Raises:
+            ArgumentError: B is not the number of seeds.
+        """
+        self._check(x)
+        for index, image in enumerate(x):
+            flat = image.view(-1)
+            for piece, numbers in self.pieces(index, flat.numel()):
+                flat[piece] = numbers.to(flat)
+
+    def add_to(self, x: Tensor, deviation: float) -> None:
+        """Draw once for each image and add that times ``deviation`` in place, a little at a time.
+
+        Args:
+            x: ``(B, C, H, W)``, contiguous, on any device.
+            deviation: what the noise is multiplied with; for 0 it is drawn and not used.
+
+        Raises:
+            ArgumentError: B is not the number of seeds.
+        """
+        self._check(x)
+        for index, image in enumerate(x):
+            flat = image.view(-1)
+            for piece, numbers in self.pieces(index, flat.numel()):
+                if deviation:
+                    flat[piece].add_(numbers.to(flat), alpha=deviation)
+
+    def _check(self, like: Tensor) -> None:
+        if like.ndim != 4 or like.shape[0] != len(self._generators):
+            raise ArgumentError(
+                f"expected a batch (B, C, H, W) of {len(self._generators)} images, one for each seed; "
+                f"got {tuple(like.shape)}"
+            )
 
     def pieces(self, image: int, count: int) -> Iterator[tuple[slice, Tensor]]:
         """Draw once for one image, a little at a time: the numbers that a call would give it.

@@ -5,7 +5,7 @@ Shape legend: B batch, h w low resolution, s scale, H W = s*h s*w.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
@@ -15,7 +15,9 @@ from sam_diffsr.models import Condition, DiffSR, Features
 from sam_diffsr.models.diffsr import low_resolution_bounds
 from sam_diffsr.pipeline.device import network_layout
 from sam_diffsr.pipeline.planning import Halos, MemoryPlan
-from sam_diffsr.pipeline.tiling import TileRunner
+from sam_diffsr.pipeline.prepare import PaddedInput
+from sam_diffsr.pipeline.sweep import Sweep
+from sam_diffsr.pipeline.tiling import Evaluate, TileRunner
 
 __all__ = ["ConditionSource", "TiledDenoiser", "condition_source", "encoder_estimate"]
 
@@ -31,17 +33,29 @@ class ConditionSource(Protocol):
         """The encoder's own image of these rows and columns, in [0, 1]."""
         ...
 
+    def prepare(self, stop: int) -> None:
+        """Make ready what windows down to a high-resolution row need.
+
+        Raises:
+            DeviceMemoryError: memory ran out with the smallest tile.
+        """
+        ...
+
+    def release(self, row: int) -> None:
+        """Forget what only windows that end above a high-resolution row need."""
+        ...
+
 
 class _EncodedWindows:
     """Encodes every window when it is asked for; nothing is kept but the low-resolution image.
 
     Args:
         model: in evaluation mode.
-        lr: ``(B, 3, h, w)`` in [0, 1], padded, on any device.
+        lr: in [0, 1], on any device.
         margin: output pixels that are encoded around a window, inside of the image.
     """
 
-    def __init__(self, model: DiffSR, lr: Tensor, *, margin: int = 0) -> None:
+    def __init__(self, model: DiffSR, lr: PaddedInput, *, margin: int = 0) -> None:
         self._model = model
         self._lr = lr
         self._margin = margin // model.config.scale
@@ -50,7 +64,7 @@ class _EncodedWindows:
     def features(self, rows: slice, columns: slice) -> Features:
         top, bottom, left, right = low_resolution_bounds(rows, columns, scale=self._model.config.scale)
         upper, lefter = max(top - self._margin, 0), max(left - self._margin, 0)
-        lr = self._lr[:, :, upper : bottom + self._margin, lefter : right + self._margin]
+        lr = self._lr.window(upper, bottom + self._margin, lefter, right + self._margin)
         features = self._model.features(_for_network(lr, self._parameter))
         inside = (..., slice(top - upper, bottom - upper), slice(left - lefter, right - lefter))
         return Features(chosen=features.chosen[inside], trunk=features.trunk[inside])
@@ -61,22 +75,46 @@ class _EncodedWindows:
     def image(self, rows: slice, columns: slice) -> Tensor:
         return self._model.encoder_image(self.features(rows, columns))
 
+    def prepare(self, stop: int) -> None:
+        """Nothing: a window brings its own."""
+
+    def release(self, row: int) -> None:
+        """Nothing: nothing is kept."""
+
 
 class _StoredFeatures:
-    """Low-resolution features of the whole image, in any memory; a window of them is projected when asked.
+    """Low-resolution features, in any memory; a window of them is projected when asked.
 
     An output pixel of the projection depends on the low-resolution pixels around its own: with a margin of
     one pixel, the projection of a window is that of the whole.
+
+    Args:
+        model: in evaluation mode.
+        kept: gives the features, row of tiles by row of tiles.
+        height: rows of them.
+        rolling: whether to encode no sooner than a window needs it, and to forget what none needs any more.
     """
 
-    def __init__(self, model: DiffSR, kept: Tensor) -> None:
+    def __init__(self, model: DiffSR, kept: Sweep, *, height: int, rolling: bool) -> None:
         self._model = model
         self._kept = kept
+        self._height = height
+        self._rolling = rolling
         self._parameter = next(model.parameters())
         self._last: tuple[slice, slice, Condition] | None = None
+        if not rolling:
+            kept.until(height)
+
+    def prepare(self, stop: int) -> None:
+        self._kept.until(min(stop // self._model.config.scale + 1, self._height))
+
+    def release(self, row: int) -> None:
+        if self._rolling:
+            self._kept.drop(max(row // self._model.config.scale - 1, 0))
 
     def _features(self, top: int, bottom: int, left: int, right: int) -> Features:
-        kept = _for_network(self._kept[:, :, top:bottom, left:right], self._parameter)
+        rows = self._kept.rows(top, min(bottom, self._height))
+        kept = _for_network(rows[:, :, :, left:right], self._parameter)
         encoder = self._model.config.encoder
         return Features(
             chosen=kept[:, : encoder.channels * len(encoder.condition_indices)],
@@ -114,9 +152,11 @@ def condition_source(
 ) -> ConditionSource:
     """Encode a batch as the plan says, or in tiles if the whole of it does not fit after all.
 
+    Where the plan rolls, that is done when windows are prepared.
+
     Args:
         model: in evaluation mode.
-        lr: ``(B, 3, h, w)`` in [0, 1], padded, on any device.
+        lr: ``(B, 3, h, w)`` in [0, 1], of any size and on any device.
         plan: what is kept where.
         halos: of the tiles.
         on_tile: called after every tile that is encoded.
@@ -124,26 +164,29 @@ def condition_source(
     Raises:
         DeviceMemoryError: not even the smallest tile fits.
     """
+    padded = PaddedInput(lr, model.config)
     if plan.encoder_tile is None:
-        return _EncodedWindows(model, lr, margin=halos.margin)
-    windows, scale, parameter = _EncodedWindows(model, lr), model.config.scale, next(model.parameters())
+        return _EncodedWindows(model, padded, margin=halos.margin)
+    windows, scale, parameter = _EncodedWindows(model, padded), model.config.scale, next(model.parameters())
     runner = TileRunner(
-        lr.shape[-2] * scale,
-        lr.shape[-1] * scale,
+        padded.height * scale,
+        padded.width * scale,
         size=plan.encoder_tile,
         halo=halos.encoder,
         receptive_field=model.config.encoder.receptive_field * scale,
         align=model.config.lr_multiple * scale,
         device=parameter.device,
     )
-    kept = runner.run(
+    kept = Sweep(
+        runner,
         lambda rows, columns: _as_one(windows.features(rows, columns)),
         device=plan.store,
         dtype=parameter.dtype,
         shrink=scale,
         on_tile=on_tile,
+        reserve=None if plan.rolling else padded.height,
     )
-    return _StoredFeatures(model, kept)
+    return _StoredFeatures(model, kept, height=padded.height, rolling=plan.rolling)
 
 
 def _as_one(features: Features) -> Tensor:
@@ -160,7 +203,7 @@ def encoder_estimate(
     runner: TileRunner,
     device: torch.device,
     on_tile: Callable[[float], None] | None = None,
-) -> Tensor:
+) -> Sweep:
     """The encoder's own image, from which a sampling can start.
 
     Args:
@@ -170,13 +213,16 @@ def encoder_estimate(
         on_tile: called after every tile.
 
     Returns:
-        ``(B, 3, H, W)`` float32 in [0, 1], contiguous.
-
-    Raises:
-        DeviceMemoryError: not even the smallest tile fits.
+        Makes ``(B, 3, H, W)`` float32 in [0, 1].
     """
-    image = runner.run(source.image, device=device, dtype=torch.float32, on_tile=on_tile)
-    return image.contiguous()
+    return Sweep(
+        runner,
+        source.image,
+        device=device,
+        dtype=torch.float32,
+        on_tile=on_tile,
+        prepare=lambda first, stop: source.prepare(stop),
+    )
 
 
 class TiledDenoiser:
@@ -187,6 +233,7 @@ class TiledDenoiser:
         source: of the condition of a window.
         runner: of the tiles.
         on_tile: called with the finished share of the evaluation, after every tile.
+        prepare: called before a window is evaluated in :meth:`strips`, as in :class:`Sweep`.
     """
 
     def __init__(
@@ -196,9 +243,11 @@ class TiledDenoiser:
         *,
         runner: TileRunner,
         on_tile: Callable[[float], None] | None = None,
+        prepare: Callable[[int, int], None] | None = None,
     ) -> None:
         self._model = model
         self._source = source
+        self._prepare = prepare
         self._runner = runner
         self._on_tile = on_tile
         self._parameter = next(model.parameters())
@@ -214,16 +263,32 @@ class TiledDenoiser:
         Returns:
             ``(B, 3, H, W)`` float32 on the device of ``xt``.
         """
-        t = t.to(self._parameter.device)
+        eps = self._runner.run(
+            self._evaluation(xt, t), device=xt.device, dtype=xt.dtype, on_tile=self._on_tile
+        )
+        return eps.contiguous()
+
+    def strips(self, xt: Tensor, t: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Predict the same row of tiles by row of tiles, see :class:`~sam_diffsr.diffusion.StripDenoiser`."""
+        return Sweep(
+            self._runner,
+            self._evaluation(xt, t),
+            device=xt.device,
+            dtype=xt.dtype,
+            on_tile=self._on_tile,
+            prepare=self._prepare,
+        ).strips()
+
+    def _evaluation(self, xt: Tensor, t: Tensor) -> Evaluate:
+        times = t.to(self._parameter.device)
 
         def evaluate(rows: slice, columns: slice) -> Tensor:
             window = _for_network(xt[:, :, rows, columns], self._parameter)
-            eps = self._model(window, t, self._source.window(rows, columns)).to(xt.dtype)
+            eps = self._model(window, times, self._source.window(rows, columns)).to(xt.dtype)
             self._finite &= torch.isfinite(eps).all()
             return eps
 
-        eps = self._runner.run(evaluate, device=xt.device, dtype=xt.dtype, on_tile=self._on_tile)
-        return eps.contiguous()
+        return evaluate
 
     @property
     def finite(self) -> bool:

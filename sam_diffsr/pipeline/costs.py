@@ -11,8 +11,10 @@ __all__ = ["Costs"]
 
 _CANVAS_BYTES = 12
 """Of an output pixel of a float32 RGB canvas."""
-_INPUTS = 4
-"""Float32 RGB images of the size of the input: decoded, as a batch, padded, scaled for the enlargement."""
+_INPUTS = 2
+"""Float32 RGB images of the size of the input: decoded, and where there are several of them as a batch."""
+_SAMPLE_BYTES = 7
+"""Of an output pixel of a finished RGB image: an array of 8-bit samples, of which Pillow makes its own."""
 _MAPPED_BYTES = 32 * 2**20
 """glibc maps blocks from this size on one by one, and gives them back at once; smaller ones leave gaps."""
 
@@ -35,6 +37,10 @@ class Costs:
     """For an output pixel, for as long as features are kept."""
     canvases: int
     """For an output pixel, of everything that is as large as the output."""
+    samples: int
+    """For an output pixel, of the finished image beside the canvas."""
+    results: int
+    """For an output pixel of a row of tiles over the whole width, what the denoiser gave."""
     inputs: int
     """For an output pixel, of everything that is as large as the input."""
 
@@ -59,6 +65,8 @@ class Costs:
             condition=itemsize * widths[0],
             features=math.ceil(itemsize * kept / model.scale**2),
             canvases=_CANVAS_BYTES * canvases,
+            samples=_SAMPLE_BYTES,
+            results=_CANVAS_BYTES,
             inputs=math.ceil(_CANVAS_BYTES * _INPUTS / model.scale**2),
         )
 
@@ -70,5 +78,5 @@ class Costs:
 
     def whole(self, pixels: int) -> int:
         """Peak when nothing is divided."""
-        kept = self.inputs + self.features + self.canvases
+        kept = self.inputs + self.features + self.canvases + self.results
         return kept * pixels + max(self.encoder * pixels, self.window(pixels))

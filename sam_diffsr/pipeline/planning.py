@@ -78,6 +78,9 @@ class MemoryPlan:
     """Where the noisy residual and everything of its size is kept."""
     store: torch.device
     """Where features are kept, if they are."""
+    rolling: bool = False
+    """Whether what is kept is encoded row of tiles by row of tiles ahead of the denoiser, which comes only
+    once, and forgotten behind it."""
     peak: int = 0
     """Bytes that this takes on the networks' device, as far as it was planned."""
 
@@ -99,26 +102,28 @@ class _Canvas:
         """The windows of tiles of this size."""
         return window_size(self.height, self.width, tile=tile, halo=aligned_halo(halo, self.align))
 
+    def pixels(self, tile: Size, halo: int) -> int:
+        """Output pixels of one window."""
+        rows, columns = self.window(tile, halo)
+        return rows * columns
+
     def work(self, tile: Size, halo: int) -> int:
         """Output pixels of all windows together."""
         rows, columns = self.window(tile, halo)
         return rows * _count(self.height, tile[0]) * columns * _count(self.width, tile[1])
 
     def best_tile(self, fits: Callable[[Size], bool], *, halo: int, smallest: int) -> Size | None:
-        """The tile with the least work in windows that fit, if there is one.
+        """The tile with the least work among those that fit, if there is one.
 
         The more rows of tiles there are, the fewer columns are needed.
         """
         best: Size | None = None
         columns = _count(self.width, smallest)
         for rows in range(1, _count(self.height, smallest) + 1):
-            tile = self._tile(rows, columns)
-            while columns > 1 and fits(self.window(self._tile(rows, columns - 1), halo)):
+            while columns > 1 and fits(self._tile(rows, columns - 1)):
                 columns -= 1
-                tile = self._tile(rows, columns)
-            if fits(self.window(tile, halo)) and (
-                best is None or self.work(tile, halo) < self.work(best, halo)
-            ):
+            tile = self._tile(rows, columns)
+            if fits(tile) and (best is None or self.work(tile, halo) < self.work(best, halo)):
                 best = tile
         return best
 
@@ -143,6 +148,7 @@ def plan_memory(
     tile: int | None,
     halos: Halos,
     canvases: int,
+    once: bool,
     device: torch.device,
     free: int,
     free_on_host: int,
@@ -159,6 +165,7 @@ def plan_memory(
         tile: longest side in output pixels that the caller wants, 0 for no tiles; None to choose.
         halos: around tiles.
         canvases: float32 RGB images of the size of the output that sampling holds at the same time.
+        once: whether every window is denoised once only, so that features can be forgotten behind.
         device: where the networks are.
         free: bytes that are free there.
         free_on_host: bytes that are free for the CPU.
@@ -175,29 +182,62 @@ def plan_memory(
     whole, smallest = (height, width), max(area.align, 1 if limit is not None else _SMALLEST_AUTO_TILE)
     wanted = None if tile is None else area.whole_or(tile)
 
-    def needs(window: Size) -> int:
+    halo, finished = aligned_halo(halos.denoiser, area.align), costs.samples * pixels if device == host else 0
+
+    def at_work(tile: Size) -> int:
         """Bytes for a window, also if it is encoded for itself, with a margin."""
-        rows, columns = window
+        rows, columns = area.window(tile, halo)
         margin = 2 * halos.margin
         encoded = batch * min(rows + margin, height) * min(columns + margin, width)
         return max(costs.window(batch * rows * columns), costs.encoder * encoded)
 
-    def best_for(room: int) -> Size | None:
+    def tallest(tile: Size) -> int:
+        """Rows of the encoder's tiles, where features roll and there is no room for more."""
+        return height if tile[0] == height else max(tile[0] // 2, 2 * halos.encoder, area.align)
+
+    def features(tile: Size, encoded: int | None = None) -> int:
+        """Bytes of the features that are kept.
+
+        Where they roll, these are a row of the denoiser's tiles, the next one, of which the encoder's image
+        is needed, and a row of the encoder's tiles.
+        """
+        rows, margin = area.window(tile, halo)[0], halo // 2 + aligned_halo(halos.encoder, area.align)
+        rolling = rows + tile[0] + 2 * halo + (encoded or tallest(tile)) + margin + area.align
+        return costs.features * batch * width * (min(rolling, height) if once else height)
+
+    def results(tile: Size, *, keep: bool) -> int:
+        """Bytes for what a row of tiles gives, before it is put into the canvas, on the canvas's device."""
+        rows = min(area.window(tile, halo)[0] + halo // 2, height)
+        if once and keep and tile[0] < height:  # and the encoder's image of the next row of tiles
+            rows += min(tile[0] + halo, height)
+        return costs.results * batch * rows * width if canvas == device else 0
+
+    def needs(tile: Size, *, keep: bool, elsewhere: bool = False) -> int:
+        """Bytes on the networks' device, with features that are kept there or elsewhere, or not kept."""
+        kept = features(tile) if keep and not elsewhere else 0
+        return max(at_work(tile) + results(tile, keep=keep) + kept, finished)
+
+    def best_for(room: int, *, keep: bool, elsewhere: bool = False) -> Size | None:
         """The best tile of which a window fits."""
+
+        def fits(tile: Size) -> bool:
+            return needs(tile, keep=keep, elsewhere=elsewhere) <= room
+
         if wanted is not None:
-            return wanted if needs(area.window(wanted, halos.denoiser)) <= room else None
-        return area.best_tile(lambda window: needs(window) <= room, halo=halos.denoiser, smallest=smallest)
+            return wanted if fits(wanted) else None
+        return area.best_tile(fits, halo=halo, smallest=smallest)
 
     spent, canvas = _FIXED_BYTES + costs.inputs * pixels, device
-    chosen = best_for(budget - spent - costs.canvases * pixels)
+    chosen = best_for(budget - spent - costs.canvases * pixels, keep=False)
     if chosen is None and device != host:
-        canvas, chosen = host, best_for(budget - spent)
-        host_budget -= costs.canvases * pixels
+        canvas = host
+        chosen = best_for(budget - spent, keep=False)
+        host_budget -= (costs.canvases + 2 * costs.results) * pixels
     else:
         spent += costs.canvases * pixels
     if chosen is None:
         chosen = wanted or area.whole_or(smallest)
-        missing = spent + needs(area.window(chosen, halos.denoiser)) - budget
+        missing = spent + needs(chosen, keep=False) - budget
         if limit is not None:
             raise DeviceMemoryError(
                 f"a limit of {limit // 2**20} MB cannot hold an image of {height} x {width} output pixels "
@@ -205,26 +245,38 @@ def plan_memory(
                 f"{math.ceil((limit + missing / _SHARE_OF_LIMIT) / 2**20)} MB are needed; raise max_memory, "
                 "or use a smaller tile, tile_overlap or batch_size"
             )
-    features, store, keep = costs.features * pixels, device, True
-    beside = best_for(budget - spent - features)
-    most = _WORK_FOR_FEATURES * area.work(chosen, halos.denoiser)
-    if beside is not None and area.work(beside, halos.denoiser) <= most:
+    store, keep = device, True
+    most = _WORK_FOR_FEATURES * area.work(chosen, halo)
+    beside = best_for(budget - spent, keep=True)
+    apart = None if device == host else best_for(budget - spent, keep=True, elsewhere=True)
+    if beside is not None and area.work(beside, halo) <= most:
         chosen = beside
-        spent += features
-    elif features <= host_budget:
-        store = host
+    elif apart is not None and features(apart) <= host_budget:
+        chosen, store = apart, host
     else:
         keep = tile == 0 and limit is None
-    window = area.window(chosen, halos.denoiser)
+    taken = features(chosen)
+    room = taken  # of an asked-for tile memory is the point, of others what there is
+    if wanted is None:
+        left = budget - spent - needs(chosen, keep=True) if store == device else host_budget - taken
+        room += max(left, 0)
+
+    def encodes(part: Size) -> bool:
+        small = batch * costs.encoder * area.pixels(part, halos.encoder) <= at_work(chosen)
+        return small and (part[0] <= tallest(chosen) or features(chosen, part[0]) <= room)
+
     encoder_tile = None
     if keep:
-        encoder_tile = area.best_tile(
-            lambda encoded: batch * costs.encoder * encoded[0] * encoded[1] <= needs(window),
-            halo=halos.encoder,
-            smallest=area.align,
-        )
+        encoder_tile = area.best_tile(encodes, halo=halos.encoder, smallest=area.align)
+        if encoder_tile is not None:
+            spent += features(chosen, encoder_tile[0]) - taken if once and store == device else 0
     plan = MemoryPlan(
-        tile=chosen, encoder_tile=encoder_tile, canvas=canvas, store=store, peak=spent + needs(window)
+        tile=chosen,
+        encoder_tile=encoder_tile,
+        canvas=canvas,
+        store=store,
+        rolling=once and encoder_tile is not None and chosen[0] < height,
+        peak=spent + needs(chosen, keep=keep, elsewhere=store != device),
     )
     _tell(plan, whole=whole, device=device)
     return plan
@@ -236,6 +288,10 @@ def _tell(plan: MemoryPlan, *, whole: Size, device: torch.device) -> None:
         return
     if plan.encoder_tile is None:
         encoded = "encoded anew for every tile"
+    elif plan.rolling:
+        encoded = (
+            f"encoded in tiles of {' x '.join(map(str, plan.encoder_tile))} ahead of them on {plan.store}"
+        )
     elif plan.encoder_tile == whole:
         encoded = f"encoded in one piece and kept on {plan.store}"
     else:
@@ -283,7 +339,7 @@ def plan_batches(
         together = min(most, len(indices))
         if together > 1 and tiled:
             free = int(_SHARE * free_memory(device)) if limit is None else int(_SHARE_OF_LIMIT * limit)
-            costs, pixels = Costs.of(model, itemsize, canvases=2), height * width * model.scale**2
+            costs, pixels = Costs.of(model, itemsize, canvases=1), height * width * model.scale**2
             while together > 1 and _FIXED_BYTES + costs.whole(together * pixels) > free:
                 together -= 1
         count = math.ceil(len(indices) / together)

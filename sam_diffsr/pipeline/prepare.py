@@ -19,6 +19,7 @@ from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.fidelity import sampling_of_fidelity
 
 __all__ = [
+    "PaddedInput",
     "check_tensor",
     "pad_to_multiple",
     "padded_size",
@@ -157,6 +158,36 @@ def pad_to_multiple(lr: Tensor, model: ModelConfig) -> Tensor:
             down, across = min(down, lr.shape[-2] - 1), min(across, lr.shape[-1] - 1)
         lr = functional.pad(lr, (0, across, 0, down), mode=mode)
     return lr
+
+
+class PaddedInput:
+    """A batch as :func:`pad_to_multiple` gives it, of which only windows are made.
+
+    Args:
+        lr: ``(B, C, h, w)`` with h, w >= 1.
+        model: whose multiple and minimum are met.
+    """
+
+    def __init__(self, lr: Tensor, model: ModelConfig) -> None:
+        self._lr = lr
+        self.height, self.width = padded_size(lr.shape[-2], lr.shape[-1], model)
+        """With the padding."""
+
+    def window(self, top: int, bottom: int, left: int, right: int) -> Tensor:
+        """Rows and columns of the padded batch, cut at its borders; a view where nothing is padded."""
+        lr = self._lr
+        top, bottom, left, right = max(top, 0), min(bottom, self.height), max(left, 0), min(right, self.width)
+        if bottom <= lr.shape[-2] and right <= lr.shape[-1]:
+            return lr[:, :, top:bottom, left:right]
+        rows = _source(top, bottom, lr.shape[-2]).to(lr.device)
+        columns = _source(left, right, lr.shape[-1]).to(lr.device)
+        return lr[:, :, rows[:, None], columns]
+
+
+def _source(start: int, stop: int, length: int) -> Tensor:
+    """Which pixels of an axis the padded ones repeat: back from the last to the first, then that one."""
+    pixels = torch.arange(start, stop)
+    return torch.where(pixels < length, pixels, (2 * (length - 1) - pixels).clamp(min=0))
 
 
 def check_tensor(lr: Tensor, *, seeds: Sequence[int], device: torch.device) -> None:

@@ -92,15 +92,16 @@ class Progress:
         if share < 1:
             self._ask()
 
-    def step(self, preview: Preview) -> None:
-        """Count one step.
+    def step(self, preview: Preview | None = None) -> None:
+        """Count one step; without a preview there must be no caller's function.
 
         Raises:
             CancelledError: the caller's function returned False or raised.
         """
         self._done += 1
         self._show_share(0.0)
-        self.start(preview)
+        if preview is not None:
+            self.start(preview)
         self._ask()
 
     def start(self, preview: Preview) -> None:

@@ -224,7 +224,8 @@ class SuperResolver(PretrainedModel):
             reporter.expect((len(groups) - 1) * options.sampling.steps)  # a header was wrong about a size
             finished: list[tuple[int, DecodedImage, Tensor]] = []
             for group in groups.values():
-                lr = torch.cat([item.rgb for _, item in group])
+                inputs = [item.rgb for _, item in group]
+                lr = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
                 seeds_of = [seeds[index] for index, _ in group]
                 sr = self._run(lr, seeds=seeds_of, options=options, progress=reporter).cpu()
                 finished += [(index, item, sr[row : row + 1]) for row, (index, item) in enumerate(group)]
@@ -294,7 +295,8 @@ class SuperResolver(PretrainedModel):
         check_tensor(lr, seeds=seeds, device=self.device)
         with Progress(show=progress, callback=callback, total=options.sampling.steps) as reporter:
             sr = self._run(lr, seeds=resolve_seeds(seeds, len(seeds)), options=options, progress=reporter)
-        return sr.to(self.device).clone()  # an inference tensor could not take part in a training step
+        sr = sr.to(self.device)
+        return sr.clone() if sr.is_inference() or not sr.is_contiguous() else sr
 
     def compile(self, *, size: int = 64, backend: str = "inductor") -> CompileReport:
         """Compile the denoiser by ``torch.compile``, and keep that only if it makes a step faster.

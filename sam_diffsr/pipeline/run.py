@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,12 +18,12 @@ from sam_diffsr.diffusion.noise import ImageNoise
 from sam_diffsr.diffusion.samplers import SAMPLERS, SamplerName
 from sam_diffsr.errors import DeviceMemoryError, NumericalError
 from sam_diffsr.models import DiffSR
-from sam_diffsr.pipeline.canvas import Enlarged, noisy_start
+from sam_diffsr.pipeline.canvas import Enlarged, NoisyStart
 from sam_diffsr.pipeline.conditioning import TiledDenoiser, condition_source, encoder_estimate
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.memory import free_memory, is_out_of_memory
 from sam_diffsr.pipeline.planning import Halos, MemoryPlan, plan_memory
-from sam_diffsr.pipeline.prepare import pad_to_multiple, padded_size
+from sam_diffsr.pipeline.prepare import padded_size
 from sam_diffsr.pipeline.progress import Progress
 from sam_diffsr.pipeline.tiling import TileRunner
 
@@ -45,10 +46,17 @@ class RunOptions:
     """How to divide the work; None to plan that."""
 
 
-_CANVASES = 3
-"""Float32 RGB images of the size of the output that sampling holds at the same time."""
-_FEWER_CANVASES: dict[SamplerName, int] = {"ddim": 2}
-"""Likewise, of samplers that draw and remember nothing."""
+_REMEMBERING: frozenset[SamplerName] = frozenset({"dpmpp_2m"})
+"""Samplers that look back at the estimate of the step before."""
+
+
+def _canvases(sampling: SamplingConfig, *, previews: bool, device: torch.device) -> int:
+    """Float32 RGB images of the size of the output that sampling holds at the same time."""
+    looks_back = sampling.steps > 2
+    if previews:  # the state, the estimate that was handed out and the next one
+        return 3 if looks_back else 2
+    draws = sampling.sampler == "ddpm" and device.type != "cpu"
+    return 1 + (looks_back and sampling.sampler in _REMEMBERING) + draws
 
 
 @torch.inference_mode()
@@ -118,7 +126,8 @@ def plan_batch(
         itemsize=parameter.element_size(),
         tile=options.tile,
         halos=options.halos,
-        canvases=_FEWER_CANVASES.get(options.sampling.sampler, _CANVASES) + previews,
+        canvases=_canvases(options.sampling, previews=previews, device=parameter.device),
+        once=options.sampling.steps == 1,
         device=parameter.device,
         free=free_memory(parameter.device),
         free_on_host=free_memory(torch.device("cpu")),
@@ -139,11 +148,10 @@ def _run(
     scale, sampling = config.model.scale, options.sampling
     parameter = next(model.parameters())
     plan = options.plan or plan_batch(model, lr.shape, options=options, previews=progress.previews)
-    padded = pad_to_multiple(lr, config.model)
-    height, width = padded.shape[-2] * scale, padded.shape[-1] * scale
-    runner = TileRunner(
-        height,
-        width,
+    height, width = (side * scale for side in padded_size(lr.shape[-2], lr.shape[-1], config.model))
+    tiles = partial(
+        TileRunner,
+        *(height, width),
         size=plan.tile,
         halo=options.halos.denoiser,
         receptive_field=config.model.denoiser.receptive_field,
@@ -153,33 +161,53 @@ def _run(
     if schedule.betas.device != plan.canvas:
         schedule = NoiseSchedule.from_config(config.schedule).to(plan.canvas)
     enlarged = Enlarged(
-        lr.to(plan.canvas) * (255 / config.normalization.lr_up_levels),
+        lr.to(plan.canvas),
         scale=scale,
         residual_scale=config.normalization.residual_scale,
+        white=255 / config.normalization.lr_up_levels,
     )
     nothing = torch.zeros((), device=plan.canvas).expand(len(lr), 3, height, width)
     progress.start(lambda: enlarged.to_image(nothing))
-    source = condition_source(model, padded, plan=plan, halos=options.halos, on_tile=progress.encoded)
-    noise = ImageNoise(seeds)
-    if sampling.start is None:
-        x_start = noise(nothing)
-    else:
-        x_start = encoder_estimate(source, runner=runner, device=plan.canvas, on_tile=progress.encoded)
-        enlarged.to_residual(x_start)
-        noisy_start(x_start, noise, t=sampling.start, schedule=schedule)
-    denoiser = TiledDenoiser(model, source, runner=runner, on_tile=progress.tile)
+    source = condition_source(model, lr, plan=plan, halos=options.halos, on_tile=progress.encoded)
+    noise, state = ImageNoise(seeds), None
+    with torch.inference_mode(False):  # what is made inside could not take part in a training step
+        x = torch.empty(len(lr), 3, height, width, device=plan.canvas)
+    noise.fill(x)
+    if sampling.start is not None:
+        estimate = encoder_estimate(source, runner=tiles(), device=plan.canvas, on_tile=progress.encoded)
+        state = NoisyStart(x, estimate, enlarged, t=sampling.start, schedule=schedule)
+        del estimate
+        if not plan.rolling:
+            state.until(height)
+
+    def prepare(first: int, stop: int) -> None:
+        source.release(first if state is None else min(first, state.unseen))
+        if state is not None:
+            state.until(stop)
+        source.prepare(stop)
+
+    def on_tile(share: float) -> None:
+        if share < 1 or progress.previews:
+            progress.tile(share)
+        else:
+            progress.step()
+
+    def report(step: int, total: int, x0: Tensor) -> None:
+        progress.step(lambda: enlarged.to_image(x0))
+
+    denoiser = TiledDenoiser(model, source, runner=tiles(), on_tile=on_tile, prepare=prepare)
     x0 = SAMPLERS[sampling.sampler](
         denoiser,
-        x_start,
+        x,
         schedule,
         steps=sampling.steps,
         noise=noise,
         start=sampling.start,
         spacing=sampling.spacing,
-        callback=lambda step, total, x0: progress.step(lambda: enlarged.to_image(x0)),
+        callback=report if progress.previews else None,  # an estimate to be handed out is one more canvas
         overwrite=True,
     )
-    del x_start
+    del x
     sr = enlarged.to_image(x0, overwrite=not progress.previews)
     if not (denoiser.finite and bool(torch.isfinite(sr.sum()))):
         raise NumericalError(

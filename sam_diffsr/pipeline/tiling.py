@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,9 +19,12 @@ from torch import Tensor
 from sam_diffsr.errors import DeviceMemoryError
 from sam_diffsr.pipeline.memory import is_out_of_memory, release_memory, trim_heap
 
-__all__ = ["Tile", "TileRunner", "aligned_halo", "axis_weights", "plan_tiles", "window_size"]
+__all__ = ["Evaluate", "Tile", "TileRunner", "aligned_halo", "axis_weights", "plan_tiles", "window_size"]
 
 _LOGGER = logging.getLogger(__name__)
+
+Evaluate = Callable[[slice, slice], Tensor]
+"""Rows and columns of a window to its result ``(B, C, rows / shrink, columns / shrink)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +133,19 @@ class TileRunner:
         self._canvas = Tile(top=0, bottom=height, left=0, right=width)
         self._align = align
         self._halo = aligned_halo(halo, align)
-        self._radius = min(self._halo // 2, max(receptive_field - self._halo, 0))
+        self.radius = min(self._halo // 2, max(receptive_field - self._halo, 0))
+        """Pixels by which a tile is blended with its neighbours beyond its bounds."""
+        self.height = height
+        """Of the canvas."""
+        self.width = width
+        """Of the canvas."""
         self._device = device
         self.size = min(_round_up(size[0], align), height), min(_round_up(size[1], align), width)
         """Most rows and columns of a tile, fewer after memory ran out."""
 
     def run(
         self,
-        evaluate: Callable[[slice, slice], Tensor],
+        evaluate: Evaluate,
         *,
         device: torch.device,
         dtype: torch.dtype,
@@ -147,7 +155,7 @@ class TileRunner:
         """Evaluate every window and put the results together.
 
         Args:
-            evaluate: rows and columns of a window to ``(B, C, rows / shrink, columns / shrink)``.
+            evaluate: makes the result of a window.
             device: where the canvas of results is.
             dtype: of the canvas of results.
             shrink: pixels of the canvas for one of the results, a divisor of ``align``.
@@ -159,42 +167,77 @@ class TileRunner:
         Raises:
             DeviceMemoryError: memory ran out with the smallest tile.
         """
-        pending = deque(plan_tiles(self._canvas, size=self.size, align=self._align))
+        pending = self.tiles()
         result = torch.empty(0)  # until the first window says how many channels there are
         while pending:
-            rows, columns = self._window(pending[0])
-            if pending[0] != self._canvas:
-                trim_heap(self._device)
-            try:
-                window = evaluate(rows, columns)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                window = None
-            if window is None:  # outside of the handler, whose traceback holds tensors
-                self._halve(pending[0])
-                pending = deque(
-                    part for tile in pending for part in plan_tiles(tile, size=self.size, align=self._align)
-                )
-                continue
-            tile = pending.popleft()
-            if tile == self._canvas:
+            tile, window = self.next_window(pending, evaluate)
+            if self.is_whole(tile):
                 result = window.to(device=device, dtype=dtype)
             else:
                 if result.numel() == 0:
-                    shape = (
-                        *window.shape[:2],
-                        self._canvas.bottom // shrink,
-                        self._canvas.right // shrink,
-                    )
+                    shape = (*window.shape[:2], self.height // shrink, self.width // shrink)
                     result = torch.zeros(shape, device=device, dtype=dtype)
-                self._blend(result, window, tile, shrink=shrink)
+                self.blend(result, window, tile, shrink=shrink)
+            del window
             if on_tile is not None:
-                unfinished = sum((part.bottom - part.top) * (part.right - part.left) for part in pending)
-                on_tile(1 - unfinished / (self._canvas.bottom * self._canvas.right))
+                on_tile(self.share(pending))
         return result
 
-    def _window(self, tile: Tile) -> tuple[slice, slice]:
+    def tiles(self) -> deque[Tile]:
+        """What is to be evaluated, from top left to bottom right."""
+        return deque(plan_tiles(self._canvas, size=self.size, align=self._align))
+
+    def is_whole(self, tile: Tile) -> bool:
+        """Whether a tile is the whole canvas, so that its window is the result."""
+        return tile == self._canvas
+
+    def share(self, pending: Iterable[Tile]) -> float:
+        """The share of the canvas that is finished."""
+        unfinished = sum((part.bottom - part.top) * (part.right - part.left) for part in pending)
+        return 1 - unfinished / (self.height * self.width)
+
+    def rows_at_once(self, pending: Iterable[Tile]) -> int:
+        """Most rows of the canvas from the first that a window sees to the last that its tile is added to."""
+        return max(
+            min(tile.bottom + self.radius, self.height) - self.window(tile)[0].start for tile in pending
+        )
+
+    def next_window(
+        self,
+        pending: deque[Tile],
+        evaluate: Evaluate,
+        *,
+        prepare: Callable[[slice], None] | None = None,
+    ) -> tuple[Tile, Tensor]:
+        """Take the next tile, or the first part of it that fits into memory, and evaluate its window.
+
+        Args:
+            pending: what is left to do, and is divided where memory ran out.
+            evaluate: makes the result of a window.
+            prepare: called with the rows of the window before.
+
+        Raises:
+            DeviceMemoryError: memory ran out with the smallest tile.
+        """
+        while True:
+            rows, columns = self.window(pending[0])
+            if prepare is not None:
+                prepare(rows)
+            if not self.is_whole(pending[0]):
+                trim_heap(self._device)
+            try:
+                result = evaluate(rows, columns)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                return pending.popleft(), result
+            self._halve(pending[0])  # outside of the handler, whose traceback holds tensors
+            parts = [part for tile in pending for part in plan_tiles(tile, size=self.size, align=self._align)]
+            pending.clear()
+            pending.extend(parts)
+
+    def window(self, tile: Tile) -> tuple[slice, slice]:
         """The tile and its halo, inside of the canvas.
 
         At its borders windows begin earlier or end later, so that all are of one size: what a network
@@ -210,9 +253,18 @@ class TileRunner:
         first = max(min(start - self._halo, end - length), 0)
         return slice(first, max(first + length, min(stop + self._halo, end)))
 
-    def _blend(self, result: Tensor, window: Tensor, tile: Tile, *, shrink: int) -> None:
-        rows, columns = self._window(tile)
-        canvas, radius = self._canvas, self._radius // shrink
+    def blend(self, result: Tensor, window: Tensor, tile: Tile, *, shrink: int, first: int = 0) -> None:
+        """Add what a window gave for its tile, weighted, to the result.
+
+        Args:
+            result: ``(B, C, rows, width / shrink)``, changed in place.
+            window: what :meth:`next_window` returned.
+            tile: likewise.
+            shrink: pixels of the canvas for one of the results.
+            first: the row that the result begins with.
+        """
+        rows, columns = self.window(tile)
+        canvas, radius = self._canvas, self.radius // shrink
         top, down = axis_weights(
             tile.top // shrink, tile.bottom // shrink, length=canvas.bottom // shrink, radius=radius
         )
@@ -220,11 +272,11 @@ class TileRunner:
             tile.left // shrink, tile.right // shrink, length=canvas.right // shrink, radius=radius
         )
         height, width = len(down), len(across)
-        first, start = top - rows.start // shrink, left - columns.start // shrink
-        part = window[:, :, first : first + height, start : start + width]
+        above, start = top - rows.start // shrink, left - columns.start // shrink
+        part = window[:, :, above : above + height, start : start + width]
         part = part.to(device=result.device, dtype=result.dtype)
         weight = (down[:, None] * across[None, :]).to(device=result.device, dtype=result.dtype)
-        result[:, :, top : top + height, left : left + width].addcmul_(part, weight)
+        result[:, :, top - first : top - first + height, left : left + width].addcmul_(part, weight)
 
     def _halve(self, tile: Tile) -> None:
         failed = tile.bottom - tile.top, tile.right - tile.left

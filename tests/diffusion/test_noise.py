@@ -64,6 +64,28 @@ def test_pieces_are_the_same_numbers(count: int, monkeypatch: pytest.MonkeyPatch
             assert torch.equal(joined, drawn[image].flatten())
 
 
+def test_filling_in_pieces_is_a_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "_PIECE", 64)
+    x = torch.empty(2, 3, 5, 9)
+    ImageNoise(SEEDS[:2]).fill(x)
+    assert torch.equal(x, ImageNoise(SEEDS[:2])(x))
+    with pytest.raises(ArgumentError, match=r"batch \(B, C, H, W\) of 1 images.*got \(2, 3, 5, 9\)"):
+        ImageNoise([1]).fill(x)
+
+
+@pytest.mark.parametrize("deviation", [0.0, 0.3])
+def test_adding_in_pieces_is_adding_a_draw(deviation: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "_PIECE", 64)
+    whole, pieces = ImageNoise(SEEDS[:2]), ImageNoise(SEEDS[:2])
+    x = torch.rand(2, 3, 5, 9)
+    expected = x.add(whole(x), alpha=deviation)
+    pieces.add_to(x, deviation)
+    assert torch.equal(x, expected)
+    assert torch.equal(whole(x), pieces(x))  # both went on by one draw
+    with pytest.raises(ArgumentError, match=r"batch \(B, C, H, W\) of 2 images.*got \(3, 3, 5, 9\)"):
+        pieces.add_to(torch.rand(3, 3, 5, 9), deviation)
+
+
 def test_it_is_standard_normal() -> None:
     drawn = ImageNoise([1])(torch.empty(1, 1, 200, 200))
     assert float(drawn.mean()) == pytest.approx(0, abs=0.025)

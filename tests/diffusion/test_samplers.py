@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
@@ -198,6 +199,71 @@ def test_overwriting_changes_no_number_and_takes_no_new_memory(name: SamplerName
     assert result is made[-1]
 
 
+class InStrips:
+    """``wavy``, from top to bottom; what was handed out is worthless afterwards."""
+
+    def __call__(self, xt: Tensor, t: Tensor) -> Tensor:
+        pytest.fail("the whole was asked for")
+
+    def strips(self, xt: Tensor, t: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        for rows in (slice(0, 1), slice(1, 3), slice(3, 4)):
+            eps = wavy(xt[:, :, rows], t)
+            yield rows, eps
+            eps.fill_(math.nan)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 6])
+@pytest.mark.parametrize(
+    ("name", "options"), [("ddpm", {}), ("ddim", {}), ("ddim", {"eta": 0.7}), ("dpmpp_2m", {})]
+)
+@pytest.mark.parametrize("heard", [False, True])
+def test_strips_give_the_same_in_the_memory_of_the_state(
+    name: SamplerName, options: Any, steps: int, heard: bool
+) -> None:
+    expected: list[Tensor] = []
+    seen: list[tuple[Tensor, Tensor]] = []
+    sampler: Any = SAMPLERS[name]
+    plain = noises()
+    for draw in (noises(), lambda like: plain(like)):  # in pieces, and all at once
+        expected.clear()
+        seen.clear()
+        kept = sampler(
+            *(wavy, gauss().float(), SCHEDULE),
+            steps=steps,
+            noise=noises(),
+            callback=lambda step, total, x0: expected.append(x0),
+            **options,
+        )
+        x_T = gauss().float()
+        result = sampler(
+            *(InStrips(), x_T, SCHEDULE),
+            steps=steps,
+            noise=draw,
+            overwrite=True,
+            callback=(lambda step, total, x0: seen.append((x0, x0.clone()))) if heard else None,
+            **options,
+        )
+        assert result is x_T
+        assert torch.equal(result, kept)
+        assert len(seen) == (steps if heard else 0)
+        for (now, then), estimate in zip(seen, expected, strict=False):
+            assert torch.equal(now, estimate)  # what a callback was given nobody writes to
+            assert torch.equal(then, estimate)
+
+
+def test_strips_are_for_overwriting_only() -> None:
+    denoise = InStrips()
+    with pytest.raises(pytest.fail.Exception, match="the whole was asked for"):
+        sample_ddim(denoise, gauss(), SCHEDULE, steps=2, noise=noises())
+
+
+def test_a_sampler_leaves_the_noise_where_it_would_be_without_strips() -> None:
+    whole, pieces = noises(), noises()
+    sample_ddpm(wavy, gauss().float(), SCHEDULE, steps=3, noise=whole)
+    sample_ddpm(InStrips(), gauss().float(), SCHEDULE, steps=3, noise=pieces, overwrite=True)
+    assert torch.equal(whole(gauss()), pieces(gauss()))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_arguments_are_not_changed_and_a_seed_repeats_bit_for_bit(name: SamplerName) -> None:
     x_T = gauss().float()
@@ -324,5 +390,12 @@ def test_results_of_another_shape_are_refused() -> None:
         ArgumentError, match=r"denoise must return the shape of xt \(2, 3, 4, 5\), got \(2, 3, 4, 4\)"
     ):
         sample_ddpm(lambda xt, t: xt[..., 1:], gauss(), SCHEDULE, steps=4, noise=noises())
+
+    class Narrow(InStrips):
+        def strips(self, xt: Tensor, t: Tensor) -> Iterator[tuple[slice, Tensor]]:
+            yield slice(0, 2), xt[:, :, :1]
+
+    with pytest.raises(ArgumentError, match=r"the shape of xt \(2, 3, 2, 5\), got \(2, 3, 1, 5\)"):
+        sample_ddpm(Narrow(), gauss(), SCHEDULE, steps=4, noise=noises(), overwrite=True)
     with pytest.raises(ArgumentError, match=r"noise must return the shape it is given .*got \(1, 3, 4, 5\)"):
         sample_ddpm(wavy, gauss(), SCHEDULE, steps=4, noise=lambda like: like[:1])

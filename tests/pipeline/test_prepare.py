@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from sam_diffsr.errors import ArgumentError, ImageError
-from sam_diffsr.models import ModelConfig
+from sam_diffsr.models import DenoiserConfig, ModelConfig
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.prepare import (
+    PaddedInput,
     check_tensor,
     pad_to_multiple,
     resolve_halo,
@@ -105,6 +106,28 @@ def test_padding_meets_the_networks_needs_and_keeps_the_image(size, scale):
     for length, before in zip(padded.shape[-2:], size, strict=True):
         assert length % model.lr_multiple == 0
         assert model.lr_minimum <= length < max(model.lr_minimum + 1, before + model.lr_multiple)
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 7), (2, 3), (5, 2), (3, 4), (7, 9), (8, 8), (16, 15), (15, 16), (24, 17)]
+)
+def test_windows_of_a_padded_input_are_cut_from_the_padded_one(size: tuple[int, int]):
+    model = ModelConfig(denoiser=DenoiserConfig(multipliers=(1, 2, 3, 4, 5)))
+    lr = torch.rand(2, 3, *size)
+    whole, padded = pad_to_multiple(lr, model), PaddedInput(lr, model)
+    assert (padded.height, padded.width) == whole.shape[-2:]
+    windows = [
+        (0, 99, 0, 99),
+        (-3, 2, -1, 4),
+        (1, 6, 3, 7),
+        (size[0], size[0] + 2, 0, 3),
+        (0, 3, size[1], 99),
+    ]
+    for top, bottom, left, right in windows:
+        expected = whole[:, :, max(top, 0) : bottom, max(left, 0) : right]
+        assert torch.equal(padded.window(top, bottom, left, right), expected)
+    inside = padded.window(0, 1, 0, 1)
+    assert inside.untyped_storage().data_ptr() == lr.untyped_storage().data_ptr()
 
 
 def test_padding_reflects_and_then_repeats():

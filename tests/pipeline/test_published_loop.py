@@ -32,6 +32,9 @@ def published(
         def __call__(self, like: Tensor) -> Tensor:
             return next(self.draws)
 
+        def fill(self, x: Tensor) -> None:
+            x.copy_(next(self.draws))
+
     monkeypatch.setattr(run, "ImageNoise", Recorded)
     convert_reference_checkpoint(golden_dir / "reference_tiny.ckpt", tmp_path)
     return SuperResolver.from_pretrained(tmp_path, device="cpu")

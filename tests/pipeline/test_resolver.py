@@ -380,6 +380,109 @@ def test_wherever_the_condition_is_kept_the_result_is_the_same(resolver, monkeyp
     torch.testing.assert_close(result, whole, atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("start", ["noise", 50])
+@pytest.mark.parametrize(("tile", "encoder_tile"), [(32, 32), (64, 32), (32, 160), (160, 32), (320, 320)])
+def test_one_step_encodes_ahead_of_the_denoiser_and_forgets_behind(
+    resolver, monkeypatch: pytest.MonkeyPatch, start, tile, encoder_tile
+):
+    """The same numbers from as many windows, without the features of the whole image."""
+    lr = torch.rand(2, 3, 80, 14)
+    rows_of_features: list[int] = []
+    counts: list[int] = []
+
+    def run_with(*, rolling: bool) -> torch.Tensor:
+        device = resolver.device
+        plan = MemoryPlan(
+            tile=(tile, 56),
+            encoder_tile=(encoder_tile, 56),
+            canvas=device,
+            store=device,
+            rolling=rolling,
+        )
+        monkeypatch.setattr(run, "plan_memory", lambda *args, **kwargs: plan)
+        calls = 0
+
+        def encoding(*args: object) -> None:
+            nonlocal calls
+            calls += 1
+
+        def denoising(*args: object) -> None:
+            storages = [
+                item.untyped_storage().nbytes()
+                for item in gc.get_objects()
+                if type(item) is torch.Tensor
+                and item.ndim == 4
+                and item.shape[0] == 2
+                and item.shape[3] == 14
+            ]
+            rows_of_features.append(max(storages) // (4 * 2 * features * 14))
+
+        features = 8 * len({*resolver.config.model.encoder.condition_indices, 2})
+        hooks = [
+            resolver.model.encoder.conv_first.register_forward_pre_hook(encoding),
+            resolver.model.denoiser.register_forward_pre_hook(denoising),
+        ]
+        rows_of_features.clear()
+        result = resolver.upscale_tensor(lr, seeds=[0, 1], steps=1, start=start, tile_overlap=4)
+        for hook in hooks:
+            hook.remove()
+        counts.append(calls)
+        return result
+
+    whole = run_with(rolling=False)
+    assert max(rows_of_features) == 80
+    assert torch.equal(run_with(rolling=True), whole)
+    assert counts[0] == counts[1]
+    assert max(rows_of_features) <= min((2 * tile + encoder_tile + 7 * 16) // 4, 80)
+
+
+@pytest.mark.parametrize("network", ["encoder", "denoiser"])
+def test_running_out_of_memory_is_survived_with_features_that_roll(
+    resolver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, network
+):
+    lr, device = torch.rand(1, 3, 48, 16), resolver.device
+    whole = resolver.upscale_tensor(lr, seeds=[0], steps=1, start=20)
+    plan = MemoryPlan(tile=(64, 32), encoder_tile=(64, 32), canvas=device, store=device, rolling=True)
+    monkeypatch.setattr(run, "plan_memory", lambda *args, **kwargs: plan)
+    calls = 0
+
+    def scarce(*args: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls in (4, 6):  # in the middle of a row of tiles, too
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    module = resolver.model.denoiser if network == "denoiser" else resolver.model.encoder.conv_first
+    module.register_forward_pre_hook(scarce)
+    result = resolver.upscale_tensor(lr, seeds=[0], steps=1, start=20)
+    assert caplog.text.count("out of memory on cpu with a tile") == 2
+    torch.testing.assert_close(result, whole, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("network", ["encoder", "denoiser"])
+def test_no_memory_in_the_middle_is_an_error_of_its_own_network(resolver, monkeypatch, network):
+    device, calls = resolver.device, 0
+    plan = MemoryPlan(tile=(64, 48), encoder_tile=(32, 48), canvas=device, store=device, rolling=True)
+    monkeypatch.setattr(run, "plan_memory", lambda *args, **kwargs: plan)
+    denoised: list[int] = []
+
+    def scarce(*args: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > (17 if network == "encoder" else 3):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    resolver.model.denoiser.register_forward_pre_hook(lambda *args: denoised.append(1))
+    module = resolver.model.denoiser if network == "denoiser" else resolver.model.encoder.conv_first
+    module.register_forward_pre_hook(scarce)
+    halo = 64 if network == "encoder" else 32
+    with pytest.raises(
+        DeviceMemoryError, match=rf"out of memory on cpu even with tiles of \d pixels and a halo of {halo}"
+    ):
+        resolver.upscale_tensor(torch.rand(1, 3, 80, 24), seeds=[0], steps=1, start=20)
+    assert denoised
+
+
 # Numbers that are none
 
 
@@ -480,6 +583,55 @@ def test_stopped_work_leaves_no_tensor_behind(resolver):
     gc.collect()
     assert len(alive) == 4
     assert all(reference() is None for reference in alive)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "steps", "start", "callback", "canvases"),
+    [
+        *(("ddim", steps, start, False, 1) for steps in (1, 3) for start in ("noise", 20)),
+        ("ddpm", 3, 20, False, 1),
+        ("dpmpp_2m", 2, 20, False, 1),
+        ("dpmpp_2m", 4, 20, False, 2),
+        ("ddim", 2, 20, True, 2),
+        ("ddim", 3, "noise", True, 3),
+        ("dpmpp_2m", 4, 20, True, 3),
+    ],
+)
+def test_sampling_in_tiles_holds_as_many_canvases_as_are_planned(
+    resolver, monkeypatch: pytest.MonkeyPatch, sampler, steps, start, callback, canvases
+):
+    """Float32 tensors that are as large as the output while a window is denoised, and no other so large."""
+    planned: list[int] = []
+    plan_memory = run.plan_memory
+
+    def plan(*args: Any, **kwargs: Any) -> MemoryPlan:
+        planned.append(kwargs["canvases"])
+        return plan_memory(*args, **kwargs)
+
+    monkeypatch.setattr(run, "plan_memory", plan)
+    whole, most = 4 * 3 * 256 * 32, 0
+
+    def count(*args: object) -> None:
+        nonlocal most
+        storages = {
+            item.untyped_storage().data_ptr(): item.untyped_storage().nbytes()
+            for item in gc.get_objects()
+            if type(item) is torch.Tensor and item.ndim == 4 and (item.shape[1], item.shape[3]) == (3, 32)
+        }
+        most = max(most, sum(size >= whole for size in storages.values()))
+
+    resolver.model.denoiser.register_forward_pre_hook(count)
+    resolver.upscale_tensor(
+        *(torch.rand(1, 3, 64, 8),),
+        seeds=[0],
+        sampler=sampler,
+        steps=steps,
+        start=start,
+        tile=16,
+        callback=(lambda step, total, preview: True) if callback else None,
+    )
+    assert planned == [canvases]
+    assert most == canvases
 
 
 def test_a_bar_is_drawn_on_request_only(resolver, capsys):
