@@ -114,6 +114,7 @@ def _scores_section(name: str, scores: Scores) -> list[str]:
     rows = [
         [row.label, *(column[index] for column in shown.values())] for index, row in enumerate(scores.rows)
     ]
+    asked = "".join(f" --{title.lower()}" for title in ("LPIPS", "FID") if title in shown)
     border = f"without a border of {scores.border} pixels" if scores.border else "on whole images"
     return [
         "## Scores",
@@ -126,7 +127,7 @@ def _scores_section(name: str, scores: Scores) -> list[str]:
         "",
         "```sh",
         f"sam-diffsr evaluate --hr {scores.dataset_name} --model {shlex.quote(name)} "
-        f"--protocol {scores.protocol} --seed {scores.seed}",
+        f"--protocol {scores.protocol} --seed {scores.seed}{asked}",
         "```",
     ]
 

@@ -96,6 +96,13 @@ def test_times_are_in_the_table_where_it_is_known_what_they_are_of():
     assert "s/image" not in model_card(config, name="m", scores=scores(rows=rows))
 
 
+def test_the_command_asks_for_what_the_table_shows():
+    config = ResolverConfig(sampling=SamplingConfig(sampler="ddim", steps=1, start=6))
+    assert "--seed 0\n" in model_card(config, name="m", scores=scores())
+    rows = tuple(replace(row, lpips=0.25, fid=30.0) for row in scores().rows)
+    assert "--seed 0 --lpips --fid\n" in model_card(config, name="m", scores=scores(rows=rows))
+
+
 def test_scores_at_another_sampling_are_no_index():
     config = ResolverConfig(sampling=SamplingConfig(sampler="ddim", steps=2, start=6))
     text = model_card(config, name="m", scores=scores(border=0, protocol="paper"))
