@@ -13,11 +13,11 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from torch import Tensor
 
 from sam_diffsr.config import from_dict
 from sam_diffsr.evaluation import psnr_y, ssim_y
-from sam_diffsr.evaluation.pairs import read_pair
+from sam_diffsr.evaluation.metrics import inside
+from sam_diffsr.evaluation.pairs import read_pair, to_uint8
 from sam_diffsr.models import ModelConfig, build_model
 from sam_diffsr.models.rrdb import RRDBEncoder
 from sam_diffsr.pipeline.folder import find_images
@@ -33,26 +33,19 @@ def load(run: Path) -> tuple[RRDBEncoder, int]:
     return encoder, model.config.scale
 
 
-def rounded(image: Tensor) -> Tensor:
-    """On the 8-bit grid, in [0, 1]."""
-    return (image.clamp(0, 1) * 255).round() / 255
-
-
-def scores(run: Path, folder: Path) -> tuple[float, float, float]:
+def scores(encoder: RRDBEncoder, folder: Path, *, scale: int) -> tuple[float, float, float]:
     """Means of PSNR-Y, PSNR-Y without errors of colour, and SSIM-Y."""
-    encoder, scale = load(run)
     rows: list[tuple[float, float, float]] = []
     for path in find_images(folder):
         pair = read_pair(path, scale=scale)
-        hr = pair.hr / 255
         with torch.inference_mode():
             sr = encoder(pair.lr / 255)
-        inside = (..., slice(scale, -scale), slice(scale, -scale))
-        right = sr - (sr - hr)[inside].mean((-2, -1), keepdim=True)
-        psnr, without = (
-            float(psnr_y(rounded(image), hr, border=scale, data_range=1.0)) for image in (sr, right)
+        right = sr - inside(sr - pair.hr / 255, scale).mean((-2, -1), keepdim=True)
+        psnr, without, ssim = (
+            float(score(to_uint8(image), pair.hr, border=scale, data_range=255))
+            for score, image in ((psnr_y, sr), (psnr_y, right), (ssim_y, sr))
         )
-        rows.append((psnr, without, float(ssim_y(rounded(sr), hr, border=scale, data_range=1.0))))
+        rows.append((psnr, without, ssim))
     psnr, without, ssim = (fmean(column) for column in zip(*rows, strict=True))
     return psnr, without, ssim
 
@@ -68,8 +61,9 @@ def main() -> None:
     print("| run | photographs | PSNR-Y | the same, colours right | SSIM-Y |")
     print("| --- | --- | --- | --- | --- |")
     for run in args.runs:
+        encoder, scale = load(run)
         for folder in args.hr:
-            psnr, without, ssim = scores(run, folder)
+            psnr, without, ssim = scores(encoder, folder, scale=scale)
             print(f"| {run.name} | {folder.name} | {psnr:.3f} | {without:.3f} | {ssim:.4f} |", flush=True)
 
 

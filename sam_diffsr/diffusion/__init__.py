@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sam_diffsr.diffusion.descent import Denoiser, NoiseFn, StepCallback, StripDenoiser
 from sam_diffsr.diffusion.grid import Spacing, time_grid
 from sam_diffsr.diffusion.modulation import ModulationMode, modulate
 from sam_diffsr.diffusion.noise import ImageNoise
@@ -15,12 +16,8 @@ from sam_diffsr.diffusion.process import (
 )
 from sam_diffsr.diffusion.samplers import (
     SAMPLERS,
-    Denoiser,
-    NoiseFn,
     Sampler,
     SamplerName,
-    StepCallback,
-    StripDenoiser,
     sample_ddim,
     sample_ddpm,
     sample_dpmpp_2m,

@@ -66,11 +66,8 @@ class ImageNoise:
         Raises:
             ArgumentError: B is not the number of seeds.
         """
-        self._check(x)
-        for index, image in enumerate(x):
-            flat = image.view(-1)
-            for piece, numbers in self.pieces(index, flat.numel()):
-                flat[piece] = numbers.to(flat)
+        for part, numbers in self._pieces_of(x):
+            part.copy_(numbers)
 
     def add_to(self, x: Tensor, deviation: float) -> None:
         """Draw once for each image and add that times ``deviation`` in place, a little at a time.
@@ -82,12 +79,17 @@ class ImageNoise:
         Raises:
             ArgumentError: B is not the number of seeds.
         """
+        for part, numbers in self._pieces_of(x):
+            if deviation:
+                part.add_(numbers.to(part), alpha=deviation)
+
+    def _pieces_of(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Parts of the memory of a contiguous batch, and the numbers that a call would give them."""
         self._check(x)
         for index, image in enumerate(x):
             flat = image.view(-1)
             for piece, numbers in self.pieces(index, flat.numel()):
-                if deviation:
-                    flat[piece].add_(numbers.to(flat), alpha=deviation)
+                yield flat[piece], numbers
 
     def _check(self, like: Tensor) -> None:
         if like.ndim != 4 or like.shape[0] != len(self._generators):

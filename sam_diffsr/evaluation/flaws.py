@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sam_diffsr.evaluation.metrics import LUMA_OFFSET, check_pair, luma
+from sam_diffsr.evaluation.metrics import LUMA_OFFSET, check_pair, inside, luma
 
 __all__ = ["colour_shift", "grain", "ringing"]
 
@@ -112,7 +112,7 @@ def colour_shift(sr: Tensor, reference: Tensor, *, border: int, data_range: floa
     """
     check_pair(sr, reference, border=border, data_range=data_range)
     ours, theirs = (
-        _inside(image.cpu(), border).to(torch.float64).mean(dim=(-2, -1)) for image in (sr, reference)
+        inside(image.cpu(), border).to(torch.float64).mean(dim=(-2, -1)) for image in (sr, reference)
     )
     return (ours - theirs).abs().amax(dim=1) * (255.0 / data_range)
 
@@ -133,14 +133,9 @@ def _lowest(image: Tensor, radius: int) -> Tensor:
     return -_highest(-image, radius)
 
 
-def _inside(image: Tensor, border: int) -> Tensor:
-    height, width = image.shape[-2:]
-    return image[..., border : height - border, border : width - border]
-
-
 def _each(reduce: Callable[[Tensor], Tensor], values: Tensor, counts: Tensor, *, border: int) -> Tensor:
     """Reduce the pixels that count to one number for each image; NaN where they are too few."""
-    values, counts = _inside(values, border), _inside(counts, border)
+    values, counts = inside(values, border), inside(counts, border)
     chosen = [one[which] for one, which in zip(values, counts, strict=True)]
     return torch.stack(
         [reduce(pixels) if len(pixels) >= _FEWEST else pixels.new_tensor(math.nan) for pixels in chosen]

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError
 
-__all__ = ["LUMA_OFFSET", "check_pair", "luma", "psnr_y", "ssim_y"]
+__all__ = ["LUMA_OFFSET", "check_pair", "inside", "luma", "psnr_y", "ssim_y"]
 
 _LUMA_WEIGHTS = (65.481, 128.553, 24.966)
 LUMA_OFFSET = 16.0
@@ -133,10 +133,14 @@ def _prepare(
 ) -> tuple[Tensor, Tensor]:
     """Check both images and return their luma without the border."""
     check_pair(sr, hr, border=border, data_range=data_range, smallest=smallest)
-    height, width = sr.shape[-2:]
-    lumas = luma(sr, data_range=data_range), luma(hr, data_range=data_range)
-    x, y = (image[..., border : height - border, border : width - border] for image in lumas)
+    x, y = (inside(luma(image, data_range=data_range), border) for image in (sr, hr))
     return x, y
+
+
+def inside(image: Tensor, border: int) -> Tensor:
+    """``(..., H, W)`` without a border, a view."""
+    height, width = image.shape[-2:]
+    return image[..., border : height - border, border : width - border]
 
 
 def _blur(x: Tensor) -> Tensor:

@@ -108,9 +108,7 @@ def has_row_filters(conv: nn.Conv2d) -> bool:
 
 def _rounds_factors() -> bool:
     """Whether the user lets torch round the factors of matrix products, which torch's convolutions do not."""
-    matmul = getattr(
-        torch.backends.mkldnn, "matmul", None
-    )  # since torch 2.9, which may refuse the older question
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # from 2.9 on, where the older question may fail
     if matmul is None:
         return torch.get_float32_matmul_precision() != "highest"
     return matmul.fp32_precision not in ("none", "ieee")

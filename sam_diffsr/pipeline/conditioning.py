@@ -17,7 +17,7 @@ from sam_diffsr.pipeline.device import network_layout
 from sam_diffsr.pipeline.planning import Halos, MemoryPlan
 from sam_diffsr.pipeline.prepare import PaddedInput
 from sam_diffsr.pipeline.sweep import Sweep
-from sam_diffsr.pipeline.tiling import Evaluate, TileRunner
+from sam_diffsr.pipeline.tiling import TileRunner
 
 __all__ = ["ConditionSource", "TiledDenoiser", "condition_source", "encoder_estimate"]
 
@@ -233,7 +233,7 @@ class TiledDenoiser:
         source: of the condition of a window.
         runner: of the tiles.
         on_tile: called with the finished share of the evaluation, after every tile.
-        prepare: called before a window is evaluated in :meth:`strips`, as in :class:`Sweep`.
+        prepare: called before a window is evaluated, as in :class:`Sweep`.
     """
 
     def __init__(
@@ -263,23 +263,13 @@ class TiledDenoiser:
         Returns:
             ``(B, 3, H, W)`` float32 on the device of ``xt``.
         """
-        eps = self._runner.run(
-            self._evaluation(xt, t), device=xt.device, dtype=xt.dtype, on_tile=self._on_tile
-        )
-        return eps.contiguous()
+        return self._sweep(xt, t, reserve=xt.shape[2]).whole().contiguous()
 
     def strips(self, xt: Tensor, t: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Predict the same row of tiles by row of tiles, see :class:`~sam_diffsr.diffusion.StripDenoiser`."""
-        return Sweep(
-            self._runner,
-            self._evaluation(xt, t),
-            device=xt.device,
-            dtype=xt.dtype,
-            on_tile=self._on_tile,
-            prepare=self._prepare,
-        ).strips()
+        return self._sweep(xt, t).strips()
 
-    def _evaluation(self, xt: Tensor, t: Tensor) -> Evaluate:
+    def _sweep(self, xt: Tensor, t: Tensor, *, reserve: int | None = None) -> Sweep:
         times = t.to(self._parameter.device)
 
         def evaluate(rows: slice, columns: slice) -> Tensor:
@@ -288,7 +278,15 @@ class TiledDenoiser:
             self._finite &= torch.isfinite(eps).all()
             return eps
 
-        return evaluate
+        return Sweep(
+            self._runner,
+            evaluate,
+            device=xt.device,
+            dtype=xt.dtype,
+            on_tile=self._on_tile,
+            prepare=self._prepare,
+            reserve=reserve,
+        )
 
     @property
     def finite(self) -> bool:

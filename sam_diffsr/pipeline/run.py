@@ -46,8 +46,10 @@ class RunOptions:
     """How to divide the work; None to plan that."""
 
 
-_REMEMBERING: frozenset[SamplerName] = frozenset({"dpmpp_2m"})
-"""Samplers that look back at the estimate of the step before."""
+_FORGETTING: frozenset[SamplerName] = frozenset({"ddpm", "ddim"})
+"""Samplers that do not look back at the estimate of the step before."""
+_SILENT: frozenset[SamplerName] = frozenset({"ddim", "dpmpp_2m"})
+"""Samplers that draw no noise between steps."""
 
 
 def _canvases(sampling: SamplingConfig, *, previews: bool, device: torch.device) -> int:
@@ -55,8 +57,8 @@ def _canvases(sampling: SamplingConfig, *, previews: bool, device: torch.device)
     looks_back = sampling.steps > 2
     if previews:  # the state, the estimate that was handed out and the next one
         return 3 if looks_back else 2
-    draws = sampling.sampler == "ddpm" and device.type != "cpu"
-    return 1 + (looks_back and sampling.sampler in _REMEMBERING) + draws
+    draws = sampling.sampler not in _SILENT and device.type != "cpu"
+    return 1 + (looks_back and sampling.sampler not in _FORGETTING) + draws
 
 
 @torch.inference_mode()

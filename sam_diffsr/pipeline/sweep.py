@@ -76,7 +76,7 @@ class Sweep:
 
     Args:
         runner: of the tiles.
-        evaluate: as in :meth:`TileRunner.run`.
+        evaluate: makes the result of a window.
         device: where results are kept.
         dtype: of the results that are kept.
         shrink: pixels of the canvas for one of the results, a divisor of the runner's ``align``.
@@ -134,6 +134,15 @@ class Sweep:
         """
         while self.final < row:
             self.advance()
+
+    def whole(self) -> Tensor:
+        """All of the result; has to be asked for before rows of it are dropped, best with as many reserved.
+
+        Raises:
+            DeviceMemoryError: memory ran out with the smallest tile.
+        """
+        self.until(self._height)
+        return self.rows(0, self._height)
 
     def rows(self, top: int, bottom: int) -> Tensor:
         """A view of rows of the result, to be used before the next tile."""

@@ -107,7 +107,7 @@ def _ramp(distance: Tensor, radius: int) -> Tensor:
 
 
 class TileRunner:
-    """Evaluates a function of windows tile by tile, in smaller tiles from where memory ran out.
+    """Cuts a canvas into windows and evaluates one after the other, smaller ones from where memory ran out.
 
     Args:
         height: of the canvas, a multiple of ``align``.
@@ -142,46 +142,6 @@ class TileRunner:
         self._device = device
         self.size = min(_round_up(size[0], align), height), min(_round_up(size[1], align), width)
         """Most rows and columns of a tile, fewer after memory ran out."""
-
-    def run(
-        self,
-        evaluate: Evaluate,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        shrink: int = 1,
-        on_tile: Callable[[float], None] | None = None,
-    ) -> Tensor:
-        """Evaluate every window and put the results together.
-
-        Args:
-            evaluate: makes the result of a window.
-            device: where the canvas of results is.
-            dtype: of the canvas of results.
-            shrink: pixels of the canvas for one of the results, a divisor of ``align``.
-            on_tile: called with the share of the canvas that is finished, after every tile.
-
-        Returns:
-            ``(B, C, height / shrink, width / shrink)``.
-
-        Raises:
-            DeviceMemoryError: memory ran out with the smallest tile.
-        """
-        pending = self.tiles()
-        result = torch.empty(0)  # until the first window says how many channels there are
-        while pending:
-            tile, window = self.next_window(pending, evaluate)
-            if self.is_whole(tile):
-                result = window.to(device=device, dtype=dtype)
-            else:
-                if result.numel() == 0:
-                    shape = (*window.shape[:2], self.height // shrink, self.width // shrink)
-                    result = torch.zeros(shape, device=device, dtype=dtype)
-                self.blend(result, window, tile, shrink=shrink)
-            del window
-            if on_tile is not None:
-                on_tile(self.share(pending))
-        return result
 
     def tiles(self) -> deque[Tile]:
         """What is to be evaluated, from top left to bottom right."""

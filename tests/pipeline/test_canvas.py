@@ -65,9 +65,12 @@ def test_a_noisy_start_is_q_sample_of_the_residual_and_its_last_row(enlarged, si
     schedule, noise = NoiseSchedule.from_config(ScheduleConfig()), torch.randn(2, 3, 88, 44)
     image = torch.rand(2, 3, 88, 44)
     runner = TileRunner(88, 44, size=size, halo=8, receptive_field=15, align=4, device=noise.device)
-    whole = runner.run(
-        lambda rows, columns: image[:, :, rows, columns], device=noise.device, dtype=torch.float32
-    )
+    whole = Sweep(
+        runner,
+        lambda rows, columns: image[:, :, rows, columns],
+        device=noise.device,
+        dtype=torch.float32,
+    ).whole()
     x0 = torch.zeros(2, 3, 88, 44)
     x0[:, :, :84, :40] = image_to_residual(whole[:, :, :84, :40] * 2 - 1, up, residual_scale=2.0)
     x0[:, :, :, 40:] = x0[:, :, :, 39:40]

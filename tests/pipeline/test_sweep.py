@@ -65,7 +65,7 @@ def test_strips_are_the_result_and_what_was_handed_out_is_not_looked_at(
     def evaluate(rows: slice, columns: slice) -> Tensor:
         return blur(x[:, :, rows, columns])[:, :, ::shrink, ::shrink].clone()
 
-    whole = tiles.run(evaluate, device=CPU, dtype=torch.float32, shrink=shrink)
+    whole = Sweep(tiles, evaluate, device=CPU, dtype=torch.float32, shrink=shrink).whole()
     shares: list[float] = []
     sweep = Sweep(tiles, evaluate, device=CPU, dtype=torch.float32, shrink=shrink, on_tile=shares.append)
     following = 0

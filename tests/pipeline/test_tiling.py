@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sam_diffsr.errors import DeviceMemoryError
+from sam_diffsr.pipeline.sweep import Sweep
 from sam_diffsr.pipeline.tiling import Tile, TileRunner, axis_weights, plan_tiles, window_size
 
 CPU = torch.device("cpu")
@@ -63,14 +64,18 @@ def blur(x: Tensor) -> Tensor:
 def test_a_full_halo_changes_nothing(halo: int, tolerance: float):
     x = torch.rand(2, 3, 48, 36)
     tiles = runner(48, 36, size=12, halo=halo)  # rounded up to 4, which is the receptive field
-    result = tiles.run(lambda rows, columns: blur(x[:, :, rows, columns]), device=CPU, dtype=torch.float32)
+    result = Sweep(
+        tiles, lambda rows, columns: blur(x[:, :, rows, columns]), device=CPU, dtype=torch.float32
+    ).whole()
     torch.testing.assert_close(result, blur(x), atol=tolerance, rtol=0)
 
 
 def test_a_narrow_halo_is_blended_to_something_near():
     x = torch.rand(1, 3, 48, 48)
     tiles = runner(48, 48, size=12, halo=4, receptive_field=40)
-    result = tiles.run(lambda rows, columns: blur(x[:, :, rows, columns]), device=CPU, dtype=torch.float32)
+    result = Sweep(
+        tiles, lambda rows, columns: blur(x[:, :, rows, columns]), device=CPU, dtype=torch.float32
+    ).whole()
     assert 0 < float((result - blur(x)).abs().max()) < 0.05
 
 
@@ -82,7 +87,7 @@ def test_the_whole_canvas_is_evaluated_at_once_and_in_the_wanted_dtype():
         return torch.ones(1, 2, 20, 12, dtype=torch.float16)
 
     for size in (20, 400):
-        result = runner(20, 12, size=size).run(evaluate, device=CPU, dtype=torch.float32)
+        result = Sweep(runner(20, 12, size=size), evaluate, device=CPU, dtype=torch.float32).whole()
         assert result.dtype == torch.float32
     assert windows == [(slice(0, 20), slice(0, 12))] * 2
 
@@ -95,7 +100,7 @@ def test_all_windows_are_of_the_size_that_was_planned_for(side: int, size: int):
         shapes.add((rows.stop - rows.start, columns.stop - columns.start))
         return torch.zeros(1, 1, rows.stop - rows.start, columns.stop - columns.start)
 
-    runner(side, 20, size=size).run(evaluate, device=CPU, dtype=torch.float32)
+    Sweep(runner(side, 20, size=size), evaluate, device=CPU, dtype=torch.float32).whole()
     assert shapes == {window_size(side, 20, tile=(size, size), halo=8)}
     assert max(shapes)[0] == min(side, size + 8 * min(-(-side // size) - 1, 2))
 
@@ -122,12 +127,12 @@ def test_out_of_memory_halves_the_tiles_and_keeps_them_small(error, caplog: pyte
     x = torch.rand(1, 3, 64, 64)
     scarce, tiles = Scarce(x, 32, error), runner(64, 64, size=64)
     with caplog.at_level(logging.WARNING, logger="sam_diffsr"):
-        result = tiles.run(scarce, device=CPU, dtype=torch.float32)
+        result = Sweep(tiles, scarce, device=CPU, dtype=torch.float32).whole()
     torch.testing.assert_close(result, x)
     assert scarce.failed == [(64, 64), (40, 40)]
     assert tiles.size == (16, 16)
     assert "out of memory on cpu with a tile of 64 x 64 output pixels; going on with 32 x 32" in caplog.text
-    torch.testing.assert_close(tiles.run(scarce, device=CPU, dtype=torch.float32), x)
+    torch.testing.assert_close(Sweep(tiles, scarce, device=CPU, dtype=torch.float32).whole(), x)
     assert len(scarce.failed) == 2
 
 
@@ -143,7 +148,7 @@ def test_finished_tiles_are_not_repeated():
         return x[:, :, rows, columns]
 
     shares: list[float] = []
-    result = tiles.run(evaluate, device=CPU, dtype=torch.float32, on_tile=shares.append)
+    result = Sweep(tiles, evaluate, device=CPU, dtype=torch.float32, on_tile=shares.append).whole()
     torch.testing.assert_close(result, x)
     assert starts[:2] == [(0, 0), (0, 24)]
     assert len(starts) == len(set(starts)) == 2 + 8  # the two that were left, in four parts each
@@ -157,7 +162,7 @@ def test_too_little_memory_for_the_smallest_tile_is_an_error():
         DeviceMemoryError,
         match=r"out of memory on cpu even with tiles of 4 pixels and a halo of 8; free memory",
     ):
-        tiles.run(Scarce(torch.rand(1, 3, 64, 64), 4), device=CPU, dtype=torch.float32)
+        Sweep(tiles, Scarce(torch.rand(1, 3, 64, 64), 4), device=CPU, dtype=torch.float32).whole()
 
 
 def test_other_errors_pass():
@@ -165,4 +170,4 @@ def test_other_errors_pass():
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        runner(8, 8, size=64).run(fail, device=CPU, dtype=torch.float32)
+        Sweep(runner(8, 8, size=64), fail, device=CPU, dtype=torch.float32).whole()
