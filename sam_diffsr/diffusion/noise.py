@@ -29,15 +29,12 @@ class PositionNoise:
     Args:
         seeds: seed of each window's image, in -2**63..2**63-1.
         corners: top left pixel ``(top, left)`` of each window in its image, both >= 0; None is ``(0, 0)``.
-        stream: number of an independent sequence for the same seeds.
 
     Raises:
         ArgumentError: there is no seed, or one is not a whole number in range.
     """
 
-    def __init__(
-        self, seeds: Sequence[int], corners: Sequence[tuple[int, int]] | None = None, *, stream: int = 0
-    ) -> None:
+    def __init__(self, seeds: Sequence[int], corners: Sequence[tuple[int, int]] | None = None) -> None:
         if not len(seeds):
             raise ArgumentError("seeds must hold one seed for each image, got none")
         for seed in seeds:
@@ -46,7 +43,6 @@ class PositionNoise:
                 raise ArgumentError(f"a seed must be a whole number in -2**63..2**63-1, got {seed!r}")
         self._seeds = [int(seed) for seed in seeds]
         self._corners = [(0, 0)] * len(seeds) if corners is None else list(corners)
-        self._stream = stream
         self._step = 0
         self._generator = torch.Generator(device="cpu")
 
@@ -80,7 +76,7 @@ class PositionNoise:
         block = torch.empty(channels, BLOCK, BLOCK, dtype=torch.float32, device="cpu")
         for row in range(top // BLOCK, -(-(top + height) // BLOCK)):
             for column in range(left // BLOCK, -(-(left + width) // BLOCK)):
-                key = struct.pack("<5q", seed, self._stream, self._step, row, column)
+                key = struct.pack("<4q", seed, self._step, row, column)
                 digest = int.from_bytes(blake2b(key, digest_size=8).digest(), "little")
                 self._generator.manual_seed(digest >> 1)
                 block.normal_(generator=self._generator)
