@@ -79,7 +79,7 @@ def mish(x: Tensor) -> Tensor:
     Returns:
         The same shape and type.
     """
-    if not _can_be_fast(x):
+    if _must_be_plain() or not _fits(x):
         return functional.mish(x)
     flat = x.permute(0, 2, 3, 1).view(-1)
     size = _PIECE * torch.get_num_threads()
@@ -107,7 +107,7 @@ def conv3x3(conv: nn.Conv2d, x: Tensor) -> Tensor:
     Returns:
         ``(B, O, H, W)``.
     """
-    if not _can_be_fast(x) or not _suits(conv) or x.shape[-2] < _LINES:
+    if _must_be_plain() or not _suits(conv) or not _fits(x) or x.shape[-2] < _LINES:
         return conv(x)
     weight, bias = _filters_of(conv), conv.get_parameter("bias")
     padded = functional.pad(x, (1, 1, 1, 1), mode="reflect").contiguous(memory_format=torch.channels_last)
@@ -117,18 +117,24 @@ def conv3x3(conv: nn.Conv2d, x: Tensor) -> Tensor:
     return out.permute(0, 3, 1, 2)
 
 
-def _can_be_fast(x: Tensor) -> bool:
-    """Whether features may be computed piece by piece in memory of our own."""
+def _must_be_plain() -> bool:
+    """Whether the surroundings need PyTorch's own operations."""
     return (
-        not torch.compiler.is_compiling()
-        and _enabled.get()
-        and not torch.is_grad_enabled()
-        and x.device.type == "cpu"
+        torch.compiler.is_compiling()
+        or not _enabled.get()
+        or torch.is_grad_enabled()
+        or torch.is_autocast_enabled("cpu")
+        or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    )
+
+
+def _fits(x: Tensor) -> bool:
+    """Whether features have the type and layout of the fast paths."""
+    return (
+        x.device.type == "cpu"
         and x.dtype == torch.float32
         and x.ndim == 4
         and x.is_contiguous(memory_format=torch.channels_last)
-        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-        and not torch.is_autocast_enabled("cpu")
     )
 
 
