@@ -153,7 +153,7 @@ def _suits(conv: nn.Conv2d) -> bool:
 
 
 def _cpu_gains() -> bool:
-    """Whether fewer products save time: with AVX-512 PyTorch's convolutions win; without MKL is unmeasured."""
+    """Whether fewer products save time: not with AVX-512, where PyTorch's convolutions win, nor unmeasured."""
     return torch.backends.cpu.get_cpu_capability() == "AVX2" and torch.backends.mkl.is_available()
 
 
