@@ -78,10 +78,19 @@ def test_mish_overwrites_only_on_its_fast_path() -> None:
     with torch.no_grad():
         copied = x.clone(memory_format=torch.preserve_format)
         assert fast.mish(copied) is copied
-        for plain in (x.contiguous(), x[:, ::2], x[..., 1:], x.double(), x.bfloat16(), x[0]):
+        for plain in (x.contiguous(), x[:, ::2], x[..., 1:], x.double(), x.half(), x[0]):
             kept = plain.clone(memory_format=torch.preserve_format)
             torch.testing.assert_close(fast.mish(plain), functional.mish(plain), rtol=0, atol=0)
             assert torch.equal(plain, kept)
+
+
+def test_mish_in_bfloat16_rounds_once() -> None:
+    x = (torch.randn(2, 24, 90, 80) * 4).bfloat16().contiguous(memory_format=CHANNELS_LAST)
+    expected = functional.mish(x.float())
+    with torch.no_grad():
+        result = fast.mish(x.clone(memory_format=torch.preserve_format))
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.float(), expected, rtol=2**-8, atol=2e-6)
 
 
 def test_mish_under_another_default_dtype() -> None:
