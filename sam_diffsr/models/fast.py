@@ -21,6 +21,8 @@ __all__ = ["conv3x3", "disabled", "mish"]
 
 _PIECE = 131072
 """Elements per thread that are computed at a time; they and their scratch space stay in the cache."""
+_LOG2_E = 1 / math.log(2)
+"""``exp(x) = exp2(x * _LOG2_E)``, which takes half the time of PyTorch's ``exp``, or less."""
 _MIN_CHANNELS = 48
 """Narrower convolutions gain nothing: the products that are saved cost as many additions."""
 _LINES, _TAPS = 4, 3
@@ -89,7 +91,7 @@ def mish(x: Tensor) -> Tensor:
         piece = flat[start : start + size]
         square, wide = scratch[:, : len(piece)]
         value = piece if piece.dtype == torch.float32 else wide.copy_(piece)
-        torch.exp(value, out=square).add_(1).square_().add_(1)
+        torch.mul(value, _LOG2_E, out=square).exp2_().add_(1).square_().add_(1)
         value.addcdiv_(value, square, value=-2)
         if value is wide:
             piece.copy_(value)
