@@ -221,7 +221,7 @@ def test_autograd_and_autocast_are_plain(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
-def test_traced_and_exported_networks_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traced_exported_and_compiled_networks_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     used = Counter(monkeypatch, "_convolve")
     net = UNet(DenoiserConfig(dim=48, multipliers=(1, 1)), condition_channels=8, scale=4)
     net = net.eval().requires_grad_(False).to(memory_format=CHANNELS_LAST)
@@ -232,9 +232,10 @@ def test_traced_and_exported_networks_are_plain(monkeypatch: pytest.MonkeyPatch)
         used.count = 0
         traced = torch.jit.trace(net, arguments, check_trace=False)
         exported = torch.export.export(net, arguments).module()
-        assert not used.count
-        for module in (traced, exported):
+        compiled = torch.compile(net, backend="eager", fullgraph=True)
+        for module in (traced, exported, compiled):
             torch.testing.assert_close(module(*arguments), expected, rtol=1e-5, atol=1e-5)
+        assert not used.count
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
