@@ -1,8 +1,8 @@
-"""Measures how long the code is that an image goes through.
+"""Measures how much code an image goes through.
 
-Prints the lines and files of each subpackage, then, for one upscaling of a small image in one piece, the stack of
-the package's own frames between the caller and ``UNet.forward``, the files of the package that run, and how many
-calls they take. Works with any installed version of the package.
+Prints the lines and files of each subpackage. Then it upscales one small image in one piece and prints the
+package's own frames between the caller and ``UNet.forward``, the files of the package that run, and the
+number of calls. Works with any version of the package.
 
     python examples/lab/path_of_an_image.py
     python examples/lab/path_of_an_image.py --model my-model --json path.json
@@ -63,7 +63,8 @@ def trace_image(resolver: SuperResolver, side: int) -> dict[str, Any]:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)  # type: ignore[arg-type]
-    return {"frames": len(stack), "files": len(calls), "calls": calls.total(), "stack": stack, "by_file": calls}
+    total = calls.total()
+    return {"frames": len(stack), "files": len(calls), "calls": total, "stack": stack, "by_file": calls}
 
 
 def own_frames(frame: FrameType) -> list[str]:
@@ -89,7 +90,7 @@ def file_of(frame: FrameType) -> str:
 
 def main() -> None:
     """Count, trace, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Measure how much code an image goes through.")
     parser.add_argument("--model", help="bundled name, folder or file (default: the bundled model)")
     parser.add_argument("--side", type=int, default=32, help="side of the image in pixels (default: 32)")
     parser.add_argument("--json", metavar="FILE", help="write all numbers")
