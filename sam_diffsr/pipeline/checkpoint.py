@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sam_diffsr.errors import ArgumentError, ModelLoadError, OutputError
-from sam_diffsr.hub import download_model
+from sam_diffsr.hub import HubOptions, download_model
 from sam_diffsr.pipeline.config import ResolverConfig, config_to_json
 from sam_diffsr.pipeline.files import (
     CONFIG_NAME,
@@ -103,16 +103,15 @@ def load_pretrained(
             f"({', '.join(available_models()) or 'none'}), an existing folder or .safetensors file, "
             "or a Hub id of the form owner/name"
         )
-    config_path, weights_path = download_model(
-        name,
-        (CONFIG_NAME, WEIGHTS_NAME),
+    hub = HubOptions(
         revision=revision,
         subfolder=subfolder,
-        cache_dir=None if cache_dir is None else Path(cache_dir),
+        cache_dir=cache_dir,
         token=token,
         force_download=force_download,
         local_files_only=local_files_only,
     )
+    config_path, weights_path = download_model(name, (CONFIG_NAME, WEIGHTS_NAME), hub)
     return read_pair(config_path, weights_path)
 
 

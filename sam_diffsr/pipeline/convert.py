@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sam_diffsr.diffusion.schedule import NoiseSchedule, ScheduleConfig, ScheduleName
 from sam_diffsr.errors import CheckpointMismatchError
-from sam_diffsr.models import load_reference_betas, load_reference_checkpoint
+from sam_diffsr.models import read_reference_checkpoint
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import save_pretrained_folder
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
@@ -49,11 +49,10 @@ def convert_reference_checkpoint(
         OutputError: the folder cannot be written.
     """
     stored = torch.float32 if dtype == "auto" else resolve_dtype(dtype, torch.device("meta"))
-    model, state_dict = load_reference_checkpoint(checkpoint)
-    betas = load_reference_betas(checkpoint)
-    schedule = ScheduleConfig() if betas is None else _identify(betas, source=checkpoint)
+    published = read_reference_checkpoint(checkpoint)
+    schedule = ScheduleConfig() if published.betas is None else _identify(published.betas, source=checkpoint)
     config = ResolverConfig(
-        model=model,
+        model=published.config,
         schedule=schedule,
         normalization=NormalizationConfig(lr_up_levels=256),
         modulation="released",
@@ -61,7 +60,7 @@ def convert_reference_checkpoint(
     )
     details = f"Converted from the published checkpoint `{Path(checkpoint).name}`."
     card = model_card(config, name=Path(folder).resolve().name, details=details)
-    save_pretrained_folder(folder, config, state_dict, card=card, dtype=stored)
+    save_pretrained_folder(folder, config, published.state_dict, card=card, dtype=stored)
     return config
 
 
