@@ -76,20 +76,19 @@ def measure_masks(
         }
         timed = time_in_turns(tasks, repeats=repeats)
     difference = np.abs(encode_structure(records).numpy() - straightforward_structure(records)).max()
+    scaling = [{"image": name, "ratio": median_ratio(timed, name, "encode")} for name in others]
     has_coco = "coco_encode" in tasks
     return BenchResult(
         name="masks",
         figures={
             "encode_speedup": median_ratio(timed, "straightforward", "encode"),
             "encode_difference": float(difference),
-            "encode_scaling": [
-                {"image": name, "ratio": median_ratio(timed, name, "encode")} for name in others
-            ],
             "rle_encode_ratio": median_ratio(timed, "rle_encode", "coco_encode") if has_coco else None,
             "rle_decode_ratio": median_ratio(timed, "rle_decode", "coco_decode") if has_coco else None,
             "crop_ratio": median_ratio(timed, "field_crop", "image_crop"),
             "smaller_than_npy": (4 * height * width + 128) / stored,
         },
+        tables={"encode_scaling": scaling},
         settings={"size": list(size), "regions": regions, "repeats": repeats},
         seconds=medians(timed),
     )

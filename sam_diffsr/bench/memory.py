@@ -66,7 +66,7 @@ def measure_memory(
             }
         )
     settings = {"model": resolver.name, "dtype": _precision(resolver), "tile": tile, **limit}
-    return BenchResult(name="memory", figures={"memory": rows}, settings=settings)
+    return BenchResult(name="memory", tables={"memory": rows}, settings=settings)
 
 
 def run_probe(

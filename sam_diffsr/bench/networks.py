@@ -13,10 +13,10 @@ from sam_diffsr.bench.memory import run_probe
 from sam_diffsr.bench.reference import ReferenceProcedure, reference_sample
 from sam_diffsr.bench.result import BenchResult, Say
 from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
+from sam_diffsr.device import network_layout
 from sam_diffsr.diffusion.schedule import ScheduleConfig
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.models import ModelConfig, build_model
-from sam_diffsr.pipeline.device import network_layout
 from sam_diffsr.pipeline.resolver import SuperResolver
 
 __all__ = ["measure_image", "measure_step", "step_flops"]

@@ -52,23 +52,22 @@ class BenchResult:
 
     name: str
     """What was measured, as ``sam-diffsr bench`` calls it."""
-    figures: Mapping[str, float | Rows | None]
-    """Numbers and tables by JSON key, see :data:`LABELS`; None where the machine cannot measure it."""
+    figures: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
+    """Numbers by JSON key, see :data:`LABELS`; None for what cannot be measured here."""
+    tables: Mapping[str, Rows] = field(default_factory=dict[str, Rows])
+    """Rows of tables by JSON key; all rows of a table have the same columns."""
     settings: Mapping[str, Any]
     """Sizes, repeats and the model."""
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])
     """Median times that the ratios were made from."""
 
     def text(self) -> str:
-        """One line per number; a table follows its label."""
-        lines: list[str] = []
-        for key, value in self.figures.items():
-            if isinstance(value, Sequence):
-                header = [name.replace("_", " ") for name in value[0]]
-                table = text_table(header, [[_word(cell) for cell in row.values()] for row in value])
-                lines.append(f"{LABELS[key]}:\n{table}")
-            else:
-                lines.append(f"{LABELS[key]}: {_word(value)}")
+        """One line per number, then the tables, each under its label."""
+        lines = [f"{LABELS[key]}: {_word(value)}" for key, value in self.figures.items()]
+        for key, rows in self.tables.items():
+            header = [name.replace("_", " ") for name in rows[0]]
+            table = text_table(header, [[_word(cell) for cell in row.values()] for row in rows])
+            lines.append(f"{LABELS[key]}:\n{table}")
         return "\n".join(lines)
 
 
@@ -80,13 +79,14 @@ def to_json(results: Sequence[BenchResult], *, device: str | torch.device = "aut
         device: where they were made.
 
     Returns:
-        The figures by key; ``seconds`` and ``settings`` by measurement; ``machine`` and ``versions``.
+        Figures and tables by key; ``seconds`` and ``settings`` by measurement; ``machine`` and ``versions``.
 
     Raises:
         ArgumentError: this machine does not have the device.
     """
     return {
         **{key: value for result in results for key, value in result.figures.items()},
+        **{key: value for result in results for key, value in result.tables.items()},
         "seconds": {result.name: result.seconds for result in results},
         "settings": {result.name: result.settings for result in results},
         "machine": describe_machine(device),

@@ -98,7 +98,7 @@ def measure_training(
     ]
     settings = {"stage": stage, "patch": config.data.patch, "batch": config.data.batch, "steps": steps}
     settings |= {"rounds": rounds, "device": str(trainer.device)}
-    return BenchResult(name="train", figures={"train": rows}, settings=settings, seconds=medians(timed))
+    return BenchResult(name="train", tables={"train": rows}, settings=settings, seconds=medians(timed))
 
 
 class _Feed:

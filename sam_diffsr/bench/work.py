@@ -134,8 +134,8 @@ def _one_by_one(resolver: SuperResolver, jobs: list[Job]) -> None:
 
 
 def _as_folder(resolver: SuperResolver, jobs: list[Job]) -> None:
-    def upscale(images: list[Any]) -> list[Any]:
-        return resolver.upscale(images, seed=[0] * len(images), progress=False)
+    def upscale(images: list[Any]) -> Any:
+        return resolver.upscale(images, progress=False)
 
     for outcome in run_jobs(jobs, upscale, decode=decode_image, existing="overwrite"):
         if outcome.error is not None:

@@ -12,16 +12,19 @@ from sam_diffsr.errors import ArgumentError
 
 STEP = BenchResult(name="step", figures={"step_ratio": 0.5}, settings={"size": 8}, seconds={"step": 1.0})
 MEMORY = BenchResult(
-    name="memory", figures={"memory": [{"size": 512, "used_mb": None}], "peak_memory_mb": None}, settings={}
+    name="memory",
+    figures={"peak_memory_mb": None},
+    tables={"memory": [{"size": 512, "used_mb": None}]},
+    settings={},
 )
 
 
 def test_text() -> None:
     assert STEP.text() == "Denoising step, time relative to the reference (released architecture): 0.5"
-    table, peak = MEMORY.text().split("\nPeak memory")
-    assert table.splitlines()[0] == "Memory beyond the loaded process, and time, per input size:"
-    assert [cell.strip() for cell in table.splitlines()[-1].split("|")] == ["", "512", "not measured", ""]
-    assert peak.endswith(": not measured")
+    peak, title, _, _, row = MEMORY.text().splitlines()
+    assert peak.endswith("(released architecture): not measured")
+    assert title == "Memory beyond the loaded process, and time, per input size:"
+    assert [cell.strip() for cell in row.split("|")] == ["", "512", "not measured", ""]
 
 
 def test_json() -> None:

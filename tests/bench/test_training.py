@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_crops_and_synthetic_images_by_default(config, stage, tmp_path: Path, mo
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     said: list[str] = []
     result = measure_training(stage, config, rounds=1, steps=2, say=said.append)
-    rows = result.figures["train"]
+    rows: Any = result.tables["train"]
     assert [row["batches"] for row in rows] == ["crops", "synthetic"]
     for row in rows:
         seconds = result.seconds[row["batches"]]

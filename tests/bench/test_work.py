@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sam_diffsr.bench import measure_folder, measure_start, work
@@ -41,9 +43,9 @@ def test_start(monkeypatch) -> None:
         return "0.25"
 
     monkeypatch.setattr(work, "run_python", fake)
-    result = measure_start(repeats=2)
-    assert result.figures["import_seconds"] == result.figures["own_modules_seconds"] == 0.25
-    assert result.figures["command_seconds"] > 0
+    figures: dict[str, Any] = dict(measure_start(repeats=2).figures)
+    assert figures["import_seconds"] == figures["own_modules_seconds"] == 0.25
+    assert figures["command_seconds"] > 0
     commands = [arguments for arguments in asked if arguments[0] == "-m"]
     assert commands[0][:3] == ("-m", "sam_diffsr", "upscale")
     with pytest.raises(ArgumentError, match="repeats must be >= 1, got 0"):
