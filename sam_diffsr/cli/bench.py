@@ -72,41 +72,29 @@ def register(subparsers: Subparsers) -> None:
         "  masks   structure fields: encoding, run lengths, reading crops\n"
         "  all     all of these",
     )
-    parser.add_argument(
-        "what", metavar="WHAT", nargs="*", type=_measurement, help="measurements (default: step image)"
-    )
+    add = parser.add_argument
+    add("what", metavar="WHAT", nargs="*", type=_measurement, help="measurements (default: step image)")
     add_model_option(parser)
-    parser.add_argument("--repeats", type=int, metavar="N", help="rounds of every measurement")
-    parser.add_argument("--quick", action="store_true", help="smaller inputs and fewer rounds")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
-    parser.add_argument("--json", metavar="FILE", help="write all numbers, with machine and versions")
+    add("--repeats", type=int, metavar="N", help="rounds of every measurement but memory")
+    add("--quick", action="store_true", help="smaller inputs and fewer rounds")
+    add("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+    add("--json", metavar="FILE", help="write all numbers, with machine and versions")
     add_device_options(parser)
-    network = parser.add_argument_group("step and image")
-    network.add_argument(
-        "--size", type=int, metavar="N", help="side of the low-resolution image (default: 64)"
-    )
-    network.add_argument(
-        "--full", action="store_true", help="run every step of the reference's image instead of extrapolating"
-    )
-    memory = parser.add_argument_group("memory")
-    memory.add_argument(
-        "--sizes", type=int_list, metavar="N,...", help="sides of the inputs (default: 512,1024,2048)"
-    )
-    memory.add_argument(
-        "-t", "--tile", type=tile_size, metavar="auto|0|N", help="side of the tiles (default: auto)"
-    )
-    memory.add_argument(
-        "--max-memory", type=int, metavar="MB", help="memory limit per image (default: free memory)"
-    )
-    train = parser.add_argument_group("train")
-    train.add_argument("--stage", choices=tuple(_STAGES), help="networks to train (default: diffusion)")
-    train.add_argument(
+    add = parser.add_argument_group("step and image").add_argument
+    add("--size", type=int, metavar="N", help="side of the low-resolution image (default: 64)")
+    add("--full", action="store_true", help="run the reference's image in full instead of extrapolating")
+    add = parser.add_argument_group("memory").add_argument
+    add("--sizes", type=int_list, metavar="N,...", help="sides of the inputs (default: 512,1024,2048)")
+    add("-t", "--tile", type=tile_size, metavar="auto|0|N", help="side of the tiles (default: auto)")
+    add("--max-memory", type=int, metavar="MB", help="memory limit per image (default: free memory)")
+    add = parser.add_argument_group("train").add_argument
+    add("--stage", choices=tuple(_STAGES), help="networks to train (default: diffusion)")
+    add(
         "--config",
         metavar="CONFIG",
-        help="YAML file or preset whose own data are measured (default: the preset small, on data made for "
-        "the measurement)",
+        help="YAML file or preset to measure on its own data (default: the preset small, on made-up data)",
     )
-    train.add_argument(
+    add(
         "--set",
         dest="overrides",
         metavar="SECTION.KEY=VALUE",
