@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sam_diffsr.bench.result import BenchResult, Say
+from sam_diffsr.bench.result import BenchResult
 from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.masks.rle import decode, encode
@@ -23,6 +24,8 @@ from sam_diffsr.masks.store import read_structure, write_structure
 from sam_diffsr.masks.structure import StructureField
 
 __all__ = ["made_up_records", "measure_masks", "straightforward_structure"]
+
+_LOGGER = logging.getLogger(__name__)
 
 _CROP = 160
 """Side of the training crop that is read, in pixels."""
@@ -37,7 +40,6 @@ def measure_masks(
     region_counts: Sequence[int] = (10, 1000),
     megapixels: Sequence[float] = (0.5, 12.0),
     repeats: int = 9,
-    say: Say = lambda line: None,
 ) -> BenchResult:
     """Time structural position encoding and the storage of its results, on made-up regions.
 
@@ -47,7 +49,6 @@ def measure_masks(
         region_counts: other numbers of regions, compared with ``regions``.
         megapixels: other sizes of the image, compared with ``size``.
         repeats: rounds, >= 1.
-        say: called with progress lines.
 
     Raises:
         ArgumentError: a value is out of range.
@@ -56,7 +57,7 @@ def measure_masks(
         raise ArgumentError(
             f"expected sides >= {_CROP}, regions >= 1 and repeats >= 1; got {size}, {regions}, {repeats}"
         )
-    say(f"structure fields, {regions} regions at {size[0]}x{size[1]}")
+    _LOGGER.info("measuring: structure fields, %s regions at %sx%s", regions, size[0], size[1])
     height, width = size
     records = made_up_records(size, regions)
     others = {f"{count} regions": made_up_records(size, count) for count in region_counts}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from typing import Any, Literal
 
 import torch
 
-from sam_diffsr.bench.result import BenchResult, Say
+from sam_diffsr.bench.result import BenchResult
 from sam_diffsr.errors import ArgumentError, OutputError
 from sam_diffsr.pipeline.resolver import SuperResolver
 
 __all__ = ["measure_memory", "run_probe", "run_python"]
+
+_LOGGER = logging.getLogger(__name__)
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 """Folder of this package, which the new processes import too, installed or not."""
@@ -32,7 +35,6 @@ def measure_memory(
     sizes: Sequence[int] = (512, 1024, 2048),
     tile: int | Literal["auto"] = "auto",
     max_memory: int | None = None,
-    say: Say = lambda line: None,
 ) -> BenchResult:
     """Upscale one square image per size in a fresh process and report its peak memory.
 
@@ -41,7 +43,6 @@ def measure_memory(
         sizes: sides of the low-resolution images, growing.
         tile: side of the tiles, as in :meth:`SuperResolver.upscale`.
         max_memory: memory limit in bytes, as in :meth:`SuperResolver.upscale`.
-        say: called with progress lines.
 
     Raises:
         ArgumentError: ``sizes`` is empty or does not grow.
@@ -52,7 +53,7 @@ def measure_memory(
     limit = {} if max_memory is None else {"max_memory": max_memory}
     rows: list[dict[str, float | None]] = []
     for size in sizes:
-        say(f"memory, {size}x{size}")
+        _LOGGER.info("measuring: memory, %sx%s", size, size)
         answer = run_probe(resolver, size=size, options={"tile": tile, **limit})
         before, peak, seconds = answer["before_mb"], answer["peak_mb"], answer["seconds"]
         megapixels = (size * resolver.scale) ** 2 / 1e6

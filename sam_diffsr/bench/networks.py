@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sam_diffsr.bench.memory import run_probe
 from sam_diffsr.bench.reference import ReferenceProcedure, reference_sample
-from sam_diffsr.bench.result import BenchResult, Say
+from sam_diffsr.bench.result import BenchResult
 from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
 from sam_diffsr.device import network_layout
 from sam_diffsr.diffusion.schedule import ScheduleConfig
@@ -21,30 +22,25 @@ from sam_diffsr.pipeline.resolver import SuperResolver
 
 __all__ = ["measure_image", "measure_step", "step_flops"]
 
+_LOGGER = logging.getLogger(__name__)
+
 _MATRIX_SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 """Side of the matrices whose product shows what a kind of device can do."""
 
 
-def measure_step(
-    resolver: SuperResolver,
-    *,
-    size: int = 64,
-    repeats: int = 5,
-    say: Say = lambda line: None,
-) -> BenchResult:
+def measure_step(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) -> BenchResult:
     """Time one denoising step against the reference's step and a matrix product.
 
     Args:
         resolver: the model; its device and dtype are used for the released architecture, too.
         size: side of the low-resolution image.
         repeats: rounds, >= 1.
-        say: called with progress lines.
 
     Raises:
         ArgumentError: ``size`` or ``repeats`` is out of range.
     """
     own, released = _sides(resolver, size=size, repeats=repeats)
-    say(f"step, {size}x{size}")
+    _LOGGER.info("measuring: step, %sx%s", size, size)
     side = _MATRIX_SIDE[resolver.device.type]
     matrix = torch.rand(side, side, generator=torch.Generator().manual_seed(0))
     matrix = matrix.to(device=resolver.device, dtype=resolver.dtype)
@@ -71,12 +67,7 @@ def measure_step(
 
 
 def measure_image(
-    resolver: SuperResolver,
-    *,
-    size: int = 64,
-    repeats: int = 5,
-    full: bool = False,
-    say: Say = lambda line: None,
+    resolver: SuperResolver, *, size: int = 64, repeats: int = 5, full: bool = False
 ) -> BenchResult:
     """Time a whole image with the model's default sampling against the published procedure.
 
@@ -88,14 +79,13 @@ def measure_image(
         repeats: rounds, >= 1.
         full: run the reference's image in full. Otherwise its time is its encoder's plus the number of
             timesteps times one step, which leaves out its sampling arithmetic.
-        say: called with progress lines.
 
     Raises:
         ArgumentError: ``size`` or ``repeats`` is out of range.
         OutputError: a process that measures memory failed.
     """
     own, released = _sides(resolver, size=size, repeats=repeats)
-    say(f"image, {size}x{size}")
+    _LOGGER.info("measuring: image, %sx%s", size, size)
     tasks: dict[str, Callable[[], object]] = {}
     for suffix, side in (("", released), ("_bundled", own)):
         tasks[f"image{suffix}"] = side.image
@@ -111,7 +101,7 @@ def measure_image(
             whole = time_in_turns(task, repeats=1, device=resolver.device, warm_up=False)["whole"][0]
         seconds[f"reference_image{suffix}"] = whole
 
-    say("memory of a process")
+    _LOGGER.info("measuring: memory of a process")
     peak, peak_bundled = (run_probe(side.resolver, size=size)["peak_mb"] for side in (released, own))
     image, sampling = seconds["image_bundled"], resolver.config.sampling
     return BenchResult(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +11,8 @@ import torch
 from sam_diffsr.evaluation.environment import describe_machine, describe_versions
 from sam_diffsr.evaluation.report import text_table
 
-__all__ = ["LABELS", "BenchResult", "Say", "to_json"]
+__all__ = ["LABELS", "BenchResult", "to_json"]
 
-Say = Callable[[str], object]
-"""Called with one line about what is measured next."""
 Rows = Sequence[Mapping[str, str | float | int | None]]
 
 _STEP = "Denoising step, time relative to the reference"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sam_diffsr.bench.result import BenchResult, Say
+from sam_diffsr.bench.result import BenchResult
 from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
 from sam_diffsr.data import (
     DataConfig,
@@ -32,19 +33,15 @@ from sam_diffsr.training.trainer import Trainer
 
 __all__ = ["measure_training"]
 
+_LOGGER = logging.getLogger(__name__)
+
 _CROPS = 64
 _SLACK = 48
 """HR pixels by which a made-up crop is larger than the window that is cut from it."""
 
 
 def measure_training(
-    stage: StageName,
-    config: TrainConfig,
-    *,
-    own_data: bool = False,
-    rounds: int = 5,
-    steps: int = 16,
-    say: Say = lambda line: None,
+    stage: StageName, config: TrainConfig, *, own_data: bool = False, rounds: int = 5, steps: int = 16
 ) -> BenchResult:
     """Time training steps whose batches are made as in a run.
 
@@ -54,7 +51,6 @@ def measure_training(
         own_data: measure ``config.data`` instead of crops and synthetic images made for the measurement.
         rounds: rounds that count, >= 1.
         steps: steps of each kind per round, >= 1.
-        say: called with progress lines.
 
     Raises:
         ArgumentError: ``rounds`` or ``steps`` is less than 1.
@@ -79,11 +75,11 @@ def measure_training(
 
         feeds: dict[str, _Feed] = {}
         for kind, data in _data(config, folder, own=own_data).items():
-            say(f"opening {kind}")
+            _LOGGER.info("measuring: opening %s", kind)
             cache, scale = folder / "cache", config.model.scale
             source = open_source(data, scale=scale, seed=config.run.seed, cache=cache)
             feeds[kind] = _Feed(trainer, source, steps)
-        say(f"training steps, {rounds} rounds")
+        _LOGGER.info("measuring: training steps, %s rounds", rounds)
         tasks: dict[str, Callable[[], object]] = {"random": random_steps, **feeds}
         timed = time_in_turns(tasks, repeats=rounds, device=trainer.device)
     images = steps * rounds * config.data.batch

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 
 from sam_diffsr.bench.memory import run_python
-from sam_diffsr.bench.result import BenchResult, Say
+from sam_diffsr.bench.result import BenchResult
 from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.image import decode_image, save_image
 from sam_diffsr.pipeline.folder import Job, plan_jobs
 from sam_diffsr.pipeline.jobs import run_jobs
 from sam_diffsr.pipeline.resolver import SuperResolver
-from sam_diffsr.resize import imresize
 
-__all__ = ["measure_folder", "measure_start", "smooth_photo"]
+__all__ = ["measure_folder", "measure_start"]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def measure_folder(
-    resolver: SuperResolver,
-    *,
-    files: int = 32,
-    size: int = 32,
-    repeats: int = 3,
-    say: Say = lambda line: None,
+    resolver: SuperResolver, *, files: int = 32, size: int = 32, repeats: int = 3
 ) -> BenchResult:
     """Time a folder of small photographs against upscaling its files one by one.
 
@@ -41,7 +36,6 @@ def measure_folder(
         files: photographs in a folder.
         size: height of the smallest photograph; the width is 1.5 times as large.
         repeats: rounds, >= 1.
-        say: called with progress lines.
 
     Raises:
         ArgumentError: a number is out of range.
@@ -53,7 +47,7 @@ def measure_folder(
     figures: dict[str, float] = {}
     seconds: dict[str, float] = {}
     for kind, spread in (("folder", 1), ("mixed_folder", size)):
-        say(f"{kind} of {files} photographs")
+        _LOGGER.info("measuring: %s of %s photographs", kind, files)
         with tempfile.TemporaryDirectory(prefix="sam-diffsr-") as name:
             jobs = _write_photos(Path(name), [size + index % spread for index in range(files)])
             tasks = {
@@ -67,12 +61,11 @@ def measure_folder(
     return BenchResult(name="folder", figures=figures, settings=settings, seconds=seconds)
 
 
-def measure_start(*, repeats: int = 3, say: Say = lambda line: None) -> BenchResult:
+def measure_start(*, repeats: int = 3) -> BenchResult:
     """Time imports and a whole command, each in a fresh process; the fastest of each counts.
 
     Args:
         repeats: processes of each kind, >= 1.
-        say: called with progress lines.
 
     Raises:
         ArgumentError: ``repeats`` is less than 1.
@@ -80,12 +73,12 @@ def measure_start(*, repeats: int = 3, say: Say = lambda line: None) -> BenchRes
     """
     if repeats < 1:
         raise ArgumentError(f"repeats must be >= 1, got {repeats}")
-    say("start of a process")
+    _LOGGER.info("measuring: start of a process")
     libraries = "import torch, numpy, PIL.Image, safetensors.torch, huggingface_hub"
     own = "from sam_diffsr import SuperResolver"
     with tempfile.TemporaryDirectory(prefix="sam-diffsr-") as name:
         source, target = str(Path(name, "a.png")), str(Path(name, "b.png"))
-        Image.fromarray(smooth_photo(8, 8, seed=0)).save(source)
+        _made_up_photo(8, 8).save(source)
         command = (
             "-m",
             "sam_diffsr",
@@ -107,25 +100,20 @@ def measure_start(*, repeats: int = 3, say: Say = lambda line: None) -> BenchRes
     return BenchResult(name="start", figures=figures, settings={"repeats": repeats})
 
 
-def smooth_photo(height: int, width: int, *, seed: int) -> np.ndarray[Any, Any]:
-    """An image with structure of all sizes, as photographs have it: ``(height, width, 3)`` uint8."""
-    generator = torch.Generator().manual_seed(seed)
-    total = torch.zeros(1, 3, height, width)
-    for level in range(1, 6):
-        coarse = torch.rand(1, 3, max(1, height >> level), max(1, width >> level), generator=generator) - 0.5
-        total += imresize(coarse, size=(height, width)) * 2.0 ** (level - 5)
-    return ((total * 0.6 + 0.5).clamp(0, 1)[0] * 255).round().byte().permute(1, 2, 0).numpy()
-
-
 def _write_photos(folder: Path, heights: list[int]) -> list[Job]:
     """Write one JPEG per height and plan where the results go."""
     photos, large = folder / "photos", folder / "large"
     photos.mkdir()
     for index, height in enumerate(heights):
-        image = Image.fromarray(smooth_photo(height, height * 3 // 2, seed=index))
-        image.save(photos / f"{index:03}.jpg", quality=95)
+        _made_up_photo(height * 3 // 2, height).save(photos / f"{index:03}.jpg", quality=95)
     large.mkdir()
     return plan_jobs(photos, large)
+
+
+def _made_up_photo(width: int, height: int) -> Image.Image:
+    """Coarse noise, enlarged: as smooth as a photograph, so that PNG and JPEG have as much to do."""
+    noise = Image.effect_noise((max(1, width // 4), max(1, height // 4)), 80)
+    return noise.resize((width, height), Image.Resampling.BICUBIC).convert("RGB")
 
 
 def _one_by_one(resolver: SuperResolver, jobs: list[Job]) -> None:

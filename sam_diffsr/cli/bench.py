@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -143,10 +142,6 @@ def _prepare(args: argparse.Namespace, chosen: list[str]) -> list[Callable[[], B
     if not args.debug:
         hush_pipeline()
 
-    def say(line: str) -> None:
-        if not args.quiet:
-            print(f"measuring: {line}", file=sys.stderr, flush=True)
-
     # options of each measurement: --quick first, what was given after it
     options = {name: dict(_QUICK[name]) if args.quick else {} for name in _QUICK}
     for name in options:
@@ -176,7 +171,7 @@ def _prepare(args: argparse.Namespace, chosen: list[str]) -> list[Callable[[], B
         config = load_config(args.config or f"small/{stage}", overrides=args.overrides or [])
         measures["train"] = partial(bench.measure_training, _STAGES[stage], config)
         options["train"]["own_data"] = args.config is not None
-    return [partial(measures[name], say=say, **options[name]) for name in chosen]
+    return [partial(measures[name], **options[name]) for name in chosen]
 
 
 def _measurement(text: str) -> str:

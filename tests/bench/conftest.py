@@ -11,17 +11,14 @@ from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_
 from sam_diffsr.pipeline import ResolverConfig, SamplingConfig, SuperResolver
 
 TINY = ModelConfig(
-    encoder=EncoderConfig(blocks=2, channels=8, growth=4),
-    denoiser=DenoiserConfig(dim=8, multipliers=(1, 2)),
+    encoder=EncoderConfig(blocks=2, channels=8, growth=4), denoiser=DenoiserConfig(dim=8, multipliers=(1, 2))
 )
 
 
 @pytest.fixture
 def resolver() -> SuperResolver:
     config = ResolverConfig(
-        model=TINY,
-        schedule=ScheduleConfig(timesteps=10),
-        sampling=SamplingConfig(sampler="ddim", steps=2),
+        model=TINY, schedule=ScheduleConfig(timesteps=10), sampling=SamplingConfig(sampler="ddim", steps=2)
     )
     torch.manual_seed(0)
     return SuperResolver(build_model(TINY), config, device="cpu")

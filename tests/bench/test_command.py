@@ -37,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     calls: dict[str, dict[str, Any]] = {}
     for name, function in FUNCTIONS.items():
 
-        def fake(*inputs: Any, say: Any, name: str = name, **options: Any) -> BenchResult:
+        def fake(*inputs: Any, name: str = name, **options: Any) -> BenchResult:
             calls[name] = {"inputs": inputs, **options}
             return BenchResult(name=name, figures={"step_ratio": 0.5}, settings={})
 
@@ -47,11 +47,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [
-        ([], ["step", "image"]),
-        (["masks", "start"], ["start", "masks"]),
-        (["all"], list(FUNCTIONS)),
-    ],
+    [([], ["step", "image"]), (["masks", "start"], ["start", "masks"]), (["all"], list(FUNCTIONS))],
 )
 def test_chosen_measurements_run_in_order(asked, model_dir, words, expected) -> None:
     assert main(["bench", *words, "-m", model_dir]) == 0
