@@ -16,7 +16,15 @@ from sam_diffsr.errors import DeviceMemoryError
 from sam_diffsr.pipeline.config import ResolverConfig
 from sam_diffsr.pipeline.tiles import Tile, TileGrid
 
-__all__ = ["batch_size", "free_memory", "is_out_of_memory", "release_memory", "tile_side", "trim_heap", "window_bytes"]
+__all__ = [
+    "batch_size",
+    "free_memory",
+    "is_out_of_memory",
+    "release_memory",
+    "tile_side",
+    "trim_heap",
+    "window_bytes",
+]
 
 LARGEST_TILE = 256
 """Side of the largest automatic tile, in LR pixels; larger ones are no faster."""

@@ -94,6 +94,13 @@ def super_resolve(
     )
     chain = sample_ensemble if settings.ensemble else sample
 
+    batch: list[tuple[int, Tile]] = []
+
+    def on_step(estimate: Estimate) -> None:
+        progress.step(
+            lambda: _preview(images, output, finished, batch, estimate(), scale=scale), count=len(batch)
+        )
+
     with plain_torch(device):
         padded = pad_to_multiple(images, config.model)
         while pending:
@@ -102,12 +109,6 @@ def super_resolve(
             noise = PositionNoise(
                 [seeds[index] for index, _ in batch], [tile.origin(scale) for _, tile in batch]
             )
-
-            def on_step(estimate: Estimate, batch: list[tuple[int, Tile]] = batch) -> None:
-                def preview() -> Tensor:
-                    return _preview(images, output, finished, batch, estimate(), scale=scale)
-
-                progress.step(preview, count=len(batch))
 
             # Too little memory: fewer windows at a time, then smaller ones; finished tiles stay.
             try:
@@ -161,18 +162,17 @@ def sample(
 
     # The condition, once per image.
     condition = model.encode(lr.to(dtype=dtype, memory_format=layout))
-    if sampling.steps == 0 or sampling.start is not None:
-        encoded = model.encoder_image(condition).float()
 
     if sampling.steps == 0:
-        image = encoded
-        on_step(lambda: encoded)
+        image = model.encoder_image(condition).float()
+        on_step(lambda: image)
     else:
-        # The start: pure noise, or the residual of the encoder's image with noise up to the timestep ``start``.
+        # The start: pure noise, or the residual of the encoder's image with noise added up to ``start``.
         lr_up = imresize(lr * (255 / config.normalization.lr_up_levels), scale) * 2 - 1
         x = noise(lr_up)
         if sampling.start is not None:
-            x0 = image_to_residual(encoded * 2 - 1, lr_up, residual_scale=stretch)
+            encoded = model.encoder_image(condition).float() * 2 - 1
+            x0 = image_to_residual(encoded, lr_up, residual_scale=stretch)
             t = torch.full((len(lr),), sampling.start, dtype=torch.int64, device=lr.device)
             x = q_sample(x0, t, x, schedule)
 
@@ -211,7 +211,7 @@ def sample_ensemble(
     on_step: Callable[[Estimate], None],
 ) -> Tensor:
     """Average the results of :func:`sample` for the eight turned and mirrored windows, turned back."""
-    total = torch.zeros((), device=lr.device)
+    total = torch.zeros((), dtype=torch.float32, device=lr.device)
     for quarters, mirrored in itertools.product(range(4), (False, True)):
         turn = _Turn(quarters, mirrored)
         sr = sample(

@@ -15,6 +15,7 @@ from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.progress import ProgressCallback
 
 __all__ = [
+    "RunOptions",
     "Settings",
     "Start",
     "UpscaleOptions",
@@ -30,19 +31,24 @@ _FIDELITY_START = 0.5
 _FIDELITY_STEPS = 4
 
 
-class UpscaleOptions(TypedDict, total=False):
-    """Keyword arguments of :meth:`SuperResolver.upscale`, which describes them."""
+class RunOptions(TypedDict, total=False):
+    """Keyword arguments of :func:`resolve_settings`; :meth:`SuperResolver.upscale` describes them."""
 
     steps: int | None
     sampler: SamplerName | None
     start: Start
     fidelity: float | None
-    seed: int | Sequence[int]
     ensemble: bool
     tile: int | Literal["auto"]
     halo: int | None
     batch_size: int | None
     max_memory: int | None
+
+
+class UpscaleOptions(RunOptions, total=False):
+    """Keyword arguments of :meth:`SuperResolver.upscale`."""
+
+    seed: int | Sequence[int]
     outscale: float | None
     max_pixels: int | None
     progress: bool | None
@@ -116,8 +122,8 @@ def resolve_settings(
 def sampling_of_fidelity(fidelity: float, *, timesteps: int) -> SamplingConfig:
     """Sampling for one point between the faithful answer and full texture.
 
-    The table of ``docs/models.md`` has the measured frontier: the encoder's own image has the highest PSNR, and
-    DPM-Solver++ from the encoder's image plus noise trades PSNR for detail the more noise is added.
+    The measured frontier is in ``docs/models.md``: the encoder's own image has the highest PSNR, and
+    DPM-Solver++ from the encoder's image plus noise trades PSNR for detail, the more noise the more detail.
 
     Args:
         fidelity: 1 for the encoder's image, which is the mean of all plausible images and smooth, to 0 for
