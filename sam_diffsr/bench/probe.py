@@ -28,11 +28,11 @@ def main(request: dict[str, Any]) -> dict[str, float | None]:
     import numpy as np
     import torch
 
-    from sam_diffsr import SuperResolver
+    import sam_diffsr
 
     if request["threads"] is not None:
         torch.set_num_threads(request["threads"])
-    resolver = SuperResolver.from_pretrained(request["model"], **request["init"])
+    resolver = sam_diffsr.SuperResolver.from_pretrained(request["model"], **request["init"])
     on_cuda = resolver.device.type == "cuda"
 
     def upscale(size: int) -> float:
