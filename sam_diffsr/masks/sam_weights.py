@@ -1,6 +1,6 @@
-"""Weights of Segment Anything: found, read without unpickling code, brought to the native names.
+"""Finds and reads the weights of Segment Anything, without unpickling code.
 
-Two publications exist: the native ``.pth`` files, and ``facebook/sam-vit-*`` on the Hub with other names.
+Two publications exist: native ``.pth`` files, and ``facebook/sam-vit-*`` on the Hub under other tensor names.
 """
 
 from __future__ import annotations
@@ -77,20 +77,12 @@ def find_weights(
     force_download: bool = False,
     local_files_only: bool = False,
 ) -> Path:
-    """Find the file with the weights, downloading it if it has to come from the Hub.
+    """Find the file of weights, or download it from the Hub.
 
-    Args:
-        name_or_path: ``"vit_b"``, ``"vit_l"`` or ``"vit_h"`` (the official Hub repositories), a ``.pth``
-            or ``.safetensors`` file, a folder with ``model.safetensors``, or a Hub id ``"owner/name"``.
-        revision: of the Hub repository.
-        subfolder: folder inside the folder or repository.
-        cache_dir: download cache instead of the Hub client's own.
-        token: access token for the Hub.
-        force_download: download again what is in the cache.
-        local_files_only: use only what is in the cache.
+    The arguments are those of ``SamMaskGenerator.from_pretrained``.
 
     Raises:
-        ModelLoadError: it is none of these, or the download failed.
+        ModelLoadError: no such file, folder or repository, or the download failed.
     """
     name = os.fspath(name_or_path)
     path = Path(name)
@@ -123,13 +115,13 @@ def find_weights(
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a file of weights and give it native names, everything in float32 on the CPU.
+    """Read a file of weights as float32 tensors on the CPU, by native name.
 
-    A file that bears a published name (``sam_vit_b_01ec64.pth``) must have the MD5 sum that starts so.
+    A published name (``sam_vit_b_01ec64.pth``) states the start of the file's MD5 sum, which is checked.
 
     Raises:
         ModelLoadError: the file is damaged, holds more than tensors, or is not the published one.
-        CheckpointMismatchError: it holds the weights of something else.
+        CheckpointMismatchError: it holds other weights.
     """
     published = _NATIVE_NAME.fullmatch(path.name)
     if published:

@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from sam_diffsr.data.crops import CropStore
-from sam_diffsr.data.photos import gradient_energy, list_photos, reduce_image, textured_corners
+from sam_diffsr.data.cut import gradient_energy, reduce_image, textured_corners
 from sam_diffsr.data.prepare import prepare_crops
 from sam_diffsr.errors import ArgumentError, DataError, OutputError
 from sam_diffsr.image import decode_image
+from sam_diffsr.image.photos import list_photos
 from sam_diffsr.masks.segments import GraphMaskGenerator
 from sam_diffsr.masks.spe import encode_label_map
 from sam_diffsr.masks.store import write_records

@@ -12,9 +12,8 @@ from segment_anything import SamAutomaticMaskGenerator
 
 from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError
 from sam_diffsr.masks import encode_structure, rle
-from sam_diffsr.masks.sam import SamMaskGenerator
+from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions
 from sam_diffsr.masks.sam_model import make_generator
-from sam_diffsr.masks.sam_options import SamOptions
 
 # Random weights rate their masks anyhow: let everything through but what is not a mask.
 OPEN: dict[str, Any] = {"points_per_side": 4, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.05}

@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ModelLoadError
-from sam_diffsr.masks.sam import SamMaskGenerator
+from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions
 from sam_diffsr.masks.sam_model import build_sam
-from sam_diffsr.masks.sam_options import SamOptions
 from sam_diffsr.masks.sam_weights import find_weights, read_weights, rename_keys
 
 OPEN: dict[str, Any] = {"points_per_side": 3, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.05}
