@@ -66,8 +66,9 @@ def _register_generate(subparsers: Subparsers) -> None:
         subparsers,
         "generate",
         help="find the regions of photos",
-        description="Write OUT/<stem>.json for every photo, in the format of amg.py --convert-to-rle. Finished "
-        "files are skipped, so a stopped run can be repeated. Several processes share a folder with --shard. "
+        description="Write OUT/<stem>.json for every photo, in the format of amg.py --convert-to-rle. "
+        "Finished files are skipped, so a stopped run can be repeated. Several processes share a folder "
+        "with --shard. "
         "Photos that fail are reported and skipped; the exit code is then 1.",
         epilog=_EPILOG,
     )
@@ -109,7 +110,7 @@ def _register_show(subparsers: Subparsers) -> None:
         subparsers,
         "show",
         help="draw regions and field of one photo",
-        description="Draw the regions in colours over the photo, and next to it the field E with a colour bar.",
+        description="Draw the regions in colours over the photo, next to the field E with a colour bar.",
     )
     parser.add_argument("image", metavar="IMAGE", help="the photo")
     parser.add_argument(
@@ -164,8 +165,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard",
         metavar="i/n",
-        help="process part i of n, such as 1/4 (default: the process's own part under torchrun, accelerate or "
-        "srun, else all)",
+        help="process part i of n, such as 1/4 (default: the part of this process under torchrun, accelerate "
+        "or srun, else all)",
     )
     parser.add_argument("--overwrite", action="store_true", help="regenerate existing files")
 

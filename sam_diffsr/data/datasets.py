@@ -19,42 +19,23 @@ __all__ = ["Dataset", "find_dataset", "photo_folders"]
 
 logger = logging.getLogger(__name__)
 
+_PLAIN = ("HR", "GTmod12", "GTmod8", "GTmod4", "GT", "original")
 HR_FOLDERS = (
-    "HR",
-    "GTmod12",
-    "GTmod8",
-    "GTmod4",
-    "GT",
-    "original",
-    "DF2K_train_HR",
-    "DF2K_HR",
-    "DIV2K_train_HR",
-    "Flickr2K_HR",
-    "DIV2K_valid_HR",
-    "DF2K_HR_sub",
-    "DF2K_train_HR_sub",
-    "DIV2K_train_HR_sub",
-    "Flickr2K_HR_sub",
+    *_PLAIN,
+    *("DF2K_train_HR", "DF2K_HR", "DIV2K_train_HR", "Flickr2K_HR", "DIV2K_valid_HR"),
+    *("DF2K_HR_sub", "DF2K_train_HR_sub", "DIV2K_train_HR_sub", "Flickr2K_HR_sub"),
 )
 """Names of folders of HR images; the first one found is taken."""
 
 COMMON_NAMES = frozenset({"HR", "GT", "original"})
 """The names in ``HR_FOLDERS`` that other folders of photographs use as well."""
 
-TOGETHER = (
-    ("DIV2K_train_HR", "Flickr2K_HR"),
-    ("DIV2K_train_HR_sub", "Flickr2K_HR_sub"),
-)
+TOGETHER = (("DIV2K_train_HR", "Flickr2K_HR"), ("DIV2K_train_HR_sub", "Flickr2K_HR_sub"))
 """Folders that together are one data set (DF2K)."""
 
 LR_FOLDERS = (
-    "LR_bicubic/X{scale}",
-    "LR_bicubic/x{scale}",
-    "LRbicx{scale}",
-    "LR/X{scale}",
-    "LR/x{scale}",
-    "LR_bicubic",
-    "LR",
+    *("LR_bicubic/X{scale}", "LR_bicubic/x{scale}", "LRbicx{scale}"),
+    *("LR/X{scale}", "LR/x{scale}", "LR_bicubic", "LR"),
 )
 """Places of LR images, relative to the parent of the HR folder."""
 
@@ -92,7 +73,7 @@ def find_dataset(root: str | os.PathLike[str], *, scale: int = 4) -> Dataset:
     if not hr:
         raise DataError(
             f"no images in {folder}; expected image files ({', '.join(sorted(PHOTO_SUFFIXES))}) in it "
-            f"or in a folder named {', '.join(HR_FOLDERS[:6])} ..."
+            f"or in a folder named {', '.join(_PLAIN)} ..."
         )
     pairs = [_lr_files(place, scale) for place in folders]
     if any(pair is None for pair in pairs):

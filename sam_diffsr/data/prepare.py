@@ -76,7 +76,7 @@ def prepare_crops(
         encoding: structural position encoding of a region, see ``masks.spe``.
         reduction: divisor of a region's value, see ``masks.spe``.
         masks: folder of records or stored fields, one file per photo, instead of the segmenter. Records
-            belong to the photo at its full size and are reduced with it; a stored field needs a reduction of 1.
+            belong to the photo at its full size and are reduced with it; stored fields need reduction 1.
         missing_masks: a photo without masks is an ``"error"``, or has no regions (``"zero"``, E = 0) and is
             counted in a warning.
         licences: file name to licence, for the manifest.

@@ -224,7 +224,8 @@ def encode_folder(
         made = _describe(structure.encoding, structure.reduction, structure.seed)
         if made != wanted:
             raise DataError(
-                f"{target} exists, encoded with {made} and not {wanted}; overwrite it or choose another folder"
+                f"{target} exists, encoded with {made} and not {wanted}; overwrite it or choose another "
+                "folder"
             )
         return True
 

@@ -67,10 +67,6 @@ class RegionRuns:
         stops = ordered[is_new]
         return _highest_cover(first, after, self.owner.astype(np.int32) + 1, len(stops)), stops
 
-    def labels(self) -> NDArray[np.int32]:
-        """Label map, ``(H, W)`` int32: 0 is no region, k + 1 is region k, later over earlier."""
-        return lay_out(*self.segments(), self.size)
-
 
 def lay_out(values: NDArray[ValueT], stops: NDArray[np.int64], size: tuple[int, int]) -> NDArray[ValueT]:
     """Turn consecutive column-major stretches into an image.
@@ -155,8 +151,13 @@ def label_runs(labels: NDArray[Any]) -> RegionRuns:
     Raises:
         DataError: another rank or dtype, an empty map or a negative label.
     """
-    check_labels(labels)
-    flips = flips_with_ends(labels)
+    if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"a label map must be (H, W) integers with H, W >= 1, got {labels.dtype} {tuple(labels.shape)}"
+        )
+    if int(labels.min()) < 0:
+        raise DataError(f"a label map must hold numbers >= 0 (0 is no region), got {int(labels.min())}")
+    flips = np.concatenate([[0], flip_positions(labels), [labels.size]]).astype(np.int64)
     height = labels.shape[0]
     column, row = np.divmod(flips[:-1], height)
     label = labels[row, column].astype(np.int64)
@@ -164,22 +165,6 @@ def label_runs(labels: NDArray[Any]) -> RegionRuns:
     order = order[np.searchsorted(label[order], 1) :]
     count = int(labels.max())
     return RegionRuns((height, labels.shape[1]), count, flips[:-1][order], flips[1:][order], label[order] - 1)
-
-
-def check_labels(labels: NDArray[Any]) -> None:
-    """Raise ``DataError`` unless ``labels`` is a non-empty ``(H, W)`` map of integers >= 0."""
-    if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "iu":
-        raise DataError(
-            f"a label map must be (H, W) integers with H, W >= 1, got {labels.dtype} {tuple(labels.shape)}"
-        )
-    if int(labels.min()) < 0:
-        raise DataError(f"a label map must hold numbers >= 0 (0 is no region), got {int(labels.min())}")
-
-
-def flips_with_ends(labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Column-major positions at which a stretch of equal labels starts, and the number of pixels."""
-    ends = np.array([labels.size], np.int64)
-    return np.concatenate([np.zeros(1, np.int64), flip_positions(labels), ends])
 
 
 def _segmentation(mask: Any) -> Any:

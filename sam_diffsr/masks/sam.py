@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import numpy as np
@@ -178,9 +178,8 @@ class SamMaskGenerator:
         self.precision = precision
         self.longest_side = longest_side
         autocast = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-        arguments = {field.name: getattr(self.options, field.name) for field in fields(self.options)}
         self._generator: Any = make_generator(
-            sam.to(self.device).eval(), arguments, self.device, autocast=autocast
+            sam.to(self.device).eval(), vars(self.options), self.device, autocast=autocast
         )
 
     @classmethod

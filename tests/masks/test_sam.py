@@ -216,10 +216,10 @@ def test_nothing_random_and_nothing_in_place(sam, photo):
 
 
 def test_coordinates_stay_in_single_precision_on_mps(sam):
-    made = make_generator(sam, SamOptions(), torch.device("mps"), autocast=None)
+    made = make_generator(sam, vars(SamOptions()), torch.device("mps"), autocast=None)
     coords = made.predictor.transform.apply_coords(np.array([[10.0, 20.0]]), (48, 64))
     assert coords.dtype == np.float32
-    exact = make_generator(sam, SamOptions(), torch.device("cpu"), autocast=None).predictor.transform
+    exact = make_generator(sam, vars(SamOptions()), torch.device("cpu"), autocast=None).predictor.transform
     np.testing.assert_allclose(coords, exact.apply_coords(np.array([[10.0, 20.0]]), (48, 64)))
 
 

@@ -229,7 +229,7 @@ def test_object_npy_means_no_regions_and_is_not_unpickled(tmp_path, payload, ver
     got = read_structure(path, size=SIZE)
     assert got.size == SIZE
     assert not got.to_tensor().numpy().any()
-    with pytest.raises(DataError, match=r"a.npy: it says that the image has no regions.* pass size="):
+    with pytest.raises(DataError, match=r"a.npy: the file holds no regions .* pass size="):
         read_structure(path)
 
 

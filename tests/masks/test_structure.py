@@ -36,14 +36,6 @@ def test_no_regions():
     assert not structure.to_tensor().numpy().any()
 
 
-def test_from_labels(masks):
-    labels = np.random.default_rng(1).integers(0, 9, (11, 7)).astype(np.uint16)
-    structure = StructureField.from_labels(labels, encoding="cosine")
-    stack = np.stack([labels == k for k in range(1, 9)])
-    expected = encode_structure(stack, encoding="cosine")
-    np.testing.assert_allclose(structure.to_tensor().numpy(), expected.numpy(), rtol=0, atol=1e-7)
-
-
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("with_zero", [True, False])
 def test_from_field_keeps_every_value(dtype, with_zero):
