@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sam_diffsr.errors import ArgumentError, DataError, MissingDependencyError, OutputError
 from sam_diffsr.image.photos import list_photos, read_photo
-from sam_diffsr.masks.sam import SamMaskGenerator, SamPrecision
+from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions, SamPrecision
 from sam_diffsr.masks.segments import GraphMaskGenerator
 from sam_diffsr.masks.shard import Shard
 from sam_diffsr.masks.spe import Encoding, Reduction
@@ -82,31 +82,31 @@ def load_generator(
     longest_side: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> MaskGenerator:
-    """Load a mask generator by name.
+    """Load a mask generator by name. ``None`` stands for the generator's own default.
 
     Args:
         model: ``"graph"`` (no weights), or a name that ``SamMaskGenerator.from_pretrained`` takes.
         device: device of SAM.
-        precision: precision of SAM; ``None`` is its default.
-        longest_side: segment larger images at this longest side; ``None`` is the generator's default.
-        options: options of SAM's automatic mask generator, by name.
+        precision: precision of SAM.
+        longest_side: segment larger images at this longest side.
+        options: fields of ``SamOptions``.
 
     Raises:
         ArgumentError: an option is out of range or belongs to SAM only.
         ModelLoadError: SAM's weights cannot be loaded.
         MissingDependencyError: a package is missing.
     """
-    chosen = dict(options or {})
-    if longest_side is not None:
-        chosen["longest_side"] = longest_side
+    chosen: dict[str, Any] = {} if longest_side is None else {"longest_side": longest_side}
+    if model == "graph":
+        foreign = sorted([*(options or {}), *(["precision"] if precision is not None else [])])
+        if foreign:
+            raise ArgumentError(f"graph segmentation has no option {', '.join(foreign)}; they belong to SAM")
+        return GraphMaskGenerator(**chosen)
     if precision is not None:
         chosen["precision"] = precision
-    if model != "graph":
-        return SamMaskGenerator.from_pretrained(model, device=device, **chosen)
-    foreign = sorted(chosen.keys() - {"longest_side"})
-    if foreign:
-        raise ArgumentError(f"graph segmentation has no option {', '.join(foreign)}; they belong to SAM")
-    return GraphMaskGenerator(**chosen)
+    return SamMaskGenerator.from_pretrained(
+        model, options=SamOptions(**(options or {})), device=device, **chosen
+    )
 
 
 def generate_folder(
@@ -230,11 +230,7 @@ def encode_folder(
         return True
 
     return _run(
-        (shard or Shard()).select(jobs),
-        lambda: work,
-        out=Path(out),
-        finished=finished,
-        overwrite=overwrite,
+        (shard or Shard()).select(jobs), lambda: work, out=Path(out), finished=finished, overwrite=overwrite
     )
 
 
@@ -277,7 +273,7 @@ def _run(
     overwrite: bool,
 ) -> Iterator[MaskOutcome]:
     """Make every target that is not finished; only errors that would hit every file end the run."""
-    _check_writable(out)
+    _make_folder(out)
     work: _Work | None = None
     spent, written = 0.0, 0
     for number, (source, target) in enumerate(jobs, start=1):
@@ -293,19 +289,15 @@ def _run(
         if work is None:
             work = begin()
         _make_folder(target.parent)
-        failure: Exception | None = None
-        numbers: Mapping[str, Any] = {}
         started = time.perf_counter()
         try:
             numbers = work(source, target)
         except (OutputError, MissingDependencyError):
             raise
-        except Exception as error:  # the caller gets it in the outcome, and the other files go on
-            failure = error
-        seconds = time.perf_counter() - started
-        if failure is not None:
-            yield outcome(status="failed", error=failure, seconds=seconds)
+        except Exception as error:  # the outcome carries it, and the other files are still made
+            yield outcome(status="failed", error=error, seconds=time.perf_counter() - started)
             continue
+        seconds = time.perf_counter() - started
         spent, written = spent + seconds, written + 1
         remaining = spent / written * (len(jobs) - number)
         yield outcome(status="written", seconds=seconds, remaining=remaining, **numbers)
@@ -324,18 +316,11 @@ def _describe(encoding: str | None, reduction: str | None, seed: int | None) -> 
     return f"random, seed {seed}" if encoding == "random" else f"{encoding}/{reduction}"
 
 
-def _check_writable(folder: Path) -> None:
-    """Fail before the work when its results cannot be kept."""
-    _make_folder(folder)
+def _make_folder(folder: Path) -> None:
+    """Make a folder and try to write into it, before any work is done for it."""
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise OutputError(f"cannot write into the folder {folder}: {error.strerror or error}") from error
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot create the folder {folder}: {error.strerror or error}") from error

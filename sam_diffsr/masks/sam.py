@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,10 +19,7 @@ from sam_diffsr.masks.sam_model import build_sam, import_segment_anything, make_
 from sam_diffsr.masks.sam_weights import find_weights, read_weights
 from sam_diffsr.masks.segments import check_image, enlarge_labels, shrink_to
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-__all__ = ["OutputMode", "SamArguments", "SamMaskGenerator", "SamOptions", "SamPrecision"]
+__all__ = ["SamMaskGenerator", "SamOptions", "SamPrecision"]
 
 SamPrecision = Literal["fp32", "fp16", "bf16"]
 OutputMode = Literal["coco_rle", "uncompressed_rle", "binary_mask"]
@@ -117,24 +114,6 @@ class SamOptions:
                 raise ArgumentError(f"point_grids[{index}] must be (P, 2) with P >= 1, got {np.shape(grid)}")
 
 
-class SamArguments(TypedDict, total=False):
-    """The fields of ``SamOptions`` as keyword arguments."""
-
-    points_per_side: int | None
-    points_per_batch: int
-    pred_iou_thresh: float
-    stability_score_thresh: float
-    stability_score_offset: float
-    box_nms_thresh: float
-    crop_n_layers: int
-    crop_nms_thresh: float
-    crop_overlap_ratio: float
-    crop_n_points_downscale_factor: int
-    point_grids: Sequence[NDArray[Any]] | None
-    min_mask_region_area: int
-    output_mode: OutputMode
-
-
 class SamMaskGenerator:
     """Finds regions with SAM; its records are those of ``SamAutomaticMaskGenerator``.
 
@@ -187,16 +166,16 @@ class SamMaskGenerator:
         cls,
         pretrained_model_name_or_path: str | os.PathLike[str],
         *,
+        options: SamOptions | None = None,
+        device: str | torch.device = "auto",
+        precision: SamPrecision = "fp32",
+        longest_side: int | None = None,
         revision: str | None = None,
         subfolder: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
         force_download: bool = False,
         local_files_only: bool = False,
-        device: str | torch.device = "auto",
-        precision: SamPrecision = "fp32",
-        longest_side: int | None = None,
-        **options: Unpack[SamArguments],
     ) -> SamMaskGenerator:
         """Load SAM's published weights.
 
@@ -204,16 +183,16 @@ class SamMaskGenerator:
             pretrained_model_name_or_path: ``"vit_b"``, ``"vit_l"`` or ``"vit_h"`` (fetched from the
                 official repositories on the Hub), a native ``.pth`` or a ``.safetensors`` file, a folder
                 with ``model.safetensors``, or a Hub id. The weights tell the size of the model.
+            options: see the class.
+            device: see the class.
+            precision: see the class.
+            longest_side: see the class.
             revision: branch, tag or commit of the Hub repository.
             subfolder: folder inside the folder or repository.
             cache_dir: download cache; None is the Hub client's own.
             token: access token for the Hub.
             force_download: download again even if the file is in the cache.
             local_files_only: use the cache only.
-            device: see the class.
-            precision: see the class.
-            longest_side: see the class.
-            options: fields of ``SamOptions``.
 
         Raises:
             ModelLoadError: the weights cannot be found, reached or read, or are damaged.
@@ -221,7 +200,6 @@ class SamMaskGenerator:
             ArgumentError: an argument or option is out of range.
             MissingDependencyError: see the class.
         """
-        checked = SamOptions(**options)
         import_segment_anything()  # fails, as the device does, before a download of gigabytes
         device = resolve_device(device)
         path = find_weights(
@@ -234,7 +212,7 @@ class SamMaskGenerator:
             local_files_only=local_files_only,
         )
         sam = build_sam(read_weights(path), source=str(path))
-        return cls(sam, options=checked, device=device, precision=precision, longest_side=longest_side)
+        return cls(sam, options=options, device=device, precision=precision, longest_side=longest_side)
 
     def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
         """Find the regions of an image.

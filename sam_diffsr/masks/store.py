@@ -50,13 +50,11 @@ def write_records(path: PathLike, records: Sequence[Mapping[str, Any]]) -> None:
     """
     try:
         collect_runs([record["segmentation"] for record in records], size=None if records else (1, 1))
-        text = json.dumps([_plain(record) for record in records], allow_nan=False)
+        text = json.dumps(list(map(_with_runs, records)), allow_nan=False, default=_json_value)
     except KeyError as error:
-        raise DataError(
-            f"cannot write these records to {os.fspath(path)!r}: one has no 'segmentation'"
-        ) from error
+        raise DataError(f"cannot write {os.fspath(path)!r}: a record has no 'segmentation'") from error
     except (TypeError, ValueError) as error:
-        raise DataError(f"cannot write these records to {os.fspath(path)!r}: {error}") from error
+        raise DataError(f"cannot write {os.fspath(path)!r}: {error}") from error
     _write(Path(path), text.encode("utf-8"))
 
 
@@ -247,21 +245,19 @@ def _read_npy(file: IO[bytes], size: tuple[int, int] | None) -> StructureField:
     return StructureField.from_field(np.load(file, allow_pickle=False))
 
 
-def _plain(value: Any) -> Any:
-    """JSON form of a record: numpy scalars and arrays, tuples and bytes turned into plain values."""
-    if isinstance(value, Mapping):
-        items = cast("Mapping[str, Any]", value).items()
-        return {
-            key: encode(cast("NDArray[Any]", item))
-            if key == "segmentation" and isinstance(item, np.ndarray)
-            else _plain(item)
-            for key, item in items
-        }
+def _with_runs(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with an array under ``segmentation`` encoded."""
+    mask = record["segmentation"]
+    return {**record, "segmentation": encode(mask) if isinstance(mask, np.ndarray) else mask}
+
+
+def _json_value(value: Any) -> Any:
+    """JSON form of numpy values, and of counts as pycocotools gives them."""
     if isinstance(value, (np.ndarray, np.generic)):
         return cast("NDArray[Any]", value).tolist()
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in cast("Sequence[Any]", value)]
-    return value.decode("ascii") if isinstance(value, bytes) else value
+    if isinstance(value, bytes):
+        return value.decode("ascii")
+    raise TypeError(f"JSON has no form for a value of type {type(value).__name__}")
 
 
 def _write(target: Path, data: bytes) -> None:

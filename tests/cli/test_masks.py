@@ -116,7 +116,7 @@ def test_an_unwritable_folder_is_one_line(pictures, capsys) -> None:
     Path("file").write_text("")
     assert main(["masks", "generate", "photos", "file/masks", "-m", "graph"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("sam-diffsr: error: cannot create the folder")
+    assert line.startswith("sam-diffsr: error: cannot write into the folder")
 
 
 def test_show_refuses_masks_of_another_image(pictures, capsys) -> None:

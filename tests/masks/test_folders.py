@@ -12,6 +12,7 @@ from PIL import Image
 from sam_diffsr.errors import ArgumentError, DataError, MissingDependencyError, OutputError
 from sam_diffsr.masks import folders
 from sam_diffsr.masks.folders import encode_folder, find_records, generate_folder, load_generator
+from sam_diffsr.masks.sam import SamOptions
 from sam_diffsr.masks.shard import Shard
 from sam_diffsr.masks.spe import encode_structure
 from sam_diffsr.masks.store import read_records, read_structure, write_records
@@ -126,7 +127,7 @@ def test_a_generator_that_cannot_be_had_ends_the_run(photos, tmp_path) -> None:
 
 def test_folders_that_cannot_be_written(photos, tmp_path, monkeypatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot create the folder"):
+    with pytest.raises(OutputError, match="cannot write into the folder"):
         run(photos, tmp_path / "file" / "out")
 
     def refuse(**_):
@@ -174,7 +175,7 @@ def test_sam_gets_every_option(monkeypatch) -> None:
         "device": "cuda:1",
         "longest_side": 1024,
         "precision": "bf16",
-        "crop_n_layers": 1,
+        "options": SamOptions(crop_n_layers=1),
     }
 
 

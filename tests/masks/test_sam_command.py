@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from sam_diffsr.cli import main
-from sam_diffsr.masks.sam import SamMaskGenerator
+from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions
 from sam_diffsr.masks.spe import encode_structure
 from sam_diffsr.masks.store import read_records, read_structure
 
@@ -36,7 +36,9 @@ def test_from_weights_to_a_picture(sam, photo, photos, capsys) -> None:
     for weights in ("sam.pth", "sam.safetensors"):
         out = f"masks-of-{weights}"
         assert main(["masks", "generate", "photos", out, "-m", weights, "--device", "cpu", *FLAGS]) == 0
-        expected = SamMaskGenerator.from_pretrained(weights, device="cpu", **OPTIONS).generate(photo)  # pyright: ignore
+        expected = SamMaskGenerator.from_pretrained(
+            weights, device="cpu", options=SamOptions(**OPTIONS)
+        ).generate(photo)  # pyright: ignore
         found = read_records(f"{out}/a.json", size=(48, 64))
         assert len(found) == len(expected) > 5
         assert found == expected

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import typing
 
 import numpy as np
 import pytest
 from segment_anything import SamAutomaticMaskGenerator
 
 from sam_diffsr.errors import ArgumentError
-from sam_diffsr.masks.sam import SamArguments, SamOptions
+from sam_diffsr.masks.sam import SamOptions
 
 
 def test_names_and_defaults_are_those_of_segment_anything():
@@ -19,10 +18,6 @@ def test_names_and_defaults_are_those_of_segment_anything():
     assert ours.pop("output_mode") == "coco_rle"
     assert theirs.pop("output_mode").default == "binary_mask"
     assert ours == {name: parameter.default for name, parameter in theirs.items()}
-
-
-def test_keyword_arguments_are_the_options():
-    assert typing.get_type_hints(SamArguments) == typing.get_type_hints(SamOptions)
 
 
 def test_options_are_frozen():

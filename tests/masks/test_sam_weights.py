@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ModelLoadError
+from sam_diffsr.masks.folders import load_generator
 from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions
 from sam_diffsr.masks.sam_model import build_sam
 from sam_diffsr.masks.sam_weights import find_weights, read_weights, rename_keys
@@ -78,7 +79,7 @@ def test_every_source_gives_the_same_masks(sam, photo, tmp_path, form, monkeypat
 
             monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
             source = "owner/some-sam" if form == "hub" else "vit_b"
-    made = SamMaskGenerator.from_pretrained(source, device="cpu", revision="abc", **OPEN)
+    made = SamMaskGenerator.from_pretrained(source, device="cpu", revision="abc", options=SamOptions(**OPEN))
     assert made.generate(photo) == expected
     assert made.options == SamOptions(**OPEN)
     if asked:
@@ -194,4 +195,4 @@ def test_a_bad_device_or_option_is_told_before_the_download(monkeypatch):
     with pytest.raises(ArgumentError, match=r"device must be 'auto'.* got 'abacus'"):
         SamMaskGenerator.from_pretrained("vit_b", device="abacus")
     with pytest.raises(ArgumentError, match="points_per_side"):
-        SamMaskGenerator.from_pretrained("vit_b", device="cpu", points_per_side=0)
+        load_generator("vit_b", device="cpu", options={"points_per_side": 0})
