@@ -28,24 +28,12 @@ from numpy.typing import NDArray
 from sam_diffsr.errors import DataError, OutputError
 from sam_diffsr.files import atomic_path
 
-__all__ = [
-    "CropStore",
-    "CropsOfSource",
-    "check_replaceable",
-    "read_manifest",
-    "write_arrays",
-    "write_manifest",
-]
+__all__ = ["CropStore", "CropsOfSource", "read_manifest", "write_arrays", "write_manifest"]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-ARRAYS: dict[str, str] = {
-    "images": "uint8",
-    "labels": "uint16",
-    "origins": "int32",
-    "values": "float32",
-    "offsets": "int64",
-}
+_NAMES = ("images", "labels", "origins", "values", "offsets")
+ARRAYS = dict(zip(_NAMES, ("uint8", "uint16", "int32", "float32", "int64"), strict=True))
 
 
 class CropsOfSource(NamedTuple):
@@ -71,16 +59,12 @@ class CropStore:
         DataError: the folder is unfinished or damaged, or its arrays do not fit the manifest.
     """
 
+    # The module's docstring describes the arrays.
     images: NDArray[np.uint8]
-    """``(N, S, S, 3)`` RGB."""
     labels: NDArray[np.uint16]
-    """``(N, S, S)`` region numbers; 0 is "no region"."""
     origins: NDArray[np.int32]
-    """``(N, 3)``: source, top, left."""
     values: NDArray[np.float32]
-    """``(V,)`` structure values, source after source."""
     offsets: NDArray[np.int64]
-    """``(M + 1,)`` start of each source in ``values``."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)

@@ -128,21 +128,15 @@ def prepare_crops(
     # Every photo becomes parts; the parts are then joined.
     with _parts_folder(folder) as parts:
         work = _Work(regions, settings, parts, digests, licences or {})
-        for number, file in enumerate(files):
-            work.cut(file, reductions)
+        for number, file in enumerate(files, start=1):
+            message = work.cut(file, reductions)
             if progress is not None:
-                progress(number + 1, len(files), work.message)
+                progress(number, len(files), message)
         _report(work.skipped, len(files))
         count = work.count_crops(len(files))
         write_arrays(folder, map(read_part, work.parts), count=count, crop_size=crop_size)
-        write_manifest(
-            folder,
-            crops=count,
-            crop_size=crop_size,
-            sources=work.sources,
-            settings=settings,
-            skipped=work.skipped,
-        )
+        contents: dict[str, Any] = {"sources": work.sources, "skipped": work.skipped}
+        write_manifest(folder, crops=count, crop_size=crop_size, settings=settings, **contents)
     shutil.rmtree(parts, ignore_errors=True)
     return CropStore(folder)
 
@@ -177,45 +171,34 @@ class _Work:
     parts: list[Path] = field(default_factory=list[Path])
     sources: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     skipped: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    message: str = ""
-    """Progress message for the last photo."""
 
-    def cut(self, file: Path, reductions: Sequence[float]) -> None:
-        """Cut one photo at every unfinished reduction, or leave it out."""
-        paths = [self._path(file, factor) for factor in reductions]
-        if not all(path.is_file() for path in paths):
+    def cut(self, file: Path, reductions: Sequence[float]) -> str:
+        """Cut one photo at every unfinished reduction, or leave it out; gives a progress message."""
+        paths = {factor: self._path(file, factor) for factor in reductions}
+        if not all(path.is_file() for path in paths.values()):
             try:
                 photo = decode_image(file).rgb
             except ImageError as error:
-                self._leave_out(file, "corrupt", str(error))
-                return
+                return self._leave_out(file, "corrupt", str(error))
             height, width = photo.shape[-2:]
             if round(min(height, width) / min(reductions)) < self.settings["crop_size"]:
                 reason = (
                     f"{file} is {height}x{width}; reduced by {min(reductions):g} it is smaller than a crop "
                     f"of {self.settings['crop_size']}; lower crop_size or the reductions"
                 )
-                self._leave_out(file, "small", reason)
-                return
-            for path, factor in zip(paths, reductions, strict=True):
+                return self._leave_out(file, "small", reason)
+            for factor, path in paths.items():
                 if not path.is_file():
                     self._cut(path, file, photo, factor)
-        self.parts += paths
         crops = 0
-        for path, factor in zip(paths, reductions, strict=True):
+        for factor, path in paths.items():
+            source = {"file": file.name, "sha256": self.digests[file], "reduction": float(factor)}
             header = read_part_header(path)
+            masks, licence = self.regions.digest(file), self.licences.get(file.name)
+            self.sources.append({**source, **header, "masks": masks, "licence": licence})
+            self.parts.append(path)
             crops += header["crops"]
-            self.sources.append(
-                {
-                    "file": file.name,
-                    "sha256": self.digests[file],
-                    "reduction": float(factor),
-                    **header,
-                    "masks": self.regions.digest(file),
-                    "licence": self.licences.get(file.name),
-                }
-            )
-        self.message = f"{file.name}: {crops} crops"
+        return f"{file.name}: {crops} crops"
 
     def count_crops(self, photos: int) -> int:
         """Number of crops; without any, the useless parts are removed and ``DataError`` is raised."""
@@ -248,9 +231,9 @@ class _Work:
         labels, values = self.regions.find(file, image, photo_size=(height, width), needed=len(corners) > 0)
         save_part(path, image, corners, labels, values, crop_size=crop_size)
 
-    def _leave_out(self, file: Path, kind: str, reason: str) -> None:
+    def _leave_out(self, file: Path, kind: str, reason: str) -> str:
         self.skipped.append({"file": file.name, "sha256": self.digests[file], "kind": kind, "reason": reason})
-        self.message = f"{file.name} left out"
+        return f"{file.name} left out"
 
 
 def _find_photos(

@@ -100,40 +100,33 @@ def _compose(
     reach: float,
     labels: NDArray[np.uint16],
 ) -> Image.Image:
-    # Lay out the two panels and the colour bar.
+    # Lay out the two panels, the colour bar and its ticks from left to right.
     height, width = regions.shape[:2]
     font = ImageFont.load_default(_TEXT)
-    top = _GAP + _TEXT + 8
-    bar_height = max(height, 160)
-    left_field = _GAP + width + _GAP
-    left_bar = left_field + width + _GAP
+    top, bar_height = _GAP + _TEXT + 8, max(height, 160)
     ticks = [reach, reach / 2, 0.0, -reach / 2, -reach]
     texts = [f"{tick:+.3g}" if tick else "0" for tick in ticks]
-    room = int(max(font.getlength(text) for text in texts)) + 1
-    canvas = Image.new("RGB", (left_bar + _BAR + 8 + room + _GAP, top + bar_height + _GAP), "white")
+    left_field = _GAP + width + _GAP
+    left_bar = left_field + width + _GAP
+    left_text = left_bar + _BAR + 8
+    right = left_text + int(max(font.getlength(text) for text in texts)) + 1 + _GAP
+    canvas = Image.new("RGB", (right, top + bar_height + _GAP), "white")
+    ramp = field_colours(np.linspace(reach, -reach, bar_height).astype(np.float32), reach=reach)
     canvas.paste(Image.fromarray(regions), (_GAP, top))
     canvas.paste(Image.fromarray(coloured), (left_field, top))
-    ramp = np.linspace(reach, -reach, bar_height).astype(np.float32)
-    canvas.paste(
-        Image.fromarray(np.repeat(field_colours(ramp, reach=reach)[:, None], _BAR, 1)), (left_bar, top)
-    )
+    canvas.paste(Image.fromarray(np.repeat(ramp[:, None], _BAR, 1)), (left_bar, top))
 
     # Captions, frames, and the ticks of the bar.
     draw = ImageDraw.Draw(canvas)
     shown = len(np.unique(labels[labels > 0]))
+    span = f"E, {float(field.min()):+.3g} to {float(field.max()):+.3g}"
     draw.text((_GAP, _GAP), f"{shown} region{'' if shown == 1 else 's'}", fill="black", font=font)
-    draw.text(
-        (left_field, _GAP),
-        f"E, {float(field.min()):+.3g} to {float(field.max()):+.3g}",
-        fill="black",
-        font=font,
-    )
-    for box_left, box_width in ((left_field, width), (left_bar, _BAR)):
-        bottom = top + (height if box_left == left_field else bar_height)
-        draw.rectangle((box_left - 1, top - 1, box_left + box_width, bottom), outline="gray")
+    draw.text((left_field, _GAP), span, fill="black", font=font)
+    for left, across, down in ((left_field, width, height), (left_bar, _BAR, bar_height)):
+        draw.rectangle((left - 1, top - 1, left + across, top + down), outline="gray")
     for index, text in enumerate(texts):
         y = top + round(index * (bar_height - 1) / (len(texts) - 1))
         draw.line((left_bar + _BAR, y, left_bar + _BAR + 4, y), fill="gray")
-        lowered = min(max(y - _TEXT // 2 - 2, top - 6), top + bar_height - _TEXT - 2)
-        draw.text((left_bar + _BAR + 8, lowered), text, fill="black", font=font)
+        place = min(max(y - _TEXT // 2 - 2, top - 6), top + bar_height - _TEXT - 2)
+        draw.text((left_text, place), text, fill="black", font=font)
     return canvas

@@ -35,33 +35,25 @@ _NATIVE_NAME = re.compile(r"sam_vit_[bhl]_([0-9a-f]{6})\.pth")
 _SHOWN = 5
 
 _HUB_DUPLICATE = "prompt_encoder.shared_embedding."
+_MLP = r"^(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))"
+_POSITIONS = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 _RENAMES = (
-    (
-        r"^shared_image_embedding\.positional_embedding$",
-        "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
-    ),
+    (r"^shared_image_embedding\.positional_embedding$", _POSITIONS),
     (r"^vision_encoder\.layers\.", "image_encoder.blocks."),
     (r"^vision_encoder\.", "image_encoder."),
     (r"^image_encoder\.patch_embed\.projection\.", "image_encoder.patch_embed.proj."),
-    (r"^image_encoder\.neck\.conv1\.", "image_encoder.neck.0."),
-    (r"^image_encoder\.neck\.layer_norm1\.", "image_encoder.neck.1."),
-    (r"^image_encoder\.neck\.conv2\.", "image_encoder.neck.2."),
-    (r"^image_encoder\.neck\.layer_norm2\.", "image_encoder.neck.3."),
     (r"^prompt_encoder\.point_embed\.", "prompt_encoder.point_embeddings."),
-    (r"^prompt_encoder\.mask_embed\.conv1\.", "prompt_encoder.mask_downscaling.0."),
-    (r"^prompt_encoder\.mask_embed\.layer_norm1\.", "prompt_encoder.mask_downscaling.1."),
-    (r"^prompt_encoder\.mask_embed\.conv2\.", "prompt_encoder.mask_downscaling.3."),
-    (r"^prompt_encoder\.mask_embed\.layer_norm2\.", "prompt_encoder.mask_downscaling.4."),
-    (r"^prompt_encoder\.mask_embed\.conv3\.", "prompt_encoder.mask_downscaling.6."),
-    (r"^mask_decoder\.upscale_conv1\.", "mask_decoder.output_upscaling.0."),
-    (r"^mask_decoder\.upscale_layer_norm\.", "mask_decoder.output_upscaling.1."),
-    (r"^mask_decoder\.upscale_conv2\.", "mask_decoder.output_upscaling.3."),
-    (
-        r"^(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\.layers\.0\.",
-        r"\1.layers.1.",
-    ),
-    (r"^(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\.proj_in\.", r"\1.layers.0."),
-    (r"^(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\.proj_out\.", r"\1.layers.2."),
+    (r"^prompt_encoder\.mask_embed\.", "prompt_encoder.mask_downscaling."),
+    (r"^mask_decoder\.upscale_", "mask_decoder.output_upscaling."),
+    (r"(neck|mask_downscaling|output_upscaling)\.conv1\.", r"\1.0."),
+    (r"(neck|mask_downscaling)\.layer_norm1\.|(output_upscaling)\.layer_norm\.", r"\1\2.1."),
+    (r"(neck)\.conv2\.", r"\1.2."),
+    (r"(neck)\.layer_norm2\.|(mask_downscaling|output_upscaling)\.conv2\.", r"\1\2.3."),
+    (r"(mask_downscaling)\.layer_norm2\.", r"\1.4."),
+    (r"(mask_downscaling)\.conv3\.", r"\1.6."),
+    (_MLP + r"\.layers\.0\.", r"\1.layers.1."),
+    (_MLP + r"\.proj_in\.", r"\1.layers.0."),
+    (_MLP + r"\.proj_out\.", r"\1.layers.2."),
     (r"\.layer_norm", ".norm"),
 )
 """Hub name to native name, applied in this order."""
