@@ -20,7 +20,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,25 +28,17 @@ from numpy.typing import NDArray
 from sam_diffsr.errors import DataError, OutputError
 from sam_diffsr.files import atomic_path
 
-__all__ = ["CropStore", "CropsOfSource", "read_manifest", "write_arrays", "write_manifest"]
+__all__ = ["CropStore", "Crops", "check_replaceable", "read_manifest", "write_arrays", "write_manifest"]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-_NAMES = ("images", "labels", "origins", "values", "offsets")
-ARRAYS = dict(zip(_NAMES, ("uint8", "uint16", "int32", "float32", "int64"), strict=True))
+ARRAYS: dict[str, str]
+ARRAYS = {"images": "uint8", "labels": "uint16", "origins": "int32", "values": "float32", "offsets": "int64"}
 
 
-class CropsOfSource(NamedTuple):
-    """The crops that were cut from one source."""
-
-    images: NDArray[np.uint8]
-    """``(n, S, S, 3)`` RGB."""
-    labels: NDArray[np.uint16]
-    """``(n, S, S)`` label maps."""
-    corners: NDArray[np.int32]
-    """``(n, 2)``, top and left."""
-    values: NDArray[np.float32]
-    """``(V,)`` structure values of the source's regions."""
+Crops = tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.int32], NDArray[np.float32]]
+"""The crops of one source: images ``(n, S, S, 3)``, label maps ``(n, S, S)``, corners ``(n, 2)`` (top, left),
+and structure values ``(V,)`` of the source's regions."""
 
 
 class CropStore:
@@ -161,7 +153,7 @@ class CropStore:
         return array
 
 
-def write_arrays(folder: Path, sources: Iterable[CropsOfSource], *, count: int, crop_size: int) -> None:
+def write_arrays(folder: Path, sources: Iterable[Crops], *, count: int, crop_size: int) -> None:
     """Write the arrays of a folder of crops, source after source; ``write_manifest`` completes the folder.
 
     All arrays are put in place at the end, and an old manifest is removed just before. After an error nothing
@@ -195,12 +187,12 @@ def write_arrays(folder: Path, sources: Iterable[CropsOfSource], *, count: int, 
             )
             tables: list[NDArray[np.float32]] = []
             position = 0
-            for number, source in enumerate(sources):
-                rows = slice(position, position + len(source.corners))
-                if len(source.corners):
-                    images[rows], labels[rows] = source.images, source.labels
-                origins[rows, 0], origins[rows, 1:] = number, source.corners
-                tables.append(source.values)
+            for number, (cut, cut_labels, corners, values) in enumerate(sources):
+                rows = slice(position, position + len(corners))
+                if len(corners):
+                    images[rows], labels[rows] = cut, cut_labels
+                origins[rows, 0], origins[rows, 1:] = number, corners
+                tables.append(values)
                 position = rows.stop
             for array in (images, labels, origins):
                 array.flush()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sam_diffsr.data.crops import CropsOfSource
+from sam_diffsr.data.crops import Crops
 from sam_diffsr.errors import OutputError
 from sam_diffsr.files import atomic_path
 from sam_diffsr.image.photos import to_uint8
@@ -111,7 +111,7 @@ def read_part_header(path: Path) -> dict[str, int]:
         return {"height": height, "width": width, "crops": len(part["corners"])}
 
 
-def read_part(path: Path) -> CropsOfSource:
+def read_part(path: Path) -> Crops:
     """Read the crops of a part."""
     with np.load(path, allow_pickle=False) as part:
-        return CropsOfSource(part["images"], part["labels"], part["corners"], part["values"])
+        return part["images"], part["labels"], part["corners"], part["values"]

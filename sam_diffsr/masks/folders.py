@@ -98,7 +98,7 @@ def load_generator(
     """
     chosen: dict[str, Any] = {} if longest_side is None else {"longest_side": longest_side}
     if model == "graph":
-        foreign = sorted([*(options or {}), *(["precision"] if precision is not None else [])])
+        foreign = sorted({**(options or {}), **({} if precision is None else {"precision": precision})})
         if foreign:
             raise ArgumentError(f"graph segmentation has no option {', '.join(foreign)}; they belong to SAM")
         return GraphMaskGenerator(**chosen)

@@ -60,7 +60,7 @@ def build_sam(state: Mapping[str, Tensor], *, source: str = "the file") -> nn.Mo
         with torch.device("meta"):
             sam = _assemble(state)
     except (KeyError, IndexError, ValueError, ZeroDivisionError, RuntimeError) as error:
-        raise CheckpointMismatchError(f"{source} lacks tensors of Segment Anything: {error!r}") from error
+        raise CheckpointMismatchError(f"{source} lacks tensors of Segment Anything ({error})") from error
     try:
         sam.load_state_dict(dict(state), strict=True, assign=True)
     except RuntimeError as error:  # torch lists every key and shape, which may be hundreds

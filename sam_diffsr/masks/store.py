@@ -174,7 +174,7 @@ def _read_amg_folder(folder: Path) -> list[dict[str, Any]]:
                 "crop_box": [float(row[f"crop_box_{name}"]) for name in ("x0", "y0", "w", "h")],
             }
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{table}: line {number} is incomplete or malformed ({error!r})") from error
+            raise DataError(f"{table}: line {number} is incomplete or malformed ({error})") from error
         try:
             with Image.open(picture) as image:
                 record["segmentation"] = encode(np.asarray(image.convert("L")))
@@ -202,10 +202,7 @@ def _parse_records(source: Path) -> tuple[list[dict[str, Any]], tuple[int, int] 
             ) from error
         content = cast("dict[str, Any]", content)["annotations"]
     if not isinstance(content, list):
-        raise DataError(
-            f"{source} must hold a list of records or SA-1B's {{'image', 'annotations'}}, "
-            f"got {type(content).__name__}"  # pyright: ignore[reportUnknownArgumentType]
-        )
+        raise DataError(f"{source} must hold a list of records or SA-1B's {{'image', 'annotations'}}")
     records: list[dict[str, Any]] = []
     for index, record in enumerate(cast("list[Any]", content)):
         if not isinstance(record, dict) or "segmentation" not in record:
@@ -247,8 +244,10 @@ def _read_npy(file: IO[bytes], size: tuple[int, int] | None) -> StructureField:
 
 def _with_runs(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with an array under ``segmentation`` encoded."""
-    mask = record["segmentation"]
-    return {**record, "segmentation": encode(mask) if isinstance(mask, np.ndarray) else mask}
+    mask: Any = record["segmentation"]
+    if isinstance(mask, np.ndarray):
+        mask = encode(cast("NDArray[Any]", mask))
+    return {**record, "segmentation": mask}
 
 
 def _json_value(value: Any) -> Any:

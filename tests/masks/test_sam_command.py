@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,12 @@ from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions
 from sam_diffsr.masks.spe import encode_structure
 from sam_diffsr.masks.store import read_records, read_structure
 
-OPTIONS = {"points_per_side": 3, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
+OPTIONS: dict[str, Any] = {
+    "points_per_side": 3,
+    "pred_iou_thresh": 0.0,
+    "stability_score_thresh": 0.0,
+    "box_nms_thresh": 1.0,
+}
 FLAGS = [text for name, value in OPTIONS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
 
 

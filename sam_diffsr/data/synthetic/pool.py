@@ -12,15 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam_diffsr.data import crops
 from sam_diffsr.data.config import SyntheticConfig
-from sam_diffsr.data.crops import (
-    CropsOfSource,
-    CropStore,
-    check_replaceable,
-    read_manifest,
-    write_arrays,
-    write_manifest,
-)
+from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.synthetic.drawing import Drawing, draw_image, render
 from sam_diffsr.data.synthetic.textures import natural_textures, photo_textures
 from sam_diffsr.errors import ArgumentError, DataError, OutputError
@@ -145,30 +139,30 @@ def synthesize_crops(
         "reduction": reduction,
     }
     try:
-        if read_manifest(folder).get("settings") == settings:
+        if crops.read_manifest(folder).get("settings") == settings:
             return CropStore(folder)
     except DataError:
         pass
-    check_replaceable(folder, overwrite=overwrite)
+    crops.check_replaceable(folder, overwrite=overwrite)
     pool = SyntheticPool(config, seed=seed, encoding=encoding, reduction=reduction)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot create the folder of crops {folder}: {error}") from error
 
-    def draw_all() -> Iterator[CropsOfSource]:
+    def draw_all() -> Iterator[crops.Crops]:
         for index in range(count):
             drawing = pool.draw(index)
             pixels = pool.picture(drawing, torch.device(device)).cpu().numpy()
             corner = np.zeros((1, 2), np.int32)
-            yield CropsOfSource(pixels[None], drawing.labels[None], corner, drawing.values)
+            yield pixels[None], drawing.labels[None], corner, drawing.values
             if progress is not None:
                 progress(index + 1, count)
 
-    write_arrays(folder, draw_all(), count=count, crop_size=config.size)
+    crops.write_arrays(folder, draw_all(), count=count, crop_size=config.size)
     sources = [
         {"file": f"synthetic {index}", "height": config.size, "width": config.size, "crops": 1}
         for index in range(count)
     ]
-    write_manifest(folder, crops=count, crop_size=config.size, sources=sources, settings=settings)
+    crops.write_manifest(folder, crops=count, crop_size=config.size, sources=sources, settings=settings)
     return CropStore(folder)
