@@ -32,9 +32,7 @@ __all__ = ["CropStore", "Crops", "check_replaceable", "read_manifest", "write_ar
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-ARRAYS: dict[str, str]
-ARRAYS = {"images": "uint8", "labels": "uint16", "origins": "int32", "values": "float32", "offsets": "int64"}
-
+ARRAYS = dict[str, str](images="uint8", labels="uint16", origins="int32", values="float32", offsets="int64")
 
 Crops = tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.int32], NDArray[np.float32]]
 """The crops of one source: images ``(n, S, S, 3)``, label maps ``(n, S, S)``, corners ``(n, 2)`` (top, left),

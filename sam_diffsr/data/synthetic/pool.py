@@ -12,9 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam_diffsr.data import crops
 from sam_diffsr.data.config import SyntheticConfig
-from sam_diffsr.data.crops import CropStore
+from sam_diffsr.data.crops import (
+    Crops,
+    CropStore,
+    check_replaceable,
+    read_manifest,
+    write_arrays,
+    write_manifest,
+)
 from sam_diffsr.data.synthetic.drawing import Drawing, draw_image, render
 from sam_diffsr.data.synthetic.textures import natural_textures, photo_textures
 from sam_diffsr.errors import ArgumentError, DataError, OutputError
@@ -139,18 +145,18 @@ def synthesize_crops(
         "reduction": reduction,
     }
     try:
-        if crops.read_manifest(folder).get("settings") == settings:
+        if read_manifest(folder).get("settings") == settings:
             return CropStore(folder)
     except DataError:
         pass
-    crops.check_replaceable(folder, overwrite=overwrite)
+    check_replaceable(folder, overwrite=overwrite)
     pool = SyntheticPool(config, seed=seed, encoding=encoding, reduction=reduction)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot create the folder of crops {folder}: {error}") from error
 
-    def draw_all() -> Iterator[crops.Crops]:
+    def draw_all() -> Iterator[Crops]:
         for index in range(count):
             drawing = pool.draw(index)
             pixels = pool.picture(drawing, torch.device(device)).cpu().numpy()
@@ -159,10 +165,10 @@ def synthesize_crops(
             if progress is not None:
                 progress(index + 1, count)
 
-    crops.write_arrays(folder, draw_all(), count=count, crop_size=config.size)
+    write_arrays(folder, draw_all(), count=count, crop_size=config.size)
     sources = [
         {"file": f"synthetic {index}", "height": config.size, "width": config.size, "crops": 1}
         for index in range(count)
     ]
-    crops.write_manifest(folder, crops=count, crop_size=config.size, sources=sources, settings=settings)
+    write_manifest(folder, crops=count, crop_size=config.size, sources=sources, settings=settings)
     return CropStore(folder)
