@@ -83,6 +83,7 @@ def test_a_killed_run_goes_on_and_leaves_nothing_half(photos, tmp_path, monkeypa
         run(photos, out)
     monkeypatch.undo()
     assert written(out) == ["a.json"]
+    (out / ".0123456789abcdef.part.json").write_text("[")  # a killed process may leave this
     assert [o.status for o in run(photos, out)] == ["skipped", "written", "written", "written"]
 
 

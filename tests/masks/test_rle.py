@@ -61,8 +61,8 @@ def test_bbox_without_decoding():
 
 
 def test_same_bytes_as_pycocotools():
+    oracle = pytest.importorskip("pycocotools.mask")
     for mask in MASKS:
-        oracle = pytest.importorskip("pycocotools.mask")
         theirs = oracle.encode(np.asfortranarray(mask.astype(np.uint8)))
         ours = rle.encode(mask)
         assert ours["counts"].encode() == theirs["counts"]

@@ -39,11 +39,8 @@ def test_no_regions():
 
 def test_from_field_keeps_every_value():
     for dtype, with_zero in product((np.float16, np.float32, np.float64), (True, False)):
-        field = (
-            np.random.default_rng(2)
-            .choice([-0.5, 0.0 if with_zero else 0.25, 0.125, 3.0], (9, 14))
-            .astype(dtype)
-        )
+        values = [-0.5, 0.0 if with_zero else 0.25, 0.125, 3.0]
+        field = np.random.default_rng(2).choice(values, (9, 14)).astype(dtype)
         structure = StructureField.from_field(field)
         np.testing.assert_array_equal(structure.to_tensor().numpy(), field)
         assert len(structure.values) == (4 if with_zero else 5)
