@@ -94,14 +94,28 @@ class CropStore:
         return list(self.manifest.get("skipped", []))
 
     def structure(self, index: int) -> NDArray[np.float32]:
-        """Structure field of one crop, ``(S, S)`` float32.
+        """Structure field of one crop, ``(S, S)`` float32; errors as for ``window``."""
+        return self.window(index, 0, 0, self.crop_size)[1]
+
+    def window(
+        self, index: int, top: int, left: int, side: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Read a window of one crop and of its structure field.
+
+        Args:
+            index: number of the crop.
+            top: first row of the window.
+            left: first column of the window.
+            side: side of the window, which must lie in the crop.
+
+        Returns:
+            ``(side, side, 3)`` uint8, a view, and ``(side, side)`` float32.
 
         Raises:
-            DataError: the crop has a label without a value.
+            DataError: the window has a label without a value.
         """
-        return self._look_up(index, self.labels[index])
-
-    def _look_up(self, index: int, labels: NDArray[np.uint16]) -> NDArray[np.float32]:
+        rows, columns = slice(top, top + side), slice(left, left + side)
+        labels = self.labels[index, rows, columns]
         source = int(self.origins[index, 0])
         table = self.values[int(self.offsets[source]) : int(self.offsets[source + 1])]
         highest = int(labels.max())
@@ -110,31 +124,7 @@ class CropStore:
                 f"{self.path}: crop {index} has label {highest}, but source {source} has only "
                 f"{len(table)} values; prepare the folder again"
             )
-        return np.take(np.asarray(table), labels)
-
-    def window(
-        self, index: int, top: int, left: int, side: int, *, structure: bool = True
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
-        """Read a window of one crop and of its structure field.
-
-        Args:
-            index: number of the crop.
-            top: first row of the window.
-            left: first column of the window.
-            side: side of the window, which must lie in the crop.
-            structure: False leaves the field out.
-
-        Returns:
-            ``(side, side, 3)`` uint8, a view, and ``(side, side)`` float32 or None.
-
-        Raises:
-            DataError: the window has a label without a value.
-        """
-        rows, columns = slice(top, top + side), slice(left, left + side)
-        image = self.images[index, rows, columns]
-        if not structure:
-            return image, None
-        return image, self._look_up(index, self.labels[index, rows, columns])
+        return self.images[index, rows, columns], np.take(np.asarray(table), labels)
 
     def _open(self, name: str) -> NDArray[Any]:
         path = self.path / f"{name}.npy"

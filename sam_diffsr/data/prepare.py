@@ -116,7 +116,7 @@ def prepare_crops(
         "encoding": encoding,
         "reduction": reduction,
     }
-    folder, digests = Path(out), _digests(files)
+    folder, digests = Path(out), {file: _digest(file) for file in files}
     wanted = [[digests[file], float(factor), regions.digest(file)] for file in files for factor in reductions]
     if _is_complete(folder, settings, wanted):
         store = CropStore(folder)
@@ -201,7 +201,7 @@ class _Work:
         return f"{file.name}: {crops} crops"
 
     def count_crops(self, photos: int) -> int:
-        """Number of crops; without any, the useless parts are removed and ``DataError`` is raised."""
+        """Number of crops; without any, raise ``DataError`` and remove the empty parts."""
         if not self.parts:
             raise DataError(
                 f"none of the {photos} photos can be used: {self.skipped[0]['reason']}"
@@ -247,14 +247,11 @@ def _find_photos(
     return [file for folder in folders for file in list_photos(folder)], [root, *folders]
 
 
-def _digests(files: Sequence[Path]) -> dict[Path, str | None]:
-    found: dict[Path, str | None] = {}
-    for file in files:
-        try:
-            found[file] = hashlib.sha256(file.read_bytes()).hexdigest()
-        except OSError:
-            found[file] = None
-    return found
+def _digest(file: Path) -> str | None:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:  # reading the photo will report it
+        return None
 
 
 def _report(skipped: Sequence[Mapping[str, Any]], total: int) -> None:

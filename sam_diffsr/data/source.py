@@ -169,14 +169,11 @@ class MixedSource:
             if is_synthetic:
                 drawing = cast("SyntheticPool", self.pool).drawing(position)
                 synthetic.append(SyntheticWindow(place, drawing, top, left))
-                if self.structure:
-                    structure[place] = drawing.structure(top, left, side)
-                continue
-            image, field = cast("CropStore", self.store).window(
-                self._index(position), top, left, side, structure=self.structure
-            )
-            images[place] = image
-            if field is not None:
+                field = drawing.structure(top, left, side)
+            else:
+                store = cast("CropStore", self.store)
+                images[place], field = store.window(self._index(position), top, left, side)
+            if self.structure:
                 structure[place] = field
         return HostBatch(
             torch.from_numpy(images),

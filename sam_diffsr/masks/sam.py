@@ -69,13 +69,14 @@ class SamOptions:
     """Form of ``segmentation``: compressed or uncompressed COCO RLE, or an ``(H, W)`` bool array."""
 
     def __post_init__(self) -> None:
-        self._check_grid()
-        for name, lowest in (
-            ("points_per_batch", 1),
-            ("crop_n_layers", 0),
-            ("crop_n_points_downscale_factor", 1),
-            ("min_mask_region_area", 0),
-        ):
+        if (self.points_per_side is None) == (self.point_grids is None):
+            given = "neither" if self.point_grids is None else "both (set points_per_side=None)"
+            raise ArgumentError(f"exactly one of points_per_side and point_grids must be given, got {given}")
+        whole_numbers = {"points_per_batch": 1, "crop_n_layers": 0, "crop_n_points_downscale_factor": 1}
+        whole_numbers["min_mask_region_area"] = 0
+        if self.point_grids is None:
+            whole_numbers["points_per_side"] = 1
+        for name, lowest in whole_numbers.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
                 raise ArgumentError(f"{name} must be an integer >= {lowest}, got {value!r}")
@@ -91,14 +92,11 @@ class SamOptions:
                 f"output_mode must be one of {', '.join(get_args(OutputMode))}; got {self.output_mode!r}"
             )
 
+        self._check_grid()
+
     def _check_grid(self) -> None:
-        if (self.points_per_side is None) == (self.point_grids is None):
-            given = "neither" if self.point_grids is None else "both (set points_per_side=None)"
-            raise ArgumentError(f"exactly one of points_per_side and point_grids must be given, got {given}")
         if self.point_grids is None:
-            side = self.points_per_side
-            if not isinstance(side, int) or isinstance(side, bool) or side < 1:
-                raise ArgumentError(f"points_per_side must be an integer >= 1, got {side!r}")
+            side = self.points_per_side or 0
             if side // self.crop_n_points_downscale_factor**self.crop_n_layers < 1:
                 raise ArgumentError(
                     f"points_per_side={side} leaves no point in layer {self.crop_n_layers} when divided by "

@@ -174,7 +174,12 @@ def values_of_runs(
     runs: RegionRuns, *, encoding: Encoding, reduction: Reduction, seed: int
 ) -> NDArray[np.float32]:
     """Give the value of each region, ``(N,)`` float32; arguments and errors as for ``encode_structure``."""
-    _check(encoding, reduction, seed)
+    if encoding not in get_args(Encoding):
+        raise ArgumentError(f"encoding must be one of {', '.join(get_args(Encoding))}; got {encoding!r}")
+    if reduction not in get_args(Reduction):
+        raise ArgumentError(f"reduction must be one of {', '.join(get_args(Reduction))}; got {reduction!r}")
+    if seed < 0:
+        raise ArgumentError(f"seed must be >= 0, got {seed}")
     if encoding == "random":
         return np.random.default_rng(seed).random(runs.count).astype(np.float32)
     pixels = runs.size[0] * runs.size[1]
@@ -186,12 +191,3 @@ def values_of_runs(
     sums = np.bincount(runs.owner, weights=weights, minlength=runs.count)
     divisor = pixels if reduction == "image" else np.maximum(areas, 1)
     return (sums / divisor).astype(np.float32)
-
-
-def _check(encoding: Encoding, reduction: Reduction, seed: int) -> None:
-    if encoding not in get_args(Encoding):
-        raise ArgumentError(f"encoding must be one of {', '.join(get_args(Encoding))}; got {encoding!r}")
-    if reduction not in get_args(Reduction):
-        raise ArgumentError(f"reduction must be one of {', '.join(get_args(Reduction))}; got {reduction!r}")
-    if seed < 0:
-        raise ArgumentError(f"seed must be >= 0, got {seed}")
