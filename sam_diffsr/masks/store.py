@@ -140,9 +140,7 @@ def read_structure(path: PathLike, *, size: tuple[int, int] | None = None) -> St
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
     except _DAMAGED as error:
-        raise DataError(
-            f"{source} is damaged or not a structure file ({error}); encode the masks again"
-        ) from error
+        raise DataError(f"{source} is damaged or not a structure file; encode the masks again") from error
     if size is not None and structure.size != tuple(size):
         raise DataError(f"{source} is a field of {structure.size} (height, width), expected {tuple(size)}")
     return structure
@@ -174,7 +172,7 @@ def _read_amg_folder(folder: Path) -> list[dict[str, Any]]:
                 "crop_box": [float(row[f"crop_box_{name}"]) for name in ("x0", "y0", "w", "h")],
             }
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{table}: line {number} is incomplete or malformed ({error})") from error
+            raise DataError(f"{table}: line {number} lacks a column or a number in one") from error
         try:
             with Image.open(picture) as image:
                 record["segmentation"] = encode(np.asarray(image.convert("L")))

@@ -125,7 +125,7 @@ def test_damaged_amg_folders(tmp_path, masks):
         read_records(tmp_path / "a")
     table = tmp_path / "a" / "metadata.csv"
     table.write_text(table.read_text()[:-60])
-    with pytest.raises(DataError, match=r"metadata.csv: line 4 is incomplete or malformed"):
+    with pytest.raises(DataError, match=r"metadata.csv: line 4 lacks a column or a number"):
         read_records(tmp_path / "a")
     table.write_bytes(b"id,area\n\xff\xfe")
     with pytest.raises(DataError, match=r"metadata.csv cannot be read"):
@@ -272,7 +272,7 @@ def test_structure_files_that_do_not_fit(tmp_path, masks):
     with pytest.raises(DataError, match=r"c.npy: the structure field holds NaN"):
         read_structure(tmp_path / "c.npy")
     np.savez(tmp_path / "d.npz", labels=np.array([[None]]), values=np.zeros(1, np.float32))
-    with pytest.raises(DataError, match=r"is damaged or not a structure file .*allow_pickle"):
+    with pytest.raises(DataError, match="is damaged or not a structure file"):
         read_structure(tmp_path / "d.npz")
 
 
