@@ -23,7 +23,7 @@ from sam_diffsr.cli.options import (
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from sam_diffsr.pipeline.jobs import Outcome
+    from sam_diffsr.pipeline.batch import Outcome
 
 __all__ = ["register"]
 
@@ -137,8 +137,7 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan, upscale, print one line a file."""
     from sam_diffsr.image import decode_image
-    from sam_diffsr.pipeline.folder import plan_jobs
-    from sam_diffsr.pipeline.jobs import run_jobs
+    from sam_diffsr.pipeline.batch import plan_jobs, run_jobs
     from sam_diffsr.pipeline.resolver import SuperResolver
 
     jobs = plan_jobs(args.input, args.output, recursive=args.recursive, **given(args, "suffix", "ext"))

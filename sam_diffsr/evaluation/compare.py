@@ -18,7 +18,7 @@ from sam_diffsr.image import save_image
 from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
 from sam_diffsr.device import Precision
-from sam_diffsr.pipeline.folder import find_images
+from sam_diffsr.pipeline.batch import find_images
 from sam_diffsr.pipeline.resolver import SuperResolver
 
 __all__ = ["ResultFolders", "common_scale", "find_pairs", "load_models", "results_methods", "split_labels"]

@@ -21,8 +21,7 @@ from PIL import Image
 from sam_diffsr.errors import ArgumentError, OutputError
 from sam_diffsr.evaluation.environment import describe_machine, describe_versions
 from sam_diffsr.image import decode_image, save_image
-from sam_diffsr.pipeline.folder import plan_jobs
-from sam_diffsr.pipeline.jobs import run_jobs
+from sam_diffsr.pipeline.batch import plan_jobs, run_jobs
 from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.resize import imresize
 

@@ -42,7 +42,7 @@ def register_formats() -> None:
 def readable_endings() -> frozenset[str]:
     """Endings, in lower case and with their dot, of the files that can be read."""
     register_formats()
-    formats = _readable_formats()
+    formats = {*_readable_formats(), "MPO"}  # which Pillow opens as JPEG
     return frozenset(ending for ending, name in Image.registered_extensions().items() if name in formats)
 
 
