@@ -88,8 +88,8 @@ class Outcome:
 
     job: Job
     """The job."""
-    status: Literal["written", "skipped", "failed"]
-    """``skipped`` only where the result already existed."""
+    status: Literal["written", "planned", "skipped", "failed"]
+    """``skipped`` only where the result already existed, ``planned`` only in a dry run."""
     seconds: float
     """Wall-clock time it took."""
     size: tuple[int, int] | None = None
@@ -366,6 +366,7 @@ def run_jobs(
     quality: Quality | None = None,
     strip_metadata: bool = False,
     keep_time: bool = False,
+    dry_run: bool = False,
 ) -> Iterator[Outcome]:
     """Do jobs in order; a job that fails is reported in its outcome and the next one begins.
 
@@ -386,6 +387,7 @@ def run_jobs(
             :func:`~sam_diffsr.image.save_image`.
         strip_metadata: leave out EXIF, colour profile and all other metadata.
         keep_time: give results the modification time of their sources.
+        dry_run: read and check everything, but compute and write nothing.
 
     Yields:
         One outcome per job, in order, as soon as it is known.
@@ -402,7 +404,7 @@ def run_jobs(
         raise ArgumentError(f"batch_size must be None or a whole number >= 1, got {batch_size!r}")
     if quality is not None:
         check_quality(quality)
-    work = _Work(upscale, decode, result_size, existing, quality, strip_metadata, keep_time)
+    work = _Work(upscale, decode, result_size, existing, quality, strip_metadata, keep_time, dry_run)
     for outcomes in overlapped(
         _batches(jobs, batch_size), read=work.read, compute=work.compute, write=work.save
     ):
@@ -455,6 +457,7 @@ class _Work:
     quality: Quality | None
     strip_metadata: bool
     keep_time: bool
+    dry_run: bool
 
     def read(self, jobs: list[Job]) -> list[_Entry]:
         """Read a batch; problems of a file are in its outcome."""
@@ -474,13 +477,14 @@ class _Work:
             if job.target is not STDOUT:
                 check_file(job.target)
             item = self.decode(io.BytesIO(sys.stdin.buffer.read()) if job.source is STDIN else job.source)
-            if isinstance(item, DecodedImage):
-                self._check(job, item)
-            return _Entry(job, item=item)
+            size = self._check(job, item) if isinstance(item, DecodedImage) else None
+            planned = Outcome(job=job, status="planned", seconds=0.0, size=size) if self.dry_run else None
+            return _Entry(job, item=item, outcome=planned)
         except Exception as error:  # one file must not take the others with it; the caller gets the error
             return _Entry(job, outcome=_failure(job, error, time.perf_counter() - started))
 
-    def _check(self, job: Job, image: DecodedImage) -> None:
+    def _check(self, job: Job, image: DecodedImage) -> tuple[int, int]:
+        """Size of the result; refuses what its file could not hold."""
         height, width = image.rgb.shape[-2:]
         if self.result_size is not None:
             height, width = self.result_size(height, width)
@@ -490,6 +494,7 @@ class _Work:
             )
             if self.quality is not None:
                 check_quality(self.quality, output_format(job.target.suffix))
+        return height, width
 
     def compute(self, batch: list[_Entry]) -> list[_Entry]:
         """Make the large images of those that need one."""

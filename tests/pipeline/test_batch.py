@@ -309,9 +309,13 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def run(jobs, upscale, **options):
-    """The jobs with paths in the place of decoded images."""
-    return run_jobs(jobs, upscale, **{"decode": lambda path: path, **options})
+def as_path(path):
+    return path
+
+
+def run(jobs, upscale, decode=as_path, **options):
+    """The jobs, with paths in the place of decoded images."""
+    return run_jobs(jobs, upscale, decode=decode, **options)
 
 
 def double(paths: list[Path]) -> list[Image.Image]:
