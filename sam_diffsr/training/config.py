@@ -140,8 +140,8 @@ class RunConfig:
     """CPU threads; null keeps torch's default."""
     tracker: str = "auto"
     """Tracker of numbers and pictures, in addition to ``log.jsonl`` and ``samples/*.png``: a name that
-    accelerate knows (``tensorboard``, ``wandb``, ``mlflow``, ...). ``auto`` is TensorBoard if it is installed,
-    ``jsonl`` is no tracker, ``none`` also writes no pictures."""
+    accelerate knows (``tensorboard``, ``wandb``, ``mlflow``, ...). ``auto`` is TensorBoard if it is
+    installed, ``jsonl`` is no tracker, ``none`` also writes no pictures."""
     log_every: int = 100
     """Steps between lines of the log."""
     checkpoint_every: int = 1000

@@ -35,9 +35,9 @@ def export_run(
 ) -> ResolverConfig:
     """Write ``config.json``, ``model.safetensors`` and a model card from a denoiser run.
 
-    The card describes the training data (from the manifest of the crops, with the licence of every photograph),
-    settings and hours of both stages (from their checkpoints and logs), and scores. What cannot be found is left
-    out, with a warning.
+    The card describes the training data (from the manifest of the crops, with the licence of every
+    photograph), settings and hours of both stages (from their checkpoints and logs), and scores. Facts that
+    cannot be found are left out, with a warning.
 
     Args:
         run: folder of a denoiser run (its newest checkpoint) or one checkpoint, which has both networks.
@@ -63,7 +63,8 @@ def export_run(
     checkpoint = read_checkpoint(run)
     if checkpoint.stage != "denoiser":
         raise CheckpointMismatchError(
-            f"{checkpoint.path} is of stage {checkpoint.stage!r}; train the denoiser with it and export that run"
+            f"{checkpoint.path} is of stage {checkpoint.stage!r}; train the denoiser with it and export that "
+            "run"
         )
     train_config = from_dict(TrainConfig, checkpoint.config, where=f"config in {checkpoint.path}")
     config = resolver_config(train_config, sampling=sampling)
@@ -71,8 +72,8 @@ def export_run(
 
     folder = checkpoint.path.parent.parent
     sections = [
-        "\n".join(data_section(checkpoint.config, run=folder)),
-        "\n".join(training_section(checkpoint, run=folder)),
+        data_section(train_config, run=folder),
+        training_section(checkpoint, train_config, run=folder),
         details.strip(),
     ]
     card = model_card(
@@ -124,7 +125,8 @@ def _read_scores(path: str | os.PathLike[str], config: ResolverConfig) -> Scores
         sampling = config.sampling
         start = "noise" if sampling.start is None else sampling.start
         raise DataError(
-            f"{path} has no model with the default sampling ({sampling.sampler}, {sampling.steps} steps, start "
-            f"{start}, {sampling.spacing}); evaluate the exported folder and export again with its scores"
+            f"{path} has no model with the default sampling ({sampling.sampler}, {sampling.steps} steps, "
+            f"start {start}, {sampling.spacing}); evaluate the exported folder and export again with its "
+            "scores"
         )
     return scores

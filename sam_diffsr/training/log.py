@@ -24,10 +24,12 @@ from sam_diffsr.training.config import TrainConfig
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["PICTURES", "Meter", "RunLog", "read_log", "tracker_names"]
+__all__ = ["CROPS", "PICTURES", "Meter", "RunLog", "read_log", "tracker_names"]
 
 logger = logging.getLogger(__name__)
 
+CROPS = "crops"
+"""Folder of the crops of ``data.photos`` inside a run folder."""
 PICTURES = "samples"
 """Folder of sample pictures inside a run folder."""
 _NAME = "log.jsonl"
@@ -63,8 +65,8 @@ def tracker_names(tracker: str) -> list[str]:
         )
     if tracker not in usable:
         raise MissingDependencyError(
-            f"run.tracker {tracker} needs its package: pip install {tracker.replace('_', '-')}, or choose one "
-            f"of {', '.join([*sorted(usable), 'jsonl', 'none'])}"
+            f"run.tracker {tracker} needs its package: pip install {tracker.replace('_', '-')}, or choose "
+            f"one of {', '.join([*sorted(usable), 'jsonl', 'none'])}"
         )
     return [tracker]
 
@@ -159,10 +161,11 @@ class RunLog:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
 
         # the tracker; TensorBoard's project is a folder, and it has no table of settings
-        names = [str(name) for name in cast("list[Any]", accelerator.log_with)]
+        names = tracker_names(config.run.tracker)
         board = names == [_TENSORBOARD]
         settings = {
-            key: str(value) if isinstance(value, list) else value for key, value in flatten(config).items()
+            key: value if isinstance(value, str | int | float | None) else str(value)
+            for key, value in flatten(config).items()
         }
         try:
             accelerator.init_trackers(

@@ -23,7 +23,7 @@ from sam_diffsr.models import DiffSR
 from sam_diffsr.training.compose import config_to_yaml
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.launch import launched, limit_threads, stop_flag
-from sam_diffsr.training.log import Meter, RunLog, tracker_names
+from sam_diffsr.training.log import CROPS, Meter, RunLog, tracker_names
 from sam_diffsr.training.resume import find_checkpoint
 from sam_diffsr.training.stages import StageName
 from sam_diffsr.training.state import Checkpoint, checkpoint_path, latest_checkpoint, remove_leftovers
@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "config.yaml"
 """File of a run folder with every value of its configuration."""
-CROPS = "crops"
-"""Folder of a run that ``data.photos`` are cut into."""
 
 
 class Validated(Protocol):

@@ -1,7 +1,7 @@
 """The loss of each training stage: the encoder's image, then the denoiser's noise (paper section 3.2).
 
-A stage is a module whose ``forward`` is the loss: accelerate wraps it to share gradients between processes and to
-compute in half precision.
+A stage is a module whose ``forward`` is the loss: accelerate wraps it to share gradients between processes
+and to compute in half precision.
 """
 
 from __future__ import annotations

@@ -250,8 +250,8 @@ def read_weights(origin: str, part: StageName) -> tuple[dict[str, Tensor], Path]
     if part == "encoder":
         return checkpoint.frozen, checkpoint.path
     raise CheckpointMismatchError(
-        f"{checkpoint.path} is of stage {checkpoint.stage!r} and has no denoiser; set run.init to a run of the"
-        " denoiser or to a model, or leave run.init out and set diffusion.encoder"
+        f"{checkpoint.path} is of stage {checkpoint.stage!r} and has no denoiser; set run.init to a run of "
+        "the denoiser or to a model, or leave run.init out and set diffusion.encoder"
     )
 
 

@@ -1,4 +1,4 @@
-"""Where a run begins or goes on from."""
+"""Where a run starts or resumes, and which changes a resume accepts."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_what_may_differ(make_config: MakeConfig, history: Path, tmp_path: Path)
     assert train("encoder", config, tmp_path, resume=list_checkpoints(history)[2]).finished
 
 
-def test_data_that_moved_are_said(
+def test_data_that_moved_are_logged(
     make_config: MakeConfig, history: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = make_config()
@@ -90,10 +90,10 @@ def test_data_that_moved_are_said(
         check_same_run(checkpoint, "encoder", before)
         assert caplog.messages == []
         train("encoder", make_config(data={"crops": str(moved)}), tmp_path / "run", resume=checkpoint.path)
-    said = [message for message in caplog.messages if message.startswith("resuming ")]
-    assert said == [
-        f"resuming {checkpoint.path}: data.crops was {crops!r}, is now {str(moved)!r}; the run goes on with "
-        "what is there now, which must be the same data"
+    logged = [message for message in caplog.messages if message.startswith("resuming ")]
+    assert logged == [
+        f"resuming {checkpoint.path}: data.crops was {crops!r}, is now {str(moved)!r}; make sure that the "
+        "data are the same"
     ]
     assert same(read_checkpoint(tmp_path / "run").network, read_checkpoint(history).network)
 
@@ -154,7 +154,9 @@ def test_denoiser_does_not_begin_with_an_encoder(
 def test_bundled_model_is_something_to_begin_with_if_the_sizes_fit(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
-    with pytest.raises(CheckpointMismatchError, match=r"sam-diffsr-x4-small does not fit .* and \d+ more"):
+    with pytest.raises(
+        CheckpointMismatchError, match=r"the weights of sam-diffsr-x4-small do not fit .* \.\.\."
+    ):
         train("encoder", make_config(run={"init": "sam-diffsr-x4-small"}), tmp_path)
 
 
@@ -169,7 +171,7 @@ def test_resuming_needs_no_origins_any_more(
     config = make_config(diffusion={"encoder": str(tmp_path / "moved")}, run={"steps": 3, "init": "gone"})
     with caplog.at_level("WARNING"):
         assert train("denoiser", config, tmp_path / "run", resume=denoiser_run).step == 3
-    assert "moved'; the encoder stays the one in the checkpoint" in caplog.text
+    assert "moved'; the encoder in the checkpoint is used" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
