@@ -73,7 +73,8 @@ class DiffusionConfig:
     """Table ``diffusion``: the forward process of stage 2. Stage 1 ignores it."""
 
     encoder: str | None = None
-    """Trained encoder: a run folder, a checkpoint, a model folder, a bundled name or a Hub id."""
+    """Trained encoder: a run folder, a checkpoint, a model folder, a bundled name, a Hub id or an RRDBNet
+    file of the ESRGAN family."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Noise schedule."""
     modulation: ModulationMode = "released"

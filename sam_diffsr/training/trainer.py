@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,8 +16,10 @@ from sam_diffsr.config import to_dict
 from sam_diffsr.data import TrainingBatch
 from sam_diffsr.errors import CheckpointMismatchError, ConfigError
 from sam_diffsr.models import DiffSR, build_model
+from sam_diffsr.models.esrgan import is_rrdbnet_file, load_rrdbnet_checkpoint
+from sam_diffsr.models.initial import start_from_identity, start_from_interpolation
+from sam_diffsr.models.weights import check_module_weights
 from sam_diffsr.pipeline.checkpoint import load_pretrained
-from sam_diffsr.pipeline.files import check_state_dict
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.resume import check_same_run
 from sam_diffsr.training.stages import DenoiserStage, EncoderStage, Stage, StageName
@@ -170,26 +172,25 @@ class Trainer:
         """Give a new run its first weights: fresh or trained ones, and stage 2 a trained encoder."""
         run = self.config.run
         if run.start == "passthrough":
-            model.encoder.start_from_interpolation()
-            model.denoiser.start_from_identity()
+            start_from_interpolation(model.encoder)
+            start_from_identity(model.denoiser)
         if run.init is not None:
-            _load(model, self.name, *read_weights(run.init, self.name))
+            _load(model.get_submodule(self.name), *read_weights(run.init, self.name))
         if self.name == "denoiser":
             encoder = self.config.diffusion.encoder or run.init
             if encoder is None:
                 raise ConfigError(
                     "the denoiser needs a trained encoder: set diffusion.encoder to a stage-1 run folder"
                 )
-            _load(model, "encoder", *read_weights(encoder, "encoder"))
+            _load(model.encoder, *read_weights(encoder, "encoder"))
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Put weights, averages, moments, loss scale and step back, exactly."""
-        _load(self.model, self.name, checkpoint.network, checkpoint.path)
-        _check(self.model, self.name, checkpoint.ema, checkpoint.path)
-        self.ema.module.load_state_dict(checkpoint.ema)
+        _load(self.network, checkpoint.network, checkpoint.path)
+        _load(self.ema.module, checkpoint.ema, checkpoint.path)
         self.ema.n_averaged.fill_(checkpoint.step)
         if self.name == "denoiser":
-            _load(self.model, "encoder", checkpoint.frozen, checkpoint.path)
+            _load(self.model.encoder, checkpoint.frozen, checkpoint.path)
 
         # Adam's moments, in the memory format of their weights
         parameters = dict(self.network.named_parameters())
@@ -228,7 +229,8 @@ def read_weights(origin: str, part: StageName) -> tuple[dict[str, Tensor], Path]
     """Read the weights of one network; the averaged ones of a training run.
 
     Args:
-        origin: run folder (its newest checkpoint), checkpoint, model folder, bundled name or Hub id.
+        origin: run folder (its newest checkpoint), checkpoint, model folder, bundled name or Hub id; for the
+            encoder also an RRDBNet of the ESRGAN family (``.pth`` or ``.safetensors``).
         part: the network.
 
     Returns:
@@ -239,6 +241,8 @@ def read_weights(origin: str, part: StageName) -> tuple[dict[str, Tensor], Path]
         ModelLoadError: there is nothing at ``origin``, or it cannot be read.
     """
     path = Path(origin).expanduser()
+    if part == "encoder" and is_rrdbnet_file(path):
+        return load_rrdbnet_checkpoint(path)[2], path
     if not is_checkpoint(path) and latest_checkpoint(path) is None:
         _, state_dict = load_pretrained(origin)
         prefix = f"{part}."
@@ -255,21 +259,14 @@ def read_weights(origin: str, part: StageName) -> tuple[dict[str, Tensor], Path]
     )
 
 
-def _check(model: DiffSR, part: StageName, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Check the weights of one network, beside the other network's own.
+def _load(network: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
+    """Check weights and load them into a network.
 
     Raises:
-        CheckpointMismatchError: any key or shape differs.
+        CheckpointMismatchError: a key, shape or type differs.
     """
-    others = {key: value for key, value in model.state_dict().items() if not key.startswith(f"{part}.")}
-    whole = others | {f"{part}.{key}": value for key, value in weights.items()}
-    check_state_dict(whole, model.config, source=str(source))
-
-
-def _load(model: DiffSR, part: StageName, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Check and load the weights of one network."""
-    _check(model, part, weights, source)
-    model.get_submodule(part).load_state_dict(dict(weights))
+    check_module_weights(weights, network, source=str(source))
+    network.load_state_dict(weights)
 
 
 def _rows(batch: TrainingBatch, rows: slice) -> TrainingBatch:
