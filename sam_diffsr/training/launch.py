@@ -33,12 +33,7 @@ _PATIENCE = timedelta(hours=2)
 
 @contextlib.contextmanager
 def launched(config: TrainConfig, *, folder: Path, trackers: list[str]) -> Generator[Accelerator, None, None]:
-    """Make an accelerator for one run, and clear accelerate's global state afterwards.
-
-    Args:
-        config: ``run.device``, ``run.precision``, ``run.accumulate`` and ``data.batch`` are used.
-        folder: the run's folder, below which trackers write.
-        trackers: names of accelerate's trackers.
+    """Make an accelerator for one run in ``folder``, and clear accelerate's global state afterwards.
 
     Raises:
         ConfigError: the device is not available or does not support the precision, one device is named for

@@ -103,13 +103,7 @@ class Meter:
         self.since += time.perf_counter() - start
 
     def add(self, loss: torch.Tensor, norm: torch.Tensor, *, images: int) -> None:
-        """Count one step.
-
-        Args:
-            loss: scalar on the device.
-            norm: gradient norm, scalar on the device.
-            images: images of the step, over all processes.
-        """
+        """Count one step: loss and gradient norm (scalars on the device), images of all processes."""
         self.loss += loss
         self.norm += torch.nan_to_num(norm, nan=0.0, posinf=0.0) if self.skips else norm
         self.steps += 1
@@ -118,22 +112,16 @@ class Meter:
     def summary(self, *, reduce: Callable[[torch.Tensor], torch.Tensor] | None = None) -> dict[str, float]:
         """Mean loss and gradient norm, images per second and the share of time spent waiting for data.
 
-        Args:
-            reduce: averages a vector of two over all processes.
+        ``reduce`` averages a vector of two over all processes.
         """
         if not self.steps:
             return {}
         means = torch.stack((self.loss, self.norm)) / self.steps
         loss, norm = cast("list[float]", (means if reduce is None else reduce(means)).tolist())
         elapsed = max(time.perf_counter() - self.since, 1e-9)
-        values = {
-            "loss": loss,
-            "grad_norm": norm,
-            "images_per_second": round(self.images / elapsed, 3),
-            "data_wait": round(self.waited / elapsed, 4),
-        }
+        speed, wait = round(self.images / elapsed, 3), round(self.waited / elapsed, 4)
         self._reset()
-        return values
+        return {"loss": loss, "grad_norm": norm, "images_per_second": speed, "data_wait": wait}
 
 
 class RunLog:

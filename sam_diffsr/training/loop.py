@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 import numpy as np
 import torch
@@ -26,11 +26,8 @@ from sam_diffsr.training.launch import launched, limit_threads, stop_flag
 from sam_diffsr.training.log import CROPS, Meter, RunLog, tracker_names
 from sam_diffsr.training.resume import find_checkpoint
 from sam_diffsr.training.stages import StageName
-from sam_diffsr.training.state import Checkpoint, checkpoint_path, latest_checkpoint, remove_leftovers
+from sam_diffsr.training.state import checkpoint_path, latest_checkpoint, remove_leftovers
 from sam_diffsr.training.trainer import Trainer
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 __all__ = ["CONFIG_NAME", "TrainResult", "Validate", "Validated", "train"]
 
@@ -126,47 +123,39 @@ def train(
                 world=accelerator.num_processes,
                 cache=folder / CROPS,
             )
-        run = _Run(stage, config, folder, accelerator=accelerator, checkpoint=checkpoint)
-        with stop_flag(config.run.max_seconds) as stopping:
-            return run(source, stopping=stopping, validate=validate, progress=progress)
+        trainer = Trainer(stage, config, accelerator=accelerator, checkpoint=checkpoint)
+        run = _Run(trainer, folder, resumed=None if checkpoint is None else checkpoint.path)
+        with stop_flag(config.run.max_seconds) as stopping:  # also while the last checkpoint is saved
+            return run.train(source, stopping, validate=validate, progress=progress)
 
 
 class _Run:
     """A trainer with its log, checkpoints, validation and progress bar."""
 
-    def __init__(
-        self,
-        stage: StageName,
-        config: TrainConfig,
-        folder: Path,
-        *,
-        accelerator: Accelerator,
-        checkpoint: Checkpoint | None,
-    ) -> None:
-        self.config, self.folder = config, folder
-        self.accelerator: Any = accelerator
-        self.trainer = Trainer(stage, config, accelerator=accelerator, checkpoint=checkpoint)
+    def __init__(self, trainer: Trainer, folder: Path, *, resumed: Path | None) -> None:
+        self.trainer, self.config, self.folder = trainer, trainer.config, folder
+        self.accelerator: Any = trainer.accelerator
         self.saved = latest_checkpoint(folder)
         self.log: RunLog | None = None  # of the first process, which alone writes
-        if accelerator.is_main_process:
-            _prepare_folder(folder, config)
-            if checkpoint is not None:
-                logger.info("resuming %s at step %d", checkpoint.path, checkpoint.step)
-            self.log = RunLog(folder, config, step=self.trainer.step, accelerator=accelerator)
-        self.meter = Meter(self.trainer.device, skips=config.run.precision == "fp16")
+        if self.accelerator.is_main_process:
+            _prepare_folder(folder, self.config)
+            if resumed is not None:
+                logger.info("resuming %s at step %d", resumed, trainer.step)
+            self.log = RunLog(folder, self.config, step=trainer.step, accelerator=self.accelerator)
+        self.meter = Meter(trainer.device, skips=self.config.run.precision == "fp16")
 
-    def __call__(
+    def train(
         self,
         source: TrainingSource,
-        *,
         stopping: Callable[[], bool],
+        *,
         validate: Validate | None,
         progress: bool | None,
     ) -> TrainResult:
         """Train until the last step, a signal or the time limit."""
         trainer, run = self.trainer, self.config.run
+        ahead = prefetch(source.host_batch, start=trainer.step, stop=run.steps)
         try:
-            ahead = prefetch(source.host_batch, start=trainer.step, stop=run.steps)
             with ahead as batches, self._bar(progress):
                 while trainer.step < run.steps:
                     with self.meter.waiting():
