@@ -317,7 +317,7 @@ def test_a_run_that_was_stopped_is_not_a_success(tmp_path, monkeypatch, capsys) 
     result = training.TrainResult(step=7, finished=False, checkpoint=tmp_path / "step-7")
     monkeypatch.setattr(training, "train", lambda stage, config, out, **options: result)
     assert main(["train", "rrdb", "c.yaml", "--out", str(tmp_path)]) == 130
-    assert "stopped, go on with --resume at step 7" in capsys.readouterr().out
+    assert "stopped (continue with --resume) at step 7" in capsys.readouterr().out
 
 
 def test_an_error_of_ours_is_one_line_and_a_traceback_only_for_debug(tmp_path, capsys) -> None:
