@@ -7,7 +7,7 @@ import itertools
 import math
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sam_diffsr.cli.options import (
     SAMPLER_CHOICES,
@@ -237,7 +237,8 @@ def run(args: argparse.Namespace) -> int:
             size: dict[str, Any] = {} if factor is None else {"outscale": factor}
             with bar.files(len(group)) as callback:
                 call: Any = {"seed": seeds, "progress": False, **callback, **options, **size}
-                results += resolver.upscale(group, **call)
+                large: list[Any] = cast("Any", resolver).upscale(group, **call)
+                results += large
         return results
 
     outcomes = run_jobs(
