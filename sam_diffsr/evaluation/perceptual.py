@@ -17,6 +17,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError, ModelLoadError
@@ -29,6 +31,7 @@ __all__ = [
     "frechet_distance",
     "inception_features",
     "lpips_distance",
+    "lpips_weights_path",
 ]
 
 PairDistance = Callable[[Tensor, Tensor], float]
@@ -62,10 +65,14 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
             import lpips
         except ImportError as error:
             raise MissingDependencyError("LPIPS needs lpips: pip install 'sam-diffsr[eval]'") from error
-        _require_weights(LPIPS_BACKBONE_URL, what="LPIPS")
+        own = lpips_weights_path()
+        if not own.is_file():
+            _require_weights(LPIPS_BACKBONE_URL, what="LPIPS")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # lpips calls torchvision in a way that it calls deprecated
-            network = lpips.LPIPS(net="alex", verbose=False)
+            network = lpips.LPIPS(net="alex", verbose=False, pnet_rand=own.is_file())
+        if own.is_file():
+            _load_backbone(network.net, own)
     network = network.to(device).eval()
 
     @torch.inference_mode()
@@ -79,6 +86,28 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
         return float(network(x, y))
 
     return distance
+
+
+def lpips_weights_path() -> Path:
+    """Where ``examples/lab/lpips_weights.py`` puts AlexNet's convolutions."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / "lpips-alexnet.safetensors"
+
+
+def _load_backbone(network: Any, path: Path) -> None:
+    """Put the convolutions of a file into ``lpips``'s AlexNet, whose layers keep torchvision's indices."""
+    slices = [network.slice1, network.slice2, network.slice3, network.slice4, network.slice5]
+    layers = {name: layer for part in slices for name, layer in part.named_children()}
+    try:
+        state = load_file(path)
+        for index in ("0", "3", "6", "8", "10"):
+            layers[index].load_state_dict(
+                {kind: state[f"features.{index}.{kind}"] for kind in ("weight", "bias")}
+            )
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelLoadError(
+            f"{path} does not hold AlexNet's convolutions ({error}); make it again with "
+            "examples/lab/lpips_weights.py"
+        ) from error
 
 
 def inception_features(device: str | torch.device = "cpu", *, network: Any = None) -> Features:
