@@ -2,10 +2,11 @@
 
     python examples/lab/frontier.py photos --model sam-diffsr-x4-small > frontier.txt
 
-One row per setting, as tab-separated text: the encoder alone, every sampler, number of steps and start, and blends of
-the encoder's image with each result. All crops are of one size, so ``s/image`` is the least time of any of them. LPIPS
-needs the weights that ``examples/lab/lpips_weights.py`` makes. ``frontier`` marks settings that no other one beats in
-PSNR-Y, LPIPS and number of steps at once; ``quality`` leaves the steps out.
+One row per setting, as tab-separated text: the encoder alone, every sampler, number of steps and start, and
+blends of the encoder's image with each result. All crops are of one size, so ``s/image`` is the least time
+of any of them. LPIPS needs the weights that ``examples/lab/lpips_weights.py`` makes. ``frontier`` marks
+settings that no other one beats in PSNR-Y, LPIPS and number of steps at once; ``quality`` leaves the steps
+out.
 """
 
 from __future__ import annotations

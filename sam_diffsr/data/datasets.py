@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sam_diffsr.data.layouts import is_lr_folder, refuse_mixed, selfexsr_pairs
 from sam_diffsr.data.photos import PHOTO_SUFFIXES, list_photos
 from sam_diffsr.errors import DataError
 
@@ -69,31 +70,45 @@ class Dataset:
     """LR images, one for each HR image; None when the data set has none."""
 
 
-def find_dataset(root: str | os.PathLike[str], *, scale: int = 4) -> Dataset:
+def find_dataset(root: str | os.PathLike[str], *, scale: int = 4, inputs: bool = True) -> Dataset:
     """Find the images of a data set.
 
     These are understood: a flat folder of images; ``HR`` with ``LR_bicubic/X4``; ``GTmod12`` with
     ``LRbicx4``; ``DIV2K_train_HR`` with ``DIV2K_train_LR_bicubic/X4`` (the folder itself or its parent), the
     same for ``DIV2K_valid`` and ``Flickr2K``, also cut into ``_sub`` folders; ``DF2K_train_HR``. An LR image
-    is called as its HR image, with or without ``x4`` at the end.
+    is called as its HR image, with or without ``x4`` at the end. In SelfExSR's layout both are in one folder
+    (``img_001_SRF_4_HR.png``, ``img_001_SRF_4_LR.png``), possibly called ``image_SRF_4``.
 
     Args:
         root: the data set's folder or its folder of HR images.
         scale: which LR images are wanted.
+        inputs: look for LR images.
 
     Raises:
-        DataError: no such folder, no images, or LR images for only some of the HR images.
+        DataError: no such folder, no images, LR images for only some of the HR images, or a
+            layout that is nearly a known one.
     """
     folder = Path(root)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected a data set or a folder of HR images")
-    folders = hr_folders(folder)
+    by_scale = folder / f"image_SRF_{scale}"
+    folders = [by_scale] if by_scale.is_dir() else hr_folders(folder)
     hr = [file for place in folders for file in _images(place)]
     if not hr:
         raise DataError(
             f"no images in {folder}; expected image files ({', '.join(sorted(PHOTO_SUFFIXES))}) in it "
             f"or in a folder named {', '.join(HR_FOLDERS[:6])} ..."
         )
+    named = selfexsr_pairs(hr, scale=scale)
+    if named is not None:
+        return Dataset(named[0], named[1] if inputs else None)
+    refuse_mixed(hr)
+    if folders == [folder] and is_lr_folder(folder):
+        raise DataError(
+            f"{folder} has the name of a folder of LR images; expected HR images, rename it if it holds those"
+        )
+    if not inputs:
+        return Dataset(hr, None)
     pairs = [_lr_files(place, scale) for place in folders]
     if any(pair is None for pair in pairs):
         return Dataset(hr, None)
@@ -163,6 +178,12 @@ def _lr_places(hr: Path, scale: int) -> Iterable[Path]:
             yield hr.parent / f"{name}_LR_bicubic" / tail
     if match is not None or hr.name in HR_FOLDERS:
         for pattern in LR_FOLDERS:
+            if (
+                pattern.startswith("LRbic")
+                and not hr.name.startswith("GTmod")
+                and any(hr.parent.glob("GTmod*/*"))
+            ):
+                continue  # these were made from the cropped images
             yield hr.parent / pattern.format(scale=scale)
 
 
@@ -174,7 +195,7 @@ def _lr_files(hr: Path, scale: int) -> list[Path] | None:
             continue
         pairs = [found.get(f"{file.stem}x{scale}") or found.get(file.stem) for file in _images(hr)]
         missing = [file.name for file, pair in zip(_images(hr), pairs, strict=True) if pair is None]
-        if len(missing) == len(pairs):
+        if len(missing) == len(pairs) and str(scale) not in place.name:
             continue  # images of something else, another scale perhaps
         if missing:
             raise DataError(
@@ -183,4 +204,23 @@ def _lr_files(hr: Path, scale: int) -> list[Path] | None:
                 f"{Path(missing[0]).stem}x{scale}.png or {missing[0]}"
             )
         return [pair for pair in pairs if pair is not None]
+    if hr.name in HR_FOLDERS:
+        _refuse_unknown_lr(hr, scale)
     return None
+
+
+def _refuse_unknown_lr(hr: Path, scale: int) -> None:
+    """Refuse LR images next to an HR folder that are not where they are expected.
+
+    Raises:
+        DataError: A folder looks like the LR images of this scale.
+    """
+    known = {place.relative_to(hr.parent).parts[0] for place in _lr_places(hr, scale)}
+    for place in sorted(hr.parent.iterdir()):
+        if place.is_dir() and place.name not in known and is_lr_folder(place, hr=hr, scale=scale):
+            inside = [place, place / f"X{scale}", place / f"x{scale}"]
+            if any(_images(folder) for folder in inside):
+                raise DataError(
+                    f"{place} looks like the LR images of {hr}, but has no known name; expected "
+                    f"LR_bicubic/X{scale} or LRbicx{scale}, or give it as the folder of LR images"
+                )

@@ -1,12 +1,12 @@
-"""Metrics, evaluation on folders and the reference procedure; the benchmark is in ``evaluation.bench``."""
+"""Quality: metrics, tables of methods on folders of images, and pages to look at."""
 
 from __future__ import annotations
 
 from sam_diffsr.evaluation.artifacts import artifact_map, artifact_score
 from sam_diffsr.evaluation.evaluate import evaluate_images, evaluate_methods
-from sam_diffsr.evaluation.flaws import colour_shift, grain, ringing
+from sam_diffsr.evaluation.measures import colour_shift, grain, ringing
 from sam_diffsr.evaluation.methods import sampling_grid
-from sam_diffsr.evaluation.metrics import luma, psnr_y, ssim_y
+from sam_diffsr.evaluation.metrics import luma, psnr_rgb, psnr_y, ssim_y
 from sam_diffsr.evaluation.reference import ReferenceProcedure, reference_sample
 from sam_diffsr.evaluation.result import Evaluation
 
@@ -20,6 +20,7 @@ __all__ = [
     "evaluate_methods",
     "grain",
     "luma",
+    "psnr_rgb",
     "psnr_y",
     "reference_sample",
     "ringing",

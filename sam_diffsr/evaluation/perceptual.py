@@ -1,9 +1,8 @@
-"""LPIPS and FID: other people's libraries and weights behind two small functions.
+"""LPIPS and FID through the libraries ``lpips`` and ``torch-fidelity``.
 
-Neither runs unless it is asked for: both need networks that were trained on ImageNet, whose weights no
-package contains. They are downloaded once into torch's cache (``torch.hub.get_dir()``, moved by
-``TORCH_HOME``), or put there by hand. They are read with ``weights_only=True`` before a library that reads
-them otherwise gets them.
+Both need networks trained on ImageNet, whose weights no package contains. They are downloaded once into
+torch's cache (``torch.hub.get_dir()``, moved by ``TORCH_HOME``), or put there by hand. The files are read
+with ``weights_only=True`` before a library gets them.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ __all__ = [
 ]
 
 PairDistance = Callable[[Tensor, Tensor], float]
-"""Of two uint8 images ``(1, 3, H, W)``."""
+"""Distance of two uint8 images ``(1, 3, H, W)``."""
 Features = Callable[[Tensor], Tensor]
 """uint8 ``(1, 3, H, W)`` to a float vector ``(D,)`` on the CPU."""
 
@@ -50,15 +49,15 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
     """LPIPS with AlexNet, version 0.1 (Zhang et al. 2018, arXiv 1801.03924), which papers report most.
 
     Args:
-        device: where the network runs.
-        network: an ``lpips.LPIPS`` module to use as it is; None builds the trained one.
+        device: Device of the network.
+        network: An ``lpips.LPIPS`` module; None builds the trained one.
 
     Returns:
         A function of two 8-bit images: 0 for equal ones, larger is worse.
 
     Raises:
         MissingDependencyError: ``lpips`` is not installed.
-        ModelLoadError: the weights of AlexNet are not in torch's cache and cannot be downloaded.
+        ModelLoadError: AlexNet's weights are not in torch's cache and cannot be downloaded, or are damaged.
     """
     if network is None:
         try:
@@ -111,18 +110,18 @@ def _load_backbone(network: Any, path: Path) -> None:
 
 
 def inception_features(device: str | torch.device = "cpu", *, network: Any = None) -> Features:
-    """The 2048 pooled features of the FID's Inception network; images are resized to 299x299 in there.
+    """The 2048 pooled features of the FID's Inception network; the network resizes images to 299x299.
 
     Args:
-        device: where the network runs.
-        network: a feature extractor of torch-fidelity to use as it is; None builds the trained one.
+        device: Device of the network.
+        network: A feature extractor of torch-fidelity; None builds the trained one.
 
     Returns:
         A function of one 8-bit image.
 
     Raises:
         MissingDependencyError: ``torch-fidelity`` is not installed.
-        ModelLoadError: the weights are not in torch's cache and cannot be downloaded.
+        ModelLoadError: The weights are not in torch's cache and cannot be downloaded.
     """
     if network is None:
         try:
@@ -150,11 +149,11 @@ def frechet_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float
     their number: compare only values from equally many images.
 
     Args:
-        first: vectors ``(D,)``, two at least.
-        second: likewise; as many or not.
+        first: At least two vectors ``(D,)``.
+        second: At least two vectors ``(D,)``.
 
     Raises:
-        ArgumentError: fewer than two vectors in a set.
+        ArgumentError: Fewer than two vectors in a set.
     """
     if min(len(first), len(second)) < 2:
         raise ArgumentError(
@@ -175,10 +174,10 @@ def _moments(vectors: Sequence[Tensor]) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def _require_weights(url: str, *, what: str) -> Path:
-    """Have a file of weights in torch's cache, and know that reading it runs no code.
+    """Download a file of weights into torch's cache unless it is there; check that it holds only weights.
 
     Raises:
-        ModelLoadError: it is not there and cannot be downloaded, or holds more than weights.
+        ModelLoadError: The file cannot be downloaded, or holds more than weights.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     try:
@@ -187,7 +186,7 @@ def _require_weights(url: str, *, what: str) -> Path:
         )
     except Exception as error:  # the network, the disk and the unpickler each have errors of their own
         raise ModelLoadError(
-            f"{what} needs weights that are not part of any package, and {path} cannot be had or read "
-            f"({error}); download {url} on a machine with a network and put it there, or leave {what} out"
+            f"{what} needs weights that are not part of any package, and {path} cannot be downloaded or read "
+            f"({error}); download {url} on another machine and put it there, or leave {what} out"
         ) from error
     return path

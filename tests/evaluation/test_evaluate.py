@@ -10,7 +10,7 @@ from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.evaluation import evaluate
 from sam_diffsr.evaluation.artifacts import artifact_score
 from sam_diffsr.evaluation.evaluate import ImageResult, evaluate_images, evaluate_methods
-from sam_diffsr.evaluation.flaws import colour_shift
+from sam_diffsr.evaluation.measures import colour_shift
 from sam_diffsr.evaluation.measures import MEASURES
 from sam_diffsr.evaluation.methods import Method, bicubic_method, encoder_only, model_methods, results_method
 from sam_diffsr.evaluation.metrics import psnr_y, ssim_y
