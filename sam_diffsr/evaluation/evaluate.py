@@ -18,26 +18,26 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sam_diffsr.data.degrade import Degradation
 from sam_diffsr.errors import ArgumentError, OutputError
 from sam_diffsr.evaluation.artifacts import artifact_score
 from sam_diffsr.evaluation.environment import describe_commit, describe_machine, describe_versions
 from sam_diffsr.evaluation.measures import MEASURES, check_measures, take
-from sam_diffsr.evaluation.methods import Method, Setting, bicubic_method, model_methods
+from sam_diffsr.evaluation.methods import Method, bicubic_method
 from sam_diffsr.evaluation.metrics import inside, psnr_rgb, psnr_y, ssim_y
-from sam_diffsr.evaluation.pairs import Damage, Pair, check_names, check_sizes, read_pair, to_gray, to_uint8
+from sam_diffsr.evaluation.pairs import Pair, check_names, check_sizes, read_pair, to_gray, to_uint8
 from sam_diffsr.evaluation.perceptual import Features, PairDistance, frechet_distance
 from sam_diffsr.evaluation.result import MADE_INPUTS, Evaluation, ImageScore, Row
 from sam_diffsr.evaluation.score_log import ScoreLog
 from sam_diffsr.image import save_image
-from sam_diffsr.pipeline.resolver import SuperResolver
 
-__all__ = ["ImageResult", "Protocol", "ResultFolders", "evaluate_images", "evaluate_methods"]
+__all__ = ["ImageResult", "Protocol", "ResultFolders", "evaluate_methods"]
 
 logger = logging.getLogger(__name__)
 
 Protocol = Literal["matlab", "paper"]
-"""``matlab`` leaves out a border as wide as the scale and scores gray files on their gray values, as published tables
-do; ``paper`` leaves out nothing and scores gray files as RGB, as the published code does."""
+"""``matlab`` leaves out a border as wide as the scale and scores gray files on gray values, as published
+tables do; ``paper`` leaves out nothing and scores gray files as RGB, as the published code does."""
 
 PathLike = str | os.PathLike[str]
 _SSIM_WINDOW = 11
@@ -63,7 +63,7 @@ def evaluate_methods(
     *,
     scale: int,
     lr_files: Sequence[PathLike] | None = None,
-    damages: Sequence[Damage] = (),
+    damages: Sequence[Degradation] = (),
     protocol: Protocol = "matlab",
     seed: int = 0,
     lpips: PairDistance | None = None,
@@ -127,7 +127,7 @@ def evaluate_methods(
         log.open({**settings, "lpips": lpips is not None})
 
     # scores, and features for FID, by damage and method
-    cases: list[Damage | None] = list(damages) or [None]
+    cases: list[Degradation | None] = list(damages) or [None]
     scored: list[list[list[ImageScore]]] = [[[] for _ in methods] for _ in cases]
     truths: list[Tensor] = []
     embedded: list[list[list[Tensor]]] = [[[] for _ in methods] for _ in cases]
@@ -218,40 +218,8 @@ def evaluate_methods(
     )
 
 
-def evaluate_images(
-    resolver: SuperResolver,
-    files: Sequence[PathLike],
-    *,
-    model_name: str,
-    settings: Sequence[Setting] | None = None,
-    protocol: Protocol = "matlab",
-    seed: int = 0,
-    on_image: Callable[[ImageResult], None] | None = None,
-) -> Evaluation:
-    """Score bicubic, the encoder alone and one model on high-resolution images.
-
-    Args:
-        resolver: The model.
-        files: High-resolution images.
-        model_name: Name of the model in results.
-        settings: One row each, see :func:`~sam_diffsr.evaluation.methods.sampling_grid`; None is the default.
-        protocol: As in :func:`evaluate_methods`, like the arguments and errors below.
-        seed: Seed of every image's noise.
-        on_image: Called after each image.
-    """
-    return evaluate_methods(
-        files,
-        [bicubic_method(resolver.scale), *model_methods(resolver, name=model_name, settings=settings)],
-        scale=resolver.scale,
-        protocol=protocol,
-        seed=seed,
-        device=resolver.device,
-        on_image=on_image,
-    )
-
-
 class ResultFolders:
-    """Writes the inputs and what every method made of them as PNG files named like the truth, one folder per row.
+    """Writes inputs and results as PNG files named like the truth, one folder per row.
 
     Args:
         root: Folder of the folders; made if it does not exist.

@@ -1,9 +1,8 @@
-"""The ways to enlarge an image that an evaluation compares: bicubic, an encoder alone, a model, files made elsewhere."""
+"""The methods that an evaluation compares: bicubic, an encoder alone, a model, files made elsewhere."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import os
 import re
@@ -75,7 +74,7 @@ class Method:
     enlarge: Callable[[Pair, int], Tensor]
     """Pair and seed to ``(1, 3, H, W)``, float in [0, 1] or uint8, on any device."""
     identity: str = ""
-    """Digest of the weights, or the folder of the files."""
+    """Fingerprint of the weights and the config, or the folder of the files."""
     files: tuple[Path, ...] = ()
     """Files made elsewhere, one per truth."""
 
@@ -114,7 +113,7 @@ def model_methods(
         name: Name in results.
         settings: One method each, see :func:`sampling_grid`; None is the model's default.
     """
-    identity = _identity(resolver)
+    identity = f"{resolver!r} {resolver.config}"
 
     def encoder(pair: Pair, seed: int) -> Tensor:
         return encoder_only(resolver, _input(pair, resolver))
@@ -312,12 +311,3 @@ def common_scale(scales: Sequence[int], *, asked: int | None = None) -> int:
 
 def _input(pair: Pair, resolver: SuperResolver) -> Tensor:
     return (pair.lr.float() / 255).to(resolver.device)
-
-
-def _identity(resolver: SuperResolver) -> str:
-    """Digest of a model's weights, config, device type and floating type."""
-    digest = hashlib.sha256(f"{resolver.config} {resolver.device.type} {resolver.dtype}".encode())
-    for name, value in resolver.model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Shows an evaluation as one self-contained HTML file: tables, and sliders that compare two images of a crop."""
+"""Shows an evaluation as one self-contained HTML file: tables, and sliders that compare two images."""
 
 from __future__ import annotations
 
@@ -130,8 +130,8 @@ class ComparisonPage:
                 *(f'<p class="dim">{escape(note)}</p>' for note in evaluation.notes()),
                 _record(evaluation),
                 f"<h2>{escape(shown)}, worst first</h2>",
-                '<p class="dim">Each crop lies where truth and results differ most; the order is that of PSNR-Y of '
-                f"{escape(leading)}. Drag the line to compare, click to zoom, choose the two sides below.</p>",
+                '<p class="dim">Each crop lies where truth and results differ most; the lowest PSNR-Y of '
+                f"{escape(leading)} comes first. Drag the line to compare, click to zoom.</p>",
                 '<div class="cards">',
                 *(self._card(card, rows[card.damage]) for card in cards),
                 "</div>",
@@ -211,7 +211,7 @@ class ComparisonPage:
                 "<i></i></div>",
                 '<input type="range" max="100" value="50" step="0.5" aria-label="position of the line">',
                 f'<div class="sides">{choices}</div>',
-                '<label class="dim"><input type="checkbox"> difference from the truth, 4 times as bright</label>',
+                '<label class="dim"><input type="checkbox"> difference from the truth, 4 x brighter</label>',
                 "</section>",
             ]
         )

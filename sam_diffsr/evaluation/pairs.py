@@ -11,12 +11,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sam_diffsr.data import find_dataset
+from sam_diffsr.data.degrade import Degradation
 from sam_diffsr.errors import ImageError
 from sam_diffsr.image import decode_image
 from sam_diffsr.image.read import open_file
@@ -24,7 +24,6 @@ from sam_diffsr.pipeline.folder import find_images
 from sam_diffsr.resize import imresize
 
 __all__ = [
-    "Damage",
     "Pair",
     "check_names",
     "check_sizes",
@@ -37,19 +36,6 @@ __all__ = [
 ]
 
 PathLike = str | os.PathLike[str]
-
-
-class Damage(Protocol):
-    """A degradation of :func:`sam_diffsr.data.degrade.parse_degradation`."""
-
-    @property
-    def name(self) -> str:
-        """Name in tables, such as ``jpeg50``."""
-        ...
-
-    def __call__(self, hr: Tensor, *, scale: int, seed: int) -> Tensor:
-        """``(1, 3, s*h, s*w)`` in [0, 1] to ``(1, 3, h, w)`` in [0, 1]."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +93,7 @@ def read_pair(
     *,
     scale: int,
     lr_file: PathLike | None = None,
-    damage: Damage | None = None,
+    damage: Degradation | None = None,
     seed: int = 0,
     smallest: int = 1,
 ) -> Pair:
@@ -141,7 +127,7 @@ def read_pair(
         _check_lr(Path(lr_file), (lr.shape[-2], lr.shape[-1]), hr_file, full, scale)
     elif damage is not None:
         drawn = (seed + zlib.crc32(os.fsencode(name))) % 2**31
-        lr = to_uint8(damage(hr.float() / 255, scale=scale, seed=drawn))
+        lr = damage(hr, scale=scale, seed=drawn)
         lr = to_gray(lr) if gray else lr
     else:
         lr = imresize(hr, 1 / scale)
@@ -203,7 +189,7 @@ def check_names(truths: Sequence[PathLike], *, doubt: str) -> None:
 def match_files(
     truths: Sequence[PathLike], others: Sequence[PathLike], *, scale: int, what: str
 ) -> list[Path]:
-    """Find the counterpart of each truth by name: ``0001``, ``0001x4`` or ``0001_x4``, each also with ``_out``.
+    """Find each truth's counterpart by name: ``0001``, ``0001x4`` or ``0001_x4``, each also with ``_out``.
 
     Endings do not count, nor does ``_SRF_4_HR`` in the truth's name. Other files are ignored.
 

@@ -193,39 +193,6 @@ class Evaluation:
         notes["s/image"] = self.timing
         return [f"{title}: {note}" for title, note in notes.items() if title in shown]
 
-    def cheapest(self) -> list[tuple[Row, Row]]:
-        """For each model, its longest ddpm run from noise, and the fewest steps that lose nothing to it.
-
-        Losing nothing means PSNR-Y, SSIM-Y and artefacts are all at least as good; among equal numbers of
-        steps the highest PSNR-Y counts. Rows of a fidelity, and models without both rows, are left out.
-        """
-        found: list[tuple[Row, Row]] = []
-        for key in dict.fromkeys((row.damage, row.name) for row in self.rows):
-            rows = [
-                (row.sampling.steps, row)
-                for row in self.rows
-                if (row.damage, row.name) == key and row.sampling is not None and row.fidelity is None
-            ]
-            longest = [
-                (steps, row)
-                for steps, row in rows
-                if row.sampling is not None and row.sampling.sampler == "ddpm" and row.sampling.start is None
-            ]
-            if not longest:
-                continue
-            most, reference = max(longest, key=lambda pair: pair[0])
-            shorter = [
-                (steps, -row.psnr_y, row)
-                for steps, row in rows
-                if steps < most
-                and row.psnr_y >= reference.psnr_y
-                and row.ssim_y >= reference.ssim_y
-                and row.artifacts <= reference.artifacts
-            ]
-            if shorter:
-                found.append((reference, min(shorter, key=lambda entry: entry[:2])[2]))
-        return found
-
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON values, with the means next to the per-image values; infinity becomes null."""
         data = to_dict(self)

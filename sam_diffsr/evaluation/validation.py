@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError, ImageError
-from sam_diffsr.evaluation.evaluate import encoder_only, make_pair
+from sam_diffsr.evaluation.methods import encoder_only
 from sam_diffsr.evaluation.metrics import psnr_y, ssim_y
+from sam_diffsr.evaluation.pairs import make_pair
 from sam_diffsr.models import DiffSR
 from sam_diffsr.pipeline.config import ResolverConfig
 from sam_diffsr.pipeline.folder import find_images
