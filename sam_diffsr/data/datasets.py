@@ -215,7 +215,8 @@ def _refuse_unknown_lr(hr: Path, scale: int) -> None:
     Raises:
         DataError: A folder looks like the LR images of this scale.
     """
-    known = {place.relative_to(hr.parent).parts[0] for place in _lr_places(hr, scale)}
+    known = {pattern.format(scale=scale).split("/")[0] for pattern in LR_FOLDERS}
+    known |= {place.relative_to(hr.parent).parts[0] for place in _lr_places(hr, scale)}
     for place in sorted(hr.parent.iterdir()):
         if place.is_dir() and place.name not in known and is_lr_folder(place, hr=hr, scale=scale):
             inside = [place, place / f"X{scale}", place / f"x{scale}"]
