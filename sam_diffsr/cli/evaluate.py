@@ -241,7 +241,7 @@ def _score_log(args: argparse.Namespace) -> ScoreLog | None:
     from sam_diffsr.errors import ArgumentError
     from sam_diffsr.evaluation.score_log import ScoreLog
 
-    output = args.json or args.csv or args.html or (args.save and str(Path(args.save) / "scores"))
+    output = args.json or args.csv or args.html or (args.save and str(Path(args.save)))
     if args.resume == "" and not output:
         raise ArgumentError("--resume needs a FILE here, or one of --json, --csv, --html and --save")
     path = args.resume or (f"{output}.partial.jsonl" if output else None)
