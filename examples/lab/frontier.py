@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from sam_diffsr import SuperResolver
+from sam_diffsr.diffusion.samplers import SamplerName
 from sam_diffsr.evaluation.metrics import psnr_y
 from sam_diffsr.evaluation.pairs import read_image
 from sam_diffsr.evaluation.perceptual import lpips_distance
 from sam_diffsr.resize import imresize
 
-SAMPLERS = ("ddpm", "ddim", "dpmpp_2m")
+SAMPLERS: tuple[SamplerName, ...] = ("ddpm", "ddim", "dpmpp_2m")
 Scores = dict[str, list[tuple[float, float, float]]]
 """For each setting and image: PSNR-Y in dB, LPIPS, seconds."""
 
@@ -71,16 +72,25 @@ def measure(args: argparse.Namespace) -> Scores:
         spent = time.perf_counter() - started
         add("bicubic\t\t\t", imresize(lr, scale), hr, lr, 0.0)
         add("encoder\t\t\t", encoded, hr, lr, spent)
-        for sampler, steps, start in itertools.product(SAMPLERS, args.steps, args.starts):
-            if start != "noise" and int(start) + 1 < steps:
+        counts: list[int] = args.steps
+        starts: list[int | None] = [None if start == "noise" else int(start) for start in args.starts]
+        for sampler, steps, start in itertools.product(SAMPLERS, counts, starts):
+            if start is not None and start + 1 < steps:
                 continue
-            begin: int | str = start if start == "noise" else int(start)
             started = time.perf_counter()
-            sample = resolver.upscale_tensor(lr, seeds=[0], sampler=sampler, steps=steps, start=begin)  # pyright: ignore
+            sample = resolver.upscale_tensor(
+                lr, seeds=[0], sampler=sampler, steps=steps, start="noise" if start is None else start
+            )
             spent = time.perf_counter() - started
             for blend in (0.0, *args.blends):
                 mixed = blend * encoded + (1 - blend) * sample
-                add(f"{sampler}\t{steps}\t{start}\t{blend or ''}", mixed, hr, lr, spent)
+                add(
+                    f"{sampler}\t{steps}\t{'noise' if start is None else start}\t{blend or ''}",
+                    mixed,
+                    hr,
+                    lr,
+                    spent,
+                )
         print(f"[{number + 1}/{len(files)}] {file.name}", file=sys.stderr, flush=True)
     return scores
 

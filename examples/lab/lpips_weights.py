@@ -14,10 +14,11 @@ import argparse
 import pickletools
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
 from sam_diffsr.evaluation.perceptual import lpips_weights_path
 
@@ -36,7 +37,8 @@ def read_arrays(data: bytes) -> dict[str, bytes]:
     arrays: dict[str, bytes] = {}
     memo: dict[int, str] = {}
     last, path = "", {"module": "", "layer": "", "kind": ""}
-    for opcode, argument, _ in pickletools.genops(data):
+    for opcode, value, _ in pickletools.genops(data):
+        argument: Any = value
         if opcode.name in ("BINUNICODE", "SHORT_BINUNICODE", "BINGET", "LONG_BINGET"):
             last = memo.get(argument, "") if "GET" in opcode.name else argument
             if last.startswith(("AlexNet", "NetLin")):

@@ -160,7 +160,8 @@ def run(args: argparse.Namespace) -> int:
     log = _score_log(args)
     for target in filter(None, (args.json, args.csv, args.html, log and log.path)):
         check_target(target)
-    damages = [parse_degradation(text) for text in args.degrade or []]
+    asked: list[str] = args.degrade or []
+    damages = [parse_degradation(text) for text in asked]
     folders = split_labels(args.sr or [])
     dtype = {} if args.precision is None else {"dtype": args.precision}
     resolvers = load_models(

@@ -150,7 +150,7 @@ class ComparisonPage:
 
     def _images(self, rows: Sequence[Row], *, pictured: set[str]) -> str:
         """Table of the images of one damage, lowest PSNR-Y of the leading method first."""
-        header = ["image", "pixels", *(row.label for row in rows)]
+        header = ["image", "pixels", *map(_method, rows)]
         cells = [
             f'<th{_class("text", when=index == 0)}{_sorted(when=index == 2 + self.leading)} scope="col">'
             f'<button type="button">{escape(label)}</button></th>'
@@ -175,8 +175,9 @@ class ComparisonPage:
                 for score in scores
             ]
             lines.append(f"<tr>{''.join(line)}</tr>")
+        title = f"<h3>{escape(rows[0].damage)}</h3>" if rows[0].damage else ""
         return (
-            f'<div class="scroll"><table class="images"><thead><tr>{"".join(cells)}</tr></thead>'
+            f'{title}<div class="scroll"><table class="images"><thead><tr>{"".join(cells)}</tr></thead>'
             "\n<tbody>\n" + "\n".join(lines) + "\n</tbody></table></div>"
         )
 
@@ -184,7 +185,7 @@ class ComparisonPage:
         """Slider of one crop, bicubic or the input on its left and the leading method on its right."""
         top, left, height, width = card.place
         captions = [
-            f"{row.label} · {score.psnr_y:.2f} dB" for row, score in zip(rows, card.scores, strict=True)
+            f"{_method(row)} · {score.psnr_y:.2f} dB" for row, score in zip(rows, card.scores, strict=True)
         ]
         captions = ["input", *captions, "truth"]
         right = 1 + self.leading
@@ -205,7 +206,7 @@ class ComparisonPage:
         return "\n".join(
             [
                 f'<section class="card" id="{_anchor(card)}">',
-                f'<h3>{escape(name)} <span class="dim">{width} × {height} at ({left}, {top})</span></h3>',
+                f'<h3>{escape(name)} <span class="dim">at ({left}, {top})</span></h3>',
                 f'<div class="slider" style="aspect-ratio:{width}/{height}">',
                 *images,
                 "<i></i></div>",
@@ -294,6 +295,11 @@ def _record(evaluation: Evaluation) -> str:
     }
     rows = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in entries.items())
     return f"<details><summary>How this was measured</summary><dl>{rows}</dl></details>"
+
+
+def _method(row: Row) -> str:
+    """Label of a row among those of one damage."""
+    return row.label.removeprefix(f"{row.damage}: ")
 
 
 def _class(name: str, *, when: bool) -> str:

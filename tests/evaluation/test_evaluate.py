@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -179,7 +180,7 @@ def test_each_image_is_shown_when_it_is_done(evaluate_model, photos) -> None:
 
 def test_refuses(photos) -> None:
     bicubic = [bicubic_method(4)]
-    for files, rows, options, message in (
+    cases: list[Any] = [
         ([], bicubic, {}, "no images to evaluate on"),
         (photos, bicubic, {"protocol": "other"}, "protocol must be one of matlab, paper"),
         (photos, [], {}, "nothing to evaluate; expected at least one method"),
@@ -191,7 +192,8 @@ def test_refuses(photos) -> None:
             {"lr_files": photos, "damages": [parse_degradation("noise9")]},
             "leave out input files and result files",
         ),
-    ):
+    ]
+    for files, rows, options, message in cases:
         with pytest.raises(ArgumentError, match=message):
             evaluate_methods(files, rows, scale=4, **options)
 

@@ -128,8 +128,8 @@ def test_each_damage_has_its_rows_and_cards(resolver, hr_files) -> None:
     ]
     links = [attributes["href"] for tag, attributes in reader.tags if tag == "a"]
     assert {f"#{attributes['id']}" for tag, attributes in reader.tags if tag == "section"} == {*links}
-    assert "jpeg50: tiny, encoder" in reader.cells
-    best = [attributes for tag, attributes in reader.tags if "best" in (attributes.get("class") or "")]
+    assert "jpeg50" in reader.cells
+    best = [attributes for _, attributes in reader.tags if "best" in (attributes.get("class") or "")]
     assert len(best) >= 2 * 4  # in the summary one per measure and damage, at least
 
 
