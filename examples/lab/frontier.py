@@ -1,6 +1,6 @@
 """Compares samplers, steps and starts: PSNR-Y, LPIPS and seconds of a model, and the Pareto frontier.
 
-    python examples/lab/frontier.py photos --model sam-diffsr-x4-small > frontier.txt
+    python examples/lab/frontier.py photos frontier.txt --model sam-diffsr-x4-small
 
 One row per setting, as tab-separated text: the encoder alone, every sampler, number of steps and start, and
 blends of the encoder's image with each result. All crops are of one size, so ``s/image`` is the least time
@@ -15,6 +15,7 @@ import argparse
 import itertools
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -49,8 +50,8 @@ def dominated(row: tuple[float, ...], others: list[tuple[float, ...]]) -> bool:
 
 
 @torch.inference_mode()
-def measure(args: argparse.Namespace) -> Scores:
-    """Score every setting on every image."""
+def measure(args: argparse.Namespace) -> Iterator[Scores]:
+    """Score every setting on one image after the other; yields all scores so far."""
     resolver = SuperResolver.from_pretrained(args.model, device=args.device, dtype="fp32")
     distance, scale = lpips_distance(resolver.device), resolver.scale
     scores: Scores = {}
@@ -64,6 +65,8 @@ def measure(args: argparse.Namespace) -> Scores:
         scores.setdefault(label, []).append((quality, distance(output[inside], hr[inside]), seconds))
 
     files = sorted(path for path in Path(args.photos).iterdir() if path.is_file())[: args.limit]
+    counts: list[int] = args.steps
+    starts: list[int | None] = [None if start == "noise" else int(start) for start in args.starts]
     for number, file in enumerate(files):
         hr = middle(read_image(file), args.crop)
         lr = (imresize(hr, 1 / scale).float() / 255).to(resolver.device)
@@ -72,11 +75,9 @@ def measure(args: argparse.Namespace) -> Scores:
         spent = time.perf_counter() - started
         add("bicubic\t\t\t", imresize(lr, scale), hr, lr, 0.0)
         add("encoder\t\t\t", encoded, hr, lr, spent)
-        counts: list[int] = args.steps
-        starts: list[int | None] = [None if start == "noise" else int(start) for start in args.starts]
         for sampler, steps, start in itertools.product(SAMPLERS, counts, starts):
-            if start is not None and start + 1 < steps:
-                continue
+            if (start is not None and start + 1 < steps) or (steps == 1 and sampler != "ddim"):
+                continue  # not possible, or the same as ddim
             started = time.perf_counter()
             sample = resolver.upscale_tensor(
                 lr, seeds=[0], sampler=sampler, steps=steps, start="noise" if start is None else start
@@ -84,54 +85,47 @@ def measure(args: argparse.Namespace) -> Scores:
             spent = time.perf_counter() - started
             for blend in (0.0, *args.blends):
                 mixed = blend * encoded + (1 - blend) * sample
-                add(
-                    f"{sampler}\t{steps}\t{'noise' if start is None else start}\t{blend or ''}",
-                    mixed,
-                    hr,
-                    lr,
-                    spent,
-                )
+                place = "noise" if start is None else start
+                add(f"{sampler}\t{steps}\t{place}\t{blend or ''}", mixed, hr, lr, spent)
         print(f"[{number + 1}/{len(files)}] {file.name}", file=sys.stderr, flush=True)
-    return scores
+        yield scores
 
 
-def main() -> None:
-    """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("photos", help="folder of photographs")
-    parser.add_argument("--model", help="bundled name, folder or file (default: the bundled model)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--limit", type=int, default=8, help="photographs to use (default: 8)")
-    parser.add_argument(
-        "--crop", type=int, default=384, help="side of the square from each middle (default: 384)"
-    )
-    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 3, 4, 6])
-    parser.add_argument("--starts", nargs="+", default=["3", "6", "12", "25", "50", "75", "noise"])
-    parser.add_argument(
-        "--blends", type=float, nargs="*", default=[0.25, 0.5, 0.75], help="shares of the encoder"
-    )
-    parser.add_argument("--back-project", action="store_true", help="hold every result to its input first")
-    args = parser.parse_args()
-    if args.model is None:
-        from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
-
-        args.model = DEFAULT_MODEL
-
-    # means over the images, then the frontier without bicubic
+def table(scores: Scores) -> str:
+    """Means over the images, best PSNR-Y first, with the frontier marked (bicubic does not count)."""
     means: dict[str, tuple[float, float, int, float]] = {}
-    for label, values in measure(args).items():
+    for label, values in scores.items():
         psnr, lpips, seconds = zip(*values, strict=True)
         steps = int(label.split("\t")[1] or 0)
         means[label] = (sum(psnr) / len(psnr), sum(lpips) / len(lpips), steps, min(seconds))
     ranked = [(-p, d, n) for label, (p, d, n, _) in means.items() if not label.startswith("bicubic")]
-    print("sampler\tsteps\tstart\tblend\tPSNR-Y\tLPIPS\ts/image\tfrontier\tquality")
+    lines = ["sampler\tsteps\tstart\tblend\tPSNR-Y\tLPIPS\ts/image\tfrontier\tquality"]
     for label, (psnr, lpips, steps, seconds) in sorted(means.items(), key=lambda item: -item[1][0]):
         best = not dominated((-psnr, lpips, steps), list(ranked))
         quality = not dominated((-psnr, lpips), [row[:2] for row in ranked])
         marks = f"{'*' if best else ''}\t{'*' if quality else ''}"
-        print(f"{label}\t{psnr:.3f}\t{lpips:.4f}\t{seconds:.2f}\t{marks}")
+        lines.append(f"{label}\t{psnr:.3f}\t{lpips:.4f}\t{seconds:.2f}\t{marks}")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, and write the table after every image."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("photos", help="folder of photographs")
+    parser.add_argument("out", type=Path, help="file to write, tab-separated")
+    parser.add_argument("--model", help="bundled name, folder or file (default: the bundled model)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--limit", type=int, default=8, help="photographs to use (default: 8)")
+    parser.add_argument("--crop", type=int, default=384, help="side of the square from each middle (384)")
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 3, 4, 6])
+    parser.add_argument("--starts", nargs="+", default=["3", "6", "12", "25", "50", "75", "noise"])
+    parser.add_argument("--blends", type=float, nargs="*", default=[0.25, 0.5, 0.75], help="encoder's shares")
+    parser.add_argument("--back-project", action="store_true", help="hold every result to its input first")
+    args = parser.parse_args()
+    for scores in measure(args):
+        args.out.write_text(table(scores), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,16 +15,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sam_diffsr.device import Precision
 from sam_diffsr.diffusion.samplers import SamplerName, Spacing
 from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.evaluation.pairs import Pair, check_sizes, match_files, read_image
 from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
-from sam_diffsr.pipeline.device import Precision
 from sam_diffsr.pipeline.folder import find_images
-from sam_diffsr.pipeline.prepare import pad_to_multiple, resolve_sampling
 from sam_diffsr.pipeline.resolver import SuperResolver
+from sam_diffsr.pipeline.settings import resolve_settings
 from sam_diffsr.resize import imresize
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "Start",
     "bicubic_method",
     "common_scale",
-    "encoder_only",
     "folder_methods",
     "load_models",
     "model_methods",
@@ -88,7 +87,8 @@ class Method:
             parts += [] if fidelity is None else [f"fidelity {fidelity:g}"]
             start = "" if sampling.start is None else f" from t={sampling.start}"
             plural = "" if sampling.steps == 1 else "s"
-            parts.append(f"{sampling.sampler} {sampling.steps} step{plural}{start}")
+            steps = f"{sampling.sampler} {sampling.steps} step{plural}{start}"
+            parts.append(steps if sampling.steps else "encoder's image")
             parts += [sampling.spacing] if sampling.spacing == "trailing" else []
         return ", ".join(parts)
 
@@ -116,7 +116,7 @@ def model_methods(
     identity = f"{resolver!r} {resolver.config}"
 
     def encoder(pair: Pair, seed: int) -> Tensor:
-        return encoder_only(resolver, _input(pair, resolver))
+        return resolver.upscale_tensor(_input(pair, resolver), seeds=[seed], steps=0)
 
     def sampled(setting: Setting) -> Callable[[Pair, int], Tensor]:
         sampling, other = setting.sampling, copy.copy(resolver)
@@ -193,22 +193,6 @@ def folder_methods(
     return methods
 
 
-@torch.inference_mode()
-def encoder_only(resolver: SuperResolver, lr: Tensor) -> Tensor:
-    """The stage-1 network's own image, without diffusion.
-
-    Args:
-        resolver: The model.
-        lr: ``(B, 3, h, w)`` float32 in [0, 1] on the resolver's device, any size.
-
-    Returns:
-        ``(B, 3, s*h, s*w)`` float32 in [0, 1].
-    """
-    height, width = (size * resolver.scale for size in lr.shape[-2:])
-    condition = resolver.model.encode(pad_to_multiple(lr, resolver.config.model).to(resolver.dtype))
-    return resolver.model.encoder_image(condition)[..., :height, :width].float()
-
-
 def sampling_grid(
     config: ResolverConfig,
     *,
@@ -231,13 +215,14 @@ def sampling_grid(
     grid: list[Setting] = []
     places = product([None] if starts is None else starts, [None] if fidelities is None else fidelities)
     for start, fidelity in places:
-        first = resolve_sampling(config, sampler=None, steps=1, start=start, fidelity=fidelity).start
+        first = resolve_settings(config, start=start, fidelity=fidelity, steps=0).sampling.start
         most = config.schedule.timesteps if first is None else first + 1
         for sampler, count in product(samplers or [None], steps or [None]):
             if count is not None and most < count <= config.schedule.timesteps:
                 logger.info("left out: %d steps from start %s, which has only %d", count, first, most)
                 continue
-            sampling = resolve_sampling(config, sampler=sampler, steps=count, start=start, fidelity=fidelity)
+            settings = resolve_settings(config, sampler=sampler, steps=count, start=start, fidelity=fidelity)
+            sampling = settings.sampling
             for spacing in spacings or [sampling.spacing]:
                 setting = Setting(sampling=replace(sampling, spacing=spacing), fidelity=fidelity)
                 grid += [setting] if setting not in grid else []

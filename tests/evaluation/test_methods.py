@@ -13,7 +13,6 @@ from sam_diffsr.evaluation.methods import (
     Setting,
     bicubic_method,
     common_scale,
-    encoder_only,
     folder_methods,
     load_models,
     model_methods,
@@ -24,15 +23,8 @@ from sam_diffsr.evaluation.methods import (
 from sam_diffsr.evaluation.pairs import read_pair
 from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline import SamplingConfig
-from sam_diffsr.pipeline.fidelity import sampling_of_fidelity
+from sam_diffsr.pipeline.settings import sampling_of_fidelity
 from sam_diffsr.resize import imresize
-
-
-@pytest.mark.parametrize("size", [(1, 1), (9, 11), (16, 16)])
-def test_the_encoder_alone_takes_any_size(resolver, size) -> None:
-    image = encoder_only(resolver, torch.rand(2, 3, *size))
-    assert image.shape == (2, 3, 4 * size[0], 4 * size[1])
-    assert image.dtype == torch.float32
 
 
 def test_methods_of_a_model(resolver, photos) -> None:
@@ -54,7 +46,7 @@ def test_methods_of_a_model(resolver, photos) -> None:
     pair = read_pair(photos[0], scale=4)
     lr = pair.lr.float() / 255
     assert torch.equal(methods[0].enlarge(pair, 0), imresize(lr, 4))
-    assert torch.equal(methods[1].enlarge(pair, 0), encoder_only(resolver, lr))
+    assert torch.equal(methods[1].enlarge(pair, 0), resolver.upscale_tensor(lr, seeds=[3], steps=0))
     assert torch.equal(methods[2].enlarge(pair, 3), resolver.upscale_tensor(lr, seeds=[3], steps=1))
     assert torch.equal(methods[4].enlarge(pair, 3), resolver.upscale_tensor(lr, seeds=[3], fidelity=0.5))
 
@@ -150,7 +142,7 @@ def test_a_grid_is_all_combinations_that_are_possible(resolver, caplog) -> None:
     ("options", "message"),
     [
         ({"samplers": ["euler"]}, "sampler must be one of"),
-        ({"steps": [11]}, "steps must be a whole number from 1 to 10"),
+        ({"steps": [11]}, "steps must be a whole number from 0 .* to 10"),
         ({"starts": [10]}, "start must be 'noise' or a timestep"),
         ({"starts": [2], "steps": [5]}, "no combination of steps and start is possible"),
     ],
