@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -205,7 +206,7 @@ def run(args: argparse.Namespace) -> int:
             damages=damages,
             lpips=lpips_distance(**device) if args.lpips else None,
             features=inception_features(**device) if args.fid else None,
-            dataset=args.hr,
+            dataset=os.path.commonpath([file.parent for file in hr_files]),
             on_image=observe,
             log=log,
             **device,

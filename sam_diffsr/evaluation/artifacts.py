@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sam_diffsr.errors import ArgumentError
+from sam_diffsr.evaluation.metrics import check_pair, inside
 
 __all__ = ["artifact_map", "artifact_score"]
 
@@ -46,7 +46,11 @@ def artifact_map(sr: Tensor, hr: Tensor, *, data_range: float) -> Tensor:
         ArgumentError: Shapes differ, wrong rank or channels, an image is too small, or ``data_range`` is not
             positive.
     """
-    residual = _residual(sr, hr, data_range=data_range)
+    check_pair(sr, hr, border=0, data_range=data_range, smallest=_SMALLEST)
+    if sr.device.type == "mps":  # it has no float64
+        sr, hr = sr.cpu(), hr.cpu()
+    difference = sr.to(torch.float64) - hr.to(torch.float64)
+    residual = difference.abs().sum(dim=1, keepdim=True) / data_range
     whole = residual.var(dim=(1, 2, 3), keepdim=True) ** (1 / _ROOT)
     return whole * _local_variance(residual)
 
@@ -58,42 +62,19 @@ def artifact_score(sr: Tensor, hr: Tensor, *, border: int, data_range: float) ->
     scores of this function only with each other.
 
     Args:
-        sr: ``(B, 3, H, W)`` RGB in [0, ``data_range``].
-        hr: Ground truth, same shape.
+        sr: As in :func:`artifact_map`.
+        hr: As in :func:`artifact_map`.
         border: Pixels left out on every side before anything is computed.
-        data_range: Value of full brightness: 1 for float images, 255 for 8-bit images.
+        data_range: As in :func:`artifact_map`.
 
     Returns:
         ``(B,)`` float64 >= 0; 0 for equal images.
 
     Raises:
-        ArgumentError: An error of :func:`artifact_map`, or the border is negative.
+        ArgumentError: Shapes differ, wrong rank or channels, or too few pixels inside the border.
     """
-    if border < 0:
-        raise ArgumentError(f"border must be >= 0 pixels, got {border}")
-    height, width = sr.shape[-2:]
-    inside = (..., slice(border, max(border, height - border)), slice(border, max(border, width - border)))
-    if sr.shape == hr.shape:  # other shapes are refused below, with their full sizes
-        sr, hr = sr[inside], hr[inside]
-    return artifact_map(sr, hr, data_range=data_range).mean(dim=(1, 2, 3))
-
-
-def _residual(sr: Tensor, hr: Tensor, *, data_range: float) -> Tensor:
-    if sr.shape != hr.shape:
-        raise ArgumentError(f"both images must have one shape, got {tuple(sr.shape)} and {tuple(hr.shape)}")
-    if sr.ndim != 4 or sr.shape[1] != 3:
-        raise ArgumentError(f"expected RGB images of shape (B, 3, H, W), got {tuple(sr.shape)}")
-    if min(sr.shape[-2:]) < _SMALLEST:
-        raise ArgumentError(
-            f"artifacts need at least {_SMALLEST}x{_SMALLEST} pixels inside the border, "
-            f"got {sr.shape[-2]}x{sr.shape[-1]}"
-        )
-    if not data_range > 0:
-        raise ArgumentError(f"data_range must be positive (1.0 or 255), got {data_range}")
-    if sr.device.type == "mps":  # it has no float64
-        sr, hr = sr.cpu(), hr.cpu()
-    difference = sr.to(torch.float64) - hr.to(torch.float64)
-    return difference.abs().sum(dim=1, keepdim=True) / data_range
+    check_pair(sr, hr, border=border, data_range=data_range, smallest=_SMALLEST)
+    return artifact_map(inside(sr, border), inside(hr, border), data_range=data_range).mean(dim=(1, 2, 3))
 
 
 def _local_variance(residual: Tensor) -> Tensor:
