@@ -5,8 +5,8 @@
 One row per setting, as tab-separated text: the encoder alone, every sampler, number of steps and start, and
 blends of the encoder's image with each result. All crops are of one size, so ``s/image`` is the least time
 of any of them. LPIPS needs the weights that ``examples/lab/lpips_weights.py`` makes. ``frontier`` marks
-settings that no other one beats in PSNR-Y, LPIPS and number of steps at once; ``quality`` leaves the steps
-out.
+settings that no other one beats in PSNR-Y (to 0.01 dB), LPIPS (to 0.001) and number of steps at once;
+``quality`` leaves the steps out.
 """
 
 from __future__ import annotations
@@ -98,11 +98,12 @@ def table(scores: Scores) -> str:
         psnr, lpips, seconds = zip(*values, strict=True)
         steps = int(label.split("\t")[1] or 0)
         means[label] = (sum(psnr) / len(psnr), sum(lpips) / len(lpips), steps, min(seconds))
-    ranked = [(-p, d, n) for label, (p, d, n, _) in means.items() if not label.startswith("bicubic")]
+    ranked = {label: (-round(p, 2), round(d, 3), n) for label, (p, d, n, _) in means.items()}
+    others = [row for label, row in ranked.items() if not label.startswith("bicubic")]
     lines = ["sampler\tsteps\tstart\tblend\tPSNR-Y\tLPIPS\ts/image\tfrontier\tquality"]
-    for label, (psnr, lpips, steps, seconds) in sorted(means.items(), key=lambda item: -item[1][0]):
-        best = not dominated((-psnr, lpips, steps), list(ranked))
-        quality = not dominated((-psnr, lpips), [row[:2] for row in ranked])
+    for label, (psnr, lpips, _, seconds) in sorted(means.items(), key=lambda item: -item[1][0]):
+        best = not dominated(ranked[label], list(others))
+        quality = not dominated(ranked[label][:2], [row[:2] for row in others])
         marks = f"{'*' if best else ''}\t{'*' if quality else ''}"
         lines.append(f"{label}\t{psnr:.3f}\t{lpips:.4f}\t{seconds:.2f}\t{marks}")
     return "\n".join(lines) + "\n"

@@ -32,7 +32,7 @@ def luma(image: Tensor, *, data_range: float, gray: bool = False) -> Tensor:
         gray: Return the mean of the channels in 0..255 instead. MATLAB scripts score gray files so.
 
     Returns:
-        ``(B, 1, H, W)`` float64 in [16, 235], or in [0, 255] with ``gray``; not rounded.
+        ``(B, 1, H, W)`` float64 in [16, 235], or in [0, 255] with ``gray``.
 
     Raises:
         ArgumentError: wrong rank or channels, or ``data_range`` is not positive.

@@ -135,24 +135,13 @@ def read_pair(
 
 
 def make_pair(file: PathLike, *, scale: int, smallest: int = 1) -> tuple[Tensor, Tensor]:
-    """The truth and its bicubic reduction of :func:`read_pair` as floats.
-
-    Returns:
-        ``hr`` ``(1, 3, s*h, s*w)`` and ``lr`` ``(1, 3, h, w)``, float32 in [0, 1], whole numbers of 255ths.
-
-    Raises:
-        ImageError: The file cannot be read or is too small.
-    """
+    """Truth ``(1, 3, s*h, s*w)`` and bicubic input ``(1, 3, h, w)``, float32 in [0, 1]."""
     pair = read_pair(file, scale=scale, smallest=smallest)
     return pair.hr.float() / 255, pair.lr.float() / 255
 
 
 def read_image(file: PathLike) -> Tensor:
-    """Colours of a file as ``(1, 3, H, W)`` uint8; gray is repeated, transparency is dropped.
-
-    Raises:
-        ImageError: The file cannot be read.
-    """
+    """Colours of a file as ``(1, 3, H, W)`` uint8 without transparency; raises ``ImageError``."""
     return to_uint8(decode_image(Path(file)).rgb)
 
 

@@ -94,7 +94,8 @@ class FolderValidator:
         device = next(model.parameters()).device
         resolver = SuperResolver(model, self.config, device=device, dtype="fp32")
         scale, steps = self.config.model.scale, 0 if self.method == "encoder" else None
-        totals = dict.fromkeys(("psnr_y", "ssim_y", "bicubic_psnr_y", "bicubic_ssim_y"), 0.0)
+        names = ("psnr_y", "ssim_y", "bicubic_psnr_y", "bicubic_ssim_y")
+        totals: dict[str, float] = dict.fromkeys(names, 0.0)
         rows: list[NDArray[np.uint8]] = []
         for hr, lr in self.pairs:
             sr = resolver.upscale_tensor(lr.to(device), seeds=[self.seed], steps=steps)
