@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sam_diffsr.data.augment import Mixture
+from sam_diffsr.data.degrade import Recipe
 from sam_diffsr.data.synthetic import Drawing
 
 __all__ = ["HostBatch", "SyntheticWindow"]
@@ -42,3 +43,7 @@ class HostBatch:
     """``(B,)`` int64 in 0..5, orders of the channels, or None; see ``permute_channels``."""
     mixture: Mixture | None = None
     """Which rows are blended, or None; its guests are the last rows, which are no part of the batch."""
+    recipes: tuple[Recipe, ...] = ()
+    """Damage of each row that is no guest; empty for bicubic LR images."""
+    seed: int = 0
+    """Chooses the noise of the recipes."""
