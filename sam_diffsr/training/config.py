@@ -93,8 +93,13 @@ class DiffusionConfig:
     """What the residual is multiplied by before it is clipped to [-1, 1]."""
     lr_up_levels: Literal[255, 256] = 255
     """What the 8-bit LR is divided by before it is enlarged; 256 is the published code's choice."""
+    timestep_power: float = 1.0
+    """Timesteps are drawn as ``T * u ** power`` with u uniform in [0, 1): 1 draws all equally often, 2 draws
+    half of them from the first quarter, where sampling that starts near the encoder's image takes place."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.timestep_power <= 10:
+            raise ConfigError(f"diffusion.timestep_power must lie in (0, 10], got {self.timestep_power}")
         if not self.residual_scale > 0:
             raise ConfigError(f"diffusion.residual_scale must be > 0, got {self.residual_scale}")
 

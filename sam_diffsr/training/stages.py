@@ -101,9 +101,10 @@ class DenoiserStage(Stage):
         model.encoder.eval()
 
     def draw(self, hr_shape: tuple[int, ...], *, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Uniform time steps ``(B,)`` and standard normal noise ``(B, 3, H, W)``."""
-        device = generator.device
-        t = torch.randint(self.schedule.timesteps, hr_shape[:1], generator=generator, device=device)
+        """Timesteps ``(B,)``, see ``DiffusionConfig.timestep_power``, and normal noise ``(B, 3, H, W)``."""
+        device, steps = generator.device, self.schedule.timesteps
+        uniform = torch.rand(hr_shape[0], generator=generator, device=device)
+        t = (uniform.pow(self.config.timestep_power) * steps).long().clamp(max=steps - 1)
         return t, torch.randn(hr_shape, generator=generator, device=device)
 
     def forward(self, batch: TrainingBatch, *drawn: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ def test_paper_values_are_the_defaults() -> None:
         ("optimizer", "final_fraction", 2, r"optimizer\.final_fraction must lie in \[0, 1\]"),
         ("optimizer", "schedule", "linear", r"optimizer\.schedule must be one of"),
         ("diffusion", "residual_scale", 0, r"diffusion\.residual_scale must be > 0"),
+        ("diffusion", "timestep_power", 0, r"diffusion\.timestep_power must lie in \(0, 10\], got 0"),
         ("diffusion", "lr_up_levels", 254, r"diffusion\.lr_up_levels must be one of \[255, 256\]"),
         ("diffusion", "modulation", "strong", r"diffusion\.modulation must be one of"),
         ("run", "steps", 0, r"run\.steps must be >= 1"),

@@ -87,6 +87,17 @@ def test_losses_of_the_encoder(batch: TrainingBatch, name: str, expected: Callab
     torch.testing.assert_close(loss, expected(model.encoder(batch.lr) - batch.hr))
 
 
+@pytest.mark.parametrize(("power", "share"), [(1.0, 0.25), (2.0, 0.5)])
+def test_timesteps_can_be_weighted_towards_the_start(power: float, share: float) -> None:
+    config = DiffusionConfig(timestep_power=power)
+    stage = DenoiserStage(tiny(), config, device=torch.device("cpu"))
+    t, _ = stage.draw((4000, 1, 1, 1), generator=seeded())
+    assert t.dtype == torch.int64
+    assert 0 <= int(t.min())
+    assert int(t.max()) < config.schedule.timesteps
+    assert float((t < config.schedule.timesteps // 4).float().mean()) == pytest.approx(share, abs=0.03)
+
+
 def test_rows_and_their_noise_can_be_shared_out(batch: TrainingBatch) -> None:
     stage = DenoiserStage(tiny(), DiffusionConfig(), device=CPU)
     drawn = stage.draw((2, 3, 16, 16), generator=seeded())
