@@ -1,44 +1,51 @@
 """Download from and upload to the Hugging Face Hub; the only importer of huggingface_hub.
 
-The client reads HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and the like when it is imported, which is
-why it is imported inside the functions; none of them is ever set here.
+The client reads HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and similar variables when it is imported.
+Therefore it is imported inside the functions, and none of these variables is set here.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sam_diffsr.errors import ModelLoadError, OutputError
 
-__all__ = ["download_model", "push_folder"]
+__all__ = ["HubOptions", "download_model", "push_folder"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LIBRARY = "sam_diffsr"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubOptions:
+    """How files are fetched from the Hub; the names are those of ``huggingface_hub``."""
+
+    revision: str | None = None
+    """Branch, tag or commit; None is ``main``."""
+    subfolder: str | None = None
+    """Folder inside the repository."""
+    cache_dir: str | os.PathLike[str] | None = None
+    """Download cache; None is the client's own."""
+    token: str | bool | None = field(default=None, repr=False)
+    """Access token; None uses the one that is logged in, False uses none."""
+    force_download: bool = False
+    """Download files again that are in the cache."""
+    local_files_only: bool = False
+    """Use the cache only, never the network."""
+
+
 def download_model(
-    repo_id: str,
-    filenames: tuple[str, ...],
-    *,
-    revision: str | None = None,
-    subfolder: str | None = None,
-    cache_dir: str | Path | None = None,
-    token: str | bool | None = None,
-    force_download: bool = False,
-    local_files_only: bool = False,
+    repo_id: str, filenames: tuple[str, ...], options: HubOptions | None = None
 ) -> tuple[Path, ...]:
     """Fetch files of one model repository, all from one commit, through the client's cache.
 
     Args:
         repo_id: ``"owner/name"``.
-        filenames: the files wanted, below ``subfolder``.
-        revision: branch, tag or commit; None is ``main``.
-        subfolder: folder inside the repository.
-        cache_dir: instead of the client's own cache folder.
-        token: access token; None uses the one that is logged in, False none.
-        force_download: fetch again what is already in the cache.
-        local_files_only: never use the network.
+        filenames: the files wanted, below the options' ``subfolder``.
+        options: where and how to download; None takes the defaults.
 
     Returns:
         Local paths, in the order of ``filenames``.
@@ -51,35 +58,29 @@ def download_model(
 
     from sam_diffsr import __version__
 
+    options = options or HubOptions()
     paths: list[Path] = []
-    commit = revision
+    commit = options.revision
     for filename in filenames:
         try:
             path = huggingface_hub.hf_hub_download(
                 repo_id,
                 filename,
-                subfolder=subfolder,
+                subfolder=options.subfolder,
                 revision=commit,
-                cache_dir=cache_dir,
-                token=token,
-                force_download=force_download,
-                local_files_only=local_files_only,
+                cache_dir=None if options.cache_dir is None else Path(options.cache_dir),
+                token=options.token,
+                force_download=options.force_download,
+                local_files_only=options.local_files_only,
                 library_name=_LIBRARY,
                 library_version=__version__,
             )
-        except Exception as error:  # whatever the client or its HTTP library raises: one kind of error out
-            reason = _explain(
-                error,
-                repo_id,
-                filename,
-                filenames=filenames,
-                revision=revision,
-                local_files_only=local_files_only,
-                force_download=force_download,
-            )
+        except Exception as error:  # the client and its HTTP library have many types; callers see one
+            reason = _explain(error, repo_id, filename, filenames=filenames, options=options)
             raise ModelLoadError(reason) from error
         paths.append(Path(path))
-        commit = _commit_of(paths[-1], depth=len(Path(subfolder or ".").parts)) or commit
+        # the files that follow come from the commit of the first one, even if the branch moves meanwhile
+        commit = _commit_of(paths[-1], depth=len(Path(options.subfolder or ".").parts)) or commit
     return tuple(paths)
 
 
@@ -93,10 +94,19 @@ def push_folder(
     revision: str | None = None,
     create_pr: bool = False,
 ) -> str:
-    """Create the model repository if need be and upload a folder as one commit.
+    """Upload a folder as one commit; the model repository is created if it does not exist.
+
+    Args:
+        folder: the folder to upload.
+        repo_id: ``"owner/name"``.
+        commit_message: first line of the commit.
+        private: visibility of a repository that is created; None leaves it to the owner's settings.
+        token: access token; None uses the one that is logged in.
+        revision: branch to commit to, created if it does not exist; None is ``main``.
+        create_pr: open a pull request instead of committing.
 
     Returns:
-        Address of the commit (or of the pull request).
+        Address of the commit or of the pull request.
 
     Raises:
         OutputError: the Hub refused or could not be reached.
@@ -117,7 +127,7 @@ def push_folder(
             revision=revision,
             create_pr=create_pr,
         )
-    except Exception as error:  # as above
+    except Exception as error:  # see download_model
         raise OutputError(
             f"cannot push to {repo_id} at {_endpoint()}: {_first_line(error)}; check the name, the network "
             "and that the token (argument token=, or `hf auth login`) may write there"
@@ -126,21 +136,15 @@ def push_folder(
 
 
 def _explain(
-    error: Exception,
-    repo_id: str,
-    filename: str,
-    *,
-    filenames: tuple[str, ...],
-    revision: str | None,
-    local_files_only: bool,
-    force_download: bool,
+    error: Exception, repo_id: str, filename: str, *, filenames: tuple[str, ...], options: HubOptions
 ) -> str:
-    """Say what went wrong and what to do, from the most particular error class to the least."""
+    """Explain what went wrong and what to do, from the most specific error class to the least."""
     from huggingface_hub import constants, utils
 
     where = f"{repo_id!r} at {_endpoint()}"
+    local_files_only, revision = options.local_files_only, options.revision
     if isinstance(error, utils.HFValidationError):
-        return f"{repo_id!r} is no file or folder here, no name of a model, and not a Hub id either: {error}"
+        return f"{repo_id!r} is no local file or folder, no bundled model and no valid Hub id: {error}"
     if isinstance(error, utils.GatedRepoError):
         return (
             f"the model {where} is gated: accept its licence at {_endpoint()}/{repo_id}, then pass token= "
@@ -148,8 +152,8 @@ def _explain(
         )
     if isinstance(error, utils.RepositoryNotFoundError):
         return (
-            f"there is no file or folder {repo_id!r} here, and no model {where}, or it is private: "
-            "check the spelling, and for a private one pass token= or run `hf auth login`"
+            f"there is no local file or folder {repo_id!r} and no public model {where}: check the spelling; "
+            "for a private model pass token= or run `hf auth login`"
         )
     if isinstance(error, utils.RevisionNotFoundError):
         return f"the model {where} has no revision {revision!r}: pass a branch, a tag or a full commit hash"
@@ -162,7 +166,7 @@ def _explain(
             cause = "and local_files_only=True: leave it out to download, or load a local folder"
         else:
             cause = f"and {_endpoint()} cannot be reached: check the network and HF_ENDPOINT"
-        state = "cannot be downloaded again" if force_download else "is not in the local cache"
+        state = "cannot be downloaded again" if options.force_download else "is not in the local cache"
         return f"{filename} of {repo_id!r} (revision {revision or 'main'}) {state}, {cause}"
     if isinstance(error, utils.EntryNotFoundError):
         return (
@@ -171,12 +175,12 @@ def _explain(
         )
     return (
         f"the download of {filename} from {where} failed ({_first_line(error)}); "
-        "nothing of the unfinished file is used: try again"
+        "the unfinished file is not used: try again"
     )
 
 
 def _commit_of(path: Path, *, depth: int) -> str | None:
-    """The commit that a cached file belongs to, from ``.../snapshots/<commit>/<subfolder>/<file>``."""
+    """Commit that a cached file belongs to, from ``.../snapshots/<commit>/<subfolder>/<file>``."""
     name = path.parents[depth].name
     return name if _COMMIT.fullmatch(name) else None
 

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from sam_diffsr.pipeline.config import SamplingConfig
-    from sam_diffsr.pipeline.device import resolve_dtype
+    from sam_diffsr.device import resolve_dtype
     from sam_diffsr.training.export import export_run, read_details
 
     sampling = SamplingConfig(**given(args, "sampler", "steps", "start", "spacing"))

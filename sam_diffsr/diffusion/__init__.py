@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from sam_diffsr.diffusion.descent import Denoiser, NoiseFn, StepCallback, StripDenoiser
-from sam_diffsr.diffusion.grid import Spacing, time_grid
 from sam_diffsr.diffusion.modulation import ModulationMode, modulate
-from sam_diffsr.diffusion.noise import ImageNoise
+from sam_diffsr.diffusion.noise import PositionNoise
 from sam_diffsr.diffusion.process import (
     image_to_residual,
     predict_eps,
@@ -16,28 +14,32 @@ from sam_diffsr.diffusion.process import (
 )
 from sam_diffsr.diffusion.samplers import (
     SAMPLERS,
+    Denoiser,
+    NoiseFn,
     Sampler,
     SamplerName,
+    Spacing,
+    StepCallback,
     sample_ddim,
     sample_ddpm,
     sample_dpmpp_2m,
+    time_grid,
 )
 from sam_diffsr.diffusion.schedule import NoiseSchedule, ScheduleConfig, ScheduleName
 
 __all__ = [
     "SAMPLERS",
     "Denoiser",
-    "ImageNoise",
     "ModulationMode",
     "NoiseFn",
     "NoiseSchedule",
+    "PositionNoise",
     "Sampler",
     "SamplerName",
     "ScheduleConfig",
     "ScheduleName",
     "Spacing",
     "StepCallback",
-    "StripDenoiser",
     "image_to_residual",
     "modulate",
     "predict_eps",

@@ -1,7 +1,7 @@
 """Structural noise modulation (the paper's forward process): the noise of each region gets its own mean.
 
-``structure`` is the field E that structural position encoding makes from the regions of an image. It is used
-while training only: sampling is the plain reverse process and knows nothing of it.
+``structure`` is the field E that structural position encoding makes from the regions of an image. Only
+training uses it: sampling is the plain reverse process.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ def modulate(
     * ``"released"``, what the published weights were trained with:
       :math:`\epsilon' = \epsilon + \sqrt{1-\bar\alpha_t}\,\beta_t E` takes the place of :math:`\epsilon` in
       ``q_sample`` and is the target.
-    * ``"none"``: ``q_sample`` and the noise itself (SRDiff); ``structure`` is not looked at.
+    * ``"none"``: ``q_sample`` and the noise itself (SRDiff); ``structure`` is ignored.
 
     With E = 0 all three are identical. No argument is changed in place.
 
     Args:
         x0: ``(B, C, H, W)`` clean residual in [-1, 1].
         t: ``(B,)`` int64 timesteps in 0..T-1.
-        noise: like ``x0``, standard normal.
-        structure: ``(B, 1, H, W)`` or, with ``"none"``, possibly None.
-        schedule: where the coefficients come from, on the same device.
-        mode: see above.
+        noise: standard normal, same shape as ``x0``.
+        structure: ``(B, 1, H, W)``; may be None with ``"none"``.
+        schedule: source of the coefficients, on the same device.
+        mode: one of the three above.
 
     Returns:
-        ``(xt, target)``, both like ``x0``.
+        ``(xt, target)``, both of the shape of ``x0``.
 
     Raises:
         ArgumentError: unknown mode, structure missing, shapes that do not fit, or ``t`` not int64 ``(B,)`` in

@@ -1,45 +1,53 @@
-"""Reproducible noise: one generator per image, so that neither batch nor device nor tiles change a result."""
+"""Reproducible noise: a function of seed, step and place, so that batch, tiles and device change nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+import struct
+from collections.abc import Sequence
+from hashlib import blake2b
 
 import torch
 from torch import Tensor
 
 from sam_diffsr.errors import ArgumentError
 
-__all__ = ["ImageNoise"]
+__all__ = ["PositionNoise"]
 
-SEED_LIMIT = 2**63
-_BLOCK = 16
-"""Numbers that torch makes together."""
-_PIECE = 2**18
-"""Numbers in a piece, a multiple of the block."""
+BLOCK = 64
+"""Side of the squares of pixels that are drawn together, each from a generator of its own."""
+_SEED_LIMIT = 2**63
 
 
-class ImageNoise:
-    """Standard normal noise for a batch, where image i's numbers depend on ``seeds[i]`` alone.
+class PositionNoise:
+    """Standard normal noise for a batch of windows of images.
 
-    Numbers are always drawn in float32 on the CPU and then moved, because generators on other devices give
-    other numbers for the same seed. Each call continues the images' sequences; the global generator is not
-    touched.
+    An image is divided into squares of 64 pixels. The numbers of a square depend on the seed, the square and
+    the step alone, so a window has the same noise as the same pixels of the whole image. Numbers are drawn in
+    float32 on the CPU, because generators on other devices give other numbers for the same seed. The global
+    generator is not touched.
 
     Args:
-        seeds: one for each image, in -2**63..2**63-1.
+        seeds: seed of each window's image, in -2**63..2**63-1.
+        corners: top left pixel ``(top, left)`` of each window in its image, both >= 0; None is ``(0, 0)``.
 
     Raises:
         ArgumentError: there is no seed, or one is not a whole number in range.
     """
 
-    def __init__(self, seeds: Sequence[int]) -> None:
+    def __init__(self, seeds: Sequence[int], corners: Sequence[tuple[int, int]] | None = None) -> None:
         if not len(seeds):
             raise ArgumentError("seeds must hold one seed for each image, got none")
-        self._generators = [_generator(seed) for seed in seeds]
+        for seed in seeds:
+            whole = hasattr(seed, "__index__") and not isinstance(seed, bool)
+            if not (whole and -_SEED_LIMIT <= seed < _SEED_LIMIT):
+                raise ArgumentError(f"a seed must be a whole number in -2**63..2**63-1, got {seed!r}")
+        self._seeds = [int(seed) for seed in seeds]
+        self._corners = [(0, 0)] * len(seeds) if corners is None else list(corners)
+        self._step = 0
+        self._generator = torch.Generator(device="cpu")
 
     def __call__(self, like: Tensor) -> Tensor:
-        """Draw once for each image.
+        """Draw the noise of the next step.
 
         Args:
             like: ``(B, C, H, W)`` with B the number of seeds; only its shape, dtype and device are used.
@@ -50,72 +58,31 @@ class ImageNoise:
         Raises:
             ArgumentError: B is not the number of seeds.
         """
-        self._check(like)
-        # Page-locked memory lets CUDA copy without the host waiting for the work queued before.
-        noise = torch.empty(like.shape, dtype=torch.float32, pin_memory=like.is_cuda)
-        for image, generator in zip(noise, self._generators, strict=True):
-            image.normal_(generator=generator)
-        return noise.to(like.device, non_blocking=like.is_cuda).to(like.dtype)
-
-    def fill(self, x: Tensor) -> None:
-        """Draw once for each image, in place and a little at a time.
-
-        Args:
-            x: ``(B, C, H, W)``, contiguous, on any device.
-
-        Raises:
-            ArgumentError: B is not the number of seeds.
-        """
-        for part, numbers in self._pieces_of(x):
-            part.copy_(numbers)
-
-    def add_to(self, x: Tensor, deviation: float) -> None:
-        """Draw once for each image and add that times ``deviation`` in place, a little at a time.
-
-        Args:
-            x: ``(B, C, H, W)``, contiguous, on any device.
-            deviation: what the noise is multiplied with; for 0 it is drawn and not used.
-
-        Raises:
-            ArgumentError: B is not the number of seeds.
-        """
-        for part, numbers in self._pieces_of(x):
-            if deviation:
-                part.add_(numbers.to(part), alpha=deviation)
-
-    def _pieces_of(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Parts of the memory of a contiguous batch, and the numbers that a call would give them."""
-        self._check(x)
-        for index, image in enumerate(x):
-            flat = image.view(-1)
-            for piece, numbers in self.pieces(index, flat.numel()):
-                yield flat[piece], numbers
-
-    def _check(self, like: Tensor) -> None:
-        if like.ndim != 4 or like.shape[0] != len(self._generators):
+        if like.ndim != 4 or like.shape[0] != len(self._seeds):
             raise ArgumentError(
-                f"expected a batch (B, C, H, W) of {len(self._generators)} images, one for each seed; "
+                f"expected a batch (B, C, H, W) of {len(self._seeds)} images, one for each seed; "
                 f"got {tuple(like.shape)}"
             )
+        # Page-locked memory lets CUDA copy without waiting for the work queued before.
+        noise = torch.empty(like.shape, dtype=torch.float32, device="cpu", pin_memory=like.is_cuda)
+        for window, seed, (top, left) in zip(noise, self._seeds, self._corners, strict=True):
+            self._fill(window, seed, top, left)
+        self._step += 1
+        return noise.to(like.device, non_blocking=like.is_cuda).to(like.dtype)
 
-    def pieces(self, image: int, count: int) -> Iterator[tuple[slice, Tensor]]:
-        """Draw once for one image, a little at a time: the numbers that a call would give it.
-
-        Args:
-            image: its index in the batch.
-            count: numbers in all, channels times height times width.
-
-        Yields:
-            Positions in the flattened image, and their float32 numbers on the CPU.
-        """
-        ends = [*range(_PIECE, count - _BLOCK, _PIECE), count]  # torch has another way for fewer than a block
-        for first, last in pairwise([0, *ends]):
-            yield slice(first, last), torch.empty(last - first).normal_(generator=self._generators[image])
-
-
-def _generator(seed: int) -> torch.Generator:
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not -SEED_LIMIT <= seed < SEED_LIMIT:
-        raise ArgumentError(f"a seed must be a whole number in -2**63..2**63-1, got {seed!r}")
-    generator = torch.Generator(device="cpu")
-    generator.manual_seed(int(seed))
-    return generator
+    def _fill(self, window: Tensor, seed: int, top: int, left: int) -> None:
+        """Write the noise of pixels ``(top, left)`` and following into ``window`` ``(C, H, W)``."""
+        channels, height, width = window.shape
+        block = torch.empty(channels, BLOCK, BLOCK, dtype=torch.float32, device="cpu")
+        for row in range(top // BLOCK, -(-(top + height) // BLOCK)):
+            for column in range(left // BLOCK, -(-(left + width) // BLOCK)):
+                key = struct.pack("<4q", seed, self._step, row, column)
+                digest = int.from_bytes(blake2b(key, digest_size=8).digest(), "little")
+                self._generator.manual_seed(digest >> 1)
+                block.normal_(generator=self._generator)
+                # The part of the block that lies in the window.
+                y, x = row * BLOCK - top, column * BLOCK - left
+                rows = slice(max(-y, 0), min(BLOCK, height - y))
+                columns = slice(max(-x, 0), min(BLOCK, width - x))
+                target = window[:, max(y, 0) : y + BLOCK, max(x, 0) : x + BLOCK]
+                target.copy_(block[:, rows, columns])

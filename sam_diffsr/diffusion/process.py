@@ -1,11 +1,15 @@
-"""The diffusion process in closed form (DDPM eq. 4, 6, 7 and 15) and the residual it runs on.
+"""The diffusion process in closed form (DDPM eq. 4, 6, 7 and 15) and the residual that it runs on.
 
-Everything is a pure function of tensors. Images and residuals are ``(B, C, H, W)`` in [-1, 1]; ``t`` is
-``(B,)`` int64, 0-based. Where a tensor and the schedule differ in dtype, the result has the wider one.
+Every function is pure. Images and residuals are ``(B, C, H, W)`` in [-1, 1]; ``t`` is ``(B,)`` int64,
+0-based; ``alpha_bar`` is one number of ``NoiseSchedule.alpha_bars``. If a tensor and the schedule differ in
+dtype, the result has the wider one.
 """
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
 from sam_diffsr.diffusion.schedule import NoiseSchedule
@@ -22,16 +26,16 @@ __all__ = [
 
 
 def q_sample(x0: Tensor, t: Tensor, noise: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """Jump from x0 to x_t: ``sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) noise``.
+    """Jump from x0 to x_t: ``sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) noise`` (DDPM eq. 4).
 
     Args:
         x0: ``(B, C, H, W)`` clean residual in [-1, 1].
         t: ``(B,)`` int64 timesteps in 0..T-1.
-        noise: like ``x0``, standard normal.
-        schedule: where the coefficients come from, on the same device.
+        noise: standard normal, same shape as ``x0``.
+        schedule: source of the coefficients, on the same device.
 
     Returns:
-        x_t, like ``x0``.
+        x_t, same shape as ``x0``.
 
     Raises:
         ArgumentError: the shapes do not fit, or ``t`` is not int64 ``(B,)`` in range.
@@ -41,59 +45,63 @@ def q_sample(x0: Tensor, t: Tensor, noise: Tensor, schedule: NoiseSchedule) -> T
     return signal * x0 + schedule.at(schedule.sqrt_one_minus_alphas_cumprod, t) * noise
 
 
-def predict_x0(xt: Tensor, t: Tensor, eps: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """Solve ``q_sample`` for x0, given the noise. The result is not clipped.
+def predict_x0(xt: Tensor, eps: Tensor, alpha_bar: float) -> Tensor:
+    """Solve ``q_sample`` for x0, given the noise (DDPM eq. 15). The result is not clipped.
+
+    Args:
+        xt: ``(B, C, H, W)`` noisy residual.
+        eps: predicted noise, same shape as ``xt``.
+        alpha_bar: ``alpha_bar_t`` of ``xt``, in (0, 1).
+
+    Returns:
+        x0, same shape and dtype as ``xt``.
 
     Raises:
-        ArgumentError: as in ``q_sample``.
+        ArgumentError: the shapes differ.
     """
-    check_batch(t, xt=xt, eps=eps)
-    noise = schedule.at(schedule.sqrt_one_minus_alphas_cumprod, t) * eps
-    return (xt - noise) / schedule.at(schedule.sqrt_alphas_cumprod, t)
+    _check_same_shape(xt=xt, eps=eps)
+    return torch.sub(xt, eps.to(xt.dtype), alpha=math.sqrt(1 - alpha_bar)) / math.sqrt(alpha_bar)
 
 
-def predict_eps(xt: Tensor, t: Tensor, x0: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """Solve ``q_sample`` for the noise, given x0.
-
-    Raises:
-        ArgumentError: as in ``q_sample``.
-    """
-    check_batch(t, xt=xt, x0=x0)
-    signal = schedule.at(schedule.sqrt_alphas_cumprod, t) * x0
-    return (xt - signal) / schedule.at(schedule.sqrt_one_minus_alphas_cumprod, t)
+def predict_eps(xt: Tensor, x0: Tensor, alpha_bar: float) -> Tensor:
+    """Solve ``q_sample`` for the noise, given x0. Arguments and errors as in :func:`predict_x0`."""
+    _check_same_shape(xt=xt, x0=x0)
+    return torch.sub(xt, x0, alpha=math.sqrt(alpha_bar)) / math.sqrt(1 - alpha_bar)
 
 
-def q_posterior(x0: Tensor, xt: Tensor, t: Tensor, schedule: NoiseSchedule) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance of ``q(x_{t-1} | x_t, x_0)`` (DDPM eq. 6 and 7).
+def q_posterior(x0: Tensor, xt: Tensor, alpha_bar: float, alpha_bar_next: float) -> tuple[Tensor, float]:
+    """Mean and variance of ``q(x_s | x_t, x_0)`` for any earlier timestep s (DDPM eq. 6 and 7).
 
     Args:
         x0: ``(B, C, H, W)`` clean residual, or an estimate of it.
-        xt: like ``x0``.
-        t: ``(B,)`` int64 timesteps in 0..T-1.
-        schedule: where the coefficients come from, on the same device.
+        xt: noisy residual, same shape as ``x0``.
+        alpha_bar: ``alpha_bar_t`` of ``xt``.
+        alpha_bar_next: ``alpha_bar_s``, larger than ``alpha_bar``; 1 stands for the clean residual.
 
     Returns:
-        The mean, like ``x0``, and the log-variance ``(B, 1, 1, 1)``, which is log(1e-20) at t = 0.
+        The mean, same shape as ``x0``, and the variance, 0 for the clean residual.
 
     Raises:
-        ArgumentError: as in ``q_sample``.
+        ArgumentError: the shapes differ.
     """
-    check_batch(t, x0=x0, xt=xt)
-    mean = schedule.at(schedule.posterior_mean_coef_x0, t) * x0
-    mean = mean + schedule.at(schedule.posterior_mean_coef_xt, t) * xt
-    return mean, schedule.at(schedule.posterior_log_variance, t)
+    _check_same_shape(x0=x0, xt=xt)
+    alpha = alpha_bar / alpha_bar_next
+    weight_x0 = (1 - alpha) * math.sqrt(alpha_bar_next) / (1 - alpha_bar)
+    weight_xt = (1 - alpha_bar_next) * math.sqrt(alpha) / (1 - alpha_bar)
+    variance = (1 - alpha) * (1 - alpha_bar_next) / (1 - alpha_bar)
+    return torch.add(weight_x0 * x0, xt, alpha=weight_xt), variance
 
 
 def image_to_residual(hr: Tensor, lr_up: Tensor, *, residual_scale: float) -> Tensor:
-    """What the diffusion models: ``clip((hr - lr_up) * residual_scale, -1, 1)``.
+    """The residual that the diffusion models: ``clip((hr - lr_up) * residual_scale, -1, 1)``.
 
     Args:
         hr: ``(B, C, H, W)`` image in [-1, 1].
-        lr_up: like ``hr``, the bicubic enlargement of the LR image; may overshoot [-1, 1].
-        residual_scale: by how much the small residual is stretched, > 0.
+        lr_up: bicubic enlargement of the LR image, same shape as ``hr``; may overshoot [-1, 1].
+        residual_scale: factor that stretches the small residual, > 0.
 
     Returns:
-        x0 in [-1, 1], like ``hr``.
+        x0 in [-1, 1], same shape as ``hr``.
 
     Raises:
         ArgumentError: the shapes differ or ``residual_scale`` is not positive.
@@ -107,14 +115,14 @@ def residual_to_image(x0: Tensor, lr_up: Tensor, *, residual_scale: float) -> Te
 
     Args:
         x0: ``(B, C, H, W)`` residual; clipped to [-1, 1].
-        lr_up: like ``x0``, the same enlargement that the residual was taken from.
-        residual_scale: as in ``image_to_residual``.
+        lr_up: the enlargement that the residual was taken from, same shape as ``x0``.
+        residual_scale: the factor of :func:`image_to_residual`.
 
     Returns:
         The image, not clipped: it can leave [-1, 1] as far as ``lr_up`` and the residual take it.
 
     Raises:
-        ArgumentError: as in ``image_to_residual``.
+        ArgumentError: the shapes differ or ``residual_scale`` is not positive.
     """
     _check_residual(residual_scale, x0=x0, lr_up=lr_up)
     return x0.clamp(-1, 1) / residual_scale + lr_up

@@ -1,33 +1,51 @@
 """Samplers: from noise to a clean residual, as pure functions of a denoiser (DDPM, DDIM, DPM-Solver++).
 
-All have one signature and one loop. Coefficients are Python floats from the schedule's float64 values, so the
-loop never waits for the device, and the estimate of x0 is clipped at every step: at the noisiest one
-``alpha_bar`` is about 2e-7 and an unclipped estimate would be thousands of times too large.
+All share one signature, which :func:`sample_ddpm` describes. Coefficients are Python floats, so the loop
+never waits for the device. The estimate of x0 is clipped at every step: at the noisiest one ``alpha_bar`` is
+about 2e-7, and an unclipped estimate would be thousands of times too large.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterator
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
-from sam_diffsr.diffusion.descent import Denoiser, Level, NoiseFn, Rule, StepCallback, descend
-from sam_diffsr.diffusion.grid import Spacing
-from sam_diffsr.diffusion.schedule import VARIANCE_FLOOR, NoiseSchedule
+from sam_diffsr.diffusion.process import predict_eps, predict_x0, q_posterior
+from sam_diffsr.diffusion.schedule import NoiseSchedule
 from sam_diffsr.errors import ArgumentError
 
 __all__ = [
     "SAMPLERS",
+    "Denoiser",
+    "NoiseFn",
     "Sampler",
     "SamplerName",
+    "Spacing",
+    "StepCallback",
     "sample_ddim",
     "sample_ddpm",
     "sample_dpmpp_2m",
+    "time_grid",
 ]
 
 SamplerName = Literal["ddpm", "ddim", "dpmpp_2m"]
+Spacing = Literal["linspace", "trailing"]
+NoiseFn = Callable[[Tensor], Tensor]
+"""Given a tensor, return standard normal noise of its shape, dtype and device."""
+StepCallback = Callable[[int, int, Tensor], object]
+"""Called after every step with its number (from 1), the number of steps and the estimate of x0."""
+
+
+class Denoiser(Protocol):
+    """The network as the samplers see it."""
+
+    def __call__(self, xt: Tensor, t: Tensor, /) -> Tensor:
+        """Predict the noise in ``xt`` ``(B, C, H, W)`` at the timesteps ``t`` ``(B,)`` int64."""
+        ...
 
 
 class Sampler(Protocol):
@@ -45,9 +63,8 @@ class Sampler(Protocol):
         start: int | None = ...,
         spacing: Spacing = ...,
         callback: StepCallback | None = ...,
-        overwrite: bool = ...,
     ) -> Tensor:
-        """Sample x0; ``sample_ddpm`` describes the arguments."""
+        """Sample x0; :func:`sample_ddpm` describes the arguments."""
         ...
 
 
@@ -62,7 +79,6 @@ def sample_ddpm(
     start: int | None = None,
     spacing: Spacing = "linspace",
     callback: StepCallback | None = None,
-    overwrite: bool = False,
 ) -> Tensor:
     """Ancestral sampling (DDPM alg. 2); with ``steps = T`` the published procedure.
 
@@ -70,43 +86,31 @@ def sample_ddpm(
 
     Args:
         denoise: the network; its result may have a smaller dtype than ``x_T``.
-        x_T: ``(B, C, H, W)`` float32, on any device: the state at ``start``, pure noise where that is T-1.
-            Not changed, unless ``overwrite`` says so.
-        schedule: of the training.
-        steps: how many timesteps to visit, in 1..start+1.
-        noise: where every random number comes from. Ancestral samplers call it once a step, first for
-            ``start`` and also for the last step, which does not use what it returns.
-        clip: estimates of x0 are clipped to [-clip, clip]; ``math.inf`` turns it off.
-        start: the timestep that ``x_T`` belongs to, in 0..T-1; None is T-1.
-        spacing: which timesteps, see ``time_grid``.
-        callback: called after each step; what it raises ends the sampling and reaches the caller.
-        overwrite: use the memory of ``x_T`` and of what ``denoise`` returns, which saves two tensors of their
-            size and changes no number. With a :class:`StripDenoiser` ``x_T`` is all that there is of its
-            size, but for what a callback is given, what ``sample_dpmpp_2m`` remembers, and noise that is not
-            :class:`ImageNoise` on the CPU. Not with gradients.
+        x_T: ``(B, C, H, W)`` float state at ``start`` on any device: pure noise if that is T-1. Not changed.
+        schedule: schedule that the network was trained with.
+        steps: number of timesteps to visit, in 1..start+1.
+        noise: source of every random number; called once per step except the last.
+        clip: limit of the estimates of x0, which are clipped to [-clip, clip]; ``math.inf`` for none.
+        start: timestep of ``x_T``, in 0..T-1; None is T-1.
+        spacing: choice of timesteps, see :func:`time_grid`.
+        callback: called after each step; an exception ends the sampling and reaches the caller.
 
     Returns:
-        x0, like ``x_T``, in [-clip, clip]. Gradients are recorded as usual: wrap the call in
-        ``torch.inference_mode()`` to do without.
+        x0, same shape and dtype as ``x_T``, in [-clip, clip]. Gradients are recorded as usual.
 
     Raises:
         ArgumentError: an argument is out of range, or ``denoise`` or ``noise`` returns another shape.
     """
-
-    def update(x: Tensor, x0: Tensor, before: Tensor | None, level: Level, *, out: Tensor | None) -> Tensor:
-        now, following = level.alpha_bar, level.alpha_bar_next
-        alpha = now / following
-        mean = ((1 - alpha) * math.sqrt(following) / (1 - now)) * x0
-        keep = (1 - following) * math.sqrt(alpha) / (1 - now)
-        return torch.add(mean, x, alpha=keep, out=out)
-
-    def spread(level: Level) -> float:
-        now, following = level.alpha_bar, level.alpha_bar_next
-        variance = (1 - now / following) * (1 - following) / (1 - now)
-        return math.sqrt(max(variance, VARIANCE_FLOOR))
-
-    rule = Rule(update, spread)
-    return descend(denoise, x_T, schedule, rule, steps, noise, clip, start, spacing, callback, overwrite)
+    x = x_T
+    for step, t, now, following in _levels(x_T, schedule, steps, start, spacing, clip):
+        x0 = predict_x0(x, denoise(x, t), now).clamp(-clip, clip)
+        if callback is not None:
+            callback(step, steps, x0)
+        if following == 1:
+            return x0
+        mean, variance = q_posterior(x0, x, now, following)
+        x = _add_noise(mean, noise, math.sqrt(variance))
+    return x
 
 
 def sample_ddim(
@@ -120,47 +124,28 @@ def sample_ddim(
     start: int | None = None,
     spacing: Spacing = "linspace",
     callback: StepCallback | None = None,
-    overwrite: bool = False,
     eta: float = 0.0,
 ) -> Tensor:
-    """Implicit sampling (DDIM eq. 12), with the noise re-derived from the clipped x0.
+    """Implicit sampling (DDIM eq. 12), with the noise derived again from the clipped x0.
 
-    Takes the arguments of ``sample_ddpm`` and one more.
-
-    Args:
-        denoise: see ``sample_ddpm``.
-        x_T: see ``sample_ddpm``.
-        schedule: see ``sample_ddpm``.
-        steps: see ``sample_ddpm``.
-        noise: called once a step if ``eta > 0``, else never.
-        clip: see ``sample_ddpm``.
-        start: see ``sample_ddpm``.
-        spacing: see ``sample_ddpm``.
-        callback: see ``sample_ddpm``.
-        overwrite: see ``sample_ddpm``.
-        eta: 0 is deterministic, 1 has the variance of ``sample_ddpm``; in [0, 1].
-
-    Returns:
-        As ``sample_ddpm``.
-
-    Raises:
-        ArgumentError: as ``sample_ddpm``, or ``eta`` is outside [0, 1].
+    Arguments, result and errors as in :func:`sample_ddpm`, and one argument more: ``eta`` in [0, 1] is 0 for
+    deterministic sampling, which never calls ``noise``, and 1 for the variance of :func:`sample_ddpm`.
     """
     if not 0 <= eta <= 1:
         raise ArgumentError(f"eta must be in [0, 1], got {eta}")
-
-    def variance(level: Level) -> float:
-        now, following = level.alpha_bar, level.alpha_bar_next
-        return eta**2 * (1 - now / following) * (1 - following) / (1 - now)
-
-    def update(x: Tensor, x0: Tensor, before: Tensor | None, level: Level, *, out: Tensor | None) -> Tensor:
-        now, following = level.alpha_bar, level.alpha_bar_next
-        keep = math.sqrt(max(1 - following - variance(level), 0.0) / (1 - now))
-        moved = torch.mul(x, keep, out=out)
-        return moved.add_(x0, alpha=math.sqrt(following) - keep * math.sqrt(now))
-
-    rule = Rule(update, (lambda level: math.sqrt(variance(level))) if eta > 0 else None)
-    return descend(denoise, x_T, schedule, rule, steps, noise, clip, start, spacing, callback, overwrite)
+    x = x_T
+    for step, t, now, following in _levels(x_T, schedule, steps, start, spacing, clip):
+        x0 = predict_x0(x, denoise(x, t), now).clamp(-clip, clip)
+        if callback is not None:
+            callback(step, steps, x0)
+        if following == 1:
+            return x0
+        variance = eta**2 * (1 - now / following) * (1 - following) / (1 - now)
+        eps = predict_eps(x, x0, now)
+        x = math.sqrt(following) * x0 + math.sqrt(max(1 - following - variance, 0.0)) * eps
+        if eta > 0:
+            x = _add_noise(x, noise, math.sqrt(variance))
+    return x
 
 
 def sample_dpmpp_2m(
@@ -174,45 +159,24 @@ def sample_dpmpp_2m(
     start: int | None = None,
     spacing: Spacing = "linspace",
     callback: StepCallback | None = None,
-    overwrite: bool = False,
 ) -> Tensor:
-    """DPM-Solver++ (2M): second-order multistep on x0 in log-SNR, first order in its first and last step.
+    """DPM-Solver++ (2M, arXiv 2211.01095 alg. 2): second-order multistep on x0 in log-SNR.
 
-    Deterministic: ``noise`` is part of the common signature and never called.
-
-    Args:
-        denoise: see ``sample_ddpm``.
-        x_T: see ``sample_ddpm``.
-        schedule: see ``sample_ddpm``.
-        steps: see ``sample_ddpm``.
-        noise: not used.
-        clip: see ``sample_ddpm``.
-        start: see ``sample_ddpm``.
-        spacing: see ``sample_ddpm``.
-        callback: see ``sample_ddpm``.
-        overwrite: see ``sample_ddpm``.
-
-    Returns:
-        As ``sample_ddpm``.
-
-    Raises:
-        ArgumentError: as ``sample_ddpm``.
+    Arguments, result and errors as in :func:`sample_ddpm`. The first and the last step are of first order. It
+    is deterministic: ``noise`` is part of the common signature and never called.
     """
-
-    def update(x: Tensor, x0: Tensor, before: Tensor | None, level: Level, *, out: Tensor | None) -> Tensor:
-        now, following = level.alpha_bar, level.alpha_bar_next
+    x, x0_before, gap_before = x_T, None, 0.0
+    for step, t, now, following in _levels(x_T, schedule, steps, start, spacing, clip):
+        x0 = predict_x0(x, denoise(x, t), now).clamp(-clip, clip)
+        if callback is not None:
+            callback(step, steps, x0)
+        if following == 1:
+            return x0
         gap = _half_log_snr(following) - _half_log_snr(now)
-        shrink = math.sqrt((1 - following) / (1 - now))
-        weight = -math.sqrt(following) * math.expm1(-gap)
-        moved = torch.mul(x, shrink, out=out).add_(x0, alpha=weight)
-        if before is not None and level.alpha_bar_before is not None:  # the slope, from the step before
-            gap_before = _half_log_snr(now) - _half_log_snr(level.alpha_bar_before)
-            second = weight * gap / (2 * gap_before)
-            moved.add_(x0, alpha=second).sub_(before, alpha=second)
-        return moved
-
-    rule = Rule(update, remembers=True)
-    return descend(denoise, x_T, schedule, rule, steps, noise, clip, start, spacing, callback, overwrite)
+        estimate = x0 if x0_before is None else x0 + (gap / (2 * gap_before)) * (x0 - x0_before)
+        x = math.sqrt((1 - following) / (1 - now)) * x - math.sqrt(following) * math.expm1(-gap) * estimate
+        x0_before, gap_before = x0, gap
+    return x
 
 
 SAMPLERS: dict[SamplerName, Sampler] = {
@@ -220,7 +184,66 @@ SAMPLERS: dict[SamplerName, Sampler] = {
     "ddim": sample_ddim,
     "dpmpp_2m": sample_dpmpp_2m,
 }
-"""Every sampler by name. To add one, write its rule and a line here."""
+"""Every sampler by name. To add one, write its function, a line here and its name in ``SamplerName``."""
+
+
+def time_grid(
+    timesteps: int, steps: int, *, start: int | None = None, spacing: Spacing = "linspace"
+) -> list[int]:
+    """Choose the timesteps that a sampler visits, noisiest first, evenly apart.
+
+    Args:
+        timesteps: T of the schedule.
+        steps: number of timesteps to visit, in 1..start+1.
+        start: the first one, in 0..T-1; None is T-1.
+        spacing: ``"linspace"`` ends at t = 0 (a single step visits only ``start``); ``"trailing"`` leaves
+            equal gaps before, between and after, so that few steps are not spent where little noise is left.
+
+    Returns:
+        ``steps`` different timesteps in descending order; the first is ``start``.
+
+    Raises:
+        ArgumentError: a number is out of range or ``spacing`` is unknown.
+    """
+    if timesteps < 1:
+        raise ArgumentError(f"timesteps must be >= 1, got {timesteps}")
+    first = timesteps - 1 if start is None else start
+    if not 0 <= first < timesteps:
+        raise ArgumentError(f"start must be a timestep in 0..{timesteps - 1}, got {start}")
+    if not 1 <= steps <= first + 1:
+        raise ArgumentError(
+            f"steps must be in 1..{first + 1} when sampling starts at timestep {first}, got {steps}"
+        )
+    # Whole-number arithmetic rounds half up; the gaps are at least 1, so no two results are equal.
+    if spacing == "linspace":
+        gaps = max(steps - 1, 1)
+        return [first - (2 * first * index + gaps) // (2 * gaps) for index in range(steps)]
+    if spacing == "trailing":
+        return [first - (2 * (first + 1) * index + steps) // (2 * steps) for index in range(steps)]
+    raise ArgumentError(f"spacing must be one of {', '.join(get_args(Spacing))}; got {spacing!r}")
+
+
+def _levels(
+    x_T: Tensor, schedule: NoiseSchedule, steps: int, start: int | None, spacing: Spacing, clip: float
+) -> Iterator[tuple[int, Tensor, float, float]]:
+    """Number, timesteps ``(B,)``, alpha_bar and next alpha_bar of every step; the last one leads to 1."""
+    if x_T.ndim != 4 or not x_T.is_floating_point():
+        raise ArgumentError(f"x_T must be (B, C, H, W) floats, got {tuple(x_T.shape)} of {x_T.dtype}")
+    if not clip > 0:
+        raise ArgumentError(f"clip must be > 0 (math.inf for none), got {clip}")
+    grid = time_grid(schedule.timesteps, steps, start=start, spacing=spacing)
+    levels = [schedule.alpha_bars[t] for t in grid]
+    for step, (t, now, following) in enumerate(zip(grid, levels, [*levels[1:], 1.0], strict=True), start=1):
+        yield step, torch.full((len(x_T),), t, dtype=torch.int64, device=x_T.device), now, following
+
+
+def _add_noise(x: Tensor, noise: NoiseFn, deviation: float) -> Tensor:
+    draw = noise(x)
+    if draw.shape != x.shape:
+        raise ArgumentError(
+            f"noise must return the shape it is given {tuple(x.shape)}, got {tuple(draw.shape)}"
+        )
+    return torch.add(x, draw, alpha=deviation)
 
 
 def _half_log_snr(alpha_bar: float) -> float:

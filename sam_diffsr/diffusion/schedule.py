@@ -1,4 +1,4 @@
-"""Variance schedules: the betas and every table that follows from them (paper section 3; DDPM eq. 4 to 7).
+"""Noise schedules: the betas and the tables that follow from them (DDPM eq. 4 to 7).
 
 Timesteps are 0-based: ``t = 0`` is the least noisy of the T steps, ``t = T - 1`` is almost pure noise.
 """
@@ -27,7 +27,6 @@ BETA_START = 1e-4
 BETA_END = 2e-2
 BETA_MAX = 0.999
 COSINE_OFFSET = 0.008
-VARIANCE_FLOOR = 1e-20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,14 +98,14 @@ BETAS: dict[ScheduleName, Callable[[int], Table]] = {
 
 
 class NoiseSchedule(nn.Module):
-    """Tables of the forward process and its posterior, each of shape ``(T,)``.
+    """Tables of the forward process, each of shape ``(T,)``.
 
     They are derived in float64 from the config and kept as non-persistent buffers: they move with
     ``.to(device)`` and are never part of a checkpoint.
 
     Args:
-        config: which betas, and how many.
-        dtype: of the buffers; float64 is for tests of the identities.
+        config: shape and number of the betas.
+        dtype: dtype of the buffers; float64 is for tests of the identities.
     """
 
     betas: Tensor
@@ -114,23 +113,13 @@ class NoiseSchedule(nn.Module):
     alphas: Tensor
     """``1 - beta_t``."""
     alphas_cumprod: Tensor
-    """``alpha_bar_t``: the share of the signal's power that is left."""
-    alphas_cumprod_prev: Tensor
-    """``alpha_bar_{t-1}``; 1 at t = 0."""
+    """``alpha_bar_t``: share of the signal's power that is left."""
     sqrt_alphas_cumprod: Tensor
     """Factor of x0 in x_t."""
     sqrt_one_minus_alphas_cumprod: Tensor
     """Factor of the noise in x_t."""
-    posterior_variance: Tensor
-    """Variance of ``q(x_{t-1} | x_t, x_0)``; 0 at t = 0."""
-    posterior_log_variance: Tensor
-    """Its logarithm, with the variance floored at 1e-20."""
-    posterior_mean_coef_x0: Tensor
-    """Factor of x0 in the posterior's mean."""
-    posterior_mean_coef_xt: Tensor
-    """Factor of x_t in the posterior's mean."""
     structure_shift: Tensor
-    """``phi_t``, what a unit of structure has added to x_t by then (mode ``paper``)."""
+    """``phi_t``: sum that a unit of structure has added to x_t (mode ``paper``)."""
     structure_target: Tensor
     """``sqrt(1 - alpha_bar_t) / sqrt(beta_t)``, its weight in the network's target (mode ``paper``)."""
     structure_noise: Tensor
@@ -141,7 +130,7 @@ class NoiseSchedule(nn.Module):
         self.config = config
         tables = _derive(torch.from_numpy(BETAS[config.name](config.timesteps)))
         self.alpha_bars = tuple(float(value) for value in tables["alphas_cumprod"])
-        """``alphas_cumprod`` as Python floats, for coefficients read without a look at the device."""
+        """``alphas_cumprod`` as Python floats, which the host reads without waiting for the device."""
         for name, table in tables.items():
             self.register_buffer(name, table.to(dtype), persistent=False)
 
@@ -186,10 +175,8 @@ class NoiseSchedule(nn.Module):
 def _derive(betas: Tensor) -> dict[str, Tensor]:
     alphas = 1 - betas
     alpha_bars = alphas.cumprod(0)
-    previous = torch.cat([torch.ones_like(alpha_bars[:1]), alpha_bars[:-1]])
-    variance = betas * (1 - previous) / (1 - alpha_bars)
     shift = torch.zeros_like(betas)
-    total = torch.zeros((), dtype=betas.dtype)
+    total = betas.new_zeros(())
     for t in range(len(betas)):
         total = alphas[t].sqrt() * total + betas[t].sqrt()
         shift[t] = total
@@ -197,13 +184,8 @@ def _derive(betas: Tensor) -> dict[str, Tensor]:
         "betas": betas,
         "alphas": alphas,
         "alphas_cumprod": alpha_bars,
-        "alphas_cumprod_prev": previous,
         "sqrt_alphas_cumprod": alpha_bars.sqrt(),
         "sqrt_one_minus_alphas_cumprod": (1 - alpha_bars).sqrt(),
-        "posterior_variance": variance,
-        "posterior_log_variance": variance.clamp(min=VARIANCE_FLOOR).log(),
-        "posterior_mean_coef_x0": betas * previous.sqrt() / (1 - alpha_bars),
-        "posterior_mean_coef_xt": (1 - previous) * alphas.sqrt() / (1 - alpha_bars),
         "structure_shift": shift,
         "structure_target": (1 - alpha_bars).sqrt() / betas.sqrt(),
         "structure_noise": (1 - alpha_bars).sqrt() * betas,

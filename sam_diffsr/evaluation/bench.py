@@ -19,7 +19,7 @@ from sam_diffsr.evaluation.memory import MemoryUse, measure_memory
 from sam_diffsr.evaluation.timing import gemm_side, time_networks
 from sam_diffsr.evaluation.work_bench import smooth_photo
 from sam_diffsr.models import ModelConfig, build_model
-from sam_diffsr.pipeline.device import Precision, has_fast_bf16
+from sam_diffsr.device import Precision, has_fast_bf16
 from sam_diffsr.pipeline.resolver import SuperResolver
 
 __all__ = ["BenchResult", "run_bench", "step_flops"]

@@ -17,7 +17,7 @@ from sam_diffsr.evaluation.pairs import check_names, check_sizes, match_files
 from sam_diffsr.image import save_image
 from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
-from sam_diffsr.pipeline.device import Precision
+from sam_diffsr.device import Precision
 from sam_diffsr.pipeline.folder import find_images
 from sam_diffsr.pipeline.resolver import SuperResolver
 

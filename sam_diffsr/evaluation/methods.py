@@ -19,7 +19,8 @@ from sam_diffsr.diffusion.samplers import SamplerName, Spacing
 from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.evaluation.pairs import Pair, read_image
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
-from sam_diffsr.pipeline.prepare import pad_to_multiple, resolve_sampling
+from sam_diffsr.pipeline.run import pad_to_multiple
+from sam_diffsr.pipeline.settings import resolve_settings
 from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.resize import imresize
 
@@ -173,16 +174,16 @@ def sampling_grid(
     grid: list[SamplingConfig] = []
     places = product([None] if starts is None else starts, [None] if fidelities is None else fidelities)
     for start, fidelity in places:
-        first = resolve_sampling(config, sampler=None, steps=1, start=start, fidelity=fidelity).start
+        first = resolve_settings(config, start=start, fidelity=fidelity, steps=1).sampling.start
         most = config.schedule.timesteps if first is None else first + 1
         for sampler in [None] if samplers is None else samplers:
             for count in [None] if steps is None else steps:
                 if count is not None and most < count <= config.schedule.timesteps:
                     logger.info("left out: %d steps from start %s, which has only %d", count, first, most)
                     continue
-                sampling = resolve_sampling(
+                sampling = resolve_settings(
                     config, sampler=sampler, steps=count, start=start, fidelity=fidelity
-                )
+                ).sampling
                 for spacing in [sampling.spacing] if spacings is None else spacings:
                     setting = replace(sampling, spacing=spacing)
                     grid += [setting] if setting not in grid else []

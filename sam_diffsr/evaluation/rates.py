@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sam_diffsr.models import ModelConfig
-from sam_diffsr.pipeline.device import network_layout
+from sam_diffsr.device import network_layout
 
 __all__ = ["convolutions"]
 

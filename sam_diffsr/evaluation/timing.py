@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sam_diffsr.evaluation.rates import convolutions
 from sam_diffsr.evaluation.reference import ReferenceProcedure, reference_sample
-from sam_diffsr.pipeline.device import network_layout
+from sam_diffsr.device import network_layout
 from sam_diffsr.pipeline.resolver import SuperResolver
 
 __all__ = ["GEMM_SIDE", "Timing", "gemm_side", "interleave", "time_networks"]

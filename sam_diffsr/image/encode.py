@@ -27,7 +27,7 @@ def encode_image(rgb: Tensor, alpha: Tensor | None, format: ImageFormat) -> Imag
     channels: gray goes in as three equal channels, so each of them is an estimate of it.
 
     Args:
-        rgb: ``(1, 3, H, W)`` of a floating type, nominally in [0, 1], on any device.
+        rgb: ``(1, 3, H, W)`` on any device: of a floating type, nominally in [0, 1], or uint8.
         alpha: ``(1, 1, H, W)`` likewise, where ``format.has_alpha``, else None.
         format: what ``decode_image`` gave for the source; its size does not matter.
 
@@ -38,8 +38,8 @@ def encode_image(rgb: Tensor, alpha: Tensor | None, format: ImageFormat) -> Imag
     Raises:
         ImageError: a wrong shape or type, or alpha is given and not expected, or the other way round.
     """
-    if rgb.ndim != 4 or rgb.shape[:2] != (1, 3) or not rgb.is_floating_point():
-        raise ImageError(f"rgb must be a float tensor (1, 3, H, W), got {rgb.dtype} {tuple(rgb.shape)}")
+    if rgb.ndim != 4 or rgb.shape[:2] != (1, 3) or not (rgb.is_floating_point() or rgb.dtype == torch.uint8):
+        raise ImageError(f"rgb must be float or uint8 (1, 3, H, W), got {rgb.dtype} {tuple(rgb.shape)}")
     if (alpha is not None) != format.has_alpha:
         expected, got = ("needs", "none came") if format.has_alpha else ("has no", "some came")
         raise ImageError(f"an image of {format.channels} channels {expected} alpha, but {got}")
@@ -49,6 +49,11 @@ def encode_image(rgb: Tensor, alpha: Tensor | None, format: ImageFormat) -> Imag
         )
     height, width = rgb.shape[-2:]
     array = np.empty((height, width, format.channels), dtype=format.sample_type)
+    if rgb.dtype == torch.uint8 and format.channels == 3 and format.sample_type == "uint8":
+        array = rgb[0].permute(1, 2, 0).contiguous().cpu().numpy()  # no copy of a channels-last tensor
+        return array if format.container == "array" else _to_pil(array, format)
+    if rgb.dtype == torch.uint8:
+        rgb = rgb / 255
     step = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, step):
         rows = slice(top, top + step)

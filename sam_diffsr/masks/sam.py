@@ -13,6 +13,7 @@ from torch import nn
 
 from sam_diffsr.device import resolve_device
 from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError
+from sam_diffsr.hub import HubOptions
 from sam_diffsr.masks.rle import decode, encode, encode_runs, rle_runs, runs_bbox_xywh
 from sam_diffsr.masks.sam_model import build_sam, import_segment_anything, make_generator
 from sam_diffsr.masks.sam_options import OutputMode, SamOptions
@@ -156,8 +157,7 @@ class SamMaskGenerator:
         )
         import_segment_anything()  # this and the device before a download of gigabytes
         device = resolve_device(device)
-        path = find_weights(
-            pretrained_model_name_or_path,
+        hub = HubOptions(
             revision=revision,
             subfolder=subfolder,
             cache_dir=cache_dir,
@@ -165,6 +165,7 @@ class SamMaskGenerator:
             force_download=force_download,
             local_files_only=local_files_only,
         )
+        path = find_weights(pretrained_model_name_or_path, hub)
         sam = build_sam(read_weights(path), source=str(path))
         return cls(sam, options=options, device=device, precision=precision, longest_side=longest_side)
 

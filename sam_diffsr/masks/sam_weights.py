@@ -19,7 +19,7 @@ from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariable
 from torch import Tensor
 
 from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError
-from sam_diffsr.hub import download_model
+from sam_diffsr.hub import HubOptions, download_model
 
 __all__ = ["HUB_NAMES", "find_weights", "read_weights", "rename_keys"]
 
@@ -67,37 +67,24 @@ _RENAMES = (
 """Hub name to native name, applied in this order."""
 
 
-def find_weights(
-    name_or_path: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    subfolder: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-    force_download: bool = False,
-    local_files_only: bool = False,
-) -> Path:
+def find_weights(name_or_path: str | os.PathLike[str], hub: HubOptions | None = None) -> Path:
     """Find the file with the weights, downloading it if it has to come from the Hub.
 
     Args:
         name_or_path: ``"vit_b"``, ``"vit_l"`` or ``"vit_h"`` (the official Hub repositories), a ``.pth``
             or ``.safetensors`` file, a folder with ``model.safetensors``, or a Hub id ``"owner/name"``.
-        revision: of the Hub repository.
-        subfolder: folder inside the folder or repository.
-        cache_dir: download cache instead of the Hub client's own.
-        token: access token for the Hub.
-        force_download: download again what is in the cache.
-        local_files_only: use only what is in the cache.
+        hub: how to download; ``subfolder`` also counts for a local folder. None takes the defaults.
 
     Raises:
         ModelLoadError: it is none of these, or the download failed.
     """
+    hub = hub or HubOptions()
     name = os.fspath(name_or_path)
     path = Path(name)
     if path.is_file():
         return path
     if path.is_dir():
-        file = path / (subfolder or "") / _WEIGHTS_NAME
+        file = path / (hub.subfolder or "") / _WEIGHTS_NAME
         if not file.is_file():
             raise ModelLoadError(
                 f"{path} has no {file.relative_to(path)}; pass the .pth or .safetensors file itself"
@@ -109,16 +96,7 @@ def find_weights(
             f"{name!r} is no file, folder, Hub id 'owner/name' or one of {', '.join(HUB_NAMES)}; "
             "check the path"
         )
-    (file,) = download_model(
-        repo_id,
-        (_WEIGHTS_NAME,),
-        revision=revision,
-        subfolder=subfolder,
-        cache_dir=None if cache_dir is None else Path(cache_dir),
-        token=token,
-        force_download=force_download,
-        local_files_only=local_files_only,
-    )
+    (file,) = download_model(repo_id, (_WEIGHTS_NAME,), hub)
     return file
 
 

@@ -1,10 +1,11 @@
-"""Networks: the RRDB encoder, the UNet denoiser and the two together."""
+"""Networks: the RRDB encoder, the UNet denoiser and the two together; readers of published checkpoints."""
 
 from __future__ import annotations
 
 from sam_diffsr.models.config import DenoiserConfig, EncoderConfig, ModelConfig
-from sam_diffsr.models.diffsr import Condition, DiffSR, Features, build_model
-from sam_diffsr.models.reference import load_reference_betas, load_reference_checkpoint
+from sam_diffsr.models.diffsr import Condition, DiffSR, build_model
+from sam_diffsr.models.esrgan import load_rrdbnet_checkpoint
+from sam_diffsr.models.reference import load_reference_checkpoint, read_reference_checkpoint
 from sam_diffsr.models.rrdb import RRDBEncoder
 from sam_diffsr.models.unet import UNet
 
@@ -13,11 +14,11 @@ __all__ = [
     "DenoiserConfig",
     "DiffSR",
     "EncoderConfig",
-    "Features",
     "ModelConfig",
     "RRDBEncoder",
     "UNet",
     "build_model",
-    "load_reference_betas",
     "load_reference_checkpoint",
+    "load_rrdbnet_checkpoint",
+    "read_reference_checkpoint",
 ]

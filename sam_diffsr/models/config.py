@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from sam_diffsr.errors import ConfigError
 
-__all__ = ["DenoiserConfig", "EncoderConfig", "ModelConfig", "Scale"]
+__all__ = ["DenoiserConfig", "EncoderConfig", "ModelConfig", "Padding", "Scale"]
 
+Padding = Literal["zeros", "reflect"]
 Scale = Literal[2, 4, 8]
 
 
@@ -18,11 +19,14 @@ class EncoderConfig:
     """RRDB encoder of the low-resolution image (table ``model.encoder`` of config.json)."""
 
     blocks: int = 17
-    """Residual-in-residual dense blocks; at least 2, so that there is a feature to condition on."""
+    """Residual-in-residual dense blocks; at least 2, because the denoiser sees every third, from index 2."""
     channels: int = 64
     """Feature channels between the blocks."""
     growth: int = 32
     """Channels that each inner convolution of a dense block adds."""
+    padding: Padding = "zeros"
+    """What the 3x3 convolutions see beyond the border: zeros (released), or the image's reflection, which
+    keeps the outermost pixels right."""
 
     def __post_init__(self) -> None:
         if self.blocks < 2:
@@ -31,6 +35,8 @@ class EncoderConfig:
             raise ConfigError(
                 f"encoder.channels and encoder.growth must be >= 1, got {self.channels} and {self.growth}"
             )
+        if self.padding not in get_args(Padding):
+            raise ConfigError(f"encoder.padding must be 'zeros' or 'reflect', got {self.padding!r}")
 
     @property
     def condition_indices(self) -> range:
@@ -40,7 +46,7 @@ class EncoderConfig:
     @property
     def receptive_field(self) -> int:
         """Radius in low-resolution pixels beyond which an input pixel cannot change a feature."""
-        return 15 * self.blocks + 2  # every block has 15 convolutions in a row
+        return 15 * self.blocks + 2  # a block has 15 convolutions in a row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +56,7 @@ class DenoiserConfig:
     dim: int = 64
     """Channels of the first level; even and at least 4, because the time embedding has as many."""
     multipliers: tuple[int, ...] = (1, 2, 3, 4)
-    """Channels of each level as multiples of ``dim``; one entry a level."""
+    """Channels of each level as multiples of ``dim``; one entry per level."""
 
     def __post_init__(self) -> None:
         if self.dim < 4 or self.dim % 2:
@@ -86,7 +92,7 @@ class ModelConfig:
     scale: Scale = 4
     """Upscaling factor of each side."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    """The network that looks at the low-resolution image."""
+    """The network that encodes the low-resolution image."""
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     """The network that predicts the noise."""
 
@@ -101,6 +107,8 @@ class ModelConfig:
 
     @property
     def lr_minimum(self) -> int:
-        """Smallest low-resolution height and width; reflection needs two pixels at the coarsest level."""
+        """Smallest low-resolution height and width; reflection needs two pixels at every level."""
         smallest = math.ceil(2 * self.denoiser.stride / self.scale)
+        if self.encoder.padding == "reflect":
+            smallest = max(smallest, 2)
         return math.ceil(smallest / self.lr_multiple) * self.lr_multiple

@@ -1,26 +1,25 @@
 """Reads checkpoints in the layout of the published SAM-DiffSR and SRDiff code.
 
 The published file is a pickled dictionary ``{"state_dict": {"model": {...}}, ...}``. It is read with
-``weights_only=True``, so nothing in it is ever executed; sizes are inferred from the tensors' shapes.
+``weights_only=True``; sizes are inferred from the tensors' shapes.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import re
-from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError
+from sam_diffsr.errors import CheckpointMismatchError
 from sam_diffsr.models.config import DenoiserConfig, EncoderConfig, ModelConfig
-from sam_diffsr.models.diffsr import DiffSR
+from sam_diffsr.models.foreign import SHOWN, count_modules, read_tensors, rename
+from sam_diffsr.models.weights import check_state_dict
 
-__all__ = ["load_reference_betas", "load_reference_checkpoint"]
+__all__ = ["ReferenceCheckpoint", "load_reference_checkpoint", "read_reference_checkpoint"]
 
 _RENAMES: tuple[tuple[str, str], ...] = (
     (r"^rrdb\.RRDB_trunk\.(\d+)\.RDB(\d)\.conv(\d)\.", r"encoder.trunk.\1.dense.<\2>.convs.<\3>."),
@@ -43,98 +42,54 @@ _RESIDUAL_RENAMES: tuple[tuple[str, str], ...] = (
     (r"\.res_conv\.", ".shortcut."),
 )
 _SCHEDULE_TABLES = re.compile(r"^(betas|alphas_cumprod(_prev)?|posterior_\w+|(sqrt|log)_\w*alphas_cumprod)$")
-_WRAPPER = re.compile(r"^(module\.|model\.)+")
-_SHOWN = 10
 
 
-def load_reference_checkpoint(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Read a published ``.ckpt`` (zip or legacy format) as a config and our own state dict.
+@dataclass(frozen=True, slots=True)
+class ReferenceCheckpoint:
+    """The contents of a published checkpoint."""
+
+    config: ModelConfig
+    """Sizes of the networks, inferred from the tensors' shapes."""
+    state_dict: dict[str, Tensor]
+    """float32 tensors with the keys of ``build_model(config).state_dict()``."""
+    betas: Tensor | None
+    """``(T,)`` float64 noise variances of its training; None if the file has none."""
+
+
+def read_reference_checkpoint(path: str | os.PathLike[str]) -> ReferenceCheckpoint:
+    """Read a published ``.ckpt`` (zip or legacy format).
 
     Args:
-        path: the file. ``module.`` and ``model.`` prefixes are stripped; optimizer states and the
-            schedule's tables are ignored.
+        path: the file. Prefixes ``module.`` and ``model.`` are removed; optimizer states are ignored.
 
     Returns:
-        The config inferred from the tensors' shapes, and float32 tensors with the keys of
-        ``build_model(config).state_dict()``.
+        The config, the weights under our names and the noise variances.
 
     Raises:
         ModelLoadError: the file is missing, truncated, or holds anything but tensors and plain values.
         CheckpointMismatchError: its keys or shapes are not those of the published networks.
     """
     source = Path(path)
-    tensors = _strip(_find_state_dict(_read(source), source))
-    renamed = {_rename(key): value for key, value in tensors.items() if not _SCHEDULE_TABLES.match(key)}
-    config = _infer_config(renamed, source)
-    _check(renamed, config, source)
-    return config, {key: value.detach().to(torch.float32).contiguous() for key, value in renamed.items()}
+    tensors = read_tensors(source, wrappers=("state_dict", "model"))
+    state_dict = {
+        rename(rename(key, _RENAMES), _RESIDUAL_RENAMES): value.detach().to(torch.float32).contiguous()
+        for key, value in tensors.items()
+        if not _SCHEDULE_TABLES.match(key)
+    }
+    config = _infer_config(state_dict, source)
+    check_state_dict(state_dict, config, source=str(source))
+    betas = tensors.get("betas")
+    return ReferenceCheckpoint(
+        config=config,
+        state_dict=state_dict,
+        betas=None if betas is None else betas.detach().to(torch.float64),
+    )
 
 
-def load_reference_betas(path: str | os.PathLike[str]) -> Tensor | None:
-    """Read the noise variances that a published ``.ckpt`` was trained with.
-
-    Args:
-        path: the file.
-
-    Returns:
-        ``(T,)`` float64, or None if the file does not say.
-
-    Raises:
-        ModelLoadError: the file is missing, truncated, or holds anything but tensors and plain values.
-        CheckpointMismatchError: it holds no state dict.
-    """
-    source = Path(path)
-    betas = _strip(_find_state_dict(_read(source), source)).get("betas")
-    return None if betas is None else betas.detach().to(torch.float64)
-
-
-def _read(source: Path) -> Any:
-    if not source.is_file():
-        raise ModelLoadError(f"no checkpoint at {source}; expected a published .ckpt file")
-    try:
-        return torch.load(source, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelLoadError(
-            f"{source} is not a readable checkpoint, or it holds more than tensors and plain values and "
-            "was refused, because loading such a file can run code; re-save only its state dict"
-        ) from error
-    except Exception as error:  # a damaged stream can make the unpickler raise anything
-        raise ModelLoadError(
-            f"{source} cannot be read as a torch checkpoint (truncated or not one at all): {error}"
-        ) from error
-
-
-def _find_state_dict(content: Any, source: Path) -> dict[str, Tensor]:
-    """Descend through ``state_dict`` and ``model`` to the mapping of names to tensors."""
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):  # pyright: ignore[reportUnknownMemberType]
-            content = cast("Mapping[str, Any]", content)[key]
-    if not isinstance(content, Mapping) or not content:
-        raise CheckpointMismatchError(
-            f"{source} holds no state dict; expected state_dict -> model -> tensors"
-        )
-    entries = cast("Mapping[Any, Any]", content)
-    strange = [str(key) for key, value in entries.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise CheckpointMismatchError(
-            f"{source}: expected only tensors in its state dict, but {strange[:_SHOWN]} are not"
-        )
-    return {str(key): value for key, value in entries.items()}
-
-
-def _strip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {_WRAPPER.sub("", key): value for key, value in tensors.items()}
-
-
-def _rename(key: str) -> str:
-    for pattern, replacement in _RENAMES:
-        key, hits = re.subn(pattern, replacement, key)
-        if hits:
-            break
-    for pattern, replacement in _RESIDUAL_RENAMES:
-        key = re.sub(pattern, replacement, key)
-    key = re.sub(r"<\+(\d+)>", lambda match: str(int(match[1]) + 1), key)
-    return re.sub(r"<(\d+)>", lambda match: str(int(match[1]) - 1), key)
+def load_reference_checkpoint(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """The config and the weights of :func:`read_reference_checkpoint`, with the same errors."""
+    checkpoint = read_reference_checkpoint(path)
+    return checkpoint.config, checkpoint.state_dict
 
 
 def _infer_config(tensors: dict[str, Tensor], source: Path) -> ModelConfig:
@@ -143,14 +98,14 @@ def _infer_config(tensors: dict[str, Tensor], source: Path) -> ModelConfig:
         growth = tensors["encoder.trunk.0.dense.0.convs.0.weight"].shape[0]
         dim = tensors["denoiser.time_embedding.project.weight"].shape[0]
         kernel = tensors["denoiser.condition_projection.weight"].shape[-1]
-        levels = _count(tensors, r"^denoiser\.downs\.(\d+)\.")
+        levels = count_modules(tensors, r"^denoiser\.downs\.(\d+)\.")
         widths = [
             tensors[f"denoiser.downs.{level}.block1.block1.conv.weight"].shape[0] for level in range(levels)
         ]
     except KeyError as error:
         raise CheckpointMismatchError(
             f"{source} is not a SAM-DiffSR checkpoint: no tensor for {error}; it has "
-            f"{sorted(tensors)[:_SHOWN]} ..."
+            f"{sorted(tensors)[:SHOWN]} ..."
         ) from error
     scale = kernel // 2
     if kernel % 2 or scale not in (2, 4, 8) or any(width % dim for width in widths):
@@ -161,29 +116,9 @@ def _infer_config(tensors: dict[str, Tensor], source: Path) -> ModelConfig:
     return ModelConfig(
         scale=scale,
         encoder=EncoderConfig(
-            blocks=_count(tensors, r"^encoder\.trunk\.(\d+)\."), channels=first.shape[0], growth=growth
+            blocks=count_modules(tensors, r"^encoder\.trunk\.(\d+)\."),
+            channels=first.shape[0],
+            growth=growth,
         ),
         denoiser=DenoiserConfig(dim=dim, multipliers=tuple(width // dim for width in widths)),
     )
-
-
-def _count(keys: Iterable[str], pattern: str) -> int:
-    found = [int(match[1]) for key in keys if (match := re.match(pattern, key))]
-    return max(found, default=-1) + 1
-
-
-def _check(tensors: dict[str, Tensor], config: ModelConfig, source: Path) -> None:
-    with torch.device("meta"):
-        expected = {key: tuple(value.shape) for key, value in DiffSR(config).state_dict().items()}
-    missing = sorted(expected.keys() - tensors.keys())
-    unexpected = sorted(tensors.keys() - expected.keys())
-    shapes = sorted(
-        f"{key} {tuple(tensors[key].shape)} instead of {shape}"
-        for key, shape in expected.items()
-        if key in tensors and tuple(tensors[key].shape) != shape
-    )
-    if missing or unexpected or shapes:
-        raise CheckpointMismatchError(
-            f"{source} does not fit the published networks: missing {missing[:_SHOWN]}, "
-            f"unexpected {unexpected[:_SHOWN]}, wrong shapes {shapes[:_SHOWN]}"
-        )

@@ -6,33 +6,30 @@ Shape legend: B batch, C feature channels, h w low resolution, s scale.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sam_diffsr.models.config import EncoderConfig, Scale
+from sam_diffsr.models.config import EncoderConfig, Padding, Scale
 
 __all__ = ["RRDB", "DenseBlock", "RRDBEncoder"]
 
-_SLOPE = 0.2
 _RESIDUAL_WEIGHT = 0.2
 
 
-def _activate_fresh(x: Tensor) -> Tensor:
-    """LeakyReLU of a tensor that nobody else needs."""
-    return functional.leaky_relu(x, _SLOPE, inplace=True)
+def _activate(x: Tensor) -> Tensor:
+    """LeakyReLU in place; only for the result of a convolution, which has no other user."""
+    return functional.leaky_relu(x, 0.2, inplace=True)
 
 
 class DenseBlock(nn.Module):
     """Five convolutions, each seeing the input and all earlier outputs; scaled residual around them."""
 
-    def __init__(self, channels: int, growth: int) -> None:
+    def __init__(self, channels: int, growth: int, padding: Padding) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
-            nn.Conv2d(channels + index * growth, growth if index < 4 else channels, 3, padding=1)
+            _conv3x3(channels + index * growth, growth if index < 4 else channels, padding)
             for index in range(5)
         )
 
@@ -40,16 +37,16 @@ class DenseBlock(nn.Module):
         """``(B, C, h, w)`` to the same shape."""
         seen = x
         for conv in self.convs[:-1]:
-            seen = torch.cat((seen, _activate_fresh(conv(seen))), dim=1)
+            seen = torch.cat((seen, _activate(conv(seen))), dim=1)
         return torch.add(x, self.convs[-1](seen), alpha=_RESIDUAL_WEIGHT)
 
 
 class RRDB(nn.Module):
     """Residual in residual dense block: three dense blocks and a scaled residual around them."""
 
-    def __init__(self, channels: int, growth: int) -> None:
+    def __init__(self, channels: int, growth: int, padding: Padding) -> None:
         super().__init__()
-        self.dense = nn.Sequential(*(DenseBlock(channels, growth) for _ in range(3)))
+        self.dense = nn.Sequential(*(DenseBlock(channels, growth, padding) for _ in range(3)))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, h, w)`` to the same shape."""
@@ -57,92 +54,73 @@ class RRDB(nn.Module):
 
 
 class RRDBEncoder(nn.Module):
-    """Features of the low-resolution image for the denoiser, and its own super-resolved image.
+    """Features of the low-resolution image for the denoiser, and the encoder's own super-resolved image.
 
-    The image head is trained in stage 1 (it is what the loss looks at) and used afterwards only when
-    its image is asked for.
+    Stage 1 trains the image; at inference the image head runs only if its image is needed.
     """
 
     def __init__(self, config: EncoderConfig, *, scale: Scale) -> None:
         super().__init__()
-        channels = config.channels
-        self.conv_first = nn.Conv2d(3, channels, 3, padding=1)
-        self.trunk = nn.ModuleList(RRDB(channels, config.growth) for _ in range(config.blocks))
-        self.trunk_conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.config = config
+        channels, padding = config.channels, config.padding
+        self.conv_first = _conv3x3(3, channels, padding)
+        self.trunk = nn.ModuleList(RRDB(channels, config.growth, padding) for _ in range(config.blocks))
+        self.trunk_conv = _conv3x3(channels, channels, padding)
+        # The image head: one doubling per upsample convolution.
         self.upsample = nn.ModuleList(
-            nn.Conv2d(channels, channels, 3, padding=1) for _ in range(round(math.log2(scale)))
+            _conv3x3(channels, channels, padding) for _ in range(round(math.log2(scale)))
         )
-        self.conv_hr = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv_last = nn.Conv2d(channels, 3, 3, padding=1)
+        self.conv_hr = _conv3x3(channels, channels, padding)
+        self.conv_last = _conv3x3(channels, 3, padding)
 
-    @torch.no_grad()
-    def start_from_interpolation(self) -> None:
-        """Change fresh weights so that the image is the bilinearly enlarged input.
-
-        Three channels carry the colours through the head by smoothing kernels (nearest enlargement
-        followed by ``[1, 2, 1] / 4`` is bilinear, once per doubling, and the activation leaves colours in
-        [0, 1] alone); the trunk adds nothing until it has learnt to. Short runs then start near
-        interpolation, not at noise.
-        """
-        smooth = torch.tensor([0.25, 0.5, 0.25])
-        copy = torch.tensor([0.0, 1.0, 0.0])
-        for conv in (self.conv_first, *self.upsample, self.conv_hr, self.conv_last):
-            taps = smooth if conv in [*self.upsample] else copy
-            weight, bias = conv.get_parameter("weight"), conv.get_parameter("bias")
-            weight[:3] = 0.0
-            bias[:3] = 0.0
-            for colour in range(3):
-                weight[colour, colour] = taps.outer(taps)
-        closing = [block.convs[-1] for block in self.modules() if isinstance(block, DenseBlock)]
-        for conv in (self.trunk_conv, *closing):
-            conv.get_parameter("weight").mul_(0.1)
-            conv.get_parameter("bias").zero_()
-        self.trunk_conv.weight[:3] = 0.0
-
-    def features(self, lr: Tensor, *, keep: Collection[int] | None = None) -> list[Tensor]:
-        """Outputs of the blocks and, last, of the fused trunk.
+    def features(self, lr: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Features for the denoiser and the fused trunk.
 
         Args:
             lr: ``(B, 3, h, w)`` in [0, 1].
-            keep: indices of the outputs that are wanted, so that the others need no memory; None for all
-                ``blocks + 1``.
 
         Returns:
-            Tensors ``(B, C, h, w)`` in order.
+            The outputs of ``config.condition_indices``, in order, and the fused trunk; all ``(B, C, h, w)``.
         """
+        indices = self.config.condition_indices
         first = self.conv_first(lr)
-        outputs: list[Tensor] = []
+        chosen: list[Tensor] = []
         x = first
         for index, block in enumerate(self.trunk):
-            x = cast("Tensor", block(x))
-            if keep is None or index in keep:
-                outputs.append(x)
-        if keep is None or len(self.trunk) in keep:
-            outputs.append(first + self.trunk_conv(x))
-        return outputs
+            x = block(x)
+            if index in indices:
+                chosen.append(x)
+        trunk = first + self.trunk_conv(x)
+        if len(self.trunk) in indices:
+            chosen.append(trunk)
+        return chosen, trunk
 
     def image(self, trunk: Tensor) -> Tensor:
         """Super-resolved image from the fused trunk, not clamped.
 
         Args:
-            trunk: ``(B, C, h, w)``, the last entry of :meth:`features`.
+            trunk: ``(B, C, h, w)`` from :meth:`features`.
 
         Returns:
             ``(B, 3, s*h, s*w)``, nominally in [0, 1].
         """
         x = trunk.to(self.conv_last.weight.dtype)
         for conv in self.upsample:
-            x = _activate_fresh(conv(functional.interpolate(x, scale_factor=2, mode="nearest")))
-        return self.conv_last(_activate_fresh(self.conv_hr(x)))
+            x = _activate(conv(functional.interpolate(x, scale_factor=2, mode="nearest")))
+        return self.conv_last(_activate(self.conv_hr(x)))
 
     def widen_head(self) -> None:
-        """Keep the image head in float32 beside a trunk of a narrower type.
+        """Compute the image head in float32 after a trunk of a narrower type.
 
-        Colours go through the head as they are, and bfloat16 has no more than 256 levels near white.
+        The colours pass through the head directly, and bfloat16 has only 256 levels near white.
         """
         for module in (*self.upsample, self.conv_hr, self.conv_last):
             module.float()
 
     def forward(self, lr: Tensor) -> Tensor:
-        """``(B, 3, h, w)`` in [0, 1] to the unclamped image ``(B, 3, s*h, s*w)``; the stage-1 network."""
-        return self.image(self.features(lr)[-1])
+        """``(B, 3, h, w)`` in [0, 1] to the unclamped image ``(B, 3, s*h, s*w)``; the network of stage 1."""
+        return self.image(self.features(lr)[1])
+
+
+def _conv3x3(in_channels: int, out_channels: int, padding: Padding) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode=padding)

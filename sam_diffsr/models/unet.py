@@ -2,6 +2,8 @@
 
 Released architecture: no attention, no normalisation, reflection padding, Mish. The finest level has no
 skip connection; the condition is added after its blocks.
+
+Shape legend: B batch, H W high resolution, h w low resolution, C0 channels of the finest level.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from torch.nn import functional
 
 from sam_diffsr.models.config import DenoiserConfig
 from sam_diffsr.models.layers import ConvBlock, Downsample, ResidualBlock, TimeEmbedding
-from sam_diffsr.models.rims import MaybeRimmed, inside, joined
 
 __all__ = ["UNet"]
 
@@ -30,6 +31,10 @@ class DownLevel(nn.Module):
         self.block2 = ResidualBlock(out_channels, out_channels, time_dim)
         self.downsample: nn.Module = nn.Identity() if last else Downsample(out_channels)
 
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """``(B, in, H, W)`` to ``(B, out, H, W)``."""
+        return self.block2(self.block1(x, time), time)
+
 
 class UpLevel(nn.Module):
     """Concatenated skip, two residual blocks, transposed convolution to twice the size."""
@@ -40,9 +45,10 @@ class UpLevel(nn.Module):
         self.block2 = ResidualBlock(out_channels, out_channels, time_dim)
         self.upsample = nn.ConvTranspose2d(out_channels, out_channels, 4, stride=2, padding=1)
 
-    def forward(self, x: Tensor, skip: MaybeRimmed, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor, time: Tensor) -> Tensor:
         """Two ``(B, in, H, W)`` features to ``(B, out, 2H, 2W)``."""
-        return self.upsample(self.block2(self.block1(joined(x, skip), time, rim=True), time))
+        x = torch.cat((x, skip), dim=1)
+        return self.upsample(self.block2(self.block1(x, time), time))
 
 
 class UNet(nn.Module):
@@ -71,79 +77,14 @@ class UNet(nn.Module):
         self.final_block = ConvBlock(channels[0], channels[0])
         self.final_conv = nn.Conv2d(channels[0], _IMAGE_CHANNELS, 1)
 
-    def prepare(self) -> None:
-        """Make now what is otherwise made of the weights in the first step (twice as large as they are)."""
-        for module in self.modules():
-            if isinstance(module, ConvBlock):
-                module.prepare()
-
-    @torch.no_grad()
-    def start_from_identity(self) -> bool:
-        """Change fresh weights so that the predicted noise is roughly the input itself.
-
-        That is right where the input is almost all noise, and a network without a skip connection at its
-        finest level spends its first thousands of steps on finding it. The colours go through the shortcuts;
-        four pixels of the finest level become twelve channels of the next one and come back through its skip;
-        ``mish(x) - mish(-x)``, which is close to ``1.1 x``, takes them through the last activation.
-
-        Returns:
-            False, and nothing changes, if a level has fewer than the twelve channels that this needs.
-        """
-        packed = 4 * _IMAGE_CHANNELS
-        if min(self.config.channels) < packed:
-            return False
-        for module in self.modules():
-            if isinstance(module, ResidualBlock):
-                module.block2.conv.weight.mul_(0.1)
-                module.block2.conv.get_parameter("bias").zero_()
-        first, second = cast("DownLevel", self.downs[0]), cast("DownLevel", self.downs[1])
-        last = cast("UpLevel", self.ups[-1])
-        pack = cast("Downsample", first.downsample).conv
-        unpack = last.upsample
-        self._copy(first.block1, channels=_IMAGE_CHANNELS, source=0)
-        self._copy(second.block1, channels=packed, source=0)
-        self._copy(last.block1, channels=packed, source=self.config.channels[1])
-        pack.weight[:packed] = 0.0
-        unpack.weight[:, :_IMAGE_CHANNELS] = 0.0
-        unpack.weight[packed:, :] *= 0.1
-        for pixel in range(4):
-            row, column = divmod(pixel, 2)
-            for colour in range(_IMAGE_CHANNELS):
-                pack.weight[_IMAGE_CHANNELS * pixel + colour, colour, 1 + row, 1 + column] = 1.0
-                unpack.weight[_IMAGE_CHANNELS * pixel + colour, :, 1 + row, 1 + column] = 0.0
-                unpack.weight[_IMAGE_CHANNELS * pixel + colour, colour, 1 + row, 1 + column] = 1.0
-        self.final_block.conv.weight[: 2 * _IMAGE_CHANNELS] = 0.0
-        self.final_conv.weight.mul_(0.1)
-        for colour in range(_IMAGE_CHANNELS):
-            for sign in (1.0, -1.0):
-                row = colour if sign > 0 else _IMAGE_CHANNELS + colour
-                self.final_block.conv.weight[row, colour, 1, 1] = sign
-                self.final_conv.weight[:, row] = 0.0
-                self.final_conv.weight[colour, row] = sign / 1.1
-        for conv in (pack, unpack, self.final_block.conv, self.final_conv):
-            conv.get_parameter("bias").zero_()
-        return True
-
-    @staticmethod
-    def _copy(block: ResidualBlock, *, channels: int, source: int) -> None:
-        """Let a block's shortcut hand channels ``source ...`` on as its first ones."""
-        shortcut = block.shortcut
-        if isinstance(shortcut, nn.Identity):
-            return
-        weight = shortcut.get_parameter("weight")
-        weight[:channels] = 0.0
-        shortcut.get_parameter("bias").zero_()
-        for channel in range(channels):
-            weight[channel, source + channel] = 1.0
-
     def project_condition(self, features: list[Tensor]) -> Tensor:
-        """Encoder features to the resolution of the output; independent of ``t``, so once per image.
+        """Encoder features at the resolution of the output; independent of ``t``, so once per image.
 
         Args:
             features: tensors ``(B, C, h, w)`` that are concatenated along the channels.
 
         Returns:
-            ``(B, C0, scale*h, scale*w)``, C0 the channels of the finest level.
+            ``(B, C0, H, W)``.
         """
         return self.condition_projection(torch.cat(features, dim=1))
 
@@ -159,17 +100,19 @@ class UNet(nn.Module):
             ``(B, 3, H, W)``.
         """
         time = functional.mish(self.time_embedding(t))
-        skips: list[MaybeRimmed] = []
-        x: MaybeRimmed = xt
+        # Down: the condition joins after the first level, whose output is not kept as a skip.
+        skips: list[Tensor] = []
+        x = xt
         for index, module in enumerate(self.downs):
             level = cast("DownLevel", module)
-            x = level.block2(level.block1(x, time, rim=True), time, rim=True)
+            x = level(x, time)
             if index == 0:
-                inside(x).add_(projected)
+                x = x.add_(projected)
             else:
                 skips.append(x)
             x = level.downsample(x)
-        x = self.mid2(self.mid1(x, time, rim=True), time)
+        x = self.mid2(self.mid1(x, time), time)
+        # Up: the coarsest level's skip first.
         for up in self.ups:
             x = up(x, skips.pop(), time)
         return self.final_conv(self.final_block(x))

@@ -1,6 +1,6 @@
-"""Weights and their config: bundled, in a folder, in one file or on the Hub; and how they are saved.
+"""Reads and writes models: bundled, in a folder, in one file or on the Hub.
 
-Nothing pickled is ever read here, loading is strict, and there is no path on which random weights are used.
+Nothing pickled is ever read here, loading is strict, and random weights are never used.
 """
 
 from __future__ import annotations
@@ -10,32 +10,42 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
+import safetensors
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 from sam_diffsr.errors import ArgumentError, ModelLoadError, OutputError
-from sam_diffsr.hub import download_model
-from sam_diffsr.pipeline.config import ResolverConfig, config_to_json
-from sam_diffsr.pipeline.files import (
-    CONFIG_NAME,
-    METADATA_KEY,
-    PICKLED_SUFFIXES,
-    WEIGHTS_NAME,
-    check_state_dict,
-    read_file,
-    read_folder,
-    read_pair,
-)
+from sam_diffsr.hub import HubOptions, download_model
+from sam_diffsr.models.weights import check_state_dict
+from sam_diffsr.pipeline.config import ResolverConfig, config_from_json, config_to_json
 
-__all__ = ["CARD_NAME", "DEFAULT_MODEL", "available_models", "load_pretrained", "save_pretrained_folder"]
+__all__ = [
+    "CARD_NAME",
+    "CONFIG_NAME",
+    "DEFAULT_MODEL",
+    "WEIGHTS_NAME",
+    "available_models",
+    "load_pretrained",
+    "read_folder",
+    "read_pair",
+    "save_pretrained_folder",
+]
 
-CARD_NAME = "README.md"
 DEFAULT_MODEL = "sam-diffsr-x4-small"
 """The bundled model that ``from_pretrained()`` loads."""
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+CARD_NAME = "README.md"
+METADATA_KEY = "config"
+"""Entry of the safetensors header with the text of config.json, so that one file is enough."""
+PICKLED_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+"""Endings of files that are never read, because reading them can run code."""
 
 _BUNDLED = Path(__file__).resolve().parents[1] / "weights"
+_SHORT_NAME = "sam-diffsr-x4-{}"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -45,75 +55,126 @@ def available_models() -> tuple[str, ...]:
 
 
 def load_pretrained(
-    pretrained_model_name_or_path: str | os.PathLike[str] | None = None,
-    *,
-    revision: str | None = None,
-    subfolder: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-    force_download: bool = False,
-    local_files_only: bool = False,
+    name: str | os.PathLike[str] | None = None, options: HubOptions | None = None
 ) -> tuple[ResolverConfig, dict[str, Tensor]]:
-    """Find a model, read it and check it against its config.
+    """Find a model, read it and check the weights against the config.
 
     Args:
-        pretrained_model_name_or_path: None for the default bundled model; a bundled name (see
-            :func:`available_models`); a folder with ``config.json`` and ``model.safetensors``; a
-            ``.safetensors`` file with a ``config.json`` beside it or in its header; or a Hub id
+        name: None for the default bundled model; a bundled name (see :func:`available_models`) or its last
+            word, such as ``"small"``; a folder with ``config.json`` and ``model.safetensors``; a
+            ``.safetensors`` file with a ``config.json`` next to it or in its header; or a Hub id
             ``"owner/name"``. They are tried in this order.
-        revision: branch, tag or commit on the Hub; only for a Hub id.
-        subfolder: folder inside the local folder or the Hub repository.
-        cache_dir: download cache instead of the Hub client's own.
-        token: access token for the Hub; None uses the one that is logged in.
-        force_download: download again what is in the cache.
-        local_files_only: use only what is in the cache.
+        options: revision, cache and access for a Hub id. ``subfolder`` also applies to a local folder.
 
     Returns:
         The config and the tensors of ``build_model(config.model).state_dict()``, on the CPU, in the dtype
         that they are stored in.
 
     Raises:
-        ModelLoadError: nothing is there, it cannot be reached or read, or it is pickled.
+        ModelLoadError: the model does not exist, cannot be reached or read, or is pickled.
         CheckpointMismatchError: keys or shapes are not those of the configured model.
         ConfigError: the config has an unknown key or a value out of range.
-        ArgumentError: arguments that do not go together.
+        ArgumentError: arguments that exclude each other.
     """
-    name = (
-        DEFAULT_MODEL if pretrained_model_name_or_path is None else os.fspath(pretrained_model_name_or_path)
-    )
-    path = _BUNDLED / name if name in available_models() else Path(name).expanduser()
-    if path.exists() and revision is not None:
+    options = options or HubOptions()
+    name = DEFAULT_MODEL if name is None else os.fspath(name)
+    bundled = next((each for each in (name, _SHORT_NAME.format(name)) if each in available_models()), None)
+    path = Path(name).expanduser() if bundled is None else _BUNDLED / bundled
+    if path.exists() and options.revision is not None:
         raise ArgumentError(
-            f"revision={revision!r} is for models on the Hub, but {name!r} is local; leave it out"
+            f"revision={options.revision!r} is for models on the Hub, but {name!r} is local; leave it out"
         )
     if path.is_dir():
-        return read_folder(path / subfolder if subfolder else path)
+        return read_folder(path / options.subfolder if options.subfolder else path)
     if path.is_file():
         if path.suffix.lower() in PICKLED_SUFFIXES:
             raise ModelLoadError(
                 f"{name} is a pickled checkpoint, which can run code when it is read; turn it into a folder "
                 f"with `sam-diffsr convert {name} OUT_DIR` and load OUT_DIR"
             )
-        if subfolder is not None:
-            raise ArgumentError(f"subfolder={subfolder!r} is for folders and Hub ids, but {name!r} is a file")
-        return read_file(path)
+        if options.subfolder is not None:
+            raise ArgumentError(
+                f"subfolder={options.subfolder!r} is for folders and Hub ids, but {name!r} is a file"
+            )
+        return _read_file(path)
     if _HUB_ID.fullmatch(name) is None or path.suffix.lower() in (".safetensors", *PICKLED_SUFFIXES):
         raise ModelLoadError(
             f"there is no model {name!r}: expected None, a bundled name "
             f"({', '.join(available_models()) or 'none'}), an existing folder or .safetensors file, "
             "or a Hub id of the form owner/name"
         )
-    config_path, weights_path = download_model(
-        name,
-        (CONFIG_NAME, WEIGHTS_NAME),
-        revision=revision,
-        subfolder=subfolder,
-        cache_dir=None if cache_dir is None else Path(cache_dir),
-        token=token,
-        force_download=force_download,
-        local_files_only=local_files_only,
-    )
+    config_path, weights_path = download_model(name, (CONFIG_NAME, WEIGHTS_NAME), options)
     return read_pair(config_path, weights_path)
+
+
+def read_folder(folder: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
+    """Read the config and the weights of a model folder.
+
+    Raises:
+        ModelLoadError: the folder or one of the two files is missing or cannot be read.
+        CheckpointMismatchError: they do not fit each other.
+        ConfigError: from the config.
+    """
+    present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    missing = [name for name in (CONFIG_NAME, WEIGHTS_NAME) if name not in present]
+    if missing:
+        pickled = [name for name in present if name.lower().endswith(PICKLED_SUFFIXES)]
+        advice = (
+            f"to use {pickled[0]}, run `sam-diffsr convert {folder / pickled[0]} OUT_DIR`"
+            if pickled
+            else "a model folder is written by save_pretrained or `sam-diffsr convert`"
+        )
+        raise ModelLoadError(f"the folder {folder} has no {' and no '.join(missing)}; {advice}")
+    return read_pair(folder / CONFIG_NAME, folder / WEIGHTS_NAME)
+
+
+def read_pair(config_path: Path, weights_path: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
+    """Read a config and its weights; errors as in :func:`read_folder`."""
+    try:
+        text = config_path.read_bytes()
+    except OSError as error:
+        raise ModelLoadError(f"cannot read {config_path}: {error}") from error
+    config = config_from_json(text, source=str(config_path))
+    return config, _read_weights(weights_path, config)
+
+
+def _read_file(path: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
+    """Read a safetensors file with a config next to it or in its header; errors as in :func:`read_folder`."""
+    sibling = path.with_name(CONFIG_NAME)
+    if sibling.is_file():
+        return read_pair(sibling, path)
+    text = _read_metadata(path).get(METADATA_KEY)
+    if text is None:
+        raise ModelLoadError(
+            f"{path} has no config: expected a {CONFIG_NAME} next to it or a config in its "
+            f"header; put the {CONFIG_NAME} that it was saved with into the same folder"
+        )
+    config = config_from_json(text, source=f"the header of {path}")
+    return config, _read_weights(path, config)
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            return cast("dict[str, str]", file.metadata() or {})
+    except (safetensors.SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _read_weights(path: Path, config: ResolverConfig) -> dict[str, Tensor]:
+    try:
+        state_dict = load_file(path, device="cpu")
+    except (safetensors.SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+    check_state_dict(state_dict, config.model, source=str(path))
+    return state_dict
+
+
+def _unreadable(path: Path, error: Exception) -> ModelLoadError:
+    return ModelLoadError(
+        f"{path} is not a complete safetensors file ({error}); it is truncated or something else under "
+        "this name: download or save it again"
+    )
 
 
 def save_pretrained_folder(
@@ -130,10 +191,10 @@ def save_pretrained_folder(
     them renamed, so a reader never sees half a file.
 
     Args:
-        folder: created if need be.
-        config: what ``config.json`` and the header of the weights say.
+        folder: created if it does not exist.
+        config: content of ``config.json`` and of the header of the weights.
         state_dict: the tensors of ``build_model(config.model).state_dict()``, on any device.
-        card: text of ``README.md``; None writes none and leaves one that is there.
+        card: text of ``README.md``; None writes none and keeps an existing one.
         dtype: floating type to store the weights in; None keeps theirs.
 
     Raises:
@@ -163,5 +224,5 @@ def save_pretrained_folder(
 
 
 def _storable(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """A dense CPU tensor of its own: safetensors stores neither channels-last strides nor shared memory."""
+    """Copy to a dense CPU tensor: safetensors stores neither channels-last strides nor shared memory."""
     return value.detach().to(device="cpu", dtype=dtype, copy=True).contiguous()

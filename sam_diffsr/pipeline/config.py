@@ -1,4 +1,4 @@
-"""What ``config.json`` holds: networks, diffusion process, normalisation, default sampling."""
+"""Content of ``config.json``: networks, diffusion process, normalisation, default sampling."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sam_diffsr.models.config import ModelConfig
 
 __all__ = [
     "FORMAT_VERSION",
+    "Degradation",
     "NormalizationConfig",
     "ResolverConfig",
     "SamplingConfig",
@@ -27,6 +28,8 @@ FORMAT_VERSION = 1
 """Version of the layout of ``config.json`` that this library writes, and the newest that it reads."""
 _WRITER_KEY = "sam_diffsr_version"
 
+Degradation = Literal["bicubic", "photo"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NormalizationConfig:
@@ -35,7 +38,7 @@ class NormalizationConfig:
     residual_scale: float = 2.0
     """The residual ``hr - up(lr)`` of [-1, 1] images is multiplied by this before it is clipped."""
     lr_up_levels: Literal[255, 256] = 255
-    """The 8-bit input of the bicubic ``up`` was divided by this in training; 256 in the published weights."""
+    """Divisor of the 8-bit input of the bicubic ``up`` in training; 256 in the published weights."""
 
     def __post_init__(self) -> None:
         if not 0 < self.residual_scale < float("inf"):
@@ -46,23 +49,22 @@ class NormalizationConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
-    """What ``upscale`` does when it is not told otherwise (table ``sampling`` of config.json)."""
+    """Defaults of ``upscale`` (table ``sampling`` of config.json)."""
 
     sampler: SamplerName
     """Name of the sampler."""
     steps: int
-    """Number of denoising steps, at most the number of timesteps it starts from."""
+    """Number of denoising steps, at most ``start + 1``; 0 is the encoder's image alone."""
     start: int | None = None
     """Timestep to start from with the encoder's own image plus noise; None is pure noise at T - 1."""
-
     spacing: Spacing = "linspace"
-    """Which timesteps the steps visit."""
+    """Choice of the timesteps that the steps visit."""
 
     def __post_init__(self) -> None:
         check_choice(self.spacing, Spacing, what="sampling.spacing")
         check_choice(self.sampler, SamplerName, what="sampling.sampler")
-        if self.steps < 1:
-            raise ConfigError(f"sampling.steps must be >= 1, got {self.steps}")
+        if self.steps < 0:
+            raise ConfigError(f"sampling.steps must be >= 0, got {self.steps}")
         if self.start is not None and self.start < 0:
             raise ConfigError(f"sampling.start must be >= 0 or null, got {self.start}")
 
@@ -78,7 +80,14 @@ class ResolverConfig:
     normalization: NormalizationConfig = field(default_factory=NormalizationConfig)
     """Scaling of images and residuals."""
     modulation: ModulationMode = "released"
-    """How structure entered the noise in training; sampling does not depend on it."""
+    """Way in which structure entered the noise in training; sampling does not depend on it."""
+    degradation: Degradation | None = None
+    """Damage that the model was trained to undo. ``bicubic``: results are held to the input by one
+    back-projection. None: unknown, or the published procedure."""
+    halo: int = 64
+    """Output pixels around a tile that its result is computed from as well."""
+    bytes_per_pixel: int | None = None
+    """Peak memory of the networks per output pixel of a window; None to estimate it from their sizes."""
     sampling: SamplingConfig
     """Defaults of ``upscale``; no default of its own, because the best choice belongs to the weights."""
     format_version: int = FORMAT_VERSION
@@ -88,6 +97,12 @@ class ResolverConfig:
         if self.format_version != FORMAT_VERSION:
             raise ConfigError(f"format_version must be {FORMAT_VERSION}, got {self.format_version}")
         check_choice(self.modulation, ModulationMode, what="modulation")
+        if self.degradation is not None:
+            check_choice(self.degradation, Degradation, what="degradation")
+        if self.halo < 0:
+            raise ConfigError(f"halo must be >= 0, got {self.halo}")
+        if self.bytes_per_pixel is not None and self.bytes_per_pixel < 1:
+            raise ConfigError(f"bytes_per_pixel must be null or >= 1, got {self.bytes_per_pixel}")
         timesteps, sampling = self.schedule.timesteps, self.sampling
         first = timesteps - 1 if sampling.start is None else sampling.start
         if first >= timesteps:
@@ -109,11 +124,11 @@ def config_to_json(config: ResolverConfig) -> str:
 
 
 def config_from_json(text: str | bytes, *, source: str) -> ResolverConfig:
-    """Read what :func:`config_to_json` wrote.
+    """Read the text that :func:`config_to_json` wrote.
 
     Args:
         text: the content of a ``config.json``.
-        source: where it comes from, for error messages.
+        source: name of the file, for error messages.
 
     Raises:
         ModelLoadError: not JSON, not a config of this library, or written by a newer version of it.

@@ -1,4 +1,4 @@
-"""Published checkpoint to a model folder, with the settings that its weights were trained with."""
+"""Converts a published checkpoint into a model folder, with the settings of its training."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from sam_diffsr.device import Precision, resolve_dtype
 from sam_diffsr.diffusion.schedule import NoiseSchedule, ScheduleConfig, ScheduleName
 from sam_diffsr.errors import CheckpointMismatchError
-from sam_diffsr.models import load_reference_betas, load_reference_checkpoint
+from sam_diffsr.models import read_reference_checkpoint
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import save_pretrained_folder
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
-from sam_diffsr.pipeline.device import Precision, resolve_dtype
 
 __all__ = ["convert_reference_checkpoint"]
 
 _TOLERANCE = 1e-5
+_HALO = 96
+"""Output pixels; the published denoiser looks further than the bundled ones."""
 
 
 def convert_reference_checkpoint(
@@ -36,7 +38,7 @@ def convert_reference_checkpoint(
 
     Args:
         checkpoint: a published ``.ckpt``; nothing in it is executed.
-        folder: created if need be.
+        folder: created if it does not exist.
         dtype: floating type to store; ``auto`` keeps float32.
 
     Returns:
@@ -49,19 +51,19 @@ def convert_reference_checkpoint(
         OutputError: the folder cannot be written.
     """
     stored = torch.float32 if dtype == "auto" else resolve_dtype(dtype, torch.device("meta"))
-    model, state_dict = load_reference_checkpoint(checkpoint)
-    betas = load_reference_betas(checkpoint)
-    schedule = ScheduleConfig() if betas is None else _identify(betas, source=checkpoint)
+    published = read_reference_checkpoint(checkpoint)
+    schedule = ScheduleConfig() if published.betas is None else _identify(published.betas, source=checkpoint)
     config = ResolverConfig(
-        model=model,
+        model=published.config,
         schedule=schedule,
         normalization=NormalizationConfig(lr_up_levels=256),
         modulation="released",
         sampling=SamplingConfig(sampler="ddpm", steps=schedule.timesteps),
+        halo=_HALO,
     )
     details = f"Converted from the published checkpoint `{Path(checkpoint).name}`."
     card = model_card(config, name=Path(folder).resolve().name, details=details)
-    save_pretrained_folder(folder, config, state_dict, card=card, dtype=stored)
+    save_pretrained_folder(folder, config, published.state_dict, card=card, dtype=stored)
     return config
 
 

@@ -1,4 +1,4 @@
-"""How much memory is free, and whether an error means that there was too little."""
+"""Memory: how much is free, what a window costs, and errors that mean there was too little."""
 
 from __future__ import annotations
 
@@ -10,11 +10,32 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-__all__ = ["free_memory", "is_out_of_memory", "release_memory", "trim_heap"]
+from sam_diffsr.errors import DeviceMemoryError
+from sam_diffsr.pipeline.config import ResolverConfig
+from sam_diffsr.pipeline.tiles import Tile, TileGrid
 
+__all__ = [
+    "batch_size",
+    "free_memory",
+    "is_out_of_memory",
+    "release_memory",
+    "tile_side",
+    "trim_heap",
+    "window_bytes",
+]
+
+LARGEST_TILE = 256
+"""Side of the largest automatic tile, in LR pixels; larger ones are no faster."""
+SMALLEST_TILE = 16
+"""Side of the smallest tile, in LR pixels."""
+
+_LARGEST_BATCH = 8
+_CPU_BATCH_PIXELS = 64 * 64
+"""LR pixels of a batch on the CPU, which gains nothing from larger ones."""
 _ASSUMED_FREE = 4 * 2**30
-"""Taken where the system does not say how much memory is free."""
+"""Assumed if the system does not say how much memory is free."""
 _CGROUP_FILES = (
     ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current", "sys/fs/cgroup/memory.stat"),
     (
@@ -27,12 +48,76 @@ _CGROUP_FILES = (
 _PHRASES = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate")
 
 
+def window_bytes(config: ResolverConfig, height: int, width: int, *, itemsize: int) -> int:
+    """Estimate the peak memory of one window while it is upscaled, measured on the CPU and rounded up.
+
+    Args:
+        config: sizes of the networks.
+        height: rows of the window in LR pixels.
+        width: columns of the window in LR pixels.
+        itemsize: bytes of a number in the networks.
+    """
+    model = config.model
+    per_pixel = config.bytes_per_pixel
+    if per_pixel is None:
+        # Activations of the denoiser's finest level or of the encoder's head, and some RGB images in float32.
+        per_pixel = itemsize * max(6 * model.denoiser.channels[0], 3 * model.encoder.channels) + 100
+    return height * width * model.scale**2 * per_pixel
+
+
+def tile_side(config: ResolverConfig, grid: TileGrid, *, max_memory: int | None, parameter: Tensor) -> int:
+    """Choose the largest tile whose window fits into ``max_memory``, or into half of the free memory.
+
+    Args:
+        config: sizes of the networks.
+        grid: the image and its halo.
+        max_memory: bytes that a window may take; None for half of what is free.
+        parameter: a weight of the networks, on the device and in the dtype of the computation.
+
+    Returns:
+        Side of a tile in LR pixels, from ``SMALLEST_TILE`` to ``LARGEST_TILE``.
+
+    Raises:
+        DeviceMemoryError: ``max_memory`` is too small for the smallest tile.
+    """
+    limit = free_memory(parameter.device) // 2 if max_memory is None else max_memory
+    needed = 0
+    for side in range(LARGEST_TILE, 0, -SMALLEST_TILE):
+        window = min(grid.height, side + 2 * grid.halo), min(grid.width, side + 2 * grid.halo)
+        needed = window_bytes(config, *window, itemsize=parameter.element_size())
+        if needed <= limit:
+            return side
+    if max_memory is None:  # the figure of the system is an estimate, too
+        return SMALLEST_TILE
+    raise DeviceMemoryError(
+        f"max_memory is {max_memory / 2**20:.0f} MB, but the smallest tile needs about "
+        f"{needed / 2**20:.0f} MB; allow more, or use a smaller halo"
+    )
+
+
+def batch_size(config: ResolverConfig, tile: Tile, *, max_memory: int | None, parameter: Tensor) -> int:
+    """Choose how many windows are computed together: only small ones on a CPU, else as many as fit, up to 8.
+
+    Args:
+        config: sizes of the networks.
+        tile: one of the tiles.
+        max_memory: as for :func:`tile_side`.
+        parameter: as for :func:`tile_side`.
+    """
+    height, width = tile.window_size
+    if parameter.device.type == "cpu":
+        return max(1, min(_LARGEST_BATCH, _CPU_BATCH_PIXELS // (height * width)))
+    limit = free_memory(parameter.device) // 2 if max_memory is None else max_memory
+    fitting = limit // window_bytes(config, height, width, itemsize=parameter.element_size())
+    return max(1, min(_LARGEST_BATCH, fitting))
+
+
 def free_memory(device: torch.device, *, root: Path = Path("/")) -> int:
-    """Bytes that can still be allocated on a device; an estimate.
+    """Estimate the bytes that can still be allocated on a device.
 
     Args:
         device: CUDA counts what torch's cache holds unused as free; the CPU respects a container's limit.
-        root: where ``proc`` and ``sys`` are.
+        root: parent folder of ``proc`` and ``sys``.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -50,7 +135,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give what torch's cache holds unused back to the device."""
+    """Give unused memory of torch's cache back to the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -60,8 +145,8 @@ def release_memory(device: torch.device) -> None:
 def trim_heap(device: torch.device) -> None:
     """On a CPU with glibc, give free pages back to the system; elsewhere do nothing.
 
-    glibc keeps freed blocks below 32 MB for later, and what one stage leaves does not fit the next: the gaps
-    add up to half as much again as is in use.
+    glibc keeps freed blocks below 32 MB, and blocks of one stage do not fit the next: the gaps add up to half
+    as much again as is in use.
     """
     if device.type == "cpu":
         trim = _malloc_trim()
@@ -77,7 +162,7 @@ def _malloc_trim() -> Callable[[int], object] | None:
 
 
 def _free_of_system(root: Path) -> int:
-    """``MemAvailable`` on Linux; half of what is built in where the system at least says that."""
+    """``MemAvailable`` on Linux, else half of the physical memory."""
     available = _statistic(root / "proc/meminfo", "MemAvailable:")
     if available is not None:
         return available * 1024
@@ -88,7 +173,7 @@ def _free_of_system(root: Path) -> int:
 
 
 def _free_of_container(root: Path) -> int:
-    """What a container's limit leaves; file pages that can be dropped do not count as used."""
+    """Memory that a container's limit leaves; file pages that can be dropped do not count as used."""
     free = 2**63
     for limit_file, usage_file, statistics_file in _CGROUP_FILES:
         try:

@@ -1,4 +1,4 @@
-"""Tells a progress bar and a caller's function how far the sampling is, and lets the caller stop it."""
+"""Progress bar and user callback of one call; the callback may cancel the work."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from sam_diffsr.errors import CancelledError
 __all__ = ["Preview", "Progress", "ProgressCallback"]
 
 Preview = Callable[[], Tensor]
-"""Makes the current estimate of the batch in work, ``(B, 3, H, W)`` in [0, 1], when it is called."""
+"""Makes the current estimate of the images in work, ``(B, 3, H, W)`` in [0, 1], when it is called."""
 ProgressCallback = Callable[[int, int, Preview], object]
-"""Called after every step, and between the tiles of a step, with the steps done, the steps in all and a
-preview; returning False or raising stops the work."""
+"""Called after every step of a tile with the steps done, the steps in all and a preview; returning False or
+raising stops the work."""
 
 
 class Progress:
     """Progress of one call; a context manager.
 
     Args:
-        show: draw a bar on standard error; None draws it if that is a terminal.
-        callback: the caller's function, after every step.
-        total: denoising steps of all batches together.
+        show: draw a bar; None draws it in a notebook and where standard error is a terminal.
+        callback: user callback.
+        total: expected number of steps, one per denoising step of a tile.
     """
 
-    def __init__(self, *, show: bool | None, callback: ProgressCallback | None, total: int) -> None:
-        self._show = sys.stderr.isatty() if show is None else show
+    def __init__(self, *, show: bool | None, callback: ProgressCallback | None, total: int = 0) -> None:
+        self._show = _is_watched() if show is None else show
         self._callback = callback
         self._total = total
         self._done = 0
         self._bar: Any = None
-        self._preview: Preview | None = None
 
     def __enter__(self) -> Progress:
         if self._show:
@@ -48,7 +47,6 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._preview = None  # it holds the batch's tensors
         if self._bar is not None:
             self._bar.close()
 
@@ -57,70 +55,39 @@ class Progress:
         """Steps that are finished."""
         return self._done
 
-    @property
-    def previews(self) -> bool:
-        """Whether estimates are handed out, which nobody may overwrite then."""
-        return self._callback is not None
+    def rewind(self, done: int) -> None:
+        """Go back to an earlier number of finished steps, because some are repeated."""
+        if self._bar is not None:
+            self._bar.update(done - self._done)
+        self._done = done
 
     def expect(self, steps: int) -> None:
-        """Count on more steps than were announced."""
+        """Change the expected number of steps by ``steps``, which may be negative."""
         self._total += steps
         if self._bar is not None:
             self._bar.total = self._total
 
-    def rewind(self, done: int) -> None:
-        """Go back to an earlier number of finished steps, because a batch is repeated."""
-        self._done = done
-        self._show_share(0.0)
-
-    def encoded(self, share: float) -> None:
-        """Let the caller stop the work between two tiles of the encoder.
+    def step(self, preview: Preview, *, count: int = 1) -> None:
+        """Count ``count`` finished steps, and let the callback cancel the work.
 
         Raises:
-            CancelledError: the caller's function returned False or raised.
+            CancelledError: the callback returned False or raised.
         """
-        if share < 1:
-            self._ask()
-
-    def tile(self, share: float) -> None:
-        """Show that a share of the step in work is finished, and let the caller stop it there.
-
-        Raises:
-            CancelledError: the caller's function returned False or raised.
-        """
-        self._show_share(share)
-        if share < 1:
-            self._ask()
-
-    def step(self, preview: Preview | None = None) -> None:
-        """Count one step; without a preview there must be no caller's function.
-
-        Raises:
-            CancelledError: the caller's function returned False or raised.
-        """
-        self._done += 1
-        self._show_share(0.0)
-        if preview is not None:
-            self.start(preview)
-        self._ask()
-
-    def start(self, preview: Preview) -> None:
-        """Begin a batch, with what its preview is before the first step is done."""
-        if self._callback is not None:  # a preview holds a tensor of the size of the canvas
-            self._preview = preview
-
-    def _show_share(self, share: float) -> None:
+        self._done += count
         if self._bar is not None:
-            self._bar.update(self._done + share - self._bar.n)
-
-    def _ask(self) -> None:
-        if self._callback is None or self._preview is None:
+            self._bar.update(count)
+        if self._callback is None:
             return
         try:
-            answer = self._callback(self._done, self._total, self._preview)
+            answer = self._callback(self._done, self._total, preview)
         except Exception as error:
             raise CancelledError(
                 f"the callback raised {type(error).__name__} at step {self._done} of {self._total}: {error}"
             ) from error
         if answer is False:
             raise CancelledError(f"the callback stopped the work at step {self._done} of {self._total}")
+
+
+def _is_watched() -> bool:
+    """Whether somebody sees a bar: in a Jupyter kernel, or where standard error is a terminal."""
+    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())

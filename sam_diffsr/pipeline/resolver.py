@@ -1,120 +1,181 @@
-"""SuperResolver: weights and config in, enlarged images out."""
+"""SuperResolver: loads a model and upscales images with it."""
 
 from __future__ import annotations
 
-import copy
-import logging
-import warnings
+import hashlib
+import os
+import tempfile
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from sam_diffsr.device import Precision, network_layout, resolve_device, resolve_dtype
+from sam_diffsr.diffusion import NoiseSchedule
 from sam_diffsr.diffusion.samplers import SamplerName
-from sam_diffsr.errors import ArgumentError, NumericalError
+from sam_diffsr.errors import ArgumentError
+from sam_diffsr.hub import HubOptions, push_folder
 from sam_diffsr.image import MAX_PIXELS_DEFAULT, DecodedImage, ImageInput
-from sam_diffsr.pipeline.compiled import CompileReport, compile_denoiser
-from sam_diffsr.pipeline.output import decode_input, encode_output, input_size, output_size
-from sam_diffsr.pipeline.overlap import overlapped
-from sam_diffsr.pipeline.planning import Halos, plan_batches
-from sam_diffsr.pipeline.prepare import (
+from sam_diffsr.models import DiffSR, build_model
+from sam_diffsr.pipeline.card import model_card
+from sam_diffsr.pipeline.checkpoint import CARD_NAME, DEFAULT_MODEL, load_pretrained, save_pretrained_folder
+from sam_diffsr.pipeline.config import ResolverConfig
+from sam_diffsr.pipeline.images import (
     check_tensor,
-    resolve_halo,
-    resolve_limit,
-    resolve_sampling,
-    resolve_seeds,
-    resolve_tile,
+    decode_input,
+    encode_output,
+    input_size,
+    output_dtype,
+    output_size,
 )
-from sam_diffsr.pipeline.pretrained import PathLike, PretrainedModel
+from sam_diffsr.pipeline.overlap import overlapped
 from sam_diffsr.pipeline.progress import Progress, ProgressCallback
-from sam_diffsr.pipeline.run import RunOptions, run_batch
+from sam_diffsr.pipeline.run import divide, super_resolve
+from sam_diffsr.pipeline.settings import Settings, Start, resolve_seeds, resolve_settings
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from sam_diffsr.pipeline.settings import RunOptions, UpscaleOptions
 
 __all__ = ["SuperResolver"]
 
-_LOGGER = logging.getLogger(__name__)
-
-Start = int | Literal["noise"] | None
+PathLike = str | os.PathLike[str]
 Array = NDArray[Any]
+ResolverT = TypeVar("ResolverT", bound="SuperResolver")
+
+_MOST_TOGETHER = 8
+_PIXELS_TOGETHER = 2**16
+"""LR pixels of the images of a list that are decoded, computed and encoded together."""
 
 
-class SuperResolver(PretrainedModel):
-    """Enlarges images with a trained network.
+class SuperResolver:
+    """A trained model on a device, which enlarges images.
 
     Args:
-        model: the networks with trained weights. They are moved and cast in place and set to evaluation mode.
-        config: what belongs to these weights; ``config.model`` must be the model's own.
+        model: networks with trained weights. They are moved and cast in place and set to evaluation mode.
+        config: the config of these weights; ``config.model`` must equal ``model.config``.
         device: ``"auto"`` takes CUDA, else MPS, else the CPU.
         dtype: floating type of the networks: ``"auto"``, ``"fp32"``, ``"fp16"``, ``"bf16"`` or a
             ``torch.dtype``. ``"auto"`` is float16 on CUDA, where a result that is not finite is computed
             again in float32, and float32 elsewhere.
-        name: what ``repr`` and the model card call it.
+        name: name of the model for ``repr`` and the model card.
 
     Raises:
-        ArgumentError: the config is that of another model, or the device or dtype cannot be had.
+        ArgumentError: the config belongs to another model, or the device or dtype is not available.
     """
 
-    @overload
-    def upscale(
+    def __init__(
         self,
-        image: Image.Image | PathLike,
+        model: DiffSR,
+        config: ResolverConfig,
         *,
-        steps: int | None = None,
-        sampler: SamplerName | None = None,
-        start: Start = None,
-        fidelity: float | None = None,
-        seed: int | Sequence[int] = 0,
-        tile: int | Literal["auto"] = "auto",
-        tile_overlap: int | None = None,
-        outscale: float | None = None,
-        batch_size: int | None = None,
-        max_memory: int | None = None,
-        max_pixels: int | None = MAX_PIXELS_DEFAULT,
-        progress: bool | None = None,
-        callback: ProgressCallback | None = None,
-    ) -> Image.Image: ...
+        device: str | torch.device = "auto",
+        dtype: Precision | torch.dtype = "auto",
+        name: str | None = None,
+    ) -> None:
+        if model.config != config.model:
+            raise ArgumentError(
+                f"the model has {model.config}, but config.model is {config.model}; pass the config that the "
+                "weights were made with"
+            )
+        self.name = name
+        """Name of the model."""
+        self.config = config
+        """Everything but the weights."""
+        self.device = resolve_device(device)
+        """Device of the networks."""
+        self.dtype = resolve_dtype(dtype, self.device)
+        """Floating type of the networks."""
+        self.fingerprint = _fingerprint(model)
+        """First 12 hexadecimal digits of the SHA-256 of the weights, before they were cast."""
+        model.to(device=self.device, dtype=self.dtype)
+        if self.device.type == "cpu" and self.dtype == torch.bfloat16:
+            model.encoder.widen_head()
+        self.model: DiffSR = model.to(memory_format=network_layout(self.device)).eval()
+        """The networks, in evaluation mode."""
+        self.schedule = NoiseSchedule.from_config(config.schedule).to(self.device)
+        """Tables of the diffusion process."""
+
+    @classmethod
+    def from_pretrained(
+        cls: type[ResolverT],
+        pretrained_model_name_or_path: PathLike | None = None,
+        *,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        cache_dir: PathLike | None = None,
+        token: str | bool | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        device: str | torch.device = "auto",
+        dtype: Precision | torch.dtype = "auto",
+    ) -> ResolverT:
+        """Load trained weights.
+
+        Args:
+            pretrained_model_name_or_path: None for the default bundled model (no network); a bundled name, or
+                its last word, such as ``"small"``; a folder with ``config.json`` and ``model.safetensors``; a
+                ``.safetensors`` file; or a Hub id ``"owner/name"``. They are tried in this order.
+            revision: branch, tag or commit on the Hub.
+            subfolder: folder inside the folder or repository.
+            cache_dir: download cache; None is the Hub client's own.
+            token: access token for the Hub; None uses the one that is logged in.
+            force_download: download files again that are in the cache.
+            local_files_only: use the cache only.
+            device: as for the class.
+            dtype: as for the class.
+
+        Raises:
+            ModelLoadError: the model does not exist, cannot be reached or read, or is pickled.
+            CheckpointMismatchError: keys or shapes are not those of the configured model.
+            ConfigError: the config has an unknown key or a value out of range.
+            ArgumentError: the device or dtype is not available, or arguments exclude each other.
+        """
+        # Before a download.
+        device = resolve_device(device)
+        dtype = resolve_dtype(dtype, device)
+        options = HubOptions(
+            revision=revision,
+            subfolder=subfolder,
+            cache_dir=cache_dir,
+            token=token,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
+        config, state_dict = load_pretrained(pretrained_model_name_or_path, options)
+        # The initial weights, all replaced below, must not use up the caller's random numbers.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            model = build_model(config.model)
+        model.load_state_dict(state_dict, strict=True)
+        name = os.fspath(pretrained_model_name_or_path or DEFAULT_MODEL)
+        return cls(model, config, device=device, dtype=dtype, name=name)
+
+    @property
+    def scale(self) -> int:
+        """Factor of each side."""
+        return self.config.model.scale
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.name or 'unnamed'}, scale={self.scale}, device={self.device}, "
+            f"dtype={str(self.dtype).removeprefix('torch.')}, weights={self.fingerprint})"
+        )
+
+    @overload
+    def upscale(self, image: Image.Image | PathLike, **options: Unpack[UpscaleOptions]) -> Image.Image: ...
+
+    @overload
+    def upscale(self, image: Array, **options: Unpack[UpscaleOptions]) -> Array: ...
 
     @overload
     def upscale(
-        self,
-        image: Array,
-        *,
-        steps: int | None = None,
-        sampler: SamplerName | None = None,
-        start: Start = None,
-        fidelity: float | None = None,
-        seed: int | Sequence[int] = 0,
-        tile: int | Literal["auto"] = "auto",
-        tile_overlap: int | None = None,
-        outscale: float | None = None,
-        batch_size: int | None = None,
-        max_memory: int | None = None,
-        max_pixels: int | None = MAX_PIXELS_DEFAULT,
-        progress: bool | None = None,
-        callback: ProgressCallback | None = None,
-    ) -> Array: ...
-
-    @overload
-    def upscale(
-        self,
-        image: Sequence[ImageInput],
-        *,
-        steps: int | None = None,
-        sampler: SamplerName | None = None,
-        start: Start = None,
-        fidelity: float | None = None,
-        seed: int | Sequence[int] = 0,
-        tile: int | Literal["auto"] = "auto",
-        tile_overlap: int | None = None,
-        outscale: float | None = None,
-        batch_size: int | None = None,
-        max_memory: int | None = None,
-        max_pixels: int | None = MAX_PIXELS_DEFAULT,
-        progress: bool | None = None,
-        callback: ProgressCallback | None = None,
+        self, image: Sequence[ImageInput], **options: Unpack[UpscaleOptions]
     ) -> list[Image.Image | Array]: ...
 
     def upscale(
@@ -126,47 +187,47 @@ class SuperResolver(PretrainedModel):
         start: Start = None,
         fidelity: float | None = None,
         seed: int | Sequence[int] = 0,
+        ensemble: bool = False,
         tile: int | Literal["auto"] = "auto",
-        tile_overlap: int | None = None,
-        outscale: float | None = None,
+        halo: int | None = None,
         batch_size: int | None = None,
         max_memory: int | None = None,
+        outscale: float | None = None,
         max_pixels: int | None = MAX_PIXELS_DEFAULT,
         progress: bool | None = None,
         callback: ProgressCallback | None = None,
     ) -> Image.Image | Array | list[Image.Image | Array]:
         """Enlarge one image or a list of them.
 
-        Of a list, images of equal size are computed together; while one batch is computed, the next one is
-        decoded and the one before it is encoded, and no more than that is held beside inputs and results.
-        What can be seen without decoding (a missing file, a size, a type) is refused before any work;
-        damaged pixels when they are reached.
+        A result depends on the image, the seed and the sampling alone: not on the list, tiles, batches or
+        torch's global state. Small images of equal size in a list are computed together; while one batch is
+        computed, the next one is decoded and the one before it is encoded. Problems that can be seen without
+        decoding (a missing file, a size, a type) are reported before any work.
 
         Args:
             image: a PIL image of any mode; an array ``(H, W)`` or ``(H, W, C)`` of uint8, uint16 or float in
                 [0, 1]; a path; or a list of these. Any size from 1 x 1.
-            steps: denoising steps; None takes the model's own.
+            steps: denoising steps; 0 gives the encoder's image alone; None takes the model's own.
             sampler: ``"ddpm"``, ``"ddim"`` or ``"dpmpp_2m"``; None takes the model's own.
-            start: timestep to start from with the encoder's image plus noise, ``"noise"`` to start from pure
-                noise; None takes the model's own.
-            fidelity: instead of ``start``, from 1, the faithful answer (highest PSNR, smoother), to 0, full
-                texture from pure noise; sampler and steps follow unless given. See ``docs/models.md``.
-            seed: of the noise. For a list, image ``i`` takes ``seed + i``, or the i-th of a list of seeds.
-                What comes out for an image depends on the image and its seed only.
+            start: timestep to start from with the encoder's image plus noise, or ``"noise"`` to start from
+                pure noise; None takes the model's own.
+            fidelity: instead of ``start``, from 1 (faithful and smooth, highest PSNR) to 0 (most texture);
+                sampler and steps follow unless given. See ``docs/models.md``.
+            seed: seed of the noise. Image ``i`` of a list takes ``seed + i``, or the i-th of a list of seeds.
+            ensemble: average the results of the eight turned and mirrored inputs; eight times the work.
             tile: side of the tiles in pixels of the input image; 0 for none, ``"auto"`` to fit them into the
-                free memory (and say at INFO level what was chosen). Where memory runs out, tiles are halved.
-            tile_overlap: pixels of the input image around a tile. From the network's receptive field on tiles
-                change nothing; the default leaves differences that cannot be seen.
-            outscale: final factor, if it is not the network's own: the result is resized bicubically.
-            batch_size: images of equal size that are computed together; None takes 8, fewer on a CPU where
-                they are not small, and fewer where they would not fit.
-            max_memory: bytes that the computation may take on the device, beside the weights and what is
-                there already: tiles are chosen to fit. None takes a good part of what is free.
+                memory. If memory runs out, tiles are halved and finished ones kept.
+            halo: pixels of the input image around a tile that its result is computed from as well; None takes
+                the model's own, with which tiles cannot be told from the whole image.
+            batch_size: tiles or images of equal size that are computed together; None chooses.
+            max_memory: bytes that the computation may take on the device, in addition to weights, input and
+                output. None takes half of what is free.
+            outscale: final factor; if it is not the model's own, the result is resized bicubically.
             max_pixels: refuse larger input images; None for no limit.
-            progress: draw a bar on standard error; None draws it if that is a terminal.
-            callback: called after every step, and between the tiles of a step, with the steps done, the steps
-                in all and a function that makes the current estimate ``(B, 3, H, W)`` of the batch.
-                Returning False or raising stops the work there.
+            progress: draw a progress bar; None draws it in notebooks and where standard error is a terminal.
+            callback: called after every step of a tile with the steps done, the steps in all and a function
+                that makes the current estimate ``(B, 3, H, W)`` of the images in work. Returning False or
+                raising cancels the work.
 
         Returns:
             The same kind as the input (a PIL image for a path), exactly ``scale`` times as large unless
@@ -176,23 +237,27 @@ class SuperResolver(PretrainedModel):
         Raises:
             ImageError: an image cannot be read or has a wrong rank, type or range.
             ArgumentError: an argument is out of range.
-            CancelledError: the callback stopped the work.
+            CancelledError: the callback cancelled the work.
             DeviceMemoryError: not even the smallest tile fits into memory, or into ``max_memory``.
             NumericalError: the networks produced NaN or infinity, in float32 too.
         """
         single = not isinstance(image, list | tuple)
-        images: list[ImageInput] = [image] if single else list(image)  # pyright: ignore[reportAssignmentType]
+        images = cast("list[ImageInput]", [image] if single else list(image))  # pyright: ignore[reportArgumentType]
         seeds = resolve_seeds(seed, len(images))
-        options = RunOptions(
-            sampling=resolve_sampling(
-                self.config, sampler=sampler, steps=steps, start=start, fidelity=fidelity
-            ),
-            tile=resolve_tile(tile, self.scale),
-            halos=Halos.both(resolve_halo(tile_overlap, scale=self.scale)),
-            max_memory=resolve_limit(max_memory),
+        settings = resolve_settings(
+            self.config,
+            sampler=sampler,
+            steps=steps,
+            start=start,
+            fidelity=fidelity,
+            ensemble=ensemble,
+            tile=tile,
+            halo=halo,
+            batch_size=batch_size,
+            max_memory=max_memory,
         )
-        if batch_size is not None and batch_size < 1:
-            raise ArgumentError(f"batch_size must be None or >= 1, got {batch_size}")
+
+        # Problems that the headers show.
         index_of = [None] if len(images) == 1 else list(range(len(images)))  # for error messages
         final = partial(output_size, scale=self.scale, outscale=outscale, max_pixels=max_pixels)
         sizes = [
@@ -201,35 +266,25 @@ class SuperResolver(PretrainedModel):
         ]
         for size in sizes:
             final(*size)
-        batches = plan_batches(
-            self.config.model,
-            sizes,
-            batch_size=batch_size,
-            tiled=options.tile != 0,
-            itemsize=self.dtype.itemsize,
-            device=self.device,
-            limit=options.max_memory,
-        )
 
         def read(batch: list[int]) -> list[tuple[int, DecodedImage]]:
-            return [
-                (index, decode_input(images[index], index=index_of[index], max_pixels=max_pixels))
-                for index in batch
-            ]
+            return [(i, decode_input(images[i], index=index_of[i], max_pixels=max_pixels)) for i in batch]
 
         def compute(batch: list[tuple[int, DecodedImage]]) -> list[tuple[int, DecodedImage, Tensor]]:
-            groups: dict[tuple[int, ...], list[tuple[int, DecodedImage]]] = {}
-            for index, item in batch:
-                groups.setdefault(tuple(item.rgb.shape), []).append((index, item))
-            reporter.expect((len(groups) - 1) * options.sampling.steps)  # a header was wrong about a size
-            finished: list[tuple[int, DecodedImage, Tensor]] = []
-            for group in groups.values():
-                inputs = [item.rgb for _, item in group]
-                lr = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
-                seeds_of = [seeds[index] for index, _ in group]
-                sr = self._run(lr, seeds=seeds_of, options=options, progress=reporter).cpu()
-                finished += [(index, item, sr[row : row + 1]) for row, (index, item) in enumerate(group)]
-            return finished
+            if len({item.rgb.shape for _, item in batch}) > 1:  # a header was wrong about a size
+                return [result for entry in batch for result in compute([entry])]
+            items = [item for _, item in batch]
+            sr = super_resolve(
+                self.model,
+                self.config,
+                self.schedule,
+                torch.cat([item.rgb for item in items]),
+                [seeds[index] for index, _ in batch],
+                settings,
+                reporter,
+                dtype=output_dtype(items, resized=final(*items[0].rgb.shape[-2:]) is not None),
+            )
+            return [(index, item, sr[row : row + 1]) for row, (index, item) in enumerate(batch)]
 
         def write(batch: list[tuple[int, DecodedImage, Tensor]]) -> dict[int, Image.Image | Array]:
             return {
@@ -238,9 +293,8 @@ class SuperResolver(PretrainedModel):
             }
 
         results: dict[int, Image.Image | Array] = {}
-        total = options.sampling.steps * len(batches)
-        with Progress(show=progress, callback=callback, total=total) as reporter:
-            for finished in overlapped(batches, read=read, compute=compute, write=write):
+        with Progress(show=progress, callback=callback, total=self._steps(sizes, settings)) as reporter:
+            for finished in overlapped(_batches(sizes, batch_size), read=read, compute=compute, write=write):
                 results.update(finished)
         return results[0] if single else [results[index] for index in range(len(images))]
 
@@ -249,85 +303,118 @@ class SuperResolver(PretrainedModel):
         lr: Tensor,
         *,
         seeds: Sequence[int],
-        steps: int | None = None,
-        sampler: SamplerName | None = None,
-        start: Start = None,
-        fidelity: float | None = None,
-        tile: int | Literal["auto"] = "auto",
-        tile_overlap: int | None = None,
-        max_memory: int | None = None,
         progress: bool | None = False,
         callback: ProgressCallback | None = None,
+        **options: Unpack[RunOptions],
     ) -> Tensor:
         """Enlarge a batch of images of equal size.
 
         Args:
             lr: ``(B, 3, H, W)`` float32 in [0, 1], RGB, any H, W >= 1, on ``self.device``.
-            seeds: one an image; the result for an image depends on it and its seed only.
-            steps: as in :meth:`upscale`, like everything below.
-            sampler: see there.
-            start: see there.
-            fidelity: see there.
-            tile: see there.
-            tile_overlap: see there.
-            max_memory: see there.
-            progress: see there; no bar by default.
-            callback: see there.
+            seeds: one per image; the result for an image depends on it and its seed only.
+            progress: draw a progress bar.
+            callback: as in :meth:`upscale`.
+            **options: arguments of :meth:`upscale` from ``steps`` to ``max_memory``, except ``seed``.
 
         Returns:
             ``(B, 3, H * scale, W * scale)`` float32 in [0, 1], on ``self.device``.
 
         Raises:
             ImageError: wrong rank, channels, dtype, device or range, or ``len(seeds) != B``.
-            ArgumentError: an argument is out of range.
-            CancelledError: the callback stopped the work.
-            DeviceMemoryError: not even the smallest tile fits into memory, or into ``max_memory``.
-            NumericalError: the networks produced NaN or infinity, in float32 too.
+            ArgumentError: an argument is out of range. Other errors are those of :meth:`upscale`.
         """
-        options = RunOptions(
-            sampling=resolve_sampling(
-                self.config, sampler=sampler, steps=steps, start=start, fidelity=fidelity
-            ),
-            tile=resolve_tile(tile, self.scale),
-            halos=Halos.both(resolve_halo(tile_overlap, scale=self.scale)),
-            max_memory=resolve_limit(max_memory),
-        )
+        settings = resolve_settings(self.config, **options)
         check_tensor(lr, seeds=seeds, device=self.device)
-        with Progress(show=progress, callback=callback, total=options.sampling.steps) as reporter:
-            sr = self._run(lr, seeds=resolve_seeds(seeds, len(seeds)), options=options, progress=reporter)
-        sr = sr.to(self.device)
-        return sr.clone() if sr.is_inference() or not sr.is_contiguous() else sr
+        seeds = resolve_seeds(seeds, len(seeds))
+        total = self._steps([(lr.shape[-2], lr.shape[-1])] * len(lr), settings)
+        with Progress(show=progress, callback=callback, total=total) as reporter:
+            sr = super_resolve(self.model, self.config, self.schedule, lr, seeds, settings, reporter)
+        return sr.contiguous()
 
-    def compile(self, *, size: int = 64, backend: str = "inductor") -> CompileReport:
-        """Compile the denoiser by ``torch.compile``, and keep that only if it makes a step faster.
+    def _steps(self, sizes: Sequence[tuple[int, int]], settings: Settings) -> int:
+        """Steps that progress is going to count for images of these sizes."""
+        steps = {
+            size: len(divide(self.model, self.config, *size, settings)[1]) * settings.steps_per_tile
+            for size in set(sizes)
+        }
+        return sum(steps[size] for size in sizes)
+
+    def save_pretrained(
+        self, folder: PathLike, *, dtype: torch.dtype | None = None, card: str | None = None
+    ) -> None:
+        """Write a folder that :meth:`from_pretrained` loads.
 
         Args:
-            size: side of the low-resolution images or tiles to come; others are compiled anew at first use.
-            backend: of ``torch.compile``.
-
-        Returns:
-            Whether it was kept and why, how long the warm-up took, and how much faster a step became.
+            folder: created if it does not exist; its files are replaced once the new ones are complete.
+            dtype: floating type to store the weights in; None keeps that of the networks.
+            card: text of ``README.md``; None writes one, unless the folder has one.
 
         Raises:
-            ArgumentError: the networks do not take this size.
+            OutputError: the folder cannot be written.
         """
-        report = compile_denoiser(self.model, size=size, backend=backend)
-        _LOGGER.info("compiled in %.1f s: %s", report.warmup_seconds, report.reason)
-        return report
+        if card is None and not (Path(folder) / CARD_NAME).exists():
+            card = model_card(self.config, name=Path(folder).resolve().name)
+        save_pretrained_folder(folder, self.config, self.model.state_dict(), card=card, dtype=dtype)
 
-    def _run(self, lr: Tensor, *, seeds: Sequence[int], options: RunOptions, progress: Progress) -> Tensor:
-        """One batch; again in float32 if a narrower type was not enough."""
-        done = progress.done
-        try:
-            return run_batch(
-                self.model, self.config, self.schedule, lr, seeds=seeds, options=options, progress=progress
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload a sam_diffsr model",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        dtype: torch.dtype | None = None,
+        card: str | None = None,
+    ) -> str:
+        """Upload config, weights and model card as one commit; the repository is created if needed.
+
+        Args:
+            repo_id: ``"owner/name"``.
+            commit_message: first line of the commit.
+            private: visibility of a repository that is created; None leaves it to the owner's settings.
+            token: access token; None uses the one that is logged in.
+            revision: branch to commit to, created if needed; None is ``main``.
+            create_pr: open a pull request instead of committing.
+            dtype: floating type to store the weights in; None keeps that of the networks.
+            card: text of the model card; None writes one.
+
+        Returns:
+            Address of the commit or of the pull request.
+
+        Raises:
+            OutputError: the Hub refused or could not be reached.
+        """
+        with tempfile.TemporaryDirectory(prefix="sam-diffsr-") as folder:
+            self.save_pretrained(folder, dtype=dtype, card=card or model_card(self.config, name=repo_id))
+            return push_folder(
+                Path(folder),
+                repo_id,
+                commit_message=commit_message,
+                private=private,
+                token=token,
+                revision=revision,
+                create_pr=create_pr,
             )
-        except NumericalError as error:
-            if self.dtype == torch.float32:
-                raise
-            warnings.warn(f"{error}; computing this batch again in float32", RuntimeWarning, stacklevel=3)
-        progress.rewind(done)
-        model = copy.deepcopy(self.model).float()
-        return run_batch(
-            model, self.config, self.schedule, lr, seeds=seeds, options=options, progress=progress
-        )
+
+
+def _batches(sizes: Sequence[tuple[int, int]], batch_size: int | None) -> list[list[int]]:
+    """Indices of the images that are computed together: of equal size, and few enough to wait in memory."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, size in enumerate(sizes):
+        groups.setdefault(size, []).append(index)
+    batches: list[list[int]] = []
+    for (height, width), indices in groups.items():
+        most = batch_size or max(1, min(_MOST_TOGETHER, _PIXELS_TOGETHER // (height * width)))
+        batches += [indices[first : first + most] for first in range(0, len(indices), most)]
+    return batches
+
+
+def _fingerprint(model: DiffSR) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        numbers = value.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(numbers.astype("<f4", copy=False).tobytes())
+    return digest.hexdigest()[:12]

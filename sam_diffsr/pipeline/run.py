@@ -1,219 +1,374 @@
-"""One batch from a low-resolution tensor to a super-resolved one: pad, encode, sample, crop, add up.
+"""From low-resolution images to super-resolved ones: every tile goes through the whole chain on its own.
 
-Everything random comes from one generator an image, drawn for the whole canvas, so a result depends on
-neither batch nor tiles.
+Shape legend: B images or windows, h w low resolution, H W output (scale times h, w).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from sam_diffsr.diffusion import NoiseSchedule
-from sam_diffsr.diffusion.noise import ImageNoise
-from sam_diffsr.diffusion.samplers import SAMPLERS, SamplerName
-from sam_diffsr.errors import DeviceMemoryError, NumericalError
-from sam_diffsr.models import DiffSR
-from sam_diffsr.pipeline.canvas import Enlarged, NoisyStart
-from sam_diffsr.pipeline.conditioning import TiledDenoiser, condition_source, encoder_estimate
-from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
-from sam_diffsr.pipeline.memory import free_memory, is_out_of_memory
-from sam_diffsr.pipeline.planning import Halos, MemoryPlan, plan_memory
-from sam_diffsr.pipeline.prepare import padded_size
+from sam_diffsr.device import network_layout, plain_torch
+from sam_diffsr.diffusion import (
+    SAMPLERS,
+    NoiseFn,
+    NoiseSchedule,
+    PositionNoise,
+    image_to_residual,
+    q_sample,
+    residual_to_image,
+)
+from sam_diffsr.errors import DeviceMemoryError, NumericalError, SamDiffsrError
+from sam_diffsr.models import DiffSR, ModelConfig
+from sam_diffsr.pipeline.config import ResolverConfig
+from sam_diffsr.pipeline.memory import (
+    SMALLEST_TILE,
+    batch_size,
+    is_out_of_memory,
+    release_memory,
+    tile_side,
+)
 from sam_diffsr.pipeline.progress import Progress
-from sam_diffsr.pipeline.tiling import TileRunner
+from sam_diffsr.pipeline.settings import Settings
+from sam_diffsr.pipeline.tiles import Tile, TileGrid
+from sam_diffsr.resize import imresize
 
-__all__ = ["RunOptions", "plan_batch", "run_batch"]
+__all__ = ["divide", "pad_to_multiple", "sample", "sample_ensemble", "super_resolve"]
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunOptions:
-    """How a batch is sampled and tiled; checked by the caller."""
-
-    sampling: SamplingConfig
-    """Sampler, steps, start."""
-    tile: int | None
-    """Side of a tile in output pixels; 0 for none, None to choose from the free memory."""
-    halos: Halos
-    """Output pixels around tiles."""
-    max_memory: int | None = None
-    """Bytes that the computation may take; None for what is free."""
-    plan: MemoryPlan | None = None
-    """How to divide the work; None to plan that."""
+Estimate = Callable[[], Tensor]
+"""Makes the current estimate of the windows, ``(B, 3, H, W)`` in [0, 1]."""
 
 
-_FORGETTING: frozenset[SamplerName] = frozenset({"ddpm", "ddim"})
-"""Samplers that do not look back at the estimate of the step before."""
-_SILENT: frozenset[SamplerName] = frozenset({"ddim", "dpmpp_2m"})
-"""Samplers that draw no noise between steps."""
-
-
-def _canvases(sampling: SamplingConfig, *, previews: bool, device: torch.device) -> int:
-    """Float32 RGB images of the size of the output that sampling holds at the same time."""
-    looks_back = sampling.steps > 2
-    if previews:  # the state, the estimate that was handed out and the next one
-        return 3 if looks_back else 2
-    draws = sampling.sampler not in _SILENT and device.type != "cpu"
-    return 1 + (looks_back and sampling.sampler not in _FORGETTING) + draws
-
-
-@torch.inference_mode()
-def run_batch(
+def super_resolve(
     model: DiffSR,
     config: ResolverConfig,
     schedule: NoiseSchedule,
-    lr: Tensor,
-    *,
+    images: Tensor,
     seeds: Sequence[int],
-    options: RunOptions,
+    settings: Settings,
     progress: Progress,
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Super-resolve a batch.
+    """Super-resolve images of equal size, tile by tile.
 
     Args:
-        model: in evaluation mode; its device and dtype are those of the computation.
-        config: sizes and normalisation.
-        schedule: the tables of ``config.schedule``.
-        lr: ``(B, 3, h, w)`` float32 in [0, 1], h, w >= 1.
-        seeds: one an image.
-        options: see there.
-        progress: told of every step.
+        model: networks in evaluation mode; their device and dtype are those of the computation.
+        config: sizes and normalisation of the model.
+        schedule: tables of ``config.schedule``, on the model's device.
+        images: ``(B, 3, h, w)`` float32 in [0, 1], on any device, h, w >= 1.
+        seeds: one per image.
+        settings: the resolved settings.
+        progress: counts the steps and may cancel the work.
+        dtype: float32 for a result in [0, 1], or uint8 for one in 0..255, rounded half up.
 
     Returns:
-        ``(B, 3, s*h, s*w)`` float32 in [0, 1], on the device of the canvas.
+        ``(B, 3, H, W)`` on the device of ``images``.
 
     Raises:
-        NumericalError: the networks produced NaN or infinity.
-        DeviceMemoryError: there is too little memory even for the smallest tile, or for the canvas.
-        CancelledError: from the callback.
+        NumericalError: the networks produced NaN or infinity, in float32 too.
+        DeviceMemoryError: memory is too small even for the smallest tile.
+        CancelledError: the callback cancelled the work.
     """
-    device = next(model.parameters()).device
-    try:
-        return _run(model, config, schedule, lr, seeds=seeds, options=options, progress=progress)
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, DeviceMemoryError) or not is_out_of_memory(error):
-            raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DeviceMemoryError(
-            f"not enough memory on {device} for an image of {tuple(lr.shape[-2:])} pixels beside its tiles "
-            f"({reason}); use a smaller image or batch_size, or device='cpu'"
-        ) from error
-
-
-def plan_batch(
-    model: DiffSR, shape: Sequence[int], *, options: RunOptions, previews: bool = False
-) -> MemoryPlan:
-    """How a batch is going to be divided.
-
-    Args:
-        model: the networks, where they are going to run.
-        shape: of the batch, ``(B, 3, h, w)``.
-        options: of the run.
-        previews: whether somebody is going to be told of every step.
-
-    Raises:
-        DeviceMemoryError: the limit cannot hold the canvas and one tile.
-    """
-    parameter, scale = next(model.parameters()), model.config.scale
-    height, width = padded_size(shape[-2], shape[-1], model.config)
-    return plan_memory(
-        model.config,
-        batch=shape[0],
-        height=height * scale,
-        width=width * scale,
-        itemsize=parameter.element_size(),
-        tile=options.tile,
-        halos=options.halos,
-        canvases=_canvases(options.sampling, previews=previews, device=parameter.device),
-        once=options.sampling.steps == 1,
-        device=parameter.device,
-        free=free_memory(parameter.device),
-        free_on_host=free_memory(torch.device("cpu")),
-        limit=options.max_memory,
+    scale, device = config.model.scale, next(model.parameters()).device
+    grid, tiles = divide(model, config, images.shape[-2], images.shape[-1], settings)
+    output = torch.empty(
+        (len(images), 3, *(scale * side for side in images.shape[-2:])),
+        dtype=dtype,
+        device=images.device,
+        memory_format=torch.channels_last,  # so that 8-bit results become images without another copy
     )
+    pending = [(index, tile) for index in range(len(images)) for tile in tiles]
+    finished: list[tuple[int, Tile]] = []
+    together = settings.batch_size or batch_size(
+        config, tiles[0], max_memory=settings.max_memory, parameter=next(model.parameters())
+    )
+    chain = sample_ensemble if settings.ensemble else sample
+
+    batch: list[tuple[int, Tile]] = []
+
+    def on_step(estimate: Estimate) -> None:
+        progress.step(
+            lambda: _preview(images, output, finished, batch, estimate(), scale=scale), count=len(batch)
+        )
+
+    with plain_torch(device):
+        padded = pad_to_multiple(images, config.model)
+        while pending:
+            batch, done = pending[:together], progress.done
+            lr = torch.cat([tile.cut(padded[index : index + 1]) for index, tile in batch]).to(device)
+            noise = PositionNoise(
+                [seeds[index] for index, _ in batch], [tile.origin(scale) for _, tile in batch]
+            )
+
+            # Too little memory: fewer windows at a time, then smaller ones; finished tiles stay.
+            try:
+                sr = chain(model, config, schedule, lr, noise, settings, on_step)
+            except (RuntimeError, MemoryError) as error:
+                release_memory(device)
+                progress.rewind(done)
+                progress.expect(-len(pending) * settings.steps_per_tile)
+                pending, together = _divide_again(pending, together, grid, error)
+                progress.expect(len(pending) * settings.steps_per_tile)
+                continue
+
+            # NaN or infinity: the same windows, and all after them, in float32.
+            if not bool(torch.isfinite(sr).all()):
+                model = _widen(model)
+                progress.rewind(done)
+                continue
+
+            for window, (index, tile) in zip(sr, batch, strict=True):
+                tile.paste(_to_dtype(window, dtype), output[index], scale=scale)
+            finished += batch
+            del pending[:together]
+    return output
 
 
-def _run(
+def sample(
     model: DiffSR,
     config: ResolverConfig,
     schedule: NoiseSchedule,
     lr: Tensor,
-    *,
-    seeds: Sequence[int],
-    options: RunOptions,
-    progress: Progress,
+    noise: NoiseFn,
+    settings: Settings,
+    on_step: Callable[[Estimate], None],
 ) -> Tensor:
-    scale, sampling = config.model.scale, options.sampling
-    parameter = next(model.parameters())
-    plan = options.plan or plan_batch(model, lr.shape, options=options, previews=progress.previews)
-    height, width = (side * scale for side in padded_size(lr.shape[-2], lr.shape[-1], config.model))
-    tiles = partial(
-        TileRunner,
-        *(height, width),
-        size=plan.tile,
-        halo=options.halos.denoiser,
-        receptive_field=config.model.denoiser.receptive_field,
-        align=config.model.lr_multiple * scale,
-        device=parameter.device,
-    )
-    if schedule.betas.device != plan.canvas:
-        schedule = NoiseSchedule.from_config(config.schedule).to(plan.canvas)
-    enlarged = Enlarged(
-        lr.to(plan.canvas),
-        scale=scale,
-        residual_scale=config.normalization.residual_scale,
-        white=255 / config.normalization.lr_up_levels,
-    )
-    nothing = torch.zeros((), device=plan.canvas).expand(len(lr), 3, height, width)
-    progress.start(lambda: enlarged.to_image(nothing))
-    source = condition_source(model, lr, plan=plan, halos=options.halos, on_tile=progress.encoded)
-    noise, state = ImageNoise(seeds), None
-    with torch.inference_mode(False):  # what is made inside could not take part in a training step
-        x = torch.empty(len(lr), 3, height, width, device=plan.canvas)
-    noise.fill(x)
-    if sampling.start is not None:
-        estimate = encoder_estimate(source, runner=tiles(), device=plan.canvas, on_tile=progress.encoded)
-        state = NoisyStart(x, estimate, enlarged, t=sampling.start, schedule=schedule)
-        del estimate
-        if not plan.rolling:
-            state.until(height)
+    """Take a batch of windows through the whole chain: condition, start, sampler, image, consistency.
 
-    def prepare(first: int, stop: int) -> None:
-        source.release(first if state is None else min(first, state.unseen))
-        if state is not None:
-            state.until(stop)
-        source.prepare(stop)
+    Args:
+        model: as for :func:`super_resolve`.
+        config: as for :func:`super_resolve`.
+        schedule: as for :func:`super_resolve`.
+        lr: ``(B, 3, h, w)`` float32 in [0, 1] on the model's device, of a size that the networks accept.
+        noise: source of the noise, called once for the start and between the steps of an ancestral sampler.
+        settings: the resolved settings.
+        on_step: called after every step.
 
-    def on_tile(share: float) -> None:
-        if share < 1 or progress.previews:
-            progress.tile(share)
-        else:
-            progress.step()
+    Returns:
+        ``(B, 3, H, W)`` float32 in [0, 1]; NaN where the networks produced it.
+    """
+    sampling, scale, stretch = settings.sampling, config.model.scale, config.normalization.residual_scale
+    dtype, layout = next(model.parameters()).dtype, network_layout(lr.device)
 
-    def report(step: int, total: int, x0: Tensor) -> None:
-        progress.step(lambda: enlarged.to_image(x0))
+    # The condition, once per image.
+    condition = model.encode(lr.to(dtype=dtype, memory_format=layout))
 
-    denoiser = TiledDenoiser(model, source, runner=tiles(), on_tile=on_tile, prepare=prepare)
-    x0 = SAMPLERS[sampling.sampler](
-        denoiser,
-        x,
-        schedule,
-        steps=sampling.steps,
-        noise=noise,
-        start=sampling.start,
-        spacing=sampling.spacing,
-        callback=report if progress.previews else None,  # an estimate to be handed out is one more canvas
-        overwrite=True,
-    )
-    del x
-    sr = enlarged.to_image(x0, overwrite=not progress.previews)
-    if not (denoiser.finite and bool(torch.isfinite(sr.sum()))):
-        raise NumericalError(
-            f"the networks produced NaN or infinity in {str(parameter.dtype).removeprefix('torch.')}; use "
-            "dtype='fp32', and if that is what was used, check the weights"
+    if sampling.steps == 0:
+        image = model.encoder_image(condition).float()
+        on_step(lambda: image)
+    else:
+        # The start: pure noise, or the residual of the encoder's image with noise added up to ``start``.
+        lr_up = imresize(lr * (255 / config.normalization.lr_up_levels), scale) * 2 - 1
+        x = noise(lr_up)
+        if sampling.start is not None:
+            encoded = model.encoder_image(condition).float() * 2 - 1
+            x0 = image_to_residual(encoded, lr_up, residual_scale=stretch)
+            t = torch.full((len(lr),), sampling.start, dtype=torch.int64, device=lr.device)
+            x = q_sample(x0, t, x, schedule)
+
+        # The loop.
+        def denoise(xt: Tensor, t: Tensor) -> Tensor:
+            return model(xt.to(dtype=dtype, memory_format=layout), t, condition).float()
+
+        def to_image(x0: Tensor) -> Tensor:
+            return residual_to_image(x0, lr_up, residual_scale=stretch).add_(1).div_(2).clamp_(0, 1)
+
+        x0 = SAMPLERS[sampling.sampler](
+            denoise,
+            x,
+            schedule,
+            steps=sampling.steps,
+            noise=noise,
+            start=sampling.start,
+            spacing=sampling.spacing,
+            callback=lambda step, total, x0: on_step(lambda: to_image(x0)),
         )
-    return sr
+        image = to_image(x0)
+
+    # One back-projection, so that the result reduced again is the input.
+    if settings.consistent:
+        image = (image + imresize(lr - imresize(image, 1 / scale), scale)).clamp_(0, 1)
+    return image
+
+
+def sample_ensemble(
+    model: DiffSR,
+    config: ResolverConfig,
+    schedule: NoiseSchedule,
+    lr: Tensor,
+    noise: NoiseFn,
+    settings: Settings,
+    on_step: Callable[[Estimate], None],
+) -> Tensor:
+    """Average the results of :func:`sample` for the eight turned and mirrored windows, turned back."""
+    total = torch.zeros((), dtype=torch.float32, device=lr.device)
+    for quarters, mirrored in itertools.product(range(4), (False, True)):
+        turn = _Turn(quarters, mirrored)
+        sr = sample(
+            model,
+            config,
+            schedule,
+            turn.forth(lr),
+            partial(turn.noise, noise),
+            settings,
+            partial(turn.report, on_step),
+        )
+        total = total + turn.back(sr)
+    return total / 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One of the eight symmetries of a square."""
+
+    quarters: int
+    mirrored: bool
+
+    def forth(self, x: Tensor) -> Tensor:
+        return (x.flip(-1) if self.mirrored else x).rot90(self.quarters, (-2, -1))
+
+    def back(self, x: Tensor) -> Tensor:
+        x = x.rot90(-self.quarters, (-2, -1))
+        return x.flip(-1) if self.mirrored else x
+
+    def noise(self, noise: NoiseFn, like: Tensor) -> Tensor:
+        """Noise of the places of the image as it lay before the turn, so that tiles change nothing."""
+        return self.forth(noise(self.back(like)))
+
+    def report(self, on_step: Callable[[Estimate], None], estimate: Estimate) -> None:
+        on_step(lambda: self.back(estimate()))
+
+
+def divide(
+    model: DiffSR, config: ResolverConfig, height: int, width: int, settings: Settings
+) -> tuple[TileGrid, list[Tile]]:
+    """Divide an image of a size into tiles.
+
+    Args:
+        model: networks on the device of the computation.
+        config: sizes of the model.
+        height: rows of the image in LR pixels.
+        width: columns of the image in LR pixels.
+        settings: the resolved settings.
+
+    Raises:
+        DeviceMemoryError: ``settings.max_memory`` is too small for the smallest tile.
+    """
+    height, width = _padded_size(height, width, config.model)
+    grid = TileGrid(
+        height=height,
+        width=width,
+        halo=settings.halo,
+        multiple=config.model.lr_multiple,
+        minimum=config.model.lr_minimum,
+    )
+    side = settings.tile
+    if side is None:
+        side = tile_side(config, grid, max_memory=settings.max_memory, parameter=next(model.parameters()))
+    return grid, grid.tiles(side)
+
+
+def pad_to_multiple(images: Tensor, model: ModelConfig) -> Tensor:
+    """Pad at the bottom and on the right to a size that the networks accept.
+
+    The padding is a reflection as far as that goes, then the last pixel repeated.
+
+    Args:
+        images: ``(B, C, h, w)`` with h, w >= 1.
+        model: sizes of the networks.
+    """
+    height, width = _padded_size(images.shape[-2], images.shape[-1], model)
+    for mode in ("reflect", "replicate"):
+        down, across = height - images.shape[-2], width - images.shape[-1]
+        if mode == "reflect":
+            down, across = min(down, images.shape[-2] - 1), min(across, images.shape[-1] - 1)
+        if down or across:
+            images = functional.pad(images, (0, across, 0, down), mode=mode)
+    return images
+
+
+def _padded_size(height: int, width: int, model: ModelConfig) -> tuple[int, int]:
+    multiple, minimum = model.lr_multiple, model.lr_minimum
+    return (
+        max(math.ceil(height / multiple) * multiple, minimum),
+        max(math.ceil(width / multiple) * multiple, minimum),
+    )
+
+
+def _divide_again(
+    pending: list[tuple[int, Tile]], together: int, grid: TileGrid, error: Exception
+) -> tuple[list[tuple[int, Tile]], int]:
+    """After an error: half as many windows at a time, or tiles of half the side if it was one window.
+
+    Raises:
+        DeviceMemoryError: the tiles are the smallest already.
+        Exception: the error itself, if memory was not the reason.
+    """
+    if isinstance(error, SamDiffsrError) or not is_out_of_memory(error):
+        raise error
+    if together > 1:
+        return pending, together // 2
+    rows, columns = pending[0][1].rows, pending[0][1].columns
+    if max(rows[1] - rows[0], columns[1] - columns[0]) <= SMALLEST_TILE:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DeviceMemoryError(
+            f"memory ran out even with the smallest tile ({reason}); use a smaller halo, close other "
+            "programs, or use device='cpu'"
+        ) from error
+    smaller: list[tuple[int, Tile]] = []
+    for index in sorted({index for index, _ in pending}):
+        parts = grid.quarters([tile for owner, tile in pending if owner == index])
+        smaller += [(index, part) for part in parts]
+    return smaller, 1
+
+
+def _preview(
+    images: Tensor,
+    output: Tensor,
+    finished: Sequence[tuple[int, Tile]],
+    batch: Sequence[tuple[int, Tile]],
+    estimate: Tensor,
+    *,
+    scale: int,
+) -> Tensor:
+    """The images as far as they are: finished tiles, the estimate of the batch, and bicubic elsewhere."""
+    shown = imresize(images, scale).clamp_(0, 1)
+    for index, tile in finished:
+        rows, columns = tile.area(scale)
+        done = output[index, :, rows, columns]
+        shown[index, :, rows, columns] = done if done.is_floating_point() else done / 255
+    for window, (index, tile) in zip(estimate, batch, strict=True):
+        tile.paste(window, shown[index], scale=scale)
+    return shown
+
+
+def _widen(model: DiffSR) -> DiffSR:
+    """A copy of the networks in float32.
+
+    Raises:
+        NumericalError: they are in float32 already.
+    """
+    dtype = next(model.parameters()).dtype
+    name = str(dtype).removeprefix("torch.")
+    if dtype == torch.float32:
+        raise NumericalError(f"the networks produced NaN or infinity in {name}; check the weights")
+    warnings.warn(
+        f"the networks produced NaN or infinity in {name}; computing again in float32",
+        RuntimeWarning,
+        stacklevel=5,
+    )
+    return copy.deepcopy(model).float()
+
+
+def _to_dtype(window: Tensor, dtype: torch.dtype) -> Tensor:
+    return window if dtype == torch.float32 else window.mul(255).add_(0.5).to(dtype)

@@ -13,7 +13,7 @@ from sam_diffsr.errors import CheckpointMismatchError, DataError
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import save_pretrained_folder
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
-from sam_diffsr.pipeline.scores import Scores, read_scores
+from sam_diffsr.pipeline.card import Scores, read_scores
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.describe import data_section, training_section
 from sam_diffsr.training.state import read_checkpoint

@@ -112,10 +112,9 @@ class DenoiserStage(Stage):
         t, noise = drawn
         model, scale = self.model, self.model.config.scale
         with torch.no_grad():
-            features = model.encoder.features(batch.lr)
-            chosen = [features[index].float() for index in model.config.encoder.condition_indices]
+            features = [feature.float() for feature in model.encoder.features(batch.lr)[0]]
             lr_up = imresize(batch.lr * (255 / self.config.lr_up_levels), scale)
             x0 = image_to_residual(batch.hr * 2 - 1, lr_up * 2 - 1, residual_scale=self.config.residual_scale)
             xt, target = modulate(x0, t, noise, batch.structure, self.schedule, mode=self.config.modulation)
-        predicted = model.denoiser(xt, t, model.denoiser.project_condition(chosen))
+        predicted = model.denoiser(xt, t, model.denoiser.project_condition(features))
         return functional.l1_loss(predicted.float(), target)

@@ -1,4 +1,4 @@
-"""Trained weights to stand on or to begin with, from wherever they are."""
+"""Loads the trained weights that a run starts from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from sam_diffsr.errors import CheckpointMismatchError
+from sam_diffsr.models.esrgan import is_rrdbnet_file, load_rrdbnet_checkpoint
 from sam_diffsr.pipeline.checkpoint import load_pretrained
 from sam_diffsr.training.state import is_checkpoint, latest_checkpoint, read_checkpoint
 
@@ -18,7 +19,8 @@ def load_part(origin: str, part: Literal["encoder", "denoiser"]) -> tuple[dict[s
     """The weights of one of the two networks; averaged ones where a run has them.
 
     Args:
-        origin: a run folder (its newest checkpoint), a checkpoint, a model folder, a bundled name, a Hub id.
+        origin: a run folder (its newest checkpoint), a checkpoint, a model folder, a bundled name or a Hub
+            id; for the encoder also an RRDBNet of the ESRGAN family (``.pth`` or ``.safetensors``).
         part: which network.
 
     Returns:
@@ -29,6 +31,8 @@ def load_part(origin: str, part: Literal["encoder", "denoiser"]) -> tuple[dict[s
         ModelLoadError: nothing is there, or it cannot be read.
     """
     path = Path(origin).expanduser()
+    if part == "encoder" and is_rrdbnet_file(path):
+        return load_rrdbnet_checkpoint(path)[2], path
     if not is_checkpoint(path) and latest_checkpoint(path) is None:
         _, state_dict = load_pretrained(origin)
         prefix = f"{part}."

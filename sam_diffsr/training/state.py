@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError, OutputError
 from sam_diffsr.files import atomic_path
+from sam_diffsr.models.weights import check_module_weights
 
 __all__ = [
     "Checkpoint",
@@ -36,7 +37,6 @@ __all__ = [
 
 FORMAT_VERSION = "1"
 FOLDER = "checkpoints"
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -235,24 +235,12 @@ def restore(
 
 
 def load_strict(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights; every missing, unexpected or misshapen key is named.
+    """Load weights into a network.
 
     Raises:
-        CheckpointMismatchError: any key or shape differs.
+        CheckpointMismatchError: a key, shape or type differs.
     """
-    own = module.state_dict()
-    problems = [f"missing {key}" for key in sorted(own.keys() - weights.keys())]
-    problems += [f"unexpected {key}" for key in sorted(weights.keys() - own.keys())]
-    problems += [
-        f"{key} has shape {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in sorted(own.keys() & weights.keys())
-        if own[key].shape != weights[key].shape
-    ]
-    if problems:
-        more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise CheckpointMismatchError(
-            f"{path} does not fit the configured network: {'; '.join(problems[:_SHOWN])}{more}"
-        )
+    check_module_weights(weights, module, source=str(path))
     module.load_state_dict(dict(weights))
 
 

@@ -17,6 +17,7 @@ from sam_diffsr.config import to_dict
 from sam_diffsr.data import TrainingBatch
 from sam_diffsr.errors import ConfigError
 from sam_diffsr.models import DiffSR, build_model
+from sam_diffsr.models.initial import start_from_identity, start_from_interpolation
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.control import mix_seed
 from sam_diffsr.training.resume import check_same_run
@@ -95,8 +96,8 @@ class Trainer:
         """Give a fresh model its first weights."""
         run, origin = self.config.run, self.config.diffusion.encoder
         if run.start == "passthrough":
-            model.encoder.start_from_interpolation()
-            model.denoiser.start_from_identity()
+            start_from_interpolation(model.encoder)
+            start_from_identity(model.denoiser)
         if self.name == "encoder":
             if run.init is not None:
                 load_strict(model.encoder, *load_part(run.init, "encoder"))

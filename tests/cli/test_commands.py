@@ -22,7 +22,7 @@ from sam_diffsr.errors import ConfigError
 from sam_diffsr.evaluation import evaluate as evaluation
 from sam_diffsr.evaluation.measures import MEASURES
 from sam_diffsr.pipeline import load_pretrained
-from sam_diffsr.pipeline.device import Precision
+from sam_diffsr.device import Precision
 from sam_diffsr.pipeline.folder import Extension
 
 ROOT = Path(__file__).parents[2]

@@ -82,7 +82,11 @@ def test_paper_mode_has_the_distribution_of_the_simulated_chain() -> None:
 def test_plain_ddpm_with_the_paper_target_is_the_structured_posterior() -> None:
     x0, noise, structure = batch()
     xt, target = modulate(x0, T, noise, structure, SCHEDULE, mode="paper")
-    plain, _ = q_posterior(predict_x0(xt, T, target, SCHEDULE), xt, T, SCHEDULE)
+    rows: list[torch.Tensor] = []
+    for now, eps, t in zip(xt.split(1), target.split(1), T.tolist(), strict=True):
+        level, following = SCHEDULE.alpha_bars[t], SCHEDULE.alpha_bars[t - 1]
+        rows.append(q_posterior(predict_x0(now, eps, level), now, level, following)[0])
+    plain = torch.cat(rows)
 
     alpha, beta = SCHEDULE.at(SCHEDULE.alphas, T), SCHEDULE.at(SCHEDULE.betas, T)
     alpha_bar = SCHEDULE.at(SCHEDULE.alphas_cumprod, T)
@@ -91,7 +95,7 @@ def test_plain_ddpm_with_the_paper_target_is_the_structured_posterior() -> None:
     torch.testing.assert_close(plain, published, rtol=1e-10, atol=1e-10)
 
     # Bayes: prior of x_{t-1} given x0 and E is N(m, v), and x_t = sqrt(alpha) x_{t-1} + sqrt(beta) (E + e).
-    before = SCHEDULE.at(SCHEDULE.alphas_cumprod_prev, T)
+    before = SCHEDULE.at(SCHEDULE.alphas_cumprod, T - 1)
     m = before.sqrt() * x0 + SCHEDULE.at(SCHEDULE.structure_shift, T - 1) * structure
     v = 1 - before
     gain = v * alpha.sqrt() / (alpha * v + beta)

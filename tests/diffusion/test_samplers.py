@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
@@ -15,14 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sam_diffsr.diffusion import (
     SAMPLERS,
     Denoiser,
-    ImageNoise,
     NoiseSchedule,
+    PositionNoise,
     SamplerName,
     ScheduleConfig,
     ScheduleName,
     predict_eps,
-    predict_x0,
-    q_posterior,
     q_sample,
     sample_ddim,
     sample_ddpm,
@@ -42,8 +39,8 @@ def wavy(xt: Tensor, t: Tensor) -> Tensor:
     return (3 * xt).sin() * 0.3 + xt * (t / 100).view(-1, 1, 1, 1).to(xt.dtype)
 
 
-def noises(seed: int = 0) -> ImageNoise:
-    return ImageNoise([seed, seed + 1])
+def noises(seed: int = 0) -> PositionNoise:
+    return PositionNoise([seed, seed + 1])
 
 
 def gauss(seed: int = 100) -> Tensor:
@@ -73,12 +70,17 @@ def test_ddim_with_eta_one_is_ddpm(steps: int, spacing: Any) -> None:
 
 def test_ddpm_with_all_steps_is_the_published_loop() -> None:
     noise, x = noises(), gauss()
+    alphas, betas, alpha_bars = EXACT.alphas.tolist(), EXACT.betas.tolist(), EXACT.alpha_bars
     for t in range(99, -1, -1):
-        now = torch.tensor([t, t])
-        x0 = predict_x0(x, now, wavy(x, now), EXACT).clamp(-1, 1)
-        mean, log_variance = q_posterior(x0, x, now, EXACT)
-        draw = noise(x)
-        x = mean + (draw * (0.5 * log_variance).exp() if t else 0)
+        eps = wavy(x, torch.tensor([t, t]))
+        x0 = ((x - math.sqrt(1 - alpha_bars[t]) * eps) / math.sqrt(alpha_bars[t])).clamp(-1, 1)
+        before = alpha_bars[t - 1] if t else 1.0
+        x = (
+            betas[t] * math.sqrt(before) / (1 - alpha_bars[t]) * x0
+            + (1 - before) * math.sqrt(alphas[t]) / (1 - alpha_bars[t]) * x
+        )
+        if t:
+            x = x + math.sqrt(betas[t] * (1 - before) / (1 - alpha_bars[t])) * noise(x)
     result = sample_ddpm(wavy, gauss(), EXACT, steps=100, noise=noises())
     torch.testing.assert_close(result, x, rtol=0, atol=1e-12)
 
@@ -90,9 +92,9 @@ def test_strided_ddpm_has_the_posterior_between_the_visited_levels() -> None:
 
     def oracle(xt: Tensor, t: Tensor) -> Tensor:
         seen.append(xt)
-        return predict_eps(xt, t, x0, schedule)
+        return predict_eps(xt, x0.to(xt), schedule.alpha_bars[int(t[0])])
 
-    sample_ddpm(oracle, x_T, schedule, steps=3, start=60, noise=ImageNoise([0]))
+    sample_ddpm(oracle, x_T, schedule, steps=3, start=60, noise=PositionNoise([0]))
     later, earlier = (schedule.alpha_bars[t] for t in (60, 30))
     alpha, v = later / earlier, 1 - earlier
     gain = v * math.sqrt(alpha) / (alpha * v + 1 - alpha)
@@ -165,9 +167,9 @@ def test_the_denoiser_sees_the_grid(name: SamplerName) -> None:
 
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
-    [("ddpm", {}, 6), ("ddim", {}, 0), ("ddim", {"eta": 0.5}, 6), ("dpmpp_2m", {}, 0)],
+    [("ddpm", {}, 5), ("ddim", {}, 0), ("ddim", {"eta": 0.5}, 5), ("dpmpp_2m", {}, 0)],
 )
-def test_noise_is_drawn_once_a_step_or_never(name: SamplerName, options: Any, expected: int) -> None:
+def test_noise_is_drawn_between_steps_or_never(name: SamplerName, options: Any, expected: int) -> None:
     calls: list[Tensor] = []
 
     def noise(like: Tensor) -> Tensor:
@@ -178,90 +180,6 @@ def test_noise_is_drawn_once_a_step_or_never(name: SamplerName, options: Any, ex
     x_T = gauss()
     sampler(wavy, x_T, SCHEDULE, steps=6, noise=noise, **options)
     assert len(calls) == expected
-    assert not calls or calls[0] is x_T
-
-
-@pytest.mark.parametrize("steps", [1, 5])
-@pytest.mark.parametrize("name", NAMES)
-def test_overwriting_changes_no_number_and_takes_no_new_memory(name: SamplerName, steps: int) -> None:
-    x_T = gauss().float()
-    kept = SAMPLERS[name](wavy, x_T, SCHEDULE, steps=steps, noise=noises())
-    made: list[Tensor] = []
-
-    def denoise(xt: Tensor, t: Tensor) -> Tensor:
-        assert xt is x_T
-        made.append(wavy(xt, t))
-        return made[-1]
-
-    with torch.no_grad():
-        result = SAMPLERS[name](denoise, x_T, SCHEDULE, steps=steps, noise=noises(), overwrite=True)
-    assert torch.equal(result, kept)
-    assert result is made[-1]
-
-
-class InStrips:
-    """``wavy``, from top to bottom; what was handed out is worthless afterwards."""
-
-    def __call__(self, xt: Tensor, t: Tensor) -> Tensor:
-        pytest.fail("the whole was asked for")
-
-    def strips(self, xt: Tensor, t: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        for rows in (slice(0, 1), slice(1, 3), slice(3, 4)):
-            eps = wavy(xt[:, :, rows], t)
-            yield rows, eps
-            eps.fill_(math.nan)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 6])
-@pytest.mark.parametrize(
-    ("name", "options"), [("ddpm", {}), ("ddim", {}), ("ddim", {"eta": 0.7}), ("dpmpp_2m", {})]
-)
-@pytest.mark.parametrize("heard", [False, True])
-def test_strips_give_the_same_in_the_memory_of_the_state(
-    name: SamplerName, options: Any, steps: int, heard: bool
-) -> None:
-    expected: list[Tensor] = []
-    seen: list[tuple[Tensor, Tensor]] = []
-    sampler: Any = SAMPLERS[name]
-    plain = noises()
-    for draw in (noises(), lambda like: plain(like)):  # in pieces, and all at once
-        expected.clear()
-        seen.clear()
-        kept = sampler(
-            *(wavy, gauss().float(), SCHEDULE),
-            steps=steps,
-            noise=noises(),
-            callback=lambda step, total, x0: expected.append(x0),
-            **options,
-        )
-        x_T = gauss().float()
-        result = sampler(
-            *(InStrips(), x_T, SCHEDULE),
-            steps=steps,
-            noise=draw,
-            overwrite=True,
-            callback=(lambda step, total, x0: seen.append((x0, x0.clone()))) if heard else None,
-            **options,
-        )
-        assert result is x_T
-        assert torch.equal(result, kept)
-        assert len(seen) == (steps if heard else 0)
-        for (now, then), estimate in zip(seen, expected, strict=False):
-            assert torch.equal(now, estimate)  # what a callback was given nobody writes to
-            assert torch.equal(then, estimate)
-
-
-def test_strips_are_for_overwriting_only() -> None:
-    denoise = InStrips()
-    with pytest.raises(pytest.fail.Exception, match="the whole was asked for"):
-        sample_ddim(denoise, gauss(), SCHEDULE, steps=2, noise=noises())
-
-
-def test_a_sampler_leaves_the_noise_where_it_would_be_without_strips() -> None:
-    whole, pieces = noises(), noises()
-    sample_ddpm(wavy, gauss().float(), SCHEDULE, steps=3, noise=whole)
-    sample_ddpm(InStrips(), gauss().float(), SCHEDULE, steps=3, noise=pieces, overwrite=True)
-    assert torch.equal(whole(gauss()), pieces(gauss()))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -277,9 +195,9 @@ def test_arguments_are_not_changed_and_a_seed_repeats_bit_for_bit(name: SamplerN
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_is_its_single_images(name: SamplerName) -> None:
     x_T = gauss()
-    batch = SAMPLERS[name](wavy, x_T, SCHEDULE, steps=5, noise=ImageNoise([7, 8]))
+    batch = SAMPLERS[name](wavy, x_T, SCHEDULE, steps=5, noise=PositionNoise([7, 8]))
     for index, seed in enumerate((7, 8)):
-        single = SAMPLERS[name](wavy, x_T[index : index + 1], SCHEDULE, steps=5, noise=ImageNoise([seed]))
+        single = SAMPLERS[name](wavy, x_T[index : index + 1], SCHEDULE, steps=5, noise=PositionNoise([seed]))
         torch.testing.assert_close(single, batch[index : index + 1], rtol=0, atol=1e-12)
 
 
@@ -391,11 +309,5 @@ def test_results_of_another_shape_are_refused() -> None:
     ):
         sample_ddpm(lambda xt, t: xt[..., 1:], gauss(), SCHEDULE, steps=4, noise=noises())
 
-    class Narrow(InStrips):
-        def strips(self, xt: Tensor, t: Tensor) -> Iterator[tuple[slice, Tensor]]:
-            yield slice(0, 2), xt[:, :, :1]
-
-    with pytest.raises(ArgumentError, match=r"the shape of xt \(2, 3, 2, 5\), got \(2, 3, 1, 5\)"):
-        sample_ddpm(Narrow(), gauss(), SCHEDULE, steps=4, noise=noises(), overwrite=True)
     with pytest.raises(ArgumentError, match=r"noise must return the shape it is given .*got \(1, 3, 4, 5\)"):
         sample_ddpm(wavy, gauss(), SCHEDULE, steps=4, noise=lambda like: like[:1])

@@ -24,21 +24,6 @@ def exact(name: ScheduleName = "cosine", timesteps: int = 100) -> NoiseSchedule:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_posterior_mean_keeps_the_signal_on_its_course(name: ScheduleName) -> None:
-    schedule = exact(name)
-    kept = schedule.posterior_mean_coef_x0 + schedule.posterior_mean_coef_xt * schedule.sqrt_alphas_cumprod
-    torch.testing.assert_close(kept, schedule.alphas_cumprod_prev.sqrt(), rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_posterior_variance_adds_up_to_the_marginal_variance(name: ScheduleName) -> None:
-    schedule = exact(name)
-    inherited = schedule.posterior_mean_coef_xt**2 * (1 - schedule.alphas_cumprod)
-    total = inherited + schedule.posterior_variance
-    torch.testing.assert_close(total, 1 - schedule.alphas_cumprod_prev, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_structure_shift_is_its_closed_sum(name: ScheduleName) -> None:
     schedule = exact(name)
     alpha_bars, betas = schedule.alphas_cumprod, schedule.betas

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ModelLoadError
+from sam_diffsr.hub import HubOptions
 from sam_diffsr.masks.sam import SamMaskGenerator
 from sam_diffsr.masks.sam_model import build_sam
 from sam_diffsr.masks.sam_options import SamOptions
@@ -178,7 +179,7 @@ def test_names_of_nothing(name, message):
 
 def test_folder_without_weights(tmp_path):
     with pytest.raises(ModelLoadError, match=r"has no sub/model\.safetensors; pass the \.pth"):
-        find_weights(tmp_path, subfolder="sub")
+        find_weights(tmp_path, HubOptions(subfolder="sub"))
 
 
 def test_failed_download(tmp_path):
@@ -187,7 +188,7 @@ def test_failed_download(tmp_path):
         ModelLoadError,
         match=r"model\.safetensors of 'owner/name' .* is not in the local cache, and local_files",
     ):
-        find_weights("owner/name", cache_dir=tmp_path, local_files_only=True)
+        find_weights("owner/name", HubOptions(cache_dir=tmp_path, local_files_only=True))
 
 
 def test_a_bad_device_or_option_is_told_before_the_download(monkeypatch):

@@ -255,13 +255,13 @@ def test_download_errors_and_what_the_cache_gives_offline(hub: Hub, tmp_path: Pa
     check(
         online[4:-1],
         [
-            r"there is no file or folder 'team/missing' here, and no model 'team/missing' at http://127",
+            r"there is no local file or folder 'team/missing' and no public model 'team/missing' at http://127",
             r"the model 'team/gated' at .* is gated: accept its licence at http.*/team/gated, then pass",
             r"the model 'team/good' at .* has no revision 'v9': pass a branch, a tag or a full commit hash",
             r"the model 'team/bare' at .* has no file config\.json: expected config\.json and model",
             r"the model 'team/good' at .* has no file config\.json: .* in subfolder=",
-            r"the download of model\.safetensors from 'team/cut' .* failed \(.*\); nothing of the unfinished",
-            r"'team/good--bad' is no file or folder here, no name of a model, and not a Hub id either: ",
+            r"the download of model\.safetensors from 'team/cut' .* failed \(.*\); the unfinished file",
+            r"'team/good--bad' is no local file or folder, no bundled model and no valid Hub id: ",
             r"config\.json of 'team/never' \(revision main\) is not in the local cache, and local_files",
         ],
     )

@@ -10,7 +10,7 @@ import pytest
 
 from sam_diffsr.errors import DataError
 from sam_diffsr.pipeline.config import SamplingConfig
-from sam_diffsr.pipeline.scores import read_scores
+from sam_diffsr.pipeline.card import read_scores
 
 SAMPLING = {"sampler": "ddim", "steps": 1, "start": None, "spacing": "linspace"}
 

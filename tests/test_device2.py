@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sam_diffsr.errors import ArgumentError
-from sam_diffsr.pipeline.device import has_fast_bf16, network_layout, resolve_dtype
+from sam_diffsr.device import has_fast_bf16, network_layout, resolve_dtype
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 

@@ -1,0 +1,89 @@
+"""Reads tensors from weight files of other projects; nothing in such a file is ever executed."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors
+import torch
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
+from torch import Tensor
+
+from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError
+
+__all__ = ["SHOWN", "count_modules", "read_tensors", "rename"]
+
+SHOWN = 10
+"""Names that an error lists."""
+_PREFIX = re.compile(r"^(module\.|model\.)+")
+
+
+def read_tensors(source: Path, *, wrappers: Sequence[str]) -> dict[str, Tensor]:
+    """Read the state dict of a ``.safetensors`` file or of a file by ``torch.save``.
+
+    Args:
+        source: the file; anything but ``.safetensors`` is read with ``weights_only=True``.
+        wrappers: keys of nested dictionaries that lead to the state dict, in order; absent ones are skipped.
+
+    Returns:
+        Tensors on the CPU; prefixes ``module.`` and ``model.`` are removed from their names.
+
+    Raises:
+        ModelLoadError: the file is missing, truncated, or holds anything but tensors and plain values.
+        CheckpointMismatchError: it has no state dict.
+    """
+    content = _load(source)
+    for key in wrappers:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):  # pyright: ignore[reportUnknownMemberType]
+            content = cast("Mapping[str, Any]", content)[key]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointMismatchError(
+            f"{source} holds no state dict; expected tensors by name, possibly under {' -> '.join(wrappers)}"
+        )
+    entries = cast("Mapping[Any, Any]", content)
+    strange = [str(key) for key, value in entries.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise CheckpointMismatchError(
+            f"{source}: expected only tensors in its state dict, but {strange[:SHOWN]} are not"
+        )
+    return {_PREFIX.sub("", str(key)): value for key, value in entries.items()}
+
+
+def rename(key: str, renames: Iterable[tuple[str, str]]) -> str:
+    """Apply the first pattern that matches; ``<5>`` in its replacement stands for 4, ``<+5>`` for 6."""
+    for pattern, replacement in renames:
+        key, hits = re.subn(pattern, replacement, key)
+        if hits:
+            break
+    key = re.sub(r"<\+(\d+)>", lambda match: str(int(match[1]) + 1), key)
+    return re.sub(r"<(\d+)>", lambda match: str(int(match[1]) - 1), key)
+
+
+def count_modules(keys: Iterable[str], pattern: str) -> int:
+    """One more than the largest index that a pattern finds; 0 if it finds none."""
+    found = [int(match[1]) for key in keys if (match := re.match(pattern, key))]
+    return max(found, default=-1) + 1
+
+
+def _load(source: Path) -> Any:
+    if not source.is_file():
+        raise ModelLoadError(f"no checkpoint at {source}; expected a file of weights")
+    try:
+        if source.suffix == ".safetensors":
+            return load_file(source, device="cpu")
+        return torch.load(source, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelLoadError(
+            f"{source} is not a readable checkpoint, or it holds more than tensors and plain values and "
+            "was refused, because loading such a file can run code; re-save only its state dict"
+        ) from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelLoadError(f"{source} cannot be read: {error}; download it again") from error
+    except Exception as error:  # a damaged stream can make the unpickler raise anything
+        raise ModelLoadError(
+            f"{source} cannot be read as a torch checkpoint (truncated, or another kind of file): {error}"
+        ) from error

@@ -1,0 +1,69 @@
+"""Checks that a state dict fits a network, with an error that names what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from sam_diffsr.errors import CheckpointMismatchError
+from sam_diffsr.models.config import ModelConfig
+from sam_diffsr.models.diffsr import DiffSR
+
+__all__ = ["check_module_weights", "check_state_dict"]
+
+_SHOWN = 10
+
+
+def check_state_dict(state_dict: Mapping[str, Tensor], config: ModelConfig, *, source: str) -> None:
+    """Compare names, shapes and types of tensors with those of the configured model.
+
+    Args:
+        state_dict: tensors on any device.
+        config: the model that they must fit.
+        source: names the weights in the error: a path, or "the model to be saved".
+
+    Raises:
+        CheckpointMismatchError: as :func:`check_module_weights`.
+    """
+    with torch.device("meta"):
+        model = DiffSR(config)
+    check_module_weights(state_dict, model, source=source)
+
+
+def check_module_weights(state_dict: Mapping[str, Tensor], module: nn.Module, *, source: str) -> None:
+    """Compare names, shapes and types of tensors with those of one network.
+
+    Args:
+        state_dict: tensors on any device.
+        module: the network that they must fit; the meta device is enough.
+        source: names the weights in the error.
+
+    Raises:
+        CheckpointMismatchError: tensors are missing, unexpected, of another shape or not floating point. The
+            first ten of each kind are named.
+    """
+    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in state_dict.items()}
+    both = sorted(expected.keys() & found.keys())
+    problems = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "of the wrong shape": [
+            f"{key} {found[key]} instead of {expected[key]}" for key in both if found[key] != expected[key]
+        ],
+        "not floating point": [
+            f"{key} {state_dict[key].dtype}" for key in both if not state_dict[key].is_floating_point()
+        ],
+    }
+    if any(problems.values()):
+        text = "; ".join(
+            f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}{' ...' if len(names) > _SHOWN else ''}"
+            for kind, names in problems.items()
+            if names
+        )
+        raise CheckpointMismatchError(
+            f"the weights of {source} do not fit the configured networks: {text}; use the config that was "
+            "saved with these weights"
+        )

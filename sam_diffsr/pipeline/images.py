@@ -1,0 +1,136 @@
+"""Images in and out of a run: decoding, final size, transparency, encoding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from sam_diffsr.errors import ArgumentError, ImageError, ImageTooLargeError
+from sam_diffsr.image import DecodedImage, ImageInput, decode_image, encode_image, image_size
+from sam_diffsr.resize import imresize
+
+__all__ = ["check_tensor", "decode_input", "encode_output", "input_size", "output_dtype", "output_size"]
+
+
+def decode_input(
+    image: ImageInput | DecodedImage, *, index: int | None, max_pixels: int | None
+) -> DecodedImage:
+    """Decode one image, unless it is decoded already; an error names its index in a list.
+
+    Raises:
+        ImageError: see :func:`sam_diffsr.image.decode_image`.
+    """
+    if isinstance(image, DecodedImage):
+        return image
+    with _named(index):
+        return decode_image(image, max_pixels=max_pixels)
+
+
+def input_size(
+    image: ImageInput | DecodedImage, *, index: int | None, max_pixels: int | None
+) -> tuple[int, int]:
+    """Height and width of one image before it is decoded; an error names its index in a list.
+
+    Raises:
+        ImageError: see :func:`sam_diffsr.image.image_size`.
+    """
+    if isinstance(image, DecodedImage):
+        return image.rgb.shape[-2], image.rgb.shape[-1]
+    with _named(index):
+        return image_size(image, max_pixels=max_pixels)
+
+
+@contextmanager
+def _named(index: int | None) -> Generator[None, None, None]:
+    try:
+        yield
+    except ImageError as error:
+        if index is None:
+            raise
+        raise type(error)(f"image {index} of the list: {error}") from error
+
+
+def output_size(
+    height: int, width: int, *, scale: int, outscale: float | None, max_pixels: int | None
+) -> tuple[int, int] | None:
+    """Final size for a final factor; None if it is the network's own.
+
+    Raises:
+        ArgumentError: the factor is not a finite number > 0.
+        ImageTooLargeError: the result would have more than ``max_pixels * scale**2`` pixels.
+    """
+    if outscale is None:
+        return None
+    number = isinstance(outscale, int | float) and not isinstance(outscale, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not (number and math.isfinite(outscale) and outscale > 0):
+        raise ArgumentError(f"outscale must be None or a finite factor > 0, got {outscale!r}")
+    if outscale == scale:
+        return None
+    size = max(1, round(height * outscale)), max(1, round(width * outscale))
+    if max_pixels is not None and size[0] * size[1] > max_pixels * scale**2:
+        raise ImageTooLargeError(
+            f"outscale {outscale} would make an image of {size[0]} x {size[1]} pixels, more than the limit "
+            f"of {max_pixels * scale**2}; use a smaller factor or raise max_pixels"
+        )
+    return size
+
+
+def output_dtype(images: Sequence[DecodedImage], *, resized: bool) -> torch.dtype:
+    """Dtype in which a run writes its result: uint8 if all images are 8-bit RGB and no resizing follows."""
+    plain = all(item.format.sample_type == "uint8" and not item.format.grayscale for item in images)
+    return torch.uint8 if plain and not resized else torch.float32
+
+
+def encode_output(
+    rgb: Tensor, source: DecodedImage, *, scale: int, size: tuple[int, int] | None
+) -> Image.Image | NDArray[Any]:
+    """Turn one result into the kind of image that its source was.
+
+    Args:
+        rgb: ``(1, 3, s*h, s*w)``: float32 in [0, 1], or uint8 if ``size`` is None.
+        source: the decoded input.
+        scale: s.
+        size: final size from :func:`output_size`; None for that of ``rgb``.
+    """
+    alpha = None if source.alpha is None else _upscale_alpha(source.alpha, scale)
+    if size is not None:
+        rgb = imresize(rgb, size=size).clamp(0.0, 1.0)
+        alpha = None if alpha is None else imresize(alpha, size=size).clamp(0.0, 1.0)
+    return encode_image(rgb, alpha, source.format)
+
+
+def _upscale_alpha(alpha: Tensor, scale: int) -> Tensor:
+    """Bicubic transparency ``(1, 1, h, w)`` in [0, 1]; a constant one stays exactly constant."""
+    low, high = alpha.aminmax()
+    if bool(low == high):
+        return alpha[:, :, :1, :1].expand(1, 1, alpha.shape[-2] * scale, alpha.shape[-1] * scale)
+    return imresize(alpha, scale).clamp(0.0, 1.0)
+
+
+def check_tensor(lr: Tensor, *, seeds: Sequence[int], device: torch.device) -> None:
+    """Enforce the contract of ``upscale_tensor``.
+
+    Raises:
+        ImageError: wrong rank, channels, dtype or device, no image or no pixel, a value outside [0, 1] or not
+            finite, or another number of seeds than of images.
+    """
+    if lr.ndim != 4 or lr.shape[1] != 3 or 0 in lr.shape:
+        raise ImageError(f"expected a tensor (B, 3, H, W) with B, H, W >= 1, got shape {tuple(lr.shape)}")
+    if lr.dtype != torch.float32:
+        raise ImageError(f"expected float32 in [0, 1], got {lr.dtype}; convert it (8-bit: lr.float() / 255)")
+    if lr.device != device:
+        raise ImageError(
+            f"expected a tensor on {device}, got one on {lr.device}; move it with lr.to({str(device)!r})"
+        )
+    if len(seeds) != lr.shape[0]:
+        raise ImageError(f"expected one seed per image, {lr.shape[0]} in all, got {len(seeds)}")
+    low, high = (float(bound) for bound in lr.aminmax())
+    if not (low >= 0 and high <= 1):  # also catches NaN
+        raise ImageError(f"expected values in [0, 1], got {low:.4g} to {high:.4g}; scale or clamp them")

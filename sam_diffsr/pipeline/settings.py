@@ -1,0 +1,206 @@
+"""Arguments of ``upscale`` resolved, once, into the settings of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, get_args
+
+import numpy as np
+
+from sam_diffsr.diffusion.samplers import SamplerName
+from sam_diffsr.errors import ArgumentError
+from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
+from sam_diffsr.pipeline.progress import ProgressCallback
+
+__all__ = [
+    "RunOptions",
+    "Settings",
+    "Start",
+    "UpscaleOptions",
+    "resolve_seeds",
+    "resolve_settings",
+    "sampling_of_fidelity",
+]
+
+Start = int | Literal["noise"] | None
+
+_FIDELITY_START = 0.5
+"""Share of the schedule that ``fidelity=0`` starts from: later starts add detail that is not real."""
+_FIDELITY_STEPS = 4
+
+
+class RunOptions(TypedDict, total=False):
+    """Keyword arguments of :func:`resolve_settings`; :meth:`SuperResolver.upscale` describes them."""
+
+    steps: int | None
+    sampler: SamplerName | None
+    start: Start
+    fidelity: float | None
+    ensemble: bool
+    tile: int | Literal["auto"]
+    halo: int | None
+    batch_size: int | None
+    max_memory: int | None
+
+
+class UpscaleOptions(RunOptions, total=False):
+    """Keyword arguments of :meth:`SuperResolver.upscale`."""
+
+    seed: int | Sequence[int]
+    outscale: float | None
+    max_pixels: int | None
+    progress: bool | None
+    callback: ProgressCallback | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """One run, fully decided. Lengths are in LR pixels."""
+
+    sampling: SamplingConfig
+    """Sampler, steps, start and spacing."""
+    ensemble: bool
+    """Average the results of the eight turned and mirrored inputs."""
+    consistent: bool
+    """End with one back-projection, so that the result reduced again is the input."""
+    tile: int | None
+    """Side of a tile; 0 for none, None to choose it from the free memory."""
+    halo: int
+    """Width of the halo around a tile."""
+    batch_size: int | None
+    """Windows that are computed together; None to choose."""
+    max_memory: int | None
+    """Bytes that the computation may take; None for half of the free memory."""
+
+    @property
+    def steps_per_tile(self) -> int:
+        """Steps that progress counts for one tile."""
+        return max(self.sampling.steps, 1) * (8 if self.ensemble else 1)
+
+
+def resolve_settings(
+    config: ResolverConfig,
+    *,
+    sampler: SamplerName | None = None,
+    steps: int | None = None,
+    start: Start = None,
+    fidelity: float | None = None,
+    ensemble: bool = False,
+    tile: int | Literal["auto"] = "auto",
+    halo: int | None = None,
+    batch_size: int | None = None,
+    max_memory: int | None = None,
+) -> Settings:
+    """Check arguments of :meth:`SuperResolver.upscale` and fill the missing ones from the model's config.
+
+    Raises:
+        ArgumentError: an argument has a wrong type or is out of range, or two exclude each other.
+    """
+    if tile != "auto":
+        _check_integer(tile, "tile", 0, "'auto', 0 (no tiles) or a side in pixels of the input image")
+    if halo is not None:
+        _check_integer(halo, "halo", 0, "None or a number >= 0 of pixels of the input image")
+    if batch_size is not None:
+        _check_integer(batch_size, "batch_size", 1, "None or a whole number >= 1")
+    if max_memory is not None:
+        _check_integer(max_memory, "max_memory", 1, "None or a number of bytes >= 1")
+    if not isinstance(ensemble, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError(f"ensemble must be True or False, got {ensemble!r}")
+    return Settings(
+        sampling=_resolve_sampling(config, sampler, steps, start, fidelity),
+        ensemble=ensemble,
+        consistent=config.degradation == "bicubic",
+        tile=None if tile == "auto" else int(tile),
+        halo=-(-config.halo // config.model.scale) if halo is None else int(halo),
+        batch_size=None if batch_size is None else int(batch_size),
+        max_memory=None if max_memory is None else int(max_memory),
+    )
+
+
+def sampling_of_fidelity(fidelity: float, *, timesteps: int) -> SamplingConfig:
+    """Sampling for one point between the faithful answer and full texture.
+
+    The measured frontier is in ``docs/models.md``: the encoder's own image has the highest PSNR, and
+    DPM-Solver++ from the encoder's image plus noise trades PSNR for detail, the more noise the more detail.
+
+    Args:
+        fidelity: 1 for the encoder's image, which is the mean of all plausible images and smooth, to 0 for
+            half of the schedule's noise.
+        timesteps: T of the model's schedule.
+
+    Raises:
+        ArgumentError: not a number from 0 to 1.
+    """
+    if isinstance(fidelity, bool) or not isinstance(fidelity, int | float) or not 0 <= fidelity <= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError(
+            f"fidelity must be a number from 0 (most texture) to 1 (closest to the input), got {fidelity!r}"
+        )
+    start = round((1 - fidelity) * _FIDELITY_START * timesteps)
+    steps = 0 if fidelity == 1 else min(_FIDELITY_STEPS, start + 1)
+    return SamplingConfig(sampler="dpmpp_2m", steps=steps, start=start)
+
+
+def resolve_seeds(seed: int | Sequence[int], count: int) -> list[int]:
+    """One seed per image: ``seed``, ``seed + 1``, ... or the given ones.
+
+    Raises:
+        ArgumentError: not integers, negative, or another number of seeds than of images.
+    """
+    if isinstance(seed, Sequence):
+        seeds = list(seed)
+    else:
+        seeds = [seed + index for index in range(count)] if _is_integer(seed) else [seed] * count
+    if len(seeds) != count:
+        raise ArgumentError(f"seed must be one integer or {count} of them, one per image; got {len(seeds)}")
+    if not all(_is_integer(value) and 0 <= value < 2**63 for value in seeds):
+        raise ArgumentError(f"seeds must be integers from 0 to 2**63 - 1, got {seeds}")
+    return [int(value) for value in seeds]
+
+
+def _resolve_sampling(
+    config: ResolverConfig,
+    sampler: SamplerName | None,
+    steps: int | None,
+    start: Start,
+    fidelity: float | None,
+) -> SamplingConfig:
+    """The model's own sampling, or that of a fidelity, with what the caller gave."""
+    default, timesteps = config.sampling, config.schedule.timesteps
+    if fidelity is not None:
+        if start is not None:
+            raise ArgumentError(
+                f"fidelity {fidelity!r} and start {start!r} both choose where sampling starts; give one"
+            )
+        default = sampling_of_fidelity(fidelity, timesteps=timesteps)
+    sampler = default.sampler if sampler is None else sampler
+    if sampler not in get_args(SamplerName):
+        raise ArgumentError(f"sampler must be one of {', '.join(get_args(SamplerName))}; got {sampler!r}")
+    first = default.start if start is None else (None if start == "noise" else start)
+    if first is not None and not (_is_integer(first) and 0 <= first < timesteps):
+        raise ArgumentError(
+            f"start must be 'noise' or a timestep from 0 to {timesteps - 1}, got {start!r}; "
+            "small values stay close to the encoder's image"
+        )
+    # The default number of steps shrinks to the timesteps that a given start leaves.
+    most = timesteps if first is None else first + 1
+    steps = min(default.steps, most) if steps is None else steps
+    if not (_is_integer(steps) and 0 <= steps <= most):
+        raise ArgumentError(
+            f"steps must be a whole number from 0 (the encoder's image alone) to {most} (the timesteps from "
+            f"the start down to 0), got {steps!r}"
+        )
+    return dataclasses.replace(
+        default, sampler=sampler, steps=int(steps), start=None if first is None else int(first)
+    )
+
+
+def _check_integer(value: Any, name: str, least: int, expected: str) -> None:
+    if not _is_integer(value) or value < least:
+        raise ArgumentError(f"{name} must be {expected}, got {value!r}")
+
+
+def _is_integer(value: object) -> bool:
+    """Whether it is a Python or NumPy integer, and neither a float nor a truth value."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

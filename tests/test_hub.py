@@ -1,0 +1,25 @@
+"""Options of the Hub; downloads through the real client are tested in ``pipeline/test_hub.py``."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import pytest
+
+from sam_diffsr import SuperResolver
+from sam_diffsr.hub import HubOptions
+
+
+def test_names_and_defaults_are_those_of_the_client_and_of_from_pretrained() -> None:
+    client = inspect.signature(pytest.importorskip("huggingface_hub").hf_hub_download).parameters
+    public = inspect.signature(SuperResolver.from_pretrained).parameters
+    for field in dataclasses.fields(HubOptions):
+        assert client[field.name].default == field.default == public[field.name].default, field.name
+
+
+def test_token_is_not_printed_and_options_are_frozen() -> None:
+    options = HubOptions(token="hf_secret")
+    assert "hf_secret" not in repr(options)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.token = None  # pyright: ignore[reportAttributeAccessIssue]
