@@ -17,12 +17,12 @@ import sam_diffsr
 from sam_diffsr.cli import data, evaluate, main, options, upscale
 from sam_diffsr.cli.app import build_parser
 from sam_diffsr.cli.manual import manual
+from sam_diffsr.device import Precision
 from sam_diffsr.diffusion.samplers import SamplerName, Spacing
 from sam_diffsr.errors import ConfigError
 from sam_diffsr.evaluation import evaluate as evaluation
 from sam_diffsr.evaluation.measures import MEASURES
 from sam_diffsr.pipeline import load_pretrained
-from sam_diffsr.device import Precision
 from sam_diffsr.pipeline.folder import Extension
 
 ROOT = Path(__file__).parents[2]
