@@ -10,10 +10,9 @@ import torch
 
 from sam_diffsr.config import from_dict
 from sam_diffsr.errors import CheckpointMismatchError, DataError
-from sam_diffsr.pipeline.card import model_card
+from sam_diffsr.pipeline.card import Scores, model_card, read_scores
 from sam_diffsr.pipeline.checkpoint import save_pretrained_folder
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
-from sam_diffsr.pipeline.card import Scores, read_scores
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.describe import data_section, training_section
 from sam_diffsr.training.state import read_checkpoint
@@ -99,6 +98,7 @@ def resolver_config(config: TrainConfig, *, sampling: SamplingConfig) -> Resolve
             residual_scale=diffusion.residual_scale, lr_up_levels=diffusion.lr_up_levels
         ),
         modulation=diffusion.modulation,
+        degradation="bicubic" if config.data.damage is None else "photo",
         sampling=sampling,
     )
 

@@ -26,7 +26,7 @@ from sam_diffsr.training.control import limit_threads, stop_flag
 from sam_diffsr.training.launch import launched
 from sam_diffsr.training.meter import Meter
 from sam_diffsr.training.resume import find_checkpoint
-from sam_diffsr.training.stages import StageName
+from sam_diffsr.training.stages import Distance, StageName
 from sam_diffsr.training.state import Checkpoint, checkpoint_path, latest_checkpoint, remove_leftovers
 from sam_diffsr.training.tracker import TrackedLog, tracker_names
 from sam_diffsr.training.trainer import Trainer
@@ -81,6 +81,7 @@ def train(
     *,
     resume: bool | str | os.PathLike[str] = False,
     validate: Validate | None = None,
+    distance: Distance | None = None,
     progress: bool | None = None,
 ) -> TrainResult:
     """Train one stage; checkpoints, ``log.jsonl`` and pictures go to ``out_dir``.
@@ -97,12 +98,15 @@ def train(
             none; a path goes on from that checkpoint.
         validate: scores the averaged weights every ``run.validate_every`` steps and at the end, in the first
             process; :class:`sam_diffsr.evaluation.validation.FolderValidator` does it on ``validation.hr``.
+        distance: perceptual distance for ``diffusion.perceptual``;
+            :func:`sam_diffsr.evaluation.perceptual.lpips_network` makes it.
         progress: draw a bar on standard error; None draws it if that is a terminal.
 
     Raises:
         ArgumentError: unknown stage, or the config names a folder to validate on and ``validate`` is None.
         ConfigError: the folder holds a run and ``resume`` is False, the run is of another configuration, the
-            device is not there, the batch cannot be shared, or the denoiser has no encoder to stand on.
+            device is not there, the batch cannot be shared, the denoiser has no encoder to stand on, or
+            ``diffusion.perceptual`` is above 0 and ``distance`` is None.
         DataError: the training data are damaged or too small.
         MissingDependencyError: the extra ``train`` is not installed.
         ModelLoadError: a checkpoint, or weights to begin with, cannot be read or do not fit.
@@ -129,7 +133,7 @@ def train(
                 world=accelerator.num_processes,
                 cache=folder / CROPS,
             )
-        run = _Run(stage, config, folder, accelerator=accelerator, checkpoint=checkpoint)
+        run = _Run(stage, config, folder, accelerator=accelerator, checkpoint=checkpoint, distance=distance)
         with stop_flag(config.run.max_seconds) as stopping:
             return run(source, stopping=stopping, validate=validate, progress=progress)
 
@@ -145,11 +149,14 @@ class _Run:
         *,
         accelerator: Accelerator,
         checkpoint: Checkpoint | None,
+        distance: Distance | None,
     ) -> None:
         self.config, self.folder = config, folder
         self.accelerator: Any = accelerator
         self.writes = bool(accelerator.is_main_process)
-        self.trainer = Trainer(stage, config, accelerator=accelerator, checkpoint=checkpoint)
+        self.trainer = Trainer(
+            stage, config, accelerator=accelerator, checkpoint=checkpoint, distance=distance
+        )
         self.saved = latest_checkpoint(folder)
         if self.writes:
             _prepare_folder(folder, config)

@@ -21,7 +21,7 @@ from sam_diffsr.models.initial import start_from_identity, start_from_interpolat
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.control import mix_seed
 from sam_diffsr.training.resume import check_same_run
-from sam_diffsr.training.stages import DenoiserStage, EncoderStage, Stage, StageName
+from sam_diffsr.training.stages import DenoiserStage, Distance, EncoderStage, Stage, StageName
 from sam_diffsr.training.start import load_part
 from sam_diffsr.training.state import Checkpoint, load_strict, restore, save_checkpoint
 
@@ -41,9 +41,11 @@ class Trainer:
         config: of the run.
         accelerator: device, precision and processes.
         checkpoint: what to go on from; None begins.
+        distance: perceptual distance for stage 2, see ``DenoiserStage``.
 
     Raises:
-        ConfigError: the checkpoint is of another run, or the denoiser has no encoder to stand on.
+        ConfigError: the checkpoint is of another run, the denoiser has no encoder to stand on, or the config
+            asks for a perceptual distance and there is none.
         ModelLoadError: weights to begin with cannot be read or do not fit.
     """
 
@@ -54,6 +56,7 @@ class Trainer:
         *,
         accelerator: Accelerator,
         checkpoint: Checkpoint | None = None,
+        distance: Distance | None = None,
     ) -> None:
         self.name, self.config, self.accelerator = stage, config, accelerator
         self.device: torch.device = accelerator.device
@@ -71,7 +74,7 @@ class Trainer:
         self.stage: Stage = (
             EncoderStage(model, loss=config.optimizer.loss)
             if stage == "encoder"
-            else DenoiserStage(model, config.diffusion, device=self.device)
+            else DenoiserStage(model, config.diffusion, device=self.device, distance=distance)
         )
         average = cast("Callable[..., None]", get_ema_multi_avg_fn(config.run.ema_decay))
         self.ema = AveragedModel(self.stage.network, multi_avg_fn=average, use_buffers=False)
