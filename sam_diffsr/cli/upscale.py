@@ -236,9 +236,7 @@ def run(args: argparse.Namespace) -> int:
             seeds = [args.seed or 0] * len(group)  # a result must not depend on the other files
             size: dict[str, Any] = {} if factor is None else {"outscale": factor}
             with bar.files(len(group)) as callback:
-                large: Any = resolver.upscale(
-                    group, seed=seeds, progress=False, **callback, **options, **size
-                )
+                large: Any = resolver.upscale(group, seed=seeds, progress=False, **callback, **options, **size)
             results += large
         return results
 
