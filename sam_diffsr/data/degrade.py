@@ -79,7 +79,7 @@ class DegradationConfig:
     anisotropic: float = 0.4
     """Share of the blurs that have two widths and a direction."""
     noise: Damage = Damage(probability=0.4, low=0.5, high=15.0)
-    """Gaussian noise after a reduction; sigma out of 255, low values are more likely."""
+    """Gaussian noise after a reduction; sigma out of 255."""
     poisson: Damage = Damage(probability=0.2, low=0.5, high=12.0)
     """Poisson noise after a reduction; its sigma at white, out of 255."""
     gray: float = 0.4
@@ -151,6 +151,8 @@ def noise(image: Tensor, numbers: Sequence[float], generator: torch.Generator) -
 def poisson(image: Tensor, numbers: Sequence[float], generator: torch.Generator) -> Tensor:
     """Poisson noise; numbers are its sigma at white out of 255 and whether it is gray (1) or colour (0)."""
     sigma, gray = numbers
+    if sigma == 0:
+        return image
     photons = (255 / sigma) ** 2  # that make up white
     light = image.clamp(0, 1).cpu()
     if gray > 0:
@@ -231,7 +233,7 @@ def draw_recipe(rng: np.random.Generator, config: DegradationConfig) -> Recipe:
         for name, damage in (("noise", config.noise), ("poisson", config.poisson)):
             if rng.random() < damage.probability:
                 gray = float(rng.random() < config.gray)
-                after.append((name, (_draw_low(rng, damage), gray)))
+                after.append((name, (float(rng.uniform(damage.low, damage.high)), gray)))
         if rng.random() < config.jpeg.probability:
             quality = float(rng.uniform(config.jpeg.low, config.jpeg.high))
             compressed: Step = ("jpeg", (quality, float(rng.random() < 0.25)))
@@ -241,16 +243,13 @@ def draw_recipe(rng: np.random.Generator, config: DegradationConfig) -> Recipe:
     return tuple(steps)
 
 
-def _draw_low(rng: np.random.Generator, damage: Damage) -> float:
-    """A strength of which low values are more likely: the square of a uniform number."""
-    return max(1e-3, damage.low + (damage.high - damage.low) * float(rng.random()) ** 2)
-
-
 def _draw_widths(rng: np.random.Generator, config: DegradationConfig) -> tuple[float, float, float]:
-    wide = _draw_low(rng, config.blur)
+    """Two sigmas and an angle; narrow blurs are more likely, by the square of a uniform number."""
+    low, high = config.blur.low, config.blur.high
+    wide, narrow = (low + (high - low) * float(rng.random()) ** 2 for _ in range(2))
     if rng.random() >= config.anisotropic:
         return wide, wide, 0.0
-    return wide, _draw_low(rng, config.blur), float(rng.uniform(0, math.pi))
+    return wide, narrow, float(rng.uniform(0, math.pi))
 
 
 @dataclass(frozen=True, slots=True)

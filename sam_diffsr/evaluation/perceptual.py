@@ -30,6 +30,7 @@ __all__ = [
     "frechet_distance",
     "inception_features",
     "lpips_distance",
+    "lpips_loss",
     "lpips_weights_path",
 ]
 
@@ -59,19 +60,7 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
         MissingDependencyError: ``lpips`` is not installed.
         ModelLoadError: AlexNet's weights are not in torch's cache and cannot be downloaded, or are damaged.
     """
-    if network is None:
-        try:
-            import lpips
-        except ImportError as error:
-            raise MissingDependencyError("LPIPS needs lpips: pip install 'sam-diffsr[eval]'") from error
-        own = lpips_weights_path()
-        if not own.is_file():
-            _require_weights(LPIPS_BACKBONE_URL, what="LPIPS")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # lpips calls torchvision in a way that it calls deprecated
-            network = lpips.LPIPS(net="alex", verbose=False, pnet_rand=own.is_file())
-        if own.is_file():
-            _load_backbone(network.net, own)
+    network = _lpips_network() if network is None else network
     network = network.to(device).eval()
 
     @torch.inference_mode()
@@ -85,6 +74,34 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
         return float(network(x, y))
 
     return distance
+
+
+def lpips_loss() -> Callable[[Tensor, Tensor], Tensor]:
+    """LPIPS as a differentiable function of two batches of images in [-1, 1], for training.
+
+    Raises:
+        MissingDependencyError: See :func:`lpips_distance`.
+        ModelLoadError: See :func:`lpips_distance`.
+    """
+    network = _lpips_network().eval().requires_grad_(False)
+    return lambda sr, hr: network.to(sr.device)(sr, hr)
+
+
+def _lpips_network() -> Any:
+    """The trained network of :func:`lpips_distance`."""
+    try:
+        import lpips
+    except ImportError as error:
+        raise MissingDependencyError("LPIPS needs lpips: pip install 'sam-diffsr[eval]'") from error
+    own = lpips_weights_path()
+    if not own.is_file():
+        _require_weights(LPIPS_BACKBONE_URL, what="LPIPS")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lpips calls torchvision in a way that it calls deprecated
+        network = lpips.LPIPS(net="alex", verbose=False, pnet_rand=own.is_file())
+    if own.is_file():
+        _load_backbone(network.net, own)
+    return network
 
 
 def lpips_weights_path() -> Path:

@@ -147,6 +147,13 @@ def test_a_blur_of_an_image_smaller_than_its_kernel() -> None:
     assert STEPS["blur"](tiny, (9.0, 9.0, 0.0), torch.Generator()).shape == tiny.shape
 
 
+@pytest.mark.parametrize("name", ["blur", "noise", "poisson"])
+def test_a_strength_of_zero_changes_nothing(name: str) -> None:
+    image = torch.rand(1, 3, 16, 16)
+    numbers = (0.0, 0.0, 0.0)[: 3 if name == "blur" else 2]
+    assert torch.allclose(STEPS[name](image, numbers, torch.Generator()), image)
+
+
 def test_recipes_stay_in_their_ranges() -> None:
     rng = np.random.default_rng(0)
     recipes = [draw_recipe(rng, PHOTO) for _ in range(2000)]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from sam_diffsr.errors import ModelLoadError
 from sam_diffsr.evaluation import perceptual
-from sam_diffsr.evaluation.perceptual import lpips_distance, lpips_weights_path
+from sam_diffsr.evaluation.perceptual import lpips_distance, lpips_loss, lpips_weights_path
 
 LAB = Path(__file__).parents[2] / "examples" / "lab"
 
@@ -67,6 +67,12 @@ def test_lpips_weights_are_made_without_running_the_pickle(layers, tmp_path, mon
     x, y = (torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8) for _ in range(2))
     distance = lpips_distance()
     assert distance(x, x) == 0 < distance(x, y)
+    a, b = (image.float() / 127.5 - 1 for image in (x, y))
+    loss = lpips_loss()(a.requires_grad_(), b)
+    assert loss.item() == pytest.approx(distance(x, y), rel=1e-4)
+    loss.sum().backward()
+    assert a.grad is not None
+    assert a.grad.abs().max() > 0
     lpips_weights_path().write_bytes(b"damaged")
     with pytest.raises(ModelLoadError, match=r"does not hold AlexNet's convolutions .*lpips_weights\.py"):
         lpips_distance()
