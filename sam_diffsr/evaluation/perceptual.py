@@ -60,8 +60,7 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
         MissingDependencyError: ``lpips`` is not installed.
         ModelLoadError: AlexNet's weights are not in torch's cache and cannot be downloaded, or are damaged.
     """
-    network = _lpips_network() if network is None else network
-    network = network.to(device).eval()
+    network = (_lpips_network() if network is None else network).to(device).eval()
 
     @torch.inference_mode()
     def distance(sr: Tensor, hr: Tensor) -> float:
@@ -76,19 +75,30 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
     return distance
 
 
-def lpips_loss() -> Callable[[Tensor, Tensor], Tensor]:
-    """LPIPS as a differentiable function of two batches of images in [-1, 1], for training.
+def lpips_loss(*, network: Any = None) -> Callable[[Tensor, Tensor], Tensor]:
+    """LPIPS as a loss: differentiable, of batches, in float32 whatever the precision around it is.
+
+    Args:
+        network: An ``lpips.LPIPS`` module; None builds the trained one.
+
+    Returns:
+        A function of two batches of images ``(B, 3, H, W)`` in [-1, 1] that gives ``(B,)``.
 
     Raises:
-        MissingDependencyError: See :func:`lpips_distance`.
-        ModelLoadError: See :func:`lpips_distance`.
+        MissingDependencyError: ``lpips`` is not installed.
+        ModelLoadError: AlexNet's weights are not in torch's cache and cannot be downloaded, or are damaged.
     """
-    network = _lpips_network().eval().requires_grad_(False)
-    return lambda sr, hr: network.to(sr.device)(sr, hr)
+    network = (_lpips_network() if network is None else network).eval().requires_grad_(False)
+
+    def loss(sr: Tensor, hr: Tensor) -> Tensor:
+        with torch.autocast(sr.device.type, enabled=False):
+            return network.to(sr.device)(sr.float(), hr.float()).flatten()
+
+    return loss
 
 
 def _lpips_network() -> Any:
-    """The trained network of :func:`lpips_distance`."""
+    """The trained ``lpips.LPIPS`` module with AlexNet."""
     try:
         import lpips
     except ImportError as error:
