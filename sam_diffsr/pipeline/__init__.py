@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sam_diffsr.pipeline.checkpoint import available_models, load_pretrained, save_pretrained_folder
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
-from sam_diffsr.pipeline.convert import convert_reference_checkpoint
+from sam_diffsr.pipeline.convert import convert_checkpoint
 from sam_diffsr.pipeline.folder import Job, find_images, plan_jobs
 from sam_diffsr.pipeline.jobs import Outcome, run_jobs
 from sam_diffsr.pipeline.resolver import SuperResolver
@@ -17,7 +17,7 @@ __all__ = [
     "SamplingConfig",
     "SuperResolver",
     "available_models",
-    "convert_reference_checkpoint",
+    "convert_checkpoint",
     "find_images",
     "load_pretrained",
     "plan_jobs",

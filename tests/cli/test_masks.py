@@ -1,9 +1,8 @@
-"""``sam-diffsr masks`` and ``bench masks``: from flags to files, lines and exit codes."""
+"""``sam-diffsr masks``: from flags to files, lines and exit codes."""
 
 from __future__ import annotations
 
 import inspect
-import json
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -148,29 +147,3 @@ def test_segment_side_reaches_the_segmenter(pictures, monkeypatch, capsys) -> No
     assert seen["segmenter"].longest_side == 99
     assert main(["data", "prepare", "in", "out", "--segment-side", "99", "--segmenter", "none"]) == 1
     assert "--segment-side belongs to graph segmentation" in capsys.readouterr().err
-
-
-def test_bench_masks(tmp_path, monkeypatch, capsys) -> None:
-    import sam_diffsr.data.mask_bench as bench
-
-    real, seen = bench.run_mask_bench, {}
-
-    def small(**given):
-        seen.update(given)
-        options: dict = {
-            "size": (160, 170),
-            "regions": 2,
-            "region_counts": (2,),
-            "megapixels": (0.01,),
-            "repeats": 1,
-        }
-        return real(**(given | options))
-
-    monkeypatch.setattr(bench, "run_mask_bench", small)
-    target = tmp_path / "bench.json"
-    assert main(["bench", "masks", "--quick", "--json", str(target)]) == 0
-    assert seen["size"] == (340, 510)
-    captured = capsys.readouterr()
-    assert "encode speedup: " in captured.out
-    assert "measuring: crops" in captured.err
-    assert {"crop_ratio", "versions", "machine"} <= json.loads(target.read_text()).keys()

@@ -1,8 +1,8 @@
-"""The published inference procedure, written out plainly: the yardstick of the benchmark (design section 10).
+"""The published inference procedure, written out plainly: the yardstick of the benchmark.
 
-float32, NCHW, the whole image at once, Mish from elementary operations, the condition projected anew at
-every step, all T ancestral steps. It shares nothing with the fast path but the names of the weights, so the
-tests use it as a second implementation as well.
+float32, NCHW, the whole image at once, Mish from elementary operations, the condition projected at every
+step, all T ancestral steps. It shares nothing with the fast path but the names of the weights, so the tests
+use it as a second implementation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ReferenceProcedure:
     """``DiffSR.state_dict()``, float32."""
 
     def features(self, lr: Tensor) -> list[Tensor]:
-        """Block outputs and fused trunk of the LR encoder for ``lr`` ``(B, 3, h, w)`` in [0, 1]."""
+        """Block outputs and fused trunk of the encoder for ``lr`` ``(B, 3, h, w)`` in [0, 1]."""
         first = self._conv("encoder.conv_first", lr)
         outputs: list[Tensor] = []
         x = first
@@ -43,11 +43,7 @@ class ReferenceProcedure:
         return [*outputs, first + self._conv("encoder.trunk_conv", x)]
 
     def encoder_image(self, features: list[Tensor]) -> Tensor:
-        """The encoder's own image ``(B, 3, s*h, s*w)``, in [0, 1]; the published code always makes it.
-
-        Args:
-            features: from :meth:`features`.
-        """
+        """The encoder's image ``(B, 3, s*h, s*w)`` in [0, 1] for what :meth:`features` returned."""
         x = features[-1]
         for level in range(round(math.log2(self.config.scale))):
             x = functional.interpolate(x, scale_factor=2, mode="nearest")
@@ -56,7 +52,7 @@ class ReferenceProcedure:
         return self._conv("encoder.conv_last", x).clamp(0.0, 1.0)
 
     def step(self, xt: Tensor, t: Tensor, features: list[Tensor]) -> Tensor:
-        """Predict the noise ``(B, 3, H, W)`` of one step, projecting the condition again.
+        """Predict the noise ``(B, 3, H, W)`` of one step; projects the condition.
 
         Args:
             xt: ``(B, 3, H, W)`` noisy residual.
@@ -145,12 +141,12 @@ def reference_sample(
 
     Args:
         procedure: networks and weights.
-        lr: ``(B, 3, h, w)`` float32 in [0, 1], sizes as ``DiffSR.encode`` wants them.
-        lr_up: ``(B, 3, s*h, s*w)`` float32, the bicubic image in [-1, 1] that the residual is added to.
+        lr: ``(B, 3, h, w)`` float32 in [0, 1]; sides as in ``DiffSR.encode``.
+        lr_up: ``(B, 3, s*h, s*w)`` float32 bicubic image in [-1, 1], to which the residual is added.
         betas: ``(T,)`` noise variances of the forward process.
-        x_T: ``(B, 3, s*h, s*w)`` float32, where the reverse process starts.
-        noise: gives standard normal noise of its argument's shape; called once a step, first for t = T-1.
-        residual_scale: what the residual was multiplied with in training.
+        x_T: ``(B, 3, s*h, s*w)`` float32 start of the reverse process.
+        noise: returns standard normal noise of its argument's shape; called once per step, first for t = T-1.
+        residual_scale: factor of the residual in training.
 
     Returns:
         ``(B, 3, s*h, s*w)`` float32, nominally in [0, 1] but not clamped.

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sam_diffsr.bench.reference import ReferenceProcedure, reference_sample
 from sam_diffsr.diffusion import NoiseSchedule, ScheduleConfig, residual_to_image
 from sam_diffsr.diffusion.samplers import sample_ddpm
-from sam_diffsr.evaluation.reference import ReferenceProcedure, reference_sample
 from sam_diffsr.models import (
     DenoiserConfig,
     EncoderConfig,
