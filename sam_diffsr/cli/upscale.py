@@ -236,8 +236,8 @@ def run(args: argparse.Namespace) -> int:
             seeds = [args.seed or 0] * len(group)  # a result must not depend on the other files
             size: dict[str, Any] = {} if factor is None else {"outscale": factor}
             with bar.files(len(group)) as callback:
-                large: Any = resolver.upscale(group, seed=seeds, progress=False, **callback, **options, **size)
-            results += large
+                call: Any = {"seed": seeds, "progress": False, **callback, **options, **size}
+                results += resolver.upscale(group, **call)
         return results
 
     outcomes = run_jobs(

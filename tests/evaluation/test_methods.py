@@ -18,7 +18,7 @@ from sam_diffsr.evaluation.methods import (
 )
 from sam_diffsr.evaluation.pairs import read_pair
 from sam_diffsr.pipeline import SamplingConfig
-from sam_diffsr.pipeline.fidelity import sampling_of_fidelity
+from sam_diffsr.pipeline.settings import sampling_of_fidelity
 from sam_diffsr.resize import imresize
 
 
