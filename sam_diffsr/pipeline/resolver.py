@@ -345,8 +345,8 @@ class SuperResolver:
         if self.config.degradation == "bicubic" and min(qualities) < _CLEAN_JPEG and not self._warned:
             self._warned = True
             _LOGGER.warning(
-                "a JPEG of quality about %d meets a model for clean images, which sharpens its blocks as well; "
-                "the model 'photo' removes them",
+                "a JPEG of quality about %d meets a model for clean images, which sharpens its blocks too; the "
+                "model 'photo' removes them",
                 min(qualities),
             )
 
