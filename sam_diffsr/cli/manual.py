@@ -1,9 +1,10 @@
-"""Every ``--help`` in one; ``COLUMNS=80 python -m sam_diffsr.cli.manual > docs/cli.txt`` writes it down."""
+"""The command reference of the documentation: the help of every command, in Markdown."""
 
 from __future__ import annotations
 
 import argparse
-import sys
+import os
+from unittest.mock import patch
 
 from sam_diffsr.cli.app import build_parser
 
@@ -11,10 +12,11 @@ __all__ = ["manual"]
 
 
 def manual() -> str:
-    """Help of the command and of each subcommand, each under the command line that prints it."""
-    return "\n".join(
-        f"$ {parser.prog} --help\n\n{parser.format_help()}" for parser in _with_subparsers(build_parser())
-    )
+    """One heading per command, with its whole help in 80 columns below it."""
+    with patch.dict(os.environ, COLUMNS="80"):
+        return "\n".join(
+            f"## {parser.prog}\n\n```text\n{parser.format_help()}```\n" for parser in _with_subparsers(build_parser())
+        )
 
 
 def _with_subparsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
@@ -25,7 +27,3 @@ def _with_subparsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentP
             for child in choices.values():
                 found += _with_subparsers(child)
     return found
-
-
-if __name__ == "__main__":
-    sys.stdout.write(manual())
