@@ -35,4 +35,7 @@ class RepositoryMetadata(MetadataHookInterface):
         metadata["readme"] = {"content-type": "text/markdown", "text": absolute(text, repository)}
         metadata["urls"] = {"Paper": "https://arxiv.org/abs/2402.17133"}
         if repository:
-            metadata["urls"] |= {"Repository": repository, "Changelog": f"{repository}/blob/main/CHANGELOG.md"}
+            metadata["urls"] |= {
+                "Repository": repository,
+                "Changelog": f"{repository}/blob/main/CHANGELOG.md",
+            }

@@ -72,7 +72,8 @@ def on_page_content(content: str, **_: Any) -> str:
     """Draw the equations of a page."""
     content = _INLINE.sub(lambda found: convert(html.unescape(found[1])), content)
     return _DISPLAY.sub(
-        lambda found: f'<div class="equation">{convert(html.unescape(found[1]), display="block")}</div>', content
+        lambda found: f'<div class="equation">{convert(html.unescape(found[1]), display="block")}</div>',
+        content,
     )
 
 

@@ -66,7 +66,9 @@ def labelled(image: Image.Image, text: str) -> Image.Image:
     return panel
 
 
-def hero(resolver: SuperResolver, name: str, part: tuple[int, int, int], quality: int | None, **options: Any) -> None:
+def hero(
+    resolver: SuperResolver, name: str, part: tuple[int, int, int], quality: int | None, **options: Any
+) -> None:
     """Draw the README's picture.
 
     Args:
@@ -108,7 +110,13 @@ def hero(resolver: SuperResolver, name: str, part: tuple[int, int, int], quality
 
 def gallery(resolver: SuperResolver, **options: Any) -> None:
     """Write both sides of each slider: bicubic and result, reduced photographs and one small JPEG."""
-    for name, quality in (("nuts", None), ("chelsea", None), ("coffee", None), ("astronaut", None), ("nuts", 50)):
+    for name, quality in (
+        ("nuts", None),
+        ("chelsea", None),
+        ("coffee", None),
+        ("astronaut", None),
+        ("nuts", 50),
+    ):
         small = compress(resize(photograph(name), 0.25), quality)
         stem = name if quality is None else f"{name}_jpeg{quality}"
         resize(small, 4).save(IMAGES / f"{stem}_before.webp", quality=88)
@@ -142,7 +150,9 @@ def spe() -> None:
 
 def main() -> None:
     """Make the pictures that the arguments name, or all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", nargs="*", metavar="hero|gallery|spe", help="pictures to make (default: all)")
     parser.add_argument("-m", "--model", help="model (default: the bundled default)")
     parser.add_argument("--fidelity", type=float, help="1: closest to the input, to 0: most texture")

@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     """Export and say what was written."""
     import torch
 
-    from sam_diffsr.pipeline.config import SamplingConfig
     from sam_diffsr.device import resolve_dtype
+    from sam_diffsr.pipeline.config import SamplingConfig
     from sam_diffsr.training.export import export_run, read_details
 
     sampling = SamplingConfig(**given(args, "sampler", "steps", "start", "spacing"))
