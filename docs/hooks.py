@@ -1,7 +1,7 @@
 """MkDocs hooks: generated reference pages, links into the API pages, and equations as MathML.
 
-``on_files`` adds one API page per subpackage and the command reference, which nobody has to keep up to date.
-``on_page_markdown`` turns links to source files, which serve readers of the repository, into links to the API.
+``on_files`` adds the command reference and one API page per subpackage, so that they are never out of date.
+``on_page_markdown`` turns links to source files, which serve readers of the repository, into API links.
 ``on_page_content`` turns TeX into MathML, which browsers draw without scripts, fonts or a network.
 """
 

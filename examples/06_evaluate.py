@@ -1,8 +1,8 @@
 """Score bicubic, the encoder and three fidelities: ``python examples/06_evaluate.py [PHOTO ...]``.
 
 Each photograph is reduced by MATLAB's bicubic, enlarged again and compared with the original on Y without a
-border of 4 pixels. ``sam-diffsr evaluate --hr FOLDER`` does the same with LPIPS, FID, damaged inputs and a page
-to look at.
+border of 4 pixels. ``sam-diffsr evaluate --hr FOLDER`` does the same with LPIPS, FID, damaged inputs and a
+page to look at.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def test_upscale_one_tells_how_it_is_used(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_parity_table_is_made_from_the_golden_numbers(capsys: pytest.CaptureFixture[str]):
-    program = runpy.run_path(str(EXAMPLES / "lab" / "check_parity.py"))
+    program = runpy.run_path(str(EXAMPLES / "lab/check_parity.py"))
     with torch.inference_mode():
         program["against_the_published_procedure"]()
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]

@@ -87,7 +87,7 @@ def test_readme_is_short():
 
 
 def test_the_two_commands_for_a_fresh_machine():
-    first, second = lone_commands()
+    first, second = (command for command in lone_commands() if command.startswith("python3 -m venv"))
     assert first == (
         "python3 -m venv .venv && .venv/bin/pip install . && "
         ".venv/bin/sam-diffsr upscale -i examples/chelsea_lr.png -o chelsea_x4.png"
@@ -151,6 +151,7 @@ def test_links_to_functions_lead_to_the_files_that_define_them(page: str, at_lea
 
 
 def test_package_pictures_lead_to_the_repository_once_it_is_known():
+    pytest.importorskip("hatchling")
     hook = runpy.run_path(str(ROOT / ".github" / "release_metadata.py"))
     text = read("README.md")
     assert hook["absolute"](text, "") == text
