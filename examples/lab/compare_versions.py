@@ -29,7 +29,8 @@ def probe(python: str, size: int, threads: int | None, environment: dict[str, st
         [python, PROBE], input=json.dumps(request), capture_output=True, text=True, env=environment
     )
     if done.returncode != 0:
-        sys.exit(f"{python} failed: {done.stderr.strip().splitlines()[-1]}")
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        sys.exit(f"{python} failed: {reason}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -45,22 +46,21 @@ def main() -> None:
     # this version may run from a checkout; the other one must not see it
     other_environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     versions = {
-        "this": (sys.executable, {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}),
         "other": (args.other, other_environment),
+        "this": (sys.executable, {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}),
     }
     for size in args.sizes:
         answers: dict[str, list[dict[str, float]]] = {name: [] for name in versions}
         for _ in range(args.repeats):
             for name, (python, environment) in versions.items():
                 answers[name].append(probe(python, size, args.threads, environment))
-        seconds = [[answer["seconds"] for answer in answers[name]] for name in versions]
-        used = [statistics.median(a["peak_mb"] - a["before_mb"] for a in answers[name]) for name in versions]
-        ratio = statistics.median(this / other for this, other in zip(*seconds, strict=True))
-        print(
-            f"{size}x{size}: time of this version relative to the other {ratio:.3f} "
-            f"({statistics.median(seconds[0]):.2f} s, {statistics.median(seconds[1]):.2f} s), "
-            f"memory beyond the loaded process {used[0]:.0f} MB, {used[1]:.0f} MB"
-        )
+        pairs = zip(answers["this"], answers["other"], strict=True)
+        ratio = statistics.median(this["seconds"] / other["seconds"] for this, other in pairs)
+        print(f"{size}x{size}: time of this version relative to the other {ratio:.3f}")
+        for name, runs in answers.items():
+            seconds = statistics.median(run["seconds"] for run in runs)
+            used = statistics.median(run["peak_mb"] - run["before_mb"] for run in runs)
+            print(f"  {name}: {seconds:.2f} s, {used:.0f} MB beyond the loaded process")
 
 
 if __name__ == "__main__":

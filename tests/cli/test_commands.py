@@ -23,7 +23,7 @@ from sam_diffsr.errors import ConfigError
 from sam_diffsr.evaluation import evaluate as evaluation
 from sam_diffsr.evaluation.measures import MEASURES
 from sam_diffsr.pipeline import load_pretrained
-from sam_diffsr.pipeline.folder import Extension
+from sam_diffsr.pipeline.batch import Extension
 
 ROOT = Path(__file__).parents[2]
 
@@ -216,6 +216,87 @@ def test_evaluate_saves_no_results_over_each_other(hr_dir, tmp_path, capsys) -> 
     assert (captured.out, (tmp_path / "sr").exists()) == ("", False)
 
 
+def test_evaluate_damages_inputs(model_dir, hr_dir, tmp_path, capsys) -> None:
+    arguments = ["evaluate", "--hr", str(hr_dir), "-m", str(model_dir), "--degrade", "bicubic,jpeg20"]
+    assert main([*arguments, "--save", str(tmp_path / "sr")]) == 0
+    out = capsys.readouterr().out
+    assert "inputs from the truths, damaged by bicubic, jpeg20" in out
+    assert [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("|")][2:] == [
+        *["bicubic"] * 3,
+        *["jpeg20"] * 3,
+    ]
+    assert sorted(path.name for path in (tmp_path / "sr" / "jpeg20").iterdir()) == [
+        "bicubic",
+        "lr",
+        "tiny_ddim_2_steps",
+        "tiny_encoder",
+    ]
+    assert main([*arguments, "--lr", str(hr_dir)]) == 1
+    assert "damages make inputs from the truths" in capsys.readouterr().err
+    assert main(["evaluate", "--hr", str(hr_dir), "--degrade", "rust7"]) == 1
+    assert "got 'rust7'" in capsys.readouterr().err
+
+
+def test_evaluate_resumes(model_dir, hr_dir, tmp_path, monkeypatch, capsys) -> None:
+    Image.effect_noise((40, 38), 60).convert("RGB").save(hr_dir / "b.png")
+    target = tmp_path / "x.json"
+    arguments = ["evaluate", "--hr", str(hr_dir), "-m", str(model_dir), "--json", str(target)]
+    real = evaluation.read_pair
+
+    def stopped(file, **options):
+        if file.name == "b.png":
+            raise KeyboardInterrupt
+        return real(file, **options)
+
+    monkeypatch.setattr(evaluation, "read_pair", stopped)
+    assert main(arguments) == 130
+    log = tmp_path / "x.json.partial.jsonl"
+    assert f"scores so far are in {log}" in capsys.readouterr().err
+    assert len(log.read_text().splitlines()) == 2
+    monkeypatch.setattr(evaluation, "read_pair", real)
+    assert main([*arguments, "--resume"]) == 0
+    captured = capsys.readouterr()
+    assert f"1 scores were reused from {log}" in captured.out
+    assert "a.png" not in captured.err
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["x.json"]
+    # a file that was named stays
+    named = tmp_path / "kept.jsonl"
+    for _ in range(2):
+        assert main([*arguments, "--resume", str(named)]) == 0
+    assert "2 scores were reused" in capsys.readouterr().out
+    assert len(named.read_text().splitlines()) == 3
+    assert main([*arguments[:-2], "--resume"]) == 1
+    assert "--resume needs a FILE here" in capsys.readouterr().err
+
+
+def test_evaluate_prints_and_writes_any_name(model_dir, hr_dir, tmp_path) -> None:
+    """Names that are not UTF-8, or not in the code page of the console, end nothing."""
+    folder = hr_dir.rename(tmp_path / "写真")
+    (folder / "a.png").rename(folder / os.fsdecode(b"caf\xe9.png"))
+    files = [f"--{kind}={tmp_path / f'x.{kind}'}" for kind in ("json", "csv", "html")]
+    command = [sys.executable, "-m", "sam_diffsr", "evaluate", "--hr", str(folder), "-m", str(model_dir)]
+    done = subprocess.run(
+        [*command, *files, "--save", str(tmp_path / "sr")],
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "cp1252"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"\\u5199\\u771f, x4, 1 image" in done.stdout
+    for kind in ("json", "csv", "html"):
+        assert "caf\\udce9.png" in (tmp_path / f"x.{kind}").read_text(encoding="utf-8")
+
+
+def test_evaluate_looks_for_no_inputs_when_results_are_scored(hr_dir, tmp_path, capsys) -> None:
+    root = tmp_path / "Set1"
+    root.mkdir()
+    hr_dir.rename(root / "HR")
+    (root / "LR_bicubic" / "X4").mkdir(parents=True)
+    Image.new("RGB", (3, 3)).save(root / "LR_bicubic" / "X4" / "ax4.png")  # of a wrong size
+    assert main(["evaluate", "--hr", str(root), "--sr", f"truth={root / 'HR'}"]) == 0
+    assert "inputs from" not in capsys.readouterr().out
+
+
 def test_evaluate_takes_inputs_from_files(model_dir, hr_dir, tmp_path, capsys) -> None:
     lr = tmp_path / "lr"
     lr.mkdir()
@@ -316,7 +397,7 @@ def test_a_run_that_was_stopped_is_not_a_success(tmp_path, monkeypatch, capsys) 
     result = training.TrainResult(step=7, finished=False, checkpoint=tmp_path / "step-7")
     monkeypatch.setattr(training, "train", lambda stage, config, out, **options: result)
     assert main(["train", "rrdb", "c.yaml", "--out", str(tmp_path)]) == 130
-    assert "stopped, go on with --resume at step 7" in capsys.readouterr().out
+    assert "stopped (continue with --resume) at step 7" in capsys.readouterr().out
 
 
 def test_an_error_of_ours_is_one_line_and_a_traceback_only_for_debug(tmp_path, capsys) -> None:
@@ -340,4 +421,69 @@ def test_a_reader_that_goes_away_is_no_traceback(monkeypatch, capsys) -> None:
 def test_a_shortened_flag_is_refused(capsys) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["upscale", "-i", "x", "-o", "y", "--samp", "ddim"])
-    assert "unrecognized arguments: --samp" in capsys.readouterr().err
+    assert "unrecognized arguments: --samp; did you mean --sampler?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["upscal", "a.png"], "there is no command and no file 'upscal'; did you mean upscale?"),
+        (["upscale", "a.png", "--overwite"], "unrecognized arguments: --overwite; did you mean --overwrite?"),
+        (["photo.png", "--scael=2"], "unrecognized arguments: --scael=2; did you mean --scale?"),
+        (["upscale", "a.png", "--sampler", "dddim"], "did you mean ddim?"),
+        (["data", "perpare"], "did you mean prepare?"),
+        (["data", "prepare", "x", "y", "--crop-szie", "3"], "did you mean --crop-size?"),
+        (["xyzzy"], "there is no command and no file 'xyzzy'\n"),
+    ],
+)
+def test_misspellings_are_answered_with_the_nearest_name(arguments, message, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["upscale"]])
+def test_help_fits_a_screen(command, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    assert len(capsys.readouterr().out.splitlines()) <= 40
+
+
+def test_help_all_shows_the_rest(monkeypatch, capsys) -> None:
+    for flag, expected in (("--help", False), ("--help-all", True)):
+        with pytest.raises(SystemExit, match="0"):
+            main(["upscale", flag])
+        assert ("--max-memory" in capsys.readouterr().out) == expected
+
+
+def test_completion_for_the_shell(tmp_path) -> None:
+    pytest.importorskip("argcomplete")
+    done = subprocess.run(
+        [sys.executable, "-m", "sam_diffsr"],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "_ARGCOMPLETE": "1",
+            "COMP_LINE": "sam-diffsr upscale --over",
+            "COMP_POINT": "25",
+            "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "out"),
+        },
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert (tmp_path / "out").read_text().strip() == "--overwrite"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("max_pixels must be >= 1, or None for no limit, got 5", "--max-pixels must be >= 1, or 0, got 5"),
+        ("raise max_pixels (None: no limit) if", "raise --max-pixels (0: no limit) if"),
+        ("outscale must be None or a finite factor > 0", "--scale must be a finite factor > 0"),
+        ("fidelity 1 and start 3 both", "fidelity 1 and start 3 both"),
+        ("the start of a_file.png is missing", "the start of a_file.png is missing"),
+    ],
+)
+def test_messages_name_options_and_no_arguments(message, expected) -> None:
+    assert options.as_flags(message, build_parser().commands["upscale"].flags) == expected
