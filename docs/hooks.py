@@ -51,13 +51,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
     """Link ``[`name`](../sam_diffsr/x/y.py)`` to the API if it is public; other files are linked or named."""
-    markdown = _SOURCE.sub(
-        lambda found: (
-            f'<autoref optional identifier="{found["path"].replace("/", ".")}.{found["name"]}">'
-            f"<code>{found['name']}</code></autoref>"
-        ),
-        markdown,
-    )
+
+    def public(link: re.Match[str]) -> str:
+        subpackage = ".".join(link["path"].split("/")[:2])
+        return f'<autoref optional identifier="{subpackage}.{link["name"]}"><code>{link["name"]}</code></autoref>'
 
     def outside(link: re.Match[str]) -> str:
         text, path = link["text"], link["path"]
@@ -65,7 +62,7 @@ def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
             return f"[{text}]({config.repo_url}/blob/main/{path})"
         return f"`{path}`" if path.endswith(text.strip("`")) else f"{text} (`{path}`)"
 
-    return _OUTSIDE.sub(outside, markdown)
+    return _OUTSIDE.sub(outside, _SOURCE.sub(public, markdown))
 
 
 def on_page_content(content: str, **_: Any) -> str:
