@@ -1,11 +1,11 @@
-"""Devices by name."""
+"""Devices and floating types by name, and memory layouts."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from sam_diffsr.device import resolve_device
+from sam_diffsr.device import has_fast_bf16, network_layout, resolve_device, resolve_dtype
 from sam_diffsr.errors import ArgumentError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -58,3 +58,36 @@ def test_a_gpu_too_many_is_refused(machine):
     machine(cuda=2)
     with pytest.raises(ArgumentError, match=r"device 'cuda:2' was asked for, but torch sees 2 CUDA devices"):
         resolve_device("cuda:2")
+
+
+def test_the_type_depends_on_the_device():
+    assert resolve_dtype("auto", CPU) == resolve_dtype("auto", torch.device("mps")) == torch.float32
+    assert resolve_dtype("auto", GPU) == resolve_dtype("fp16", GPU) == torch.float16
+    assert resolve_dtype("bf16", CPU) == torch.bfloat16
+    assert resolve_dtype(torch.float32, GPU) == torch.float32
+    assert network_layout(CPU) == network_layout(GPU) == torch.channels_last
+    assert network_layout(torch.device("mps")) == torch.contiguous_format
+
+
+@pytest.mark.parametrize("dtype", ["float8", torch.float64, torch.int8, None])
+def test_other_types_are_refused(dtype):
+    with pytest.raises(
+        ArgumentError, match=r"dtype must be one of auto, fp32, fp16, bf16 or the torch\.dtype"
+    ):
+        resolve_dtype(dtype, CPU)
+
+
+def test_half_precision_is_not_for_cpus():
+    with pytest.raises(ArgumentError, match=r"float16 is too slow on a CPU to be useful; use dtype='fp32'"):
+        resolve_dtype("fp16", CPU)
+
+
+def test_matrix_units_are_asked_for_where_torch_can_tell(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    assert has_fast_bf16(CPU)
+    assert not has_fast_bf16(GPU)
+    assert resolve_dtype("auto", CPU) == torch.float32  # the same result on every CPU
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert not has_fast_bf16(CPU)
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    assert not has_fast_bf16(CPU)

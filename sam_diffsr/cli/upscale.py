@@ -7,7 +7,7 @@ import itertools
 import math
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sam_diffsr.cli.options import (
     SAMPLER_CHOICES,
@@ -229,15 +229,17 @@ def run(args: argparse.Namespace) -> int:
 
     bar = Bar(len(jobs), show=not args.quiet and not args.dry_run and sys.stderr.isatty())
 
+    upscale_list = cast("Any", resolver.upscale)
+
     def enlarge(images: list[DecodedImage]) -> list[Image]:
-        results: list[Any] = []
+        results: list[Image] = []
         for factor, together in itertools.groupby(images, lambda image: factor_of(*image.rgb.shape[-2:])):
             group: Any = list(together)
             seeds = [args.seed or 0] * len(group)  # a result must not depend on the other files
             size: dict[str, Any] = {} if factor is None else {"outscale": factor}
             with bar.files(len(group)) as callback:
-                large: Any = resolver.upscale(group, seed=seeds, progress=False, **callback, **options, **size)
-            results += large
+                large = upscale_list(group, seed=seeds, progress=False, **callback, **options, **size)
+            results += cast("list[Image]", large)
         return results
 
     outcomes = run_jobs(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from sam_diffsr.models.config import DenoiserConfig, EncoderConfig, ModelConfig
 from sam_diffsr.models.foreign import SHOWN, count_modules, read_tensors, rename
 from sam_diffsr.models.weights import check_state_dict
 
-__all__ = ["ReferenceCheckpoint", "load_reference_checkpoint", "read_reference_checkpoint"]
+__all__ = ["load_reference_checkpoint", "read_reference_checkpoint"]
 
 _RENAMES: tuple[tuple[str, str], ...] = (
     (r"^rrdb\.RRDB_trunk\.(\d+)\.RDB(\d)\.conv(\d)\.", r"encoder.trunk.\1.dense.<\2>.convs.<\3>."),
@@ -44,26 +43,18 @@ _RESIDUAL_RENAMES: tuple[tuple[str, str], ...] = (
 _SCHEDULE_TABLES = re.compile(r"^(betas|alphas_cumprod(_prev)?|posterior_\w+|(sqrt|log)_\w*alphas_cumprod)$")
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceCheckpoint:
-    """The contents of a published checkpoint."""
-
-    config: ModelConfig
-    """Sizes of the networks, inferred from the tensors' shapes."""
-    state_dict: dict[str, Tensor]
-    """float32 tensors with the keys of ``build_model(config).state_dict()``."""
-    betas: Tensor | None
-    """``(T,)`` float64 noise variances of its training; None if the file has none."""
-
-
-def read_reference_checkpoint(path: str | os.PathLike[str]) -> ReferenceCheckpoint:
+def read_reference_checkpoint(
+    path: str | os.PathLike[str],
+) -> tuple[ModelConfig, dict[str, Tensor], Tensor | None]:
     """Read a published ``.ckpt`` (zip or legacy format).
 
     Args:
         path: the file. Prefixes ``module.`` and ``model.`` are removed; optimizer states are ignored.
 
     Returns:
-        The config, the weights under our names and the noise variances.
+        The config inferred from the tensors' shapes; float32 tensors with the keys of
+        ``build_model(config).state_dict()``; the ``(T,)`` float64 noise variances, or None if the file has
+        none.
 
     Raises:
         ModelLoadError: the file is missing, truncated, or holds anything but tensors and plain values.
@@ -79,17 +70,13 @@ def read_reference_checkpoint(path: str | os.PathLike[str]) -> ReferenceCheckpoi
     config = _infer_config(state_dict, source)
     check_state_dict(state_dict, config, source=str(source))
     betas = tensors.get("betas")
-    return ReferenceCheckpoint(
-        config=config,
-        state_dict=state_dict,
-        betas=None if betas is None else betas.detach().to(torch.float64),
-    )
+    return config, state_dict, None if betas is None else betas.detach().to(torch.float64)
 
 
 def load_reference_checkpoint(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, Tensor]]:
     """The config and the weights of :func:`read_reference_checkpoint`, with the same errors."""
-    checkpoint = read_reference_checkpoint(path)
-    return checkpoint.config, checkpoint.state_dict
+    config, state_dict, _ = read_reference_checkpoint(path)
+    return config, state_dict
 
 
 def _infer_config(tensors: dict[str, Tensor], source: Path) -> ModelConfig:

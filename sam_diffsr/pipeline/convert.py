@@ -51,10 +51,10 @@ def convert_reference_checkpoint(
         OutputError: the folder cannot be written.
     """
     stored = torch.float32 if dtype == "auto" else resolve_dtype(dtype, torch.device("meta"))
-    published = read_reference_checkpoint(checkpoint)
-    schedule = ScheduleConfig() if published.betas is None else _identify(published.betas, source=checkpoint)
+    model, state_dict, betas = read_reference_checkpoint(checkpoint)
+    schedule = ScheduleConfig() if betas is None else _identify(betas, source=checkpoint)
     config = ResolverConfig(
-        model=published.config,
+        model=model,
         schedule=schedule,
         normalization=NormalizationConfig(lr_up_levels=256),
         modulation="released",
@@ -63,7 +63,7 @@ def convert_reference_checkpoint(
     )
     details = f"Converted from the published checkpoint `{Path(checkpoint).name}`."
     card = model_card(config, name=Path(folder).resolve().name, details=details)
-    save_pretrained_folder(folder, config, published.state_dict, card=card, dtype=stored)
+    save_pretrained_folder(folder, config, state_dict, card=card, dtype=stored)
     return config
 
 

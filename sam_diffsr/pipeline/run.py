@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -43,6 +44,8 @@ from sam_diffsr.pipeline.tiles import Tile, TileGrid
 from sam_diffsr.resize import imresize
 
 __all__ = ["divide", "pad_to_multiple", "sample", "sample_ensemble", "super_resolve"]
+
+_LOGGER = logging.getLogger(__name__)
 
 Estimate = Callable[[], Tensor]
 """Makes the current estimate of the windows, ``(B, 3, H, W)`` in [0, 1]."""
@@ -87,6 +90,8 @@ def super_resolve(
         device=images.device,
         memory_format=torch.channels_last,  # so that 8-bit results become images without another copy
     )
+    if len(tiles) > 1:
+        _LOGGER.info("%d windows of %d x %d input pixels on %s", len(tiles), *tiles[0].window_size, device)
     pending = [(index, tile) for index in range(len(images)) for tile in tiles]
     finished: list[tuple[int, Tile]] = []
     together = settings.batch_size or batch_size(
@@ -110,21 +115,19 @@ def super_resolve(
                 [seeds[index] for index, _ in batch], [tile.origin(scale) for _, tile in batch]
             )
 
-            # Too little memory: fewer windows at a time, then smaller ones; finished tiles stay.
             try:
                 sr = chain(model, config, schedule, lr, noise, settings, on_step)
+            except NumericalError as error:  # the same windows, and all after them, in float32
+                model = _widen(model, error)
+                progress.rewind(done)
+                continue
             except (RuntimeError, MemoryError) as error:
+                # Out of memory: fewer windows at a time, then smaller ones; finished tiles stay.
                 release_memory(device)
                 progress.rewind(done)
                 progress.expect(-len(pending) * settings.steps_per_tile)
                 pending, together = _divide_again(pending, together, grid, error)
                 progress.expect(len(pending) * settings.steps_per_tile)
-                continue
-
-            # NaN or infinity: the same windows, and all after them, in float32.
-            if not bool(torch.isfinite(sr).all()):
-                model = _widen(model)
-                progress.rewind(done)
                 continue
 
             for window, (index, tile) in zip(sr, batch, strict=True):
@@ -155,13 +158,17 @@ def sample(
         on_step: called after every step.
 
     Returns:
-        ``(B, 3, H, W)`` float32 in [0, 1]; NaN where the networks produced it.
+        ``(B, 3, H, W)`` float32 in [0, 1].
+
+    Raises:
+        NumericalError: the networks produced NaN or infinity.
     """
     sampling, scale, stretch = settings.sampling, config.model.scale, config.normalization.residual_scale
     dtype, layout = next(model.parameters()).dtype, network_layout(lr.device)
 
     # The condition, once per image.
     condition = model.encode(lr.to(dtype=dtype, memory_format=layout))
+    sums = [condition.trunk.float().sum()]  # not finite if one number is not
 
     if sampling.steps == 0:
         image = model.encoder_image(condition).float()
@@ -178,7 +185,9 @@ def sample(
 
         # The loop.
         def denoise(xt: Tensor, t: Tensor) -> Tensor:
-            return model(xt.to(dtype=dtype, memory_format=layout), t, condition).float()
+            eps = model(xt.to(dtype=dtype, memory_format=layout), t, condition).float()
+            sums.append(eps.sum())
+            return eps
 
         def to_image(x0: Tensor) -> Tensor:
             return residual_to_image(x0, lr_up, residual_scale=stretch).add_(1).div_(2).clamp_(0, 1)
@@ -194,6 +203,10 @@ def sample(
             callback=lambda step, total, x0: on_step(lambda: to_image(x0)),
         )
         image = to_image(x0)
+
+    if not math.isfinite(sum(float(value) for value in sums)):
+        name = str(dtype).removeprefix("torch.")
+        raise NumericalError(f"the networks produced NaN or infinity in {name}; check the weights")
 
     # One back-projection, so that the result reduced again is the input.
     if settings.consistent:
@@ -329,6 +342,8 @@ def _divide_again(
     for index in sorted({index for index, _ in pending}):
         parts = grid.quarters([tile for owner, tile in pending if owner == index])
         smaller += [(index, part) for part in parts]
+    size = smaller[0][1].window_size
+    _LOGGER.warning("out of memory; going on with windows of %d x %d input pixels", *size)
     return smaller, 1
 
 
@@ -352,21 +367,11 @@ def _preview(
     return shown
 
 
-def _widen(model: DiffSR) -> DiffSR:
-    """A copy of the networks in float32.
-
-    Raises:
-        NumericalError: they are in float32 already.
-    """
-    dtype = next(model.parameters()).dtype
-    name = str(dtype).removeprefix("torch.")
-    if dtype == torch.float32:
-        raise NumericalError(f"the networks produced NaN or infinity in {name}; check the weights")
-    warnings.warn(
-        f"the networks produced NaN or infinity in {name}; computing again in float32",
-        RuntimeWarning,
-        stacklevel=5,
-    )
+def _widen(model: DiffSR, error: NumericalError) -> DiffSR:
+    """Copy the networks to float32; raise the error if that is what they have."""
+    if next(model.parameters()).dtype == torch.float32:
+        raise error
+    warnings.warn(f"{error}; computing again in float32", RuntimeWarning, stacklevel=5)
     return copy.deepcopy(model).float()
 
 

@@ -84,7 +84,8 @@ class DiffusionConfig:
     """Table ``diffusion``: the forward process of stage 2; stage 1 does not look at it."""
 
     encoder: str | None = None
-    """Where the trained encoder comes from: a run folder, a checkpoint, a model folder or a bundled name."""
+    """Where the trained encoder comes from: a run folder, a checkpoint, a model folder, a bundled name, or an
+    RRDBNet file of the ESRGAN family (``.pth``, ``.safetensors``) with the sizes of ``model.encoder``."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Noise schedule."""
     modulation: ModulationMode = "released"

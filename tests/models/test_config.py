@@ -24,9 +24,17 @@ def test_low_resolution_sizes_fit_the_strides(scale: int, multiple: int, minimum
     assert (config.lr_multiple, config.lr_minimum) == (multiple, minimum)
 
 
+def test_reflection_needs_two_pixels() -> None:
+    sizes = {"scale": 8, "denoiser": DenoiserConfig(multipliers=(1, 2))}
+    assert ModelConfig(**sizes).lr_minimum == 1
+    assert ModelConfig(**sizes, encoder=EncoderConfig(padding="reflect")).lr_minimum == 2
+
+
 def test_configs_survive_the_round_trip_and_are_frozen() -> None:
     config = ModelConfig(
-        scale=2, encoder=EncoderConfig(blocks=3), denoiser=DenoiserConfig(multipliers=(1, 4))
+        scale=2,
+        encoder=EncoderConfig(blocks=3, padding="reflect"),
+        denoiser=DenoiserConfig(multipliers=(1, 4)),
     )
     assert from_dict(ModelConfig, to_dict(config)) == config
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -39,6 +47,7 @@ def test_configs_survive_the_round_trip_and_are_frozen() -> None:
         (lambda: EncoderConfig(blocks=1), r"encoder\.blocks must be >= 2, got 1"),
         (lambda: EncoderConfig(channels=0), r"must be >= 1, got 0 and 32"),
         (lambda: EncoderConfig(growth=0), r"must be >= 1, got 64 and 0"),
+        (lambda: EncoderConfig(padding="same"), r"encoder\.padding must be 'zeros' or 'reflect', got 'same'"),
         (lambda: DenoiserConfig(dim=7), r"denoiser\.dim must be even and >= 4, got 7"),
         (lambda: DenoiserConfig(dim=2), r"denoiser\.dim must be even and >= 4, got 2"),
         (lambda: DenoiserConfig(multipliers=(1,)), r"two or more positive integers, got \(1,\)"),

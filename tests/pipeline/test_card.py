@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sam_diffsr.pipeline.card import markdown_table, model_card
+from sam_diffsr.pipeline.card import ScoreRow, Scores, markdown_table, model_card
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
-from sam_diffsr.pipeline.card import ScoreRow, Scores
 
 SAMPLING = {"sampler": "ddim", "steps": 1, "start": 6, "spacing": "linspace"}
 

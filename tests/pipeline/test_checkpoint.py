@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ModelLoadError, OutputError
+from sam_diffsr.hub import HubOptions
 from sam_diffsr.pipeline import checkpoint
 from sam_diffsr.pipeline.checkpoint import available_models, load_pretrained, save_pretrained_folder
 from sam_diffsr.pipeline.config import config_to_json
@@ -41,7 +42,7 @@ def test_folder_and_file_give_back_what_was_saved(folder: Path, config, model):
         loaded, state_dict = load_pretrained(source)
         assert loaded == config
         assert same(state_dict, dict(model.state_dict()))
-    assert load_pretrained(folder.parent, subfolder="model")[0] == config
+    assert load_pretrained(folder.parent, HubOptions(subfolder="model"))[0] == config
     assert (folder / "README.md").read_text() == "# Card"
 
 
@@ -129,9 +130,7 @@ def test_a_pickle_under_another_name_is_refused(folder: Path):
 def test_a_file_without_a_config_is_refused(tmp_path: Path, model):
     path = tmp_path / "weights.safetensors"
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
-    with pytest.raises(
-        ModelLoadError, match=r"says nothing about its model: expected a config\.json beside it"
-    ):
+    with pytest.raises(ModelLoadError, match=r"has no config: expected a config\.json next to it"):
         load_pretrained(path)
 
 
@@ -154,13 +153,13 @@ def test_misfits_are_named_the_first_ten_of_each(folder: Path, model, config):
         load_pretrained(folder)
     text = str(caught.value)
     missing, changed = list(model.state_dict())[:2]
-    assert f"1 missing keys: {missing};" in text
-    assert "12 unexpected keys: extra00, " in text
+    assert f"1 missing: {missing};" in text
+    assert "12 unexpected: extra00, " in text
     assert "extra09 ..." in text
     assert "extra10" not in text
-    assert f"1 wrong shapes: {changed} (3,) instead of (8,)" in text
+    assert f"1 of the wrong shape: {changed} (3,) instead of (8,)" in text
     assert "1 not floating point: " in text
-    assert "use the config.json that was saved with these weights" in text
+    assert "use the config that was saved with these weights" in text
     with pytest.raises(CheckpointMismatchError, match=r"the weights of the model to be saved do not fit"):
         save_pretrained_folder(folder, config, {}, card=None)
 
@@ -189,11 +188,11 @@ def test_the_default_is_missed_by_name(no_bundled: Path, tmp_path, monkeypatch):
 
 def test_arguments_for_the_hub_do_not_go_with_local_files(folder: Path):
     with pytest.raises(ArgumentError, match=r"revision='v2' is for models on the Hub"):
-        load_pretrained(folder, revision="v2")
+        load_pretrained(folder, HubOptions(revision="v2"))
     with pytest.raises(ArgumentError, match=r"subfolder='x' is for folders and Hub ids"):
-        load_pretrained(folder / "model.safetensors", subfolder="x")
+        load_pretrained(folder / "model.safetensors", HubOptions(subfolder="x"))
     with pytest.raises(ModelLoadError, match=r"the folder .*nowhere has no config\.json and no model"):
-        load_pretrained(folder, subfolder="nowhere")
+        load_pretrained(folder, HubOptions(subfolder="nowhere"))
 
 
 def test_a_failed_save_changes_nothing(folder: Path, config, model, monkeypatch):

@@ -65,7 +65,16 @@ def test_configs_are_frozen():
             lambda: SamplingConfig(sampler="ddim", steps=4, spacing="even"),  # type: ignore[arg-type]
             r"sampling\.spacing must be one of linspace, trailing; got 'even'",
         ),
-        (lambda: SamplingConfig(sampler="ddim", steps=0), r"sampling\.steps must be >= 1, got 0"),
+        (lambda: SamplingConfig(sampler="ddim", steps=-1), r"sampling\.steps must be >= 0, got -1"),
+        (lambda: ResolverConfig(sampling=SAMPLING, halo=-1), r"halo must be >= 0, got -1"),
+        (
+            lambda: ResolverConfig(sampling=SAMPLING, bytes_per_pixel=0),
+            r"bytes_per_pixel must be null or >= 1",
+        ),
+        (
+            lambda: ResolverConfig(sampling=SAMPLING, degradation="jpeg"),
+            r"degradation must be one of .*'jpeg'",
+        ),  # type: ignore[arg-type]
         (lambda: SamplingConfig(sampler="ddim", steps=1, start=-1), r"sampling\.start must be >= 0 or null"),
         (
             lambda: ResolverConfig(sampling=SAMPLING, format_version=FORMAT_VERSION + 1),

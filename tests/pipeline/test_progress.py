@@ -20,18 +20,16 @@ def test_the_callback_counts_steps_and_can_look(capsys):
     with Progress(
         show=False, callback=lambda step, total, look: calls.append((step, total, float(look()))), total=2
     ) as progress:
-        for share in (0.5, 1.0):
-            progress.tile(share)
         progress.step(preview)
-        progress.step(preview)
-    assert calls == [(1, 2, 0.0), (2, 2, 0.0)]
-    assert progress.done == 2
+        progress.expect(2)
+        progress.step(preview, count=3)
+    assert calls == [(1, 2, 0.0), (4, 4, 0.0)]
+    assert progress.done == 4
     assert capsys.readouterr().err == ""
 
 
-def test_the_bar_goes_by_tiles_and_back_for_a_repetition(capsys):
+def test_the_bar_goes_back_for_a_repetition(capsys):
     with Progress(show=True, callback=None, total=2) as progress:
-        progress.tile(0.5)
         progress.step(preview)
         progress.rewind(0)
         progress.step(preview)
@@ -45,6 +43,13 @@ def test_a_terminal_gets_a_bar_by_itself(capsys, monkeypatch: pytest.MonkeyPatch
         with Progress(show=None, callback=None, total=1) as progress:
             progress.step(preview)
         assert ("100%" in capsys.readouterr().err) is terminal
+
+
+def test_a_notebook_gets_a_bar_by_itself(capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    with Progress(show=None, callback=None, total=1) as progress:
+        progress.step(preview)
+    assert "100%" in "".join(capsys.readouterr())
 
 
 def test_false_and_errors_stop_the_work():

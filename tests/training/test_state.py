@@ -148,14 +148,14 @@ def test_other_safetensors_file(tmp_path: Path) -> None:
 def test_other_network(tmp_path: Path) -> None:
     path = Run().save(tmp_path, 1)
     other = Run(channels=4)
-    with pytest.raises(CheckpointMismatchError, match=r"bias has shape \(3,\) instead of \(4,\)"):
+    with pytest.raises(CheckpointMismatchError, match=r"bias \(3,\) instead of \(4,\)"):
         other.restore(path)
     other = Run()
     other.network = nn.Conv2d(3, 3, 3, bias=False)
-    with pytest.raises(CheckpointMismatchError, match="unexpected bias"):
+    with pytest.raises(CheckpointMismatchError, match="1 unexpected: bias;"):
         other.restore(path)
     other.network = nn.Sequential(nn.Conv2d(3, 3, 3))  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(CheckpointMismatchError, match=r"missing 0\.bias; missing 0\.weight; unexpected bias"):
+    with pytest.raises(CheckpointMismatchError, match=r"2 missing: 0\.bias, 0\.weight; 2 unexpected: bias, "):
         other.restore(path)
 
 
@@ -198,12 +198,3 @@ def test_leftovers_are_removed_and_checkpoints_kept(tmp_path: Path) -> None:
     remove_leftovers(tmp_path)
     assert list(path.parent.iterdir()) == [path]
     remove_leftovers(tmp_path / "none")
-
-
-def test_many_differences_are_counted(tmp_path: Path) -> None:
-    path = Run().save(tmp_path, 1)
-    other = Run()
-    layers = [nn.Conv2d(3, 3, 3) for _ in range(9)]
-    other.network = nn.Sequential(*layers)  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(CheckpointMismatchError, match=r"missing 0\.bias; .*; missing 4\.weight and 10 more$"):
-        other.restore(path)

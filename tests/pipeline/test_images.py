@@ -8,7 +8,7 @@ import torch
 
 from sam_diffsr.errors import ArgumentError, ImageError, ImageTooLargeError
 from sam_diffsr.image import decode_image
-from sam_diffsr.pipeline.output import decode_input, encode_output, output_size
+from sam_diffsr.pipeline.images import check_tensor, decode_input, encode_output, output_size
 from sam_diffsr.resize import imresize
 
 
@@ -70,3 +70,24 @@ def test_an_error_in_a_list_says_where():
         decode_input(np.zeros((9, 9)), index=0, max_pixels=80)
     with pytest.raises(ImageError, match=r"^an image array must be"):
         decode_input(bad, index=None, max_pixels=None)
+
+
+@pytest.mark.parametrize(
+    ("lr", "seeds", "message"),
+    [
+        (torch.rand(3, 4, 4), [0], r"expected a tensor \(B, 3, H, W\) .*, got shape \(3, 4, 4\)"),
+        (torch.rand(1, 4, 4, 4), [0], r"got shape \(1, 4, 4, 4\)"),
+        (torch.rand(0, 3, 4, 4), [], r"got shape \(0, 3, 4, 4\)"),
+        (torch.rand(1, 3, 0, 4), [0], r"got shape \(1, 3, 0, 4\)"),
+        (torch.rand(1, 3, 4, 4).double(), [0], r"expected float32 in \[0, 1\], got torch\.float64"),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), [0], r"got torch\.uint8; convert it"),
+        (torch.rand(1, 3, 4, 4, device="meta"), [0], r"expected a tensor on cpu, got one on meta; move it"),
+        (torch.rand(2, 3, 4, 4), [0], r"expected one seed per image, 2 in all, got 1"),
+        (torch.full((1, 3, 4, 4), 1.01), [0], r"expected values in \[0, 1\], got 1\.01 to 1\.01"),
+        (torch.full((1, 3, 4, 4), -0.5), [0], r"got -0\.5 to -0\.5"),
+        (torch.full((1, 3, 4, 4), float("nan")), [0], r"got nan to nan"),
+    ],
+)
+def test_the_contract_of_tensors_is_enforced(lr, seeds, message):
+    with pytest.raises(ImageError, match=message):
+        check_tensor(lr, seeds=seeds, device=torch.device("cpu"))

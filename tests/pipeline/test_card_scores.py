@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sam_diffsr.errors import DataError
-from sam_diffsr.pipeline.config import SamplingConfig
 from sam_diffsr.pipeline.card import read_scores
+from sam_diffsr.pipeline.config import SamplingConfig
 
 SAMPLING = {"sampler": "ddim", "steps": 1, "start": None, "spacing": "linspace"}
 

@@ -10,10 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from sam_diffsr.errors import ArgumentError, ModelLoadError
-from sam_diffsr.models import DenoiserConfig, ModelConfig, build_model
-from sam_diffsr.models.layers import ConvBlock
-from sam_diffsr.models.winograd import has_row_filters
-from sam_diffsr.pipeline import SuperResolver, pretrained
+from sam_diffsr.models import ModelConfig, build_model
+from sam_diffsr.pipeline import SuperResolver
+from sam_diffsr.pipeline import resolver as resolver_module
 
 
 def test_repr_says_what_a_bug_report_needs(resolver):
@@ -41,16 +40,6 @@ def test_the_model_is_set_up_for_inference(model, config):
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert resolver.schedule.timesteps == 100
     assert resolver.scale == 4
-
-
-def test_what_is_made_of_the_weights_is_made_at_once(config):
-    wide = dataclasses.replace(config.model, denoiser=DenoiserConfig(dim=48, multipliers=(1, 1)))
-    model = build_model(wide)
-    blocks = [module for module in model.modules() if isinstance(module, ConvBlock)]
-    SuperResolver(model, dataclasses.replace(config, model=wide), device="cpu")
-    made = [block._filters._made is not None for block in blocks]
-    assert made == [has_row_filters(block.conv) for block in blocks]
-    assert not made[0], "three channels"
 
 
 def test_a_config_of_another_model_is_refused(model, config):
@@ -100,7 +89,7 @@ def test_a_card_is_written_once_and_a_given_one_always(resolver, tmp_path: Path)
 
 
 def test_a_device_that_is_not_there_is_found_out_before_a_download(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pretrained, "load_pretrained", lambda *args, **kwargs: pytest.fail("loaded"))
+    monkeypatch.setattr(resolver_module, "load_pretrained", lambda *args, **kwargs: pytest.fail("loaded"))
     with pytest.raises(ArgumentError, match="device must be"):
         SuperResolver.from_pretrained("owner/name", device="gpu")
     with pytest.raises(ArgumentError, match="dtype must be"):

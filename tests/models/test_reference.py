@@ -16,8 +16,8 @@ from sam_diffsr.models import (
     EncoderConfig,
     ModelConfig,
     build_model,
-    load_reference_betas,
     load_reference_checkpoint,
+    read_reference_checkpoint,
 )
 
 CONFIG = ModelConfig(
@@ -135,7 +135,7 @@ def test_missing_unexpected_and_misshapen_keys_are_named(tmp_path: Path) -> None
     published["rrdb.surprise"] = torch.zeros(1)
     published["rrdb.HRconv.bias"] = torch.zeros(3)
     path = save(tmp_path / "odd.ckpt", published)
-    with pytest.raises(CheckpointMismatchError, match=r"missing \['encoder\.conv_last\.bias'\]") as caught:
+    with pytest.raises(CheckpointMismatchError, match=r"1 missing: encoder\.conv_last\.bias;") as caught:
         load_reference_checkpoint(path)
     assert "encoder.surprise" in str(caught.value)
     assert "encoder.conv_hr.bias (3,) instead of (8,)" in str(caught.value)
@@ -167,12 +167,17 @@ def test_values_that_are_not_tensors(tmp_path: Path) -> None:
         load_reference_checkpoint(save(tmp_path / "mixed.ckpt", {"weight": torch.zeros(1), "step": 3}))
 
 
-def test_betas_are_read_where_the_file_has_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_betas_are_read_if_the_file_has_them(prefix: str, tmp_path: Path) -> None:
     betas = torch.linspace(1e-4, 0.02, 7)
-    torch.save({"state_dict": {"model": {"module.betas": betas}}}, tmp_path / "with.ckpt")
-    torch.save({"state_dict": {"model": {"rrdb.conv_first.weight": betas}}}, tmp_path / "without.ckpt")
-    read = load_reference_betas(tmp_path / "with.ckpt")
+    _, published = published_layout(prefix)
+    without = read_reference_checkpoint(save(tmp_path / "without.ckpt", published))
+    assert without[2] is None
+    published[f"{prefix}betas"] = betas
+    config, _, read = read_reference_checkpoint(
+        save(tmp_path / "with.ckpt", {"state_dict": {"model": published}})
+    )
+    assert config == CONFIG
     assert read is not None
     assert read.dtype == torch.float64
     assert torch.equal(read.float(), betas)
-    assert load_reference_betas(tmp_path / "without.ckpt") is None
