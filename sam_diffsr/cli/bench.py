@@ -1,12 +1,13 @@
-"""``sam-diffsr bench``: speed and memory against the published procedure."""
+"""``sam-diffsr bench``: measures speed and memory, as ratios of one run."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam_diffsr.cli.bench_training import register as register_training
-from sam_diffsr.cli.measured import sayer, tell
 from sam_diffsr.cli.options import (
     Subparsers,
     add_command,
@@ -19,15 +20,37 @@ from sam_diffsr.cli.options import (
     int_list,
     tile_size,
 )
+from sam_diffsr.errors import ArgumentError, OutputError
 
 if TYPE_CHECKING:
-    from sam_diffsr.pipeline.resolver import SuperResolver
+    from sam_diffsr.bench import BenchResult
+    from sam_diffsr.training.stages import StageName
 
 __all__ = ["register"]
 
-_QUICK = {"size": 32, "repeats": 2}
-_QUICK_SIZES = (64, 128, 256)
-_QUICK_TILES = {"size": 64, "max_memory": 60 * 2**20, "repeats": 1, "halos": (16, 32), "side": 32}
+_STAGES: dict[str, StageName] = {"rrdb": "encoder", "diffusion": "denoiser"}
+_QUICK: dict[str, dict[str, Any]] = {
+    "step": {"size": 32, "repeats": 2},
+    "image": {"size": 32, "repeats": 2},
+    "memory": {"sizes": (64, 128, 256)},
+    "folder": {"files": 8, "repeats": 1},
+    "start": {"repeats": 1},
+    "train": {"rounds": 2, "steps": 4},
+    "masks": {"size": (340, 510), "region_counts": (10,), "megapixels": (0.5,), "repeats": 3},
+}
+"""Options of each measurement under ``--quick``; its keys are all measurements, in the order they are run."""
+_DEFAULT = ("step", "image")
+_ONLY_FOR = {
+    "size": _DEFAULT,
+    "full": ("image",),
+    "sizes": ("memory",),
+    "tile": ("memory",),
+    "max_memory": ("memory",),
+    "stage": ("train",),
+    "config": ("train",),
+    "overrides": ("train",),
+}
+"""Measurements that an option belongs to; the others go with any."""
 
 
 def register(subparsers: Subparsers) -> None:
@@ -35,192 +58,132 @@ def register(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "bench",
-        help="measure speed and memory against the published procedure",
-        description="Measure this library and the published inference procedure side by side, on the "
-        "released architecture (with random weights, which cost the same) and on a model. What counts "
-        "are the ratios.",
+        help="measure speed and memory",
+        description="Measure this library on this machine. Results are ratios: what is compared is timed in "
+        "turns in one run. The reference is the published inference procedure, written out plainly.",
+        epilog="measurements:\n"
+        "  step    a denoising step against the reference's\n"
+        "  image   a whole image against the reference's, and the memory of a process\n"
+        "  memory  memory and time of images of growing size, each in a fresh process\n"
+        "  folder  a folder of small photographs against its files one by one\n"
+        "  start   imports, and a command on a tiny image\n"
+        "  train   training steps on real batches against steps on random tensors\n"
+        "  masks   structure fields: encoding, run lengths, reading crops\n"
+        "  all     all of these",
     )
+    add = parser.add_argument
+    add("what", metavar="WHAT", nargs="*", type=_measurement, help="measurements (default: step image)")
     add_model_option(parser)
-    parser.add_argument(
-        "--size", type=int, metavar="N", help="side of the low-resolution image (default: 64)"
-    )
-    parser.add_argument("--repeats", type=int, metavar="N", help="measurements of each step (default: 5)")
-    parser.add_argument("--quick", action="store_true", help="a smaller image and fewer measurements")
-    parser.add_argument(
-        "--full", action="store_true", help="run every step of the reference's image instead of extrapolating"
-    )
-    _add_machine_options(parser)
-    parser.set_defaults(run=run)
-    others = parser.add_subparsers(
-        metavar="[masks|train|memory|tiles|folder|start]", dest="bench_command", title="other measurements"
-    )
-    register_training(others)
-    _register_memory(others)
-    _register_tiles(others)
-    _register_work(others)
-
-
-def _add_machine_options(parser: argparse.ArgumentParser) -> None:
-    """Where and with what to measure, where the result goes, and messages."""
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
-    parser.add_argument("--json", metavar="FILE", help="write the result, with device, threads and versions")
+    add("--repeats", type=int, metavar="N", help="rounds of every measurement but memory")
+    add("--quick", action="store_true", help="smaller inputs and fewer rounds")
+    add("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+    add("--json", metavar="FILE", help="write all numbers, with machine and versions")
     add_device_options(parser)
+    add = parser.add_argument_group("step and image").add_argument
+    add("--size", type=int, metavar="N", help="side of the low-resolution image (default: 64)")
+    add("--full", action="store_true", help="run the reference's image in full instead of extrapolating")
+    add = parser.add_argument_group("memory").add_argument
+    add("--sizes", type=int_list, metavar="N,...", help="sides of the inputs (default: 512,1024,2048)")
+    add("-t", "--tile", type=tile_size, metavar="auto|0|N", help="side of the tiles (default: auto)")
+    add("--max-memory", type=int, metavar="MB", help="memory limit per image (default: free memory)")
+    add = parser.add_argument_group("train").add_argument
+    add("--stage", choices=tuple(_STAGES), help="networks to train (default: diffusion)")
+    add(
+        "--config",
+        metavar="CONFIG",
+        help="YAML file or preset to measure on its own data (default: the preset small, on made-up data)",
+    )
+    add(
+        "--set",
+        dest="overrides",
+        metavar="SECTION.KEY=VALUE",
+        action="append",
+        help="change a value of the config; may be repeated",
+    )
     add_common_options(parser)
+    parser.set_defaults(run=run)
 
 
-def _register_work(subparsers: Subparsers) -> None:
-    folder = add_command(
-        subparsers,
-        "folder",
-        help="measure a folder of small photographs against its files one by one",
-        description="Upscale a folder of made-up small photographs as `sam-diffsr upscale` does, and file by "
-        "file, in turn; first photographs of equal size, then each of another size.",
-    )
-    add_model_option(folder)
-    folder.add_argument("--files", type=int, metavar="N", help="photographs in the folder (default: 32)")
-    folder.add_argument("--size", type=int, metavar="N", help="height of the smallest (default: 32)")
-    folder.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
-    add_device_options(folder)
-    start = add_command(
-        subparsers,
-        "start",
-        help="measure imports and what a command spends outside of the networks",
-        description="Import the package, and upscale a 64x64 image by the command, in new processes; the "
-        "fastest of them counts.",
-    )
-    for parser in (folder, start):
-        parser.add_argument("--repeats", type=int, metavar="N", help="measurements of each (default: 3)")
-        parser.add_argument("--json", metavar="FILE", help="write the result, with machine and versions")
-        add_common_options(parser)
-    folder.set_defaults(run=run_folder)
-    start.set_defaults(run=run_start)
+def run(args: argparse.Namespace) -> int:
+    """Measure, print each result as soon as it is known, and write the JSON file."""
+    asked = args.what or _DEFAULT
+    chosen = [name for name in _QUICK if name in asked or "all" in asked]
+    for option, owners in _ONLY_FOR.items():
+        if getattr(args, option) not in (None, False) and not set(owners) & set(chosen):
+            flag = "set" if option == "overrides" else option.replace("_", "-")
+            raise ArgumentError(
+                f"--{flag} belongs to bench {' and '.join(owners)}, not to bench {' '.join(chosen)}"
+            )
+    if args.json is not None:
+        _check_target(args.json)
+    measurements = _prepare(args, chosen)
+
+    from sam_diffsr.bench import to_json
+    from sam_diffsr.evaluation.report import write_json
+
+    results: list[BenchResult] = []
+    for measure in measurements:
+        results.append(measure())
+        print(results[-1].text(), flush=True)
+    if args.json is not None:
+        write_json(args.json, to_json(results, device=args.device or "auto"))
+    return 0
 
 
-def run_folder(args: argparse.Namespace) -> int:
-    """Measure, print, write."""
-    from sam_diffsr.evaluation.work_bench import bench_folder
-
-    options = given(args, "files", "size", "repeats")
-    return tell(bench_folder(_load_resolver(args), **options, say=sayer(args)), args)
-
-
-def run_start(args: argparse.Namespace) -> int:
-    """Measure, print, write."""
-    from sam_diffsr.evaluation.work_bench import bench_start
-
-    return tell(bench_start(**given(args, "repeats"), say=sayer(args)), args)
-
-
-def _load_resolver(args: argparse.Namespace) -> SuperResolver:
-    """The model that the options name, with the threads that they ask for."""
+def _prepare(args: argparse.Namespace, chosen: list[str]) -> list[Callable[[], BenchResult]]:
+    """Load what the measurements need, so that anything missing is an error before the first of them."""
     import torch
 
+    from sam_diffsr import bench
     from sam_diffsr.pipeline.resolver import SuperResolver
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     if not args.debug:
         hush_pipeline()
-    dtype = {} if args.precision is None else {"dtype": args.precision}
-    return SuperResolver.from_pretrained(args.model, **given(args, "device"), **dtype)
+
+    # options of each measurement: --quick first, what was given after it
+    options = {name: dict(_QUICK[name]) if args.quick else {} for name in _QUICK}
+    for name in options:
+        if args.repeats is not None and name != "memory":
+            options[name]["rounds" if name == "train" else "repeats"] = args.repeats
+    for name in _DEFAULT:
+        options[name] |= given(args, "size")
+    options["image"]["full"] = args.full
+    options["memory"] |= given(args, "sizes", "tile") | given_limit(args)
+
+    # models and configs
+    measures: dict[str, Callable[..., BenchResult]] = {
+        "start": bench.measure_start,
+        "masks": bench.measure_masks,
+    }
+    if {"step", "image", "memory", "folder"} & set(chosen):
+        precision = {} if args.precision is None else {"dtype": args.precision}
+        resolver = SuperResolver.from_pretrained(args.model, **given(args, "device"), **precision)
+        measures["step"] = partial(bench.measure_step, resolver)
+        measures["image"] = partial(bench.measure_image, resolver)
+        measures["memory"] = partial(bench.measure_memory, resolver)
+        measures["folder"] = partial(bench.measure_folder, resolver)
+    if "train" in chosen:
+        from sam_diffsr.training.compose import load_config
+
+        stage = args.stage or "diffusion"
+        config = load_config(args.config or f"small/{stage}", overrides=args.overrides or [])
+        measures["train"] = partial(bench.measure_training, _STAGES[stage], config)
+        options["train"]["own_data"] = args.config is not None
+    return [partial(measures[name], **options[name]) for name in chosen]
 
 
-def _register_memory(subparsers: Subparsers) -> None:
-    parser = add_command(
-        subparsers,
-        "memory",
-        help="measure the memory of images of growing size",
-        description="Upscale one image of every size, each in a process of its own, and print the peak of "
-        "its memory beyond what it held before, and what one more output pixel takes.",
-    )
-    add_model_option(parser)
-    parser.add_argument(
-        "--sizes",
-        type=int_list,
-        metavar="N,...",
-        help="sides of the low-resolution images (default: 64 to 2048, doubling)",
-    )
-    parser.add_argument("--quick", action="store_true", help="up to 256 only")
-    parser.add_argument(
-        "-t", "--tile", type=tile_size, metavar="auto|0|N", help="side of the tiles (default: auto)"
-    )
-    parser.add_argument(
-        "--max-memory", type=int, metavar="MB", help="what an image may take (default: what is free)"
-    )
-    _add_machine_options(parser)
-    parser.set_defaults(run=run_memory)
+def _measurement(text: str) -> str:
+    if text not in (*_QUICK, "all"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(_QUICK)} and all")
+    return text
 
 
-def run_memory(args: argparse.Namespace) -> int:
-    """Measure, print, write."""
-    import torch
+def _check_target(path: str) -> None:
+    from sam_diffsr.evaluation.report import check_target
 
-    from sam_diffsr.evaluation.memory import memory_table
-    from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL, load_pretrained
-
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    options: dict[str, Any] = {"sizes": _QUICK_SIZES} if args.quick else {}
-    options |= given(args, "sizes", "tile", "device") | given_limit(args)
-    if args.precision is not None:
-        options["dtype"] = args.precision
-    table = memory_table(
-        load_pretrained(args.model)[0],
-        model_name=args.model or DEFAULT_MODEL,
-        say=sayer(args),
-        **options,
-    )
-    return tell(table, args)
-
-
-def _register_tiles(subparsers: Subparsers) -> None:
-    parser = add_command(
-        subparsers,
-        "tiles",
-        help="measure what tiles cost and how far they change a result",
-        description="Upscale an image in automatic tiles and in one piece, in turn, for the ratio of their "
-        "times; and small images in small tiles with halos of several widths around them, for the "
-        "largest difference to the image in one piece, in levels of 255.",
-    )
-    add_model_option(parser)
-    parser.add_argument(
-        "--size", type=int, metavar="N", help="side of the low-resolution image (default: 384)"
-    )
-    parser.add_argument(
-        "--max-memory", type=int, metavar="MB", help="what its tiles may take (default: 1024)"
-    )
-    parser.add_argument(
-        "--halos",
-        type=int_list,
-        metavar="N,...",
-        help="output pixels around tiles (default: 16,24,32,40,48,64)",
-    )
-    parser.add_argument("--quick", action="store_true", help="smaller images and one turn")
-    parser.add_argument("--repeats", type=int, metavar="N", help="turns (default: 3)")
-    _add_machine_options(parser)
-    parser.set_defaults(run=run_tiles)
-
-
-def run_tiles(args: argparse.Namespace) -> int:
-    """Measure, print, write."""
-    from sam_diffsr.evaluation.tile_bench import bench_tiles
-
-    options: dict[str, Any] = dict(_QUICK_TILES) if args.quick else {}
-    options |= given(args, "size", "halos", "repeats") | given_limit(args)
-    return tell(bench_tiles(_load_resolver(args), **options, say=sayer(args)), args)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Measure, print, write."""
-    from sam_diffsr.evaluation.bench import run_bench
-    from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
-
-    options: dict[str, Any] = {**(_QUICK if args.quick else {}), **given(args, "size", "repeats")}
-    result = run_bench(
-        _load_resolver(args),
-        model_name=args.model or DEFAULT_MODEL,
-        full=args.full,
-        say=sayer(args),
-        **options,
-    )
-    return tell(result, args)
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {folder}; create it first")
+    check_target(path)

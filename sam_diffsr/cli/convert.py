@@ -1,4 +1,4 @@
-"""``sam-diffsr convert``: a published checkpoint to a folder that ``from_pretrained`` loads."""
+"""``sam-diffsr convert``: turns a checkpoint of other code into a model folder."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def register(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "convert",
-        help="turn a published .ckpt into a model folder",
-        description="Read a published SAM-DiffSR or SRDiff checkpoint (nothing in it is executed) and write "
-        "a folder with config.json and model.safetensors, to be used as upscale -m OUT_DIR.",
+        help="turn a checkpoint of other code into a model folder",
+        description="Read a published SAM-DiffSR or SRDiff .ckpt, or an RRDBNet of the ESRGAN family (.pth, "
+        ".safetensors), and write a model folder for upscale -m OUT_DIR. Nothing in the file is executed.",
     )
-    parser.add_argument("checkpoint", metavar="CKPT", help="the .ckpt file")
+    parser.add_argument("checkpoint", metavar="CKPT", help="the file to convert")
     parser.add_argument("out_dir", metavar="OUT_DIR", help="folder to write")
     parser.add_argument(
         "--dtype",
@@ -31,8 +31,8 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert and say what was found."""
-    from sam_diffsr.pipeline.convert import convert_reference_checkpoint
+    from sam_diffsr.pipeline.convert import convert_checkpoint
 
-    config = convert_reference_checkpoint(args.checkpoint, args.out_dir, **given(args, "dtype"))
+    config = convert_checkpoint(args.checkpoint, args.out_dir, **given(args, "dtype"))
     print(f"{args.out_dir}: x{config.model.scale}, {config.schedule.timesteps} timesteps")
     return 0

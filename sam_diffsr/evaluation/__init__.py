@@ -1,4 +1,4 @@
-"""Metrics, evaluation on folders and the reference procedure; the benchmark is in ``evaluation.bench``."""
+"""Metrics and evaluation on folders of images."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from sam_diffsr.evaluation.evaluate import evaluate_images, evaluate_methods
 from sam_diffsr.evaluation.flaws import colour_shift, grain, ringing
 from sam_diffsr.evaluation.methods import sampling_grid
 from sam_diffsr.evaluation.metrics import luma, psnr_y, ssim_y
-from sam_diffsr.evaluation.reference import ReferenceProcedure, reference_sample
 from sam_diffsr.evaluation.result import Evaluation
 
 __all__ = [
     "Evaluation",
-    "ReferenceProcedure",
     "artifact_map",
     "artifact_score",
     "colour_shift",
@@ -21,7 +19,6 @@ __all__ = [
     "grain",
     "luma",
     "psnr_y",
-    "reference_sample",
     "ringing",
     "sampling_grid",
     "ssim_y",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sam_diffsr.pipeline.batch import Job, Outcome, find_images, plan_jobs, run_jobs
 from sam_diffsr.pipeline.checkpoint import available_models, load_pretrained, save_pretrained_folder
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
-from sam_diffsr.pipeline.convert import convert_reference_checkpoint
+from sam_diffsr.pipeline.convert import convert_checkpoint
 from sam_diffsr.pipeline.resolver import SuperResolver
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "SamplingConfig",
     "SuperResolver",
     "available_models",
-    "convert_reference_checkpoint",
+    "convert_checkpoint",
     "find_images",
     "load_pretrained",
     "plan_jobs",

@@ -1,4 +1,4 @@
-"""Text of a model card: front matter that the Hub indexes, how to use the model, what it is made of."""
+"""Writes model cards: front matter for the Hub, usage, facts about the model, and scores."""
 
 from __future__ import annotations
 
@@ -12,13 +12,26 @@ from typing import Any, cast
 
 from sam_diffsr.config import to_dict
 from sam_diffsr.errors import DataError
-from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
+from sam_diffsr.pipeline.config import Degradation, ResolverConfig, SamplingConfig
 
 __all__ = ["ScoreRow", "Scores", "markdown_table", "model_card", "read_scores"]
 
 _TAGS = ("super-resolution", "image-super-resolution", "diffusion", "pytorch")
 _UNNAMED_FOLDERS = frozenset({"HR", "GT", "GTmod12", "original"})
-"""Folders that are called by what they hold; the data set is their parent."""
+"""Folder names that say nothing of the data set, which is then their parent."""
+
+
+_PLAUSIBLE = (
+    "Fine detail in its output is plausible, not measured: do not use it to identify people or to read what "
+    "cannot be read in the original."
+)
+_LIMITS: dict[Degradation | None, str] = {
+    "photo": "The model was trained on photographs with blur, noise and JPEG compression and removes them as "
+    f"far as it can. {_PLAUSIBLE}",
+    "bicubic": "The model inverts bicubic downscaling. It does not remove blur, noise or compression: for "
+    f"photographs that have them, use a photo model. {_PLAUSIBLE}",
+}
+_LIMITS[None] = _LIMITS["bicubic"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,45 +39,45 @@ class ScoreRow:
     """Means of one method."""
 
     label: str
-    """What it is."""
+    """Name of the method."""
     sampling: Mapping[str, Any] | None
-    """How a model sampled; None for bicubic and the like."""
+    """Sampling of a model; None for bicubic and other methods."""
     psnr_y: float | None
-    """dB; None where result and truth were equal."""
+    """dB; None if result and truth were equal."""
     ssim_y: float
-    """At most 1."""
+    """Structural similarity, at most 1."""
     artifacts: float | None = None
     """LDL's local variance of the residual."""
     lpips: float | None = None
-    """Perceptual distance."""
+    """Perceptual distance, lower is better."""
     fid: float | None = None
-    """Distance of the sets of images."""
+    """Fréchet distance of the sets of images."""
     seconds: float | None = None
-    """Mean time of an image."""
+    """Mean time per image."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
-    """Means of all methods, and how they were measured."""
+    """Scores of all methods, and how they were measured."""
 
     dataset: str
-    """Where the images were."""
+    """Folder of the images."""
     images: int
-    """How many."""
+    """Number of images."""
     scale: int
     """Upscaling factor."""
     protocol: str
-    """Which pixels counted."""
+    """Evaluation protocol."""
     border: int
     """Pixels left out on every side."""
     seed: int
-    """Of the noise."""
+    """Seed of the noise."""
     software: str
     """Version and commit."""
     timing: str | None = None
-    """What times are of, and where they were taken."""
+    """What the times include, and the machine."""
     rows: tuple[ScoreRow, ...]
-    """In the order of the table."""
+    """Methods in the order of the table."""
 
     @property
     def dataset_name(self) -> str:
@@ -92,12 +105,11 @@ def model_card(
 
     Args:
         config: the model's config.
-        name: title, and what ``from_pretrained`` is called with in the example: a Hub id, folder or bundled
-            name.
+        name: title, and the name in the example: a Hub id, folder or bundled name.
         license: SPDX identifier of the weights' licence in lower case; None leaves it out.
-        datasets: Hub ids or names of what it was trained on.
-        details: Markdown that is put at the end: data, training.
-        scores: a table of them, and in the front matter those of the default sampling.
+        datasets: Hub ids or names of the training data.
+        details: Markdown for the end: data, training.
+        scores: shown as a table; those of the default sampling also go into the front matter.
 
     Returns:
         Markdown with YAML front matter.
@@ -112,15 +124,13 @@ def model_card(
     if scores is not None and row is not None:
         front += _model_index(name, scores, row)
     model, sampling = config.model, config.sampling
-    start = "pure noise" if sampling.start is None else f"the encoder's image, noised to t = {sampling.start}"
     facts = {
         "encoder": f"{model.encoder.blocks} RRDB blocks, {model.encoder.channels} channels, "
         f"growth {model.encoder.growth}",
         "denoiser": f"{' - '.join(str(width) for width in model.denoiser.channels)} channels",
         "schedule": f"{config.schedule.name}, {config.schedule.timesteps} timesteps",
         "structure in training": config.modulation,
-        "default sampling": f"{sampling.sampler}, {sampling.steps} step{'s' if sampling.steps > 1 else ''}, "
-        f"from {start}",
+        "default sampling": _sampling_in_words(sampling),
     }
     lines = [
         "---",
@@ -143,9 +153,7 @@ def model_card(
         "",
         *markdown_table(["", ""], [list(fact) for fact in facts.items()]),
         "",
-        "The model inverts bicubic downscaling. On photographs that were blurred, compressed or noisy in "
-        "another way it does not remove the damage, and fine detail in its output is plausible, not "
-        "measured: do not use it to identify people or to read what cannot be read in the original.",
+        _LIMITS[config.degradation],
     ]
     if scores is not None:
         lines += ["", *_scores_section(name, scores)]
@@ -154,8 +162,15 @@ def model_card(
     return "\n".join(lines) + "\n"
 
 
+def _sampling_in_words(sampling: SamplingConfig) -> str:
+    if sampling.steps == 0:
+        return "the encoder's image, without diffusion"
+    start = "pure noise" if sampling.start is None else f"the encoder's image, noised to t = {sampling.start}"
+    return f"{sampling.sampler}, {sampling.steps} step{'s' if sampling.steps > 1 else ''}, from {start}"
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table; bars inside of cells are escaped."""
+    """Lines of a Markdown table; bars inside cells are escaped."""
 
     def line(cells: Sequence[str]) -> str:
         escaped = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
@@ -198,7 +213,7 @@ def _scores_section(name: str, scores: Scores) -> list[str]:
 
 
 def _model_index(name: str, scores: Scores, row: ScoreRow) -> list[str]:
-    """Front matter in the form that the Hub draws as a table of results."""
+    """Front matter that the Hub shows as a table of results."""
     values = {"psnr": ("PSNR-Y", row.psnr_y), "ssim": ("SSIM-Y", row.ssim_y), "lpips": ("LPIPS", row.lpips)}
     known = {key: (title, value) for key, (title, value) in values.items() if value is not None}
     dataset = json.dumps(scores.dataset_name)
@@ -229,7 +244,7 @@ def _number(value: float | None, digits: int, *, missing: str = "") -> str:
 
 
 def read_scores(path: str | os.PathLike[str]) -> Scores:
-    """Read what ``sam-diffsr evaluate --json`` wrote.
+    """Read the file of ``sam-diffsr evaluate --json``.
 
     Raises:
         DataError: the file cannot be read, is not JSON, or lacks a key.

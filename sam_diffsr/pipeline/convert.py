@@ -1,4 +1,4 @@
-"""Converts a published checkpoint into a model folder, with the settings of its training."""
+"""Converts checkpoints of other code into model folders: published SAM-DiffSR and SRDiff, and RRDBNet."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from torch import Tensor
 from sam_diffsr.device import Precision, resolve_dtype
 from sam_diffsr.diffusion.schedule import NoiseSchedule, ScheduleConfig, ScheduleName
 from sam_diffsr.errors import CheckpointMismatchError
-from sam_diffsr.models import read_reference_checkpoint
+from sam_diffsr.models import DenoiserConfig, ModelConfig, build_model, read_reference_checkpoint
+from sam_diffsr.models.esrgan import is_rrdbnet_file, load_rrdbnet_checkpoint
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import save_pretrained_folder
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
 
-__all__ = ["convert_reference_checkpoint"]
+__all__ = ["convert_checkpoint"]
 
 _TOLERANCE = 1e-5
 _HALO = 96
 """Output pixels; the published denoiser looks further than the bundled ones."""
 
 
-def convert_reference_checkpoint(
+def convert_checkpoint(
     checkpoint: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
@@ -32,12 +33,13 @@ def convert_reference_checkpoint(
 ) -> ResolverConfig:
     """Write a folder that :meth:`SuperResolver.from_pretrained` loads.
 
-    The sizes are inferred from the tensors and the schedule from the checkpoint's own betas; a file without
-    betas is taken to have the published schedule. The weights are used as published: all ancestral steps,
-    bicubic input divided by 256, structure in mode ``released``.
+    Sizes are inferred from the tensors. A published ``.ckpt`` is used as published: the schedule of its own
+    betas (or the published one), all ancestral steps, bicubic input divided by 256, structure in mode
+    ``released``. An RRDBNet (``.pth`` or ``.safetensors``) becomes a model that gives the encoder's image
+    alone; its denoiser is all zeros until it is trained (``diffusion.encoder`` of a training config).
 
     Args:
-        checkpoint: a published ``.ckpt``; nothing in it is executed.
+        checkpoint: the file; nothing in it is executed.
         folder: created if it does not exist.
         dtype: floating type to store; ``auto`` keeps float32.
 
@@ -46,13 +48,26 @@ def convert_reference_checkpoint(
 
     Raises:
         ModelLoadError: the checkpoint cannot be read.
-        CheckpointMismatchError: its tensors are not those of the published networks, or its betas are none
-            of the known schedules.
+        CheckpointMismatchError: its tensors are those of neither network, or its betas are none of the known
+            schedules.
         OutputError: the folder cannot be written.
     """
     stored = torch.float32 if dtype == "auto" else resolve_dtype(dtype, torch.device("meta"))
-    model, state_dict, betas = read_reference_checkpoint(checkpoint)
-    schedule = ScheduleConfig() if betas is None else _identify(betas, source=checkpoint)
+    source = Path(checkpoint)
+    if is_rrdbnet_file(source):
+        config, state_dict = _from_rrdbnet(source)
+        details = f"Converted from the RRDBNet `{source.name}`. The denoiser is not trained."
+    else:
+        config, state_dict = _from_reference(source)
+        details = f"Converted from the published checkpoint `{source.name}`."
+    card = model_card(config, name=Path(folder).resolve().name, details=details)
+    save_pretrained_folder(folder, config, state_dict, card=card, dtype=stored)
+    return config
+
+
+def _from_reference(source: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
+    model, state_dict, betas = read_reference_checkpoint(source)
+    schedule = ScheduleConfig() if betas is None else _identify(betas, source=source)
     config = ResolverConfig(
         model=model,
         schedule=schedule,
@@ -61,13 +76,23 @@ def convert_reference_checkpoint(
         sampling=SamplingConfig(sampler="ddpm", steps=schedule.timesteps),
         halo=_HALO,
     )
-    details = f"Converted from the published checkpoint `{Path(checkpoint).name}`."
-    card = model_card(config, name=Path(folder).resolve().name, details=details)
-    save_pretrained_folder(folder, config, state_dict, card=card, dtype=stored)
-    return config
+    return config, state_dict
 
 
-def _identify(betas: Tensor, *, source: str | os.PathLike[str]) -> ScheduleConfig:
+def _from_rrdbnet(source: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
+    encoder, scale, tensors = load_rrdbnet_checkpoint(source)
+    model = ModelConfig(scale=scale, encoder=encoder, denoiser=DenoiserConfig(dim=8, multipliers=(1, 1)))
+    with torch.device("meta"):
+        shapes = build_model(model).denoiser.state_dict()
+    state_dict = {f"encoder.{name}": value for name, value in tensors.items()}
+    state_dict |= {
+        f"denoiser.{name}": torch.zeros(value.shape, dtype=torch.float32, device="cpu")
+        for name, value in shapes.items()
+    }
+    return ResolverConfig(model=model, sampling=SamplingConfig(sampler="ddim", steps=0)), state_dict
+
+
+def _identify(betas: Tensor, *, source: Path) -> ScheduleConfig:
     """The named schedule that has these betas."""
     for name in get_args(ScheduleName):
         config = ScheduleConfig(timesteps=len(betas), name=name)
@@ -75,6 +100,6 @@ def _identify(betas: Tensor, *, source: str | os.PathLike[str]) -> ScheduleConfi
         if torch.allclose(known, betas, rtol=0.0, atol=_TOLERANCE):
             return config
     raise CheckpointMismatchError(
-        f"the {len(betas)} betas of {os.fspath(source)} ({betas[0]:.4g} to {betas[-1]:.4g}) are none of the "
+        f"the {len(betas)} betas of {source} ({betas[0]:.4g} to {betas[-1]:.4g}) are none of the "
         f"schedules {', '.join(get_args(ScheduleName))}; a model with them cannot be sampled correctly"
     )

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -22,7 +18,6 @@ __all__ = [
     "is_out_of_memory",
     "release_memory",
     "tile_side",
-    "trim_heap",
     "window_bytes",
 ]
 
@@ -140,25 +135,6 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
-
-
-def trim_heap(device: torch.device) -> None:
-    """On a CPU with glibc, give free pages back to the system; elsewhere do nothing.
-
-    glibc keeps freed blocks below 32 MB, and blocks of one stage do not fit the next: the gaps add up to half
-    as much again as is in use.
-    """
-    if device.type == "cpu":
-        trim = _malloc_trim()
-        if trim is not None:
-            trim(0)
-
-
-@cache
-def _malloc_trim() -> Callable[[int], object] | None:
-    if sys.platform != "linux":
-        return None
-    return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def _free_of_system(root: Path) -> int:

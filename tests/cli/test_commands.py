@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 from PIL import Image
@@ -253,34 +253,6 @@ def test_evaluate_refuses_an_empty_folder(model_dir, tmp_path, capsys) -> None:
     assert "no images" in capsys.readouterr().err
 
 
-def test_bench(model_dir, tmp_path, monkeypatch, capsys) -> None:
-    import sam_diffsr.evaluation.bench as bench
-    import sam_diffsr.evaluation.timing as timing
-
-    real, seen = bench.run_bench, {}
-
-    def small(resolver, **given: Any):
-        seen.update(given)
-        smaller: dict[str, Any] = {
-            "size": 8,
-            "repeats": 1,
-            "memory": False,
-            "architecture": resolver.config.model,
-        }
-        return real(resolver, **(given | smaller))
-
-    monkeypatch.setattr(bench, "run_bench", small)
-    monkeypatch.setitem(timing.GEMM_SIDE, "cpu", 64)
-    target = tmp_path / "bench.json"
-    assert main(["bench", "-m", str(model_dir), "--quick", "--repeats", "3", "--json", str(target)]) == 0
-    assert (seen["size"], seen["repeats"], seen["full"]) == (32, 3, False)
-    captured = capsys.readouterr()
-    assert captured.out.startswith("step ratio: ")
-    assert "measuring: released architecture" in captured.err
-    result = json.loads(target.read_text())
-    assert {"step_ratio", "image_speedup", "gemm_fraction", "peak_memory_mb"} <= result.keys()
-
-
 def test_data_prepare_passes_only_what_is_given(tmp_path, monkeypatch, capsys) -> None:
     import sam_diffsr.data.prepare as prepare
 
@@ -345,7 +317,7 @@ def test_a_run_that_was_stopped_is_not_a_success(tmp_path, monkeypatch, capsys) 
     result = training.TrainResult(step=7, finished=False, checkpoint=tmp_path / "step-7")
     monkeypatch.setattr(training, "train", lambda stage, config, out, **options: result)
     assert main(["train", "rrdb", "c.yaml", "--out", str(tmp_path)]) == 130
-    assert "stopped, go on with --resume at step 7" in capsys.readouterr().out
+    assert "stopped (continue with --resume) at step 7" in capsys.readouterr().out
 
 
 def test_an_error_of_ours_is_one_line_and_a_traceback_only_for_debug(tmp_path, capsys) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import torch
 
 from sam_diffsr.diffusion import NoiseSchedule, ScheduleConfig
 from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError
-from sam_diffsr.models import load_reference_checkpoint
-from sam_diffsr.pipeline import load_pretrained
-from sam_diffsr.pipeline.convert import convert_reference_checkpoint
+from sam_diffsr.models import EncoderConfig, RRDBEncoder, load_reference_checkpoint
+from sam_diffsr.pipeline import SuperResolver, load_pretrained
+from sam_diffsr.pipeline.convert import convert_checkpoint
+from sam_diffsr.pipeline.run import pad_to_multiple
 
 
 def with_betas(golden_dir: Path, target: Path, betas: torch.Tensor | None) -> Path:
@@ -26,7 +28,7 @@ def with_betas(golden_dir: Path, target: Path, betas: torch.Tensor | None) -> Pa
 
 
 def test_the_folder_holds_the_weights_and_their_settings(golden_dir: Path, tmp_path: Path) -> None:
-    written = convert_reference_checkpoint(golden_dir / "reference_tiny.ckpt", tmp_path / "model")
+    written = convert_checkpoint(golden_dir / "reference_tiny.ckpt", tmp_path / "model")
     config, state_dict = load_pretrained(tmp_path / "model")
     assert config == written
     assert config.normalization.lr_up_levels == 256
@@ -40,19 +42,19 @@ def test_the_folder_holds_the_weights_and_their_settings(golden_dir: Path, tmp_p
 
 
 def test_half_precision(golden_dir: Path, tmp_path: Path) -> None:
-    convert_reference_checkpoint(golden_dir / "reference_tiny.ckpt", tmp_path, dtype="fp16")
+    convert_checkpoint(golden_dir / "reference_tiny.ckpt", tmp_path, dtype="fp16")
     assert {value.dtype for value in load_pretrained(tmp_path)[1].values()} == {torch.float16}
 
 
 def test_another_schedule_is_recognised(golden_dir: Path, tmp_path: Path) -> None:
     linear = NoiseSchedule.from_config(ScheduleConfig(timesteps=30, name="linear")).betas
     source = with_betas(golden_dir, tmp_path / "x.ckpt", linear)
-    assert convert_reference_checkpoint(source, tmp_path / "m").schedule.name == "linear"
+    assert convert_checkpoint(source, tmp_path / "m").schedule.name == "linear"
 
 
 def test_without_betas_the_published_schedule_is_taken(golden_dir: Path, tmp_path: Path) -> None:
     source = with_betas(golden_dir, tmp_path / "x.ckpt", None)
-    assert convert_reference_checkpoint(source, tmp_path / "m").schedule == ScheduleConfig()
+    assert convert_checkpoint(source, tmp_path / "m").schedule == ScheduleConfig()
 
 
 def test_unknown_betas_are_refused(golden_dir: Path, tmp_path: Path) -> None:
@@ -60,10 +62,31 @@ def test_unknown_betas_are_refused(golden_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointMismatchError, match=r"20 betas of .*x\.ckpt .* none of the schedules cosine"
     ):
-        convert_reference_checkpoint(source, tmp_path / "m")
+        convert_checkpoint(source, tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="no checkpoint at"):
-        convert_reference_checkpoint(tmp_path / "gone.ckpt", tmp_path / "m")
+        convert_checkpoint(tmp_path / "gone.ckpt", tmp_path / "m")
+
+
+def test_an_rrdbnet_gives_the_encoders_image_alone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = RRDBEncoder(EncoderConfig(blocks=2, channels=8, growth=4), scale=4)
+    names = (("trunk.", "RRDB_trunk."), (".dense.", ".RDB"), (".convs.", ".conv"), ("upsample.", "upconv"))
+    tensors: dict[str, torch.Tensor] = {}
+    for key, value in encoder.state_dict().items():
+        for ours, theirs in names:
+            key = key.replace(ours, theirs)
+        key = re.sub(r"(RDB|conv|upconv)(\d)\.", lambda found: f"{found[1]}{int(found[2]) + 1}.", key)
+        tensors[key.replace("conv_hr", "HRconv")] = value
+    torch.save({"params_ema": tensors}, tmp_path / "net.pth")
+    config = convert_checkpoint(tmp_path / "net.pth", tmp_path / "model")
+    assert config.sampling.steps == 0
+    assert "The denoiser is not trained" in (tmp_path / "model" / "README.md").read_text()
+    lr = torch.rand(1, 3, 9, 8)
+    result = SuperResolver.from_pretrained(tmp_path / "model", device="cpu").upscale_tensor(lr, seeds=[0])
+    with torch.no_grad():
+        expected = encoder(pad_to_multiple(lr, config.model))[..., :36, :32].clamp(0, 1)
+    torch.testing.assert_close(result, expected)

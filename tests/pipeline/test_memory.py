@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sam_diffsr.pipeline import memory
-from sam_diffsr.pipeline.memory import free_memory, is_out_of_memory, release_memory, trim_heap
+from sam_diffsr.pipeline.memory import free_memory, is_out_of_memory, release_memory
 
 CPU = torch.device("cpu")
 
@@ -81,28 +80,6 @@ def test_the_cache_of_the_right_device_is_emptied(monkeypatch: pytest.MonkeyPatc
     for name in ("cpu", "cuda", "mps"):
         release_memory(torch.device(name))
     assert emptied == ["cuda", "mps"]
-
-
-@pytest.mark.skipif(memory._malloc_trim() is None, reason="only glibc can be told")
-def test_free_pages_of_the_heap_are_given_back_on_a_cpu_only():
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    blocks = [bytearray(2**16) for _ in range(1000)]
-    for index in range(0, 1000, 2):  # every second one: nothing at the end of the heap becomes free
-        blocks[index] = bytearray()
-    before = resident()
-    trim_heap(torch.device("cuda"))
-    assert before - resident() < 2**24
-    trim_heap(torch.device("cpu"))
-    assert before - resident() > 2**24
-
-
-def test_other_systems_have_no_heap_to_trim(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(memory.sys, "platform", "win32")
-    assert memory._malloc_trim.__wrapped__() is None
-    monkeypatch.setattr(memory, "_malloc_trim", lambda: None)
-    trim_heap(torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

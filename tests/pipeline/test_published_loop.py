@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sam_diffsr.pipeline import SuperResolver, run
-from sam_diffsr.pipeline.convert import convert_reference_checkpoint
+from sam_diffsr.pipeline.convert import convert_checkpoint
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def published(
             return torch.cat([image[..., y : y + height, x : x + width] for y, x in self.corners])
 
     monkeypatch.setattr(run, "PositionNoise", Recorded)
-    convert_reference_checkpoint(golden_dir / "reference_tiny.ckpt", tmp_path)
+    convert_checkpoint(golden_dir / "reference_tiny.ckpt", tmp_path)
     return SuperResolver.from_pretrained(tmp_path, device="cpu")
 
 

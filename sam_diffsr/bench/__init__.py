@@ -1,0 +1,28 @@
+"""Measures speed and memory; ``sam-diffsr bench`` prints the results.
+
+What is compared is timed in turns in one run, so that both sides see the machine in the same state.
+"""
+
+from __future__ import annotations
+
+from sam_diffsr.bench.masks import measure_masks
+from sam_diffsr.bench.memory import measure_memory
+from sam_diffsr.bench.networks import measure_image, measure_step
+from sam_diffsr.bench.reference import ReferenceProcedure, reference_sample
+from sam_diffsr.bench.result import BenchResult, to_json
+from sam_diffsr.bench.training import measure_training
+from sam_diffsr.bench.work import measure_folder, measure_start
+
+__all__ = [
+    "BenchResult",
+    "ReferenceProcedure",
+    "measure_folder",
+    "measure_image",
+    "measure_masks",
+    "measure_memory",
+    "measure_start",
+    "measure_step",
+    "measure_training",
+    "reference_sample",
+    "to_json",
+]

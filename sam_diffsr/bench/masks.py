@@ -1,0 +1,170 @@
+"""Times structure fields: their encoding, the run-length codec, and reading a crop of a stored field."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sam_diffsr.bench.result import BenchResult
+from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
+from sam_diffsr.errors import ArgumentError
+from sam_diffsr.masks.rle import decode, encode
+from sam_diffsr.masks.spe import encode_structure, position_field
+from sam_diffsr.masks.store import read_structure, write_structure
+from sam_diffsr.masks.structure import StructureField
+
+__all__ = ["made_up_records", "measure_masks", "straightforward_structure"]
+
+_LOGGER = logging.getLogger(__name__)
+
+_CROP = 160
+"""Side of the training crop that is read, in pixels."""
+Records = Sequence[dict[str, Any]]
+Tasks = dict[str, Callable[[], object]]
+
+
+def measure_masks(
+    *,
+    size: tuple[int, int] = (1356, 2040),
+    regions: int = 100,
+    region_counts: Sequence[int] = (10, 1000),
+    megapixels: Sequence[float] = (0.5, 12.0),
+    repeats: int = 9,
+) -> BenchResult:
+    """Time structural position encoding and the storage of its results, on made-up regions.
+
+    Args:
+        size: ``(height, width)`` of the image, at least 160 each.
+        regions: regions of the image, >= 1.
+        region_counts: other numbers of regions, compared with ``regions``.
+        megapixels: other sizes of the image, compared with ``size``.
+        repeats: rounds, >= 1.
+
+    Raises:
+        ArgumentError: a value is out of range.
+    """
+    if min(size) < _CROP or regions < 1 or repeats < 1:
+        raise ArgumentError(
+            f"expected sides >= {_CROP}, regions >= 1 and repeats >= 1; got {size}, {regions}, {repeats}"
+        )
+    _LOGGER.info("measuring: structure fields, %s regions at %sx%s", regions, size[0], size[1])
+    height, width = size
+    records = made_up_records(size, regions)
+    others = {f"{count} regions": made_up_records(size, count) for count in region_counts}
+    for amount in megapixels:
+        factor = (amount * 1e6 / (height * width)) ** 0.5
+        scaled = (max(1, round(height * factor)), max(1, round(width * factor)))
+        others[f"{amount:g} megapixels"] = made_up_records(scaled, regions)
+    structure = StructureField.from_masks(records)
+    with tempfile.TemporaryDirectory(prefix="sam-diffsr-") as folder:
+        stored = write_structure(Path(folder, "field.npz"), structure)
+        tasks: Tasks = {
+            "encode": partial(encode_structure, records),
+            "straightforward": partial(straightforward_structure, records),
+            **{name: partial(encode_structure, other) for name, other in others.items()},
+            **_codec_tasks(records[:10]),
+            **_crop_tasks(structure, Path(folder)),
+        }
+        timed = time_in_turns(tasks, repeats=repeats)
+    difference = np.abs(encode_structure(records).numpy() - straightforward_structure(records)).max()
+    scaling = [{"image": name, "ratio": median_ratio(timed, name, "encode")} for name in others]
+    has_coco = "coco_encode" in tasks
+    return BenchResult(
+        name="masks",
+        figures={
+            "encode_speedup": median_ratio(timed, "straightforward", "encode"),
+            "encode_difference": float(difference),
+            "rle_encode_ratio": median_ratio(timed, "rle_encode", "coco_encode") if has_coco else None,
+            "rle_decode_ratio": median_ratio(timed, "rle_decode", "coco_decode") if has_coco else None,
+            "crop_ratio": median_ratio(timed, "field_crop", "image_crop"),
+            "smaller_than_npy": (4 * height * width + 128) / stored,
+        },
+        tables={"encode_scaling": scaling},
+        settings={"size": list(size), "regions": regions, "repeats": repeats},
+        seconds=medians(timed),
+    )
+
+
+def made_up_records(size: tuple[int, int], count: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Overlapping wavy blobs as run-length records, large ones first, as SAM's regions often are.
+
+    Args:
+        size: ``(height, width)`` of the image.
+        count: number of regions.
+        seed: of their places and shapes.
+    """
+    rng = np.random.default_rng(seed)
+    height, width = size
+    records: list[dict[str, Any]] = []
+    for index in range(count):
+        radius = max(2.0, 0.35 * min(size) * (index + 1) ** -0.4)
+        y, x, phase = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(0, 6.28)
+        reach = 1.4 * radius
+        top, bottom = max(0, int(y - reach)), min(height, int(y + reach) + 2)
+        left, right = max(0, int(x - reach)), min(width, int(x + reach) + 2)
+        rows, columns = np.arange(top, bottom)[:, None] - y, np.arange(left, right)[None] - x
+        angle = np.arctan2(rows, columns)
+        wavy = radius * (1 + 0.25 * np.sin(3 * angle + phase) + 0.1 * np.sin(9 * angle))
+        mask = np.zeros(size, np.bool_)
+        mask[top:bottom, left:right] = rows**2 + columns**2 <= wavy**2
+        records.append({"segmentation": encode(mask)})
+    return records
+
+
+def straightforward_structure(records: Records) -> NDArray[np.float32]:
+    """Structure field ``(H, W)`` as the paper describes it: the mean of ``mask * field`` per region."""
+    height, width = records[0]["segmentation"]["size"]
+    field = position_field((height, width)).astype(np.float32)
+    structure = np.zeros((height, width), np.float32)
+    for record in records:
+        mask = np.ascontiguousarray(decode(record["segmentation"]))
+        structure[mask] = (field * mask).mean()
+    return structure
+
+
+def _codec_tasks(records: Records) -> Tasks:
+    """Our run-length codec and pycocotools', which gets arrays in its own layout; nothing without it."""
+    try:
+        coco: Any = importlib.import_module("pycocotools.mask")
+    except ImportError:
+        return {}
+    masks = [np.ascontiguousarray(decode(record["segmentation"])) for record in records]
+    theirs = [np.asfortranarray(mask.astype(np.uint8)) for mask in masks]
+    coded = [coco.encode(mask) for mask in theirs]
+    return {
+        "rle_encode": lambda: [encode(mask) for mask in masks],
+        "coco_encode": lambda: [coco.encode(mask) for mask in theirs],
+        "rle_decode": lambda: [decode(record["segmentation"]) for record in records],
+        "coco_decode": lambda: [coco.decode(code) for code in coded],
+    }
+
+
+def _crop_tasks(structure: StructureField, folder: Path) -> Tasks:
+    """Reading a training crop of the field stored in ``folder``, and the same crop of a PNG file."""
+    height, width = structure.size
+    top, left = (height - _CROP) // 2, (width - _CROP) // 2
+
+    # flat regions with a little grain: PNG has something to do, as with a photograph
+    rng = np.random.default_rng(1)
+    colours = rng.integers(30, 220, (len(structure.values), 3))
+    pixels = np.clip(colours[structure.labels] + rng.normal(0, 4, (height, width, 3)), 0, 255)
+    Image.fromarray(pixels.astype(np.uint8)).save(folder / "photo.png")
+
+    def image_crop() -> NDArray[np.uint8]:
+        with closing(Image.open(folder / "photo.png")) as image:
+            return np.asarray(image.crop((left, top, left + _CROP, top + _CROP)))
+
+    return {
+        "field_crop": lambda: read_structure(folder / "field.npz").crop(top, left, _CROP, _CROP),
+        "image_crop": image_crop,
+    }

@@ -1,0 +1,127 @@
+"""Measures the memory and the time of images of growing size, each in a fresh process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from sam_diffsr.bench.result import BenchResult
+from sam_diffsr.errors import ArgumentError, OutputError
+from sam_diffsr.pipeline.resolver import SuperResolver
+
+__all__ = ["measure_memory", "run_probe", "run_python"]
+
+_LOGGER = logging.getLogger(__name__)
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+"""Folder of this package, which the new processes import too, installed or not."""
+_PROBE = str(Path(__file__).with_name("probe.py"))
+"""Run by its path: as a module it would load this whole package first."""
+
+
+def measure_memory(
+    resolver: SuperResolver,
+    *,
+    sizes: Sequence[int] = (512, 1024, 2048),
+    tile: int | Literal["auto"] = "auto",
+    max_memory: int | None = None,
+) -> BenchResult:
+    """Upscale one square image per size in a fresh process and report its peak memory.
+
+    Args:
+        resolver: the model; its device and dtype are used as well.
+        sizes: sides of the low-resolution images, growing.
+        tile: side of the tiles, as in :meth:`SuperResolver.upscale`.
+        max_memory: memory limit in bytes, as in :meth:`SuperResolver.upscale`.
+
+    Raises:
+        ArgumentError: ``sizes`` is empty or does not grow.
+        OutputError: a process failed, for example because the limit is too small.
+    """
+    if not sizes or sizes[0] < 1 or any(small >= large for small, large in pairwise(sizes)):
+        raise ArgumentError(f"sizes must be sides >= 1 that grow, got {list(sizes)}")
+    limit = {} if max_memory is None else {"max_memory": max_memory}
+    rows: list[dict[str, float | None]] = []
+    for size in sizes:
+        _LOGGER.info("measuring: memory, %sx%s", size, size)
+        answer = run_probe(resolver, size=size, options={"tile": tile, **limit})
+        before, peak, seconds = answer["before_mb"], answer["peak_mb"], answer["seconds"]
+        megapixels = (size * resolver.scale) ** 2 / 1e6
+        rows.append(
+            {
+                "size": size,
+                "output_megapixels": round(megapixels, 2),
+                "used_mb": None if before is None else round(peak - before, 1),
+                "peak_mb": None if before is None else round(peak, 1),
+                "seconds_per_megapixel": round(seconds / megapixels, 3),
+            }
+        )
+    settings = {"model": resolver.name, "dtype": _precision(resolver), "tile": tile, **limit}
+    return BenchResult(name="memory", tables={"memory": rows}, settings=settings)
+
+
+def run_probe(
+    resolver: SuperResolver, *, size: int, options: Mapping[str, int | str] | None = None
+) -> dict[str, Any]:
+    """Upscale one image in a fresh process that loads a copy of the model.
+
+    Args:
+        resolver: the model; its device and dtype are used as well.
+        size: side of the low-resolution image.
+        options: keywords of :meth:`SuperResolver.upscale`.
+
+    Returns:
+        ``seconds``, ``before_mb`` and ``peak_mb``, see :mod:`sam_diffsr.bench.probe`.
+
+    Raises:
+        OutputError: the process failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="sam-diffsr-") as folder:
+        model = str(Path(folder, "model"))
+        resolver.save_pretrained(model)
+        request = {
+            "model": model,
+            "size": size,
+            "threads": torch.get_num_threads(),
+            "init": {"device": str(resolver.device), "dtype": _precision(resolver)},
+            "upscale": dict(options or {}),
+        }
+        return json.loads(run_python(_PROBE, stdin=json.dumps(request)).splitlines()[-1])
+
+
+def run_python(*arguments: str, stdin: str = "") -> str:
+    """Run Python in a new process that imports this package.
+
+    Returns:
+        Its standard output.
+
+    Raises:
+        OutputError: the process failed; the message ends with the last line of its standard error.
+    """
+    path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise OutputError(f"the measured process failed: {reason}")
+    return done.stdout.strip()
+
+
+def _precision(resolver: SuperResolver) -> str:
+    return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[resolver.dtype]

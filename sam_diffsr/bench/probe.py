@@ -1,0 +1,76 @@
+"""Upscales one image and prints the time and the peak memory as JSON; to be run as a program of its own.
+
+Reads a JSON object from standard input: ``model`` (null for the bundled one), ``size``, ``threads``, ``init``
+and ``upscale`` (keywords of ``from_pretrained`` and of ``upscale``). It uses the public interface only and
+imports nothing else from the package, so that any installed version can run it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+__all__ = ["main", "peak_mb"]
+
+_MEBIBYTE = 1024**2
+_WARM_UP_SIZE = 8
+
+
+def main(request: dict[str, Any]) -> dict[str, float | None]:
+    """Load the model, upscale a small image, then the image that is measured.
+
+    Returns:
+        ``seconds`` of the image, ``before_mb`` (the peak before it began) and ``peak_mb``.
+    """
+    import numpy as np
+    import torch
+
+    import sam_diffsr
+
+    if request["threads"] is not None:
+        torch.set_num_threads(request["threads"])
+    resolver = sam_diffsr.SuperResolver.from_pretrained(request["model"], **request["init"])
+    on_cuda = resolver.device.type == "cuda"
+
+    def upscale(size: int) -> float:
+        image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+        started = time.perf_counter()
+        resolver.upscale(image, max_pixels=None, progress=False, **request["upscale"])
+        return time.perf_counter() - started
+
+    upscale(_WARM_UP_SIZE)  # what is built once belongs to the loaded process
+    before = peak_mb(on_cuda=on_cuda)
+    seconds = upscale(request["size"])
+    return {"seconds": seconds, "before_mb": before, "peak_mb": peak_mb(on_cuda=on_cuda)}
+
+
+def peak_mb(*, on_cuda: bool) -> float | None:
+    """Peak memory of this process in units of 2**20 bytes.
+
+    Args:
+        on_cuda: ask for the memory allocated on the GPU instead of the resident memory of the process.
+
+    Returns:
+        None where the system does not tell.
+    """
+    if on_cuda:
+        import torch
+
+        return torch.cuda.max_memory_allocated() / _MEBIBYTE
+    status = Path("/proc/self/status")
+    if status.is_file():  # ru_maxrss would start from the parent's peak
+        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
+        peaks = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")]
+        return peaks[0] if peaks else None
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MEBIBYTE
+    return None
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.load(sys.stdin))))  # noqa: T201

@@ -1,0 +1,98 @@
+"""The result of a measurement: figures with plain labels, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from sam_diffsr.evaluation.environment import describe_machine, describe_versions
+from sam_diffsr.evaluation.report import text_table
+
+__all__ = ["LABELS", "BenchResult", "to_json"]
+
+Rows = Sequence[Mapping[str, str | float | int | None]]
+
+_STEP = "Denoising step, time relative to the reference"
+_IMAGE = "Whole image, speed relative to the reference"
+LABELS: dict[str, str] = {
+    "step_ratio": f"{_STEP} (released architecture)",
+    "step_ratio_bundled": f"{_STEP} (networks of this model)",
+    "gemm_fraction": "Throughput of a step relative to a plain matrix product (released architecture)",
+    "image_speedup": f"{_IMAGE} (both with the released architecture)",
+    "image_speedup_bundled": f"{_IMAGE} (this model; reference with the released architecture)",
+    "image_speedup_bundled_same_networks": f"{_IMAGE} (both with the networks of this model)",
+    "peak_memory_mb": "Peak memory of a process that upscales the image, MB (released architecture)",
+    "peak_memory_mb_bundled": "Peak memory of a process that upscales the image, MB (this model)",
+    "memory": "Memory beyond the loaded process, and time, per input size",
+    "folder_speedup": "Folder of photographs of equal size, speed relative to one by one",
+    "mixed_folder_speedup": "Folder of photographs of different sizes, speed relative to one by one",
+    "import_seconds": "import sam_diffsr, seconds",
+    "own_modules_seconds": "Import of SuperResolver without the libraries it needs, seconds",
+    "command_seconds": "sam-diffsr upscale of an 8x8 image, whole process, seconds",
+    "train": "Training step on batches made as in a run, time relative to a step on random tensors",
+    "encode_speedup": "Encoding of regions, speed relative to decoding and painting each mask",
+    "encode_difference": "Largest difference of the two fields",
+    "encode_scaling": "Encoding of other images, time relative to the first",
+    "rle_encode_ratio": "Encoding of run lengths, time relative to pycocotools",
+    "rle_decode_ratio": "Decoding of run lengths, time relative to pycocotools",
+    "crop_ratio": "Reading a crop of a stored field, time relative to the crop of a PNG file",
+    "smaller_than_npy": "Size of a float32 .npy file relative to the stored field",
+}
+"""What each figure means, by its JSON key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchResult:
+    """Figures of one measurement."""
+
+    name: str
+    """What was measured, as ``sam-diffsr bench`` calls it."""
+    figures: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
+    """Numbers by JSON key, see :data:`LABELS`; None for what cannot be measured here."""
+    tables: Mapping[str, Rows] = field(default_factory=dict[str, Rows])
+    """Rows of tables by JSON key; all rows of a table have the same columns."""
+    settings: Mapping[str, Any]
+    """Sizes, repeats and the model."""
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Median times that the ratios were made from."""
+
+    def text(self) -> str:
+        """One line per number, then the tables, each under its label."""
+        lines = [f"{LABELS[key]}: {_word(value)}" for key, value in self.figures.items()]
+        for key, rows in self.tables.items():
+            header = [name.replace("_", " ") for name in rows[0]]
+            table = text_table(header, [[_word(cell) for cell in row.values()] for row in rows])
+            lines.append(f"{LABELS[key]}:\n{table}")
+        return "\n".join(lines)
+
+
+def to_json(results: Sequence[BenchResult], *, device: str | torch.device = "auto") -> dict[str, Any]:
+    """All measurements of a run as one JSON object.
+
+    Args:
+        results: the measurements.
+        device: where they were made.
+
+    Returns:
+        Figures and tables by key; ``seconds`` and ``settings`` by measurement; ``machine`` and ``versions``.
+
+    Raises:
+        ArgumentError: this machine does not have the device.
+    """
+    return {
+        **{key: value for result in results for key, value in result.figures.items()},
+        **{key: value for result in results for key, value in result.tables.items()},
+        "seconds": {result.name: result.seconds for result in results},
+        "settings": {result.name: result.settings for result in results},
+        "machine": describe_machine(device),
+        "versions": describe_versions(),
+    }
+
+
+def _word(value: str | float | None) -> str:
+    if value is None:
+        return "not measured"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

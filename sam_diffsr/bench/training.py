@@ -1,0 +1,148 @@
+"""Times training steps on real batches against the same steps on random tensors that lie on the device."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sam_diffsr.bench.result import BenchResult
+from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
+from sam_diffsr.data import (
+    DataConfig,
+    SyntheticConfig,
+    TrainingBatch,
+    TrainingSource,
+    open_source,
+    prefetch,
+    synthesize_crops,
+)
+from sam_diffsr.data.degrade import MARGIN_LR
+from sam_diffsr.errors import ArgumentError
+from sam_diffsr.training.config import TrainConfig
+from sam_diffsr.training.control import limit_threads
+from sam_diffsr.training.launch import launched
+from sam_diffsr.training.stages import StageName
+from sam_diffsr.training.trainer import Trainer
+
+__all__ = ["measure_training"]
+
+_LOGGER = logging.getLogger(__name__)
+
+_CROPS = 64
+_SLACK = 48
+"""HR pixels by which a made-up crop is larger than the window that is cut from it."""
+
+
+def measure_training(
+    stage: StageName, config: TrainConfig, *, own_data: bool = False, rounds: int = 5, steps: int = 16
+) -> BenchResult:
+    """Time training steps whose batches are made as in a run.
+
+    Args:
+        stage: networks to train.
+        config: the run; nothing of it is written. The denoiser is trained on a fresh encoder.
+        own_data: measure ``config.data`` instead of crops and synthetic images made for the measurement.
+        rounds: rounds that count, >= 1.
+        steps: steps of each kind per round, >= 1.
+
+    Raises:
+        ArgumentError: ``rounds`` or ``steps`` is less than 1.
+        ConfigError: the device is not available.
+        DataError: the config's own data are damaged or too small.
+        MissingDependencyError: the extra ``train`` is not installed.
+    """
+    if rounds < 1 or steps < 1:
+        raise ArgumentError(f"rounds and steps must be >= 1, got {rounds} and {steps}")
+    with (
+        tempfile.TemporaryDirectory(prefix="sam-diffsr-") as name,
+        limit_threads(config.run.threads),
+        launched(config, folder=Path(name), trackers=[]) as accelerator,
+    ):
+        folder = Path(name)
+        trainer = _make_trainer(stage, config, folder, accelerator)
+        fixed = _random_batch(config, trainer.device)
+
+        def random_steps() -> None:
+            for _ in range(steps):
+                trainer.train_step(fixed)
+
+        feeds: dict[str, _Feed] = {}
+        for kind, data in _data(config, folder, own=own_data).items():
+            _LOGGER.info("measuring: opening %s", kind)
+            cache, scale = folder / "cache", config.model.scale
+            source = open_source(data, scale=scale, seed=config.run.seed, cache=cache)
+            feeds[kind] = _Feed(trainer, source, steps)
+        _LOGGER.info("measuring: training steps, %s rounds", rounds)
+        tasks: dict[str, Callable[[], object]] = {"random": random_steps, **feeds}
+        timed = time_in_turns(tasks, repeats=rounds, device=trainer.device)
+    images = steps * rounds * config.data.batch
+    rows: list[dict[str, str | float]] = [
+        {
+            "batches": kind,
+            "ratio": median_ratio(timed, kind, "random"),
+            "data_wait": sum(feed.waits[1:]) / sum(timed[kind]),
+            "images_per_second": images / sum(timed[kind]),
+        }
+        for kind, feed in feeds.items()
+    ]
+    settings = {"stage": stage, "patch": config.data.patch, "batch": config.data.batch, "steps": steps}
+    settings |= {"rounds": rounds, "device": str(trainer.device)}
+    return BenchResult(name="train", tables={"train": rows}, settings=settings, seconds=medians(timed))
+
+
+class _Feed:
+    """A task: some steps on the next batches of a source."""
+
+    def __init__(self, trainer: Trainer, source: TrainingSource, steps: int) -> None:
+        self._trainer, self._source, self._steps, self._next = trainer, source, steps, 0
+        self.waits: list[float] = []
+        """Seconds that each call waited until its batches were on the device."""
+
+    def __call__(self) -> None:
+        start, self._next = self._next, self._next + self._steps
+        waited = 0.0
+        with prefetch(self._source.host_batch, start=start, stop=self._next) as batches:
+            for _ in range(self._steps):
+                started = time.perf_counter()
+                batch = self._source.device_batch(next(batches), self._trainer.device)
+                waited += time.perf_counter() - started
+                self._trainer.train_step(batch)
+        self.waits.append(waited)
+
+
+def _make_trainer(stage: StageName, config: TrainConfig, folder: Path, accelerator: Any) -> Trainer:
+    """A trainer at its first step; the denoiser gets a fresh encoder, which costs as much as any."""
+    first = replace(config, run=replace(config.run, init=None))
+    if stage == "denoiser":
+        Trainer("encoder", first, accelerator=accelerator).save(folder)
+        first = replace(first, diffusion=replace(config.diffusion, encoder=str(folder)))
+    return Trainer(stage, first, accelerator=accelerator)
+
+
+def _data(config: TrainConfig, folder: Path, *, own: bool) -> dict[str, DataConfig]:
+    """The data to measure by kind: the config's own, or crops and synthetic images made for it."""
+    if own:
+        return {"data": config.data}
+    window = config.data.patch + 2 * MARGIN_LR * config.model.scale
+    synthesize_crops(folder / "crops", count=_CROPS, config=SyntheticConfig(size=window + _SLACK))
+    others = {"photos": None, "masks": None, "synthetic": None, "encoding": None, "reduction": None}
+    crops = replace(config.data, crops=str(folder / "crops"), **others)
+    synthetic = SyntheticConfig(size=max(SyntheticConfig().size, window))
+    return {"crops": crops, "synthetic": replace(crops, crops=None, synthetic=synthetic)}
+
+
+def _random_batch(config: TrainConfig, device: torch.device) -> TrainingBatch:
+    count, side, scale = config.data.batch, config.data.patch, config.model.scale
+    generator = torch.Generator().manual_seed(0)
+
+    def random(channels: int, side: int) -> torch.Tensor:
+        return torch.rand(count, channels, side, side, generator=generator).to(device)
+
+    return TrainingBatch(lr=random(3, side // scale), hr=random(3, side), structure=0.01 * random(1, side))

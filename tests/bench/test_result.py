@@ -1,0 +1,39 @@
+"""Every figure has a label; text shows figures, JSON holds everything."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from sam_diffsr.bench import BenchResult, to_json
+from sam_diffsr.errors import ArgumentError
+
+STEP = BenchResult(name="step", figures={"step_ratio": 0.5}, settings={"size": 8}, seconds={"step": 1.0})
+MEMORY = BenchResult(
+    name="memory",
+    figures={"peak_memory_mb": None},
+    tables={"memory": [{"size": 512, "used_mb": None}]},
+    settings={},
+)
+
+
+def test_text() -> None:
+    assert STEP.text() == "Denoising step, time relative to the reference (released architecture): 0.5"
+    peak, title, _, _, row = MEMORY.text().splitlines()
+    assert peak.endswith("(released architecture): not measured")
+    assert title == "Memory beyond the loaded process, and time, per input size:"
+    assert [cell.strip() for cell in row.split("|")] == ["", "512", "not measured", ""]
+
+
+def test_json() -> None:
+    data = json.loads(json.dumps(to_json([STEP, MEMORY], device="cpu")))
+    assert data["step_ratio"] == 0.5
+    assert data["memory"] == [{"size": 512, "used_mb": None}]
+    assert data["settings"] == {"step": {"size": 8}, "memory": {}}
+    assert data["seconds"] == {"step": {"step": 1.0}, "memory": {}}
+    assert data["machine"]["threads"] == torch.get_num_threads()
+    assert data["versions"]["sam-diffsr"]
+    with pytest.raises(ArgumentError, match="CUDA devices"):
+        to_json([STEP], device="cuda:99")
