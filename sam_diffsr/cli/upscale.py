@@ -44,7 +44,7 @@ examples:
   sam-diffsr upscale 'photos/*.jpg' --scale 2    a pattern, twice as large
   sam-diffsr upscale - < a.png > b.png           standard input and output
 """
-_OPTIONS = ("steps", "sampler", "start", "fidelity", "ensemble", "tile", "halo", "batch_size")
+_OPTIONS = ("steps", "sampler", "start", "fidelity", "ensemble", "wrap", "tile", "halo", "batch_size")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -145,6 +145,12 @@ def _register_further(parser: Parser) -> None:
         action="store_const",
         const=True,
         help="average the results of the eight turned and mirrored inputs; eight times the work",
+    )
+    sampling.add_argument(
+        "--wrap",
+        action="store_const",
+        const=True,
+        help="seamless textures: the borders of input and result continue at the opposite ones",
     )
     machine = parser.further_group("machine")
     add_device_options(machine)
