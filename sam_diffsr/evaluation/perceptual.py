@@ -31,6 +31,7 @@ __all__ = [
     "inception_features",
     "lpips_distance",
     "lpips_loss",
+    "lpips_loss",
     "lpips_weights_path",
 ]
 
@@ -60,7 +61,8 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
         MissingDependencyError: ``lpips`` is not installed.
         ModelLoadError: AlexNet's weights are not in torch's cache and cannot be downloaded, or are damaged.
     """
-    network = (_lpips_network() if network is None else network).to(device).eval()
+    network = _lpips_network() if network is None else network
+    network = network.to(device).eval()
 
     @torch.inference_mode()
     def distance(sr: Tensor, hr: Tensor) -> float:
@@ -73,6 +75,17 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
         return float(network(x, y))
 
     return distance
+
+
+def lpips_loss() -> Callable[[Tensor, Tensor], Tensor]:
+    """LPIPS as a differentiable function of two batches of images in [-1, 1], for training.
+
+    Raises:
+        MissingDependencyError: See :func:`lpips_distance`.
+        ModelLoadError: See :func:`lpips_distance`.
+    """
+    network = _lpips_network().eval().requires_grad_(False)
+    return lambda sr, hr: network.to(sr.device)(sr, hr)
 
 
 def lpips_loss(*, network: Any = None) -> Callable[[Tensor, Tensor], Tensor]:
@@ -98,7 +111,7 @@ def lpips_loss(*, network: Any = None) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _lpips_network() -> Any:
-    """The trained ``lpips.LPIPS`` module with AlexNet."""
+    """The trained network of :func:`lpips_distance`."""
     try:
         import lpips
     except ImportError as error:
