@@ -31,7 +31,6 @@ __all__ = [
     "inception_features",
     "lpips_distance",
     "lpips_loss",
-    "lpips_loss",
     "lpips_weights_path",
 ]
 
@@ -75,17 +74,6 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
         return float(network(x, y))
 
     return distance
-
-
-def lpips_loss() -> Callable[[Tensor, Tensor], Tensor]:
-    """LPIPS as a differentiable function of two batches of images in [-1, 1], for training.
-
-    Raises:
-        MissingDependencyError: See :func:`lpips_distance`.
-        ModelLoadError: See :func:`lpips_distance`.
-    """
-    network = _lpips_network().eval().requires_grad_(False)
-    return lambda sr, hr: network.to(sr.device)(sr, hr)
 
 
 def lpips_loss(*, network: Any = None) -> Callable[[Tensor, Tensor], Tensor]:
