@@ -19,6 +19,7 @@ from sam_diffsr.cli.heap import keep_freed_memory
 from sam_diffsr.cli.info import register as register_info
 from sam_diffsr.cli.masks import register as register_masks
 from sam_diffsr.cli.options import HelpFormatter
+from sam_diffsr.cli.page import register as register_page
 from sam_diffsr.cli.train import register as register_train
 from sam_diffsr.cli.upscale import register as register_upscale
 from sam_diffsr.errors import SamDiffsrError
@@ -29,6 +30,7 @@ _FAILED = 1
 _INTERRUPTED = 130
 _COMMANDS = (
     register_upscale,
+    register_page,
     register_convert,
     register_info,
     register_evaluate,
