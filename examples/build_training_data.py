@@ -30,7 +30,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sam_diffsr.data.photos import reduce_image
+from sam_diffsr.data.cut import reduce_image
 from sam_diffsr.data.prepare import prepare_crops
 from sam_diffsr.image import decode_image
 from sam_diffsr.masks.segments import GraphMaskGenerator

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from sam_diffsr.evaluation.pairs import read_pair
-from sam_diffsr.pipeline.folder import find_images
+from sam_diffsr.pipeline.batch import find_images
 
 
 def write(hr: Path, out: Path, *, scale: int, jpeg: list[int], noise: list[float], seed: int) -> None:

@@ -16,9 +16,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from sam_diffsr.data import list_photos
-from sam_diffsr.masks import GraphMaskGenerator, StructureField, write_records, write_structure
-from sam_diffsr.masks.picture import draw_structure
+from sam_diffsr.image.photos import list_photos
+from sam_diffsr.masks import (
+    GraphMaskGenerator,
+    StructureField,
+    draw_structure,
+    write_records,
+    write_structure,
+)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from sam_diffsr.evaluation.metrics import inside
 from sam_diffsr.evaluation.pairs import read_pair, to_uint8
 from sam_diffsr.models import ModelConfig, build_model
 from sam_diffsr.models.rrdb import RRDBEncoder
-from sam_diffsr.pipeline.folder import find_images
+from sam_diffsr.pipeline.batch import find_images
 from sam_diffsr.training import read_checkpoint
 
 

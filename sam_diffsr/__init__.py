@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sam_diffsr.diffusion.schedule import ScheduleConfig
     from sam_diffsr.errors import SamDiffsrError
+    from sam_diffsr.image.save import save_image
     from sam_diffsr.models.config import ModelConfig
     from sam_diffsr.pipeline.checkpoint import available_models
     from sam_diffsr.pipeline.config import ResolverConfig
@@ -30,6 +31,7 @@ __all__ = [
     "SuperResolver",
     "__version__",
     "available_models",
+    "save_image",
 ]
 
 _HOME = {
@@ -39,6 +41,7 @@ _HOME = {
     "ScheduleConfig": "sam_diffsr.diffusion.schedule",
     "SuperResolver": "sam_diffsr.pipeline.resolver",
     "available_models": "sam_diffsr.pipeline.checkpoint",
+    "save_image": "sam_diffsr.image.save",
 }
 
 
@@ -54,4 +57,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the public names, loaded or not."""
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

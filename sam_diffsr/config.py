@@ -1,7 +1,7 @@
 """Strict conversion between frozen config dataclasses and plain dictionaries.
 
-Every default lives in its dataclass. Reading refuses unknown keys and values of the wrong type, so a
-misspelt key can never fall back to a default without a word.
+Every default is in its dataclass. Unknown keys and values of the wrong type are errors, so a misspelt key
+never silently falls back to a default.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 from sam_diffsr.errors import ConfigError
 
-__all__ = ["check_choice", "from_dict", "to_dict"]
+__all__ = ["check_choice", "flatten", "from_dict", "to_dict"]
 
 ConfigT = TypeVar("ConfigT")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Turn a config dataclass into a dictionary of JSON values, every field written out.
+    """Turn a config dataclass into a dictionary of JSON values with every field.
 
     Args:
-        config: an instance of a (possibly nested) dataclass.
+        config: instance of a (possibly nested) dataclass.
 
     Returns:
         Nested dictionaries; tuples become lists.
@@ -31,13 +31,28 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
+def flatten(config: Any) -> dict[str, Any]:
+    """Turn a config dataclass into one dictionary with dotted keys: ``{"a.b": 1}``."""
+    return _flatten(to_dict(config), "")
+
+
+def _flatten(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(cast("dict[str, Any]", value), f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> ConfigT:
-    """Build ``cls`` from a dictionary; keys that are left out take the dataclass's own defaults.
+    """Build ``cls`` from a dictionary; missing keys take the dataclass's defaults.
 
     Args:
-        cls: a dataclass type.
-        data: a mapping of field names to JSON values.
-        where: how error messages name this level, such as ``"config.json: model"``.
+        cls: dataclass type.
+        data: mapping of field names to JSON values.
+        where: name of this level in error messages, such as ``"config.json: model"``.
 
     Raises:
         ConfigError: ``data`` is not a mapping, has an unknown key, lacks a required one, or holds a
@@ -74,7 +89,7 @@ def check_choice(value: str, choices: Any, *, what: str) -> None:
 
 
 def _suggestion(unknown: Sequence[str], known: Iterable[str]) -> str:
-    """The valid key that each misspelt one resembles most, if any does."""
+    """Hint at the most similar valid key of each misspelt one."""
     pairs = [(key, difflib.get_close_matches(key, list(known), n=1)) for key in unknown]
     close = [f"{found[0]!r} instead of {key!r}" for key, found in pairs if found]
     return f" (did you mean {', '.join(close)}?)" if close else ""

@@ -14,6 +14,7 @@ __all__ = [
     "DataError",
     "DeviceMemoryError",
     "ImageError",
+    "ImageNotFoundError",
     "ImageTooLargeError",
     "MissingDependencyError",
     "ModelLoadError",
@@ -37,6 +38,10 @@ class ArgumentError(SamDiffsrError, ValueError):
 
 class ImageError(SamDiffsrError, ValueError):
     """An input image cannot be read, or has a wrong rank, type, size or value range."""
+
+
+class ImageNotFoundError(ImageError, FileNotFoundError):
+    """There is no image file of this name."""
 
 
 class ImageTooLargeError(ImageError):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Generator
 from pathlib import Path
+from typing import IO
 
-__all__ = ["atomic_path"]
+__all__ = ["atomic_path", "open_new", "printable"]
 
 
 @contextlib.contextmanager
@@ -16,7 +18,8 @@ def atomic_path(target: str | os.PathLike[str]) -> Generator[Path, None, None]:
     """Give a temporary path to write; when the block ends without an error it takes the target's place.
 
     The temporary file lies in the target's folder, which must exist, under a hidden name with the target's
-    ending. Readers see the old file or the new one; after an error nothing is left behind.
+    ending. Readers see the old file or the new one; after an error nothing is left behind. A target that is a
+    symbolic link stays one: the file that it leads to is replaced. A replaced file keeps its permissions.
 
     Args:
         target: the file to make or replace.
@@ -27,11 +30,37 @@ def atomic_path(target: str | os.PathLike[str]) -> Generator[Path, None, None]:
     Raises:
         OSError: the finished file cannot be renamed, or whatever the block raises.
     """
-    final = Path(target)
+    final = Path(os.path.realpath(target))
     temporary = final.with_name(f".{secrets.token_hex(8)}.part{final.suffix}")
     try:
         yield temporary
+        if (mode := _mode(final)) is not None:
+            with contextlib.suppress(OSError):
+                temporary.chmod(mode)
         os.replace(temporary, final)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def open_new(path: Path, *, like: Path) -> IO[bytes]:
+    """Create a file that nobody can read who could not read ``like``, where that exists."""
+    mode = _mode(like)
+    return open(
+        path,
+        "x+b",
+        opener=lambda name, flags: os.open(name, flags, 0o666 if mode is None else mode & 0o666 | 0o200),
+    )
+
+
+def printable(name: str | os.PathLike[str]) -> str:
+    """A name that can be written as UTF-8: bytes that are no text appear as escapes."""
+    return os.fspath(name).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _mode(path: Path) -> int | None:
+    """Permissions of a file; None where there is none."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return None

@@ -130,7 +130,7 @@ def push_folder(
     except Exception as error:  # see download_model
         raise OutputError(
             f"cannot push to {repo_id} at {_endpoint()}: {_first_line(error)}; check the name, the network "
-            "and that the token (argument token=, or `hf auth login`) may write there"
+            "and that your token (of `hf auth login` or passed) may write there"
         ) from error
     return commit.pr_url or commit.commit_url
 
@@ -147,13 +147,13 @@ def _explain(
         return f"{repo_id!r} is no local file or folder, no bundled model and no valid Hub id: {error}"
     if isinstance(error, utils.GatedRepoError):
         return (
-            f"the model {where} is gated: accept its licence at {_endpoint()}/{repo_id}, then pass token= "
-            "or run `hf auth login`"
+            f"the model {where} is gated: accept its licence at {_endpoint()}/{repo_id}, then log in with "
+            "`hf auth login` or pass a token"
         )
     if isinstance(error, utils.RepositoryNotFoundError):
         return (
             f"there is no local file or folder {repo_id!r} and no public model {where}: check the spelling; "
-            "for a private model pass token= or run `hf auth login`"
+            "for a private model log in with `hf auth login` or pass a token"
         )
     if isinstance(error, utils.RevisionNotFoundError):
         return f"the model {where} has no revision {revision!r}: pass a branch, a tag or a full commit hash"
@@ -163,7 +163,7 @@ def _explain(
         if constants.HF_HUB_OFFLINE:
             cause = "and HF_HUB_OFFLINE is set: unset it to download, or load a local folder"
         elif local_files_only:
-            cause = "and local_files_only=True: leave it out to download, or load a local folder"
+            cause = "and local_files_only is set: unset it to download, or load a local folder"
         else:
             cause = f"and {_endpoint()} cannot be reached: check the network and HF_ENDPOINT"
         state = "cannot be downloaded again" if options.force_download else "is not in the local cache"
@@ -171,7 +171,7 @@ def _explain(
     if isinstance(error, utils.EntryNotFoundError):
         return (
             f"the model {where} has no file {filename}: expected {' and '.join(filenames)} "
-            "in the repository, or in subfolder="
+            "in the repository or in the chosen subfolder"
         )
     return (
         f"the download of {filename} from {where} failed ({_first_line(error)}); "

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from sam_diffsr import errors
-from sam_diffsr.config import check_choice, from_dict, to_dict
+from sam_diffsr.config import check_choice, flatten, from_dict, to_dict
 from sam_diffsr.errors import ConfigError, SamDiffsrError
 
 Colour = Literal["red", "green"]
@@ -163,3 +163,20 @@ def test_every_error_is_caught_by_the_base_class(name: str):
 def test_errors_are_also_what_a_caller_expects(kind: type[Exception], builtin: type[Exception]):
     assert issubclass(kind, builtin)
     assert issubclass(kind, SamDiffsrError)
+
+
+def test_flat_keys_have_dots() -> None:
+    @dataclass(frozen=True)
+    class Outer:
+        inner: Inner = field(default_factory=Inner)
+        sizes: tuple[int, ...] = (1, 2)
+        other: Inner | None = None
+
+    assert flatten(Outer(Inner(width=4))) == {
+        "inner.width": 4,
+        "inner.ratio": 0.5,
+        "inner.colour": "red",
+        "inner.level": 2,
+        "sizes": [1, 2],
+        "other": None,
+    }

@@ -28,7 +28,7 @@ _MOST_WAITING = 20
 """Jobs that may wait; further ones are refused."""
 _PROGRESS = gr.Progress()
 _CSS = """
-.gradio-container { max-width: 1400px !important; margin: 0 auto !important; }
+.gradio-container { width: 100% !important; max-width: 1400px !important; margin: 0 auto !important; }
 footer { display: none !important; }
 """
 
@@ -86,7 +86,10 @@ def serve(
 def build_page(worker: Worker) -> gr.Blocks:
     """Make the page; its ``launch`` serves it."""
     with gr.Blocks(title="sam-diffsr", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
-        gr.Markdown("# sam-diffsr\nUpscale photographs by residual diffusion. Images stay on this machine.")
+        gr.Markdown(
+            "# sam-diffsr\nUpscale photographs by residual diffusion. Images stay on "
+            "the machine that serves this page."
+        )
         with gr.Tab("One image"):
             _build_one(page, worker)
         with gr.Tab("Several images"):
@@ -101,12 +104,16 @@ def _build_one(page: gr.Blocks, worker: Worker) -> None:
             source.preprocess = _path_of  # the file as it is, whatever it holds
             gr.Examples([str(path) for path in sorted(_EXAMPLES.iterdir())], source, label="Examples")
             controls = _build_controls()
-            settings = _build_settings(worker)
         with gr.Column(scale=3, min_width=320):
             slider = gr.ImageSlider(
-                label="Before (bicubic) and after", type="filepath", interactive=False, max_height=700
+                label="Before (bicubic) and after",
+                type="filepath",
+                interactive=False,
+                buttons=["fullscreen"],
+                max_height=600,
             )
             download = gr.DownloadButton("Download", interactive=False)
+    settings = _build_settings(worker)
 
     def describe(path: str, choices: Choices) -> str:
         return worker.describe(path, choices)
@@ -119,8 +126,9 @@ def _build_one(page: gr.Blocks, worker: Worker) -> None:
             return "Cancelled.", gr.skip(), gr.skip()
         except SamDiffsrError as error:
             raise gr.Error(str(error), duration=None) from error
-        views = str(result.before), str(result.after)
-        return _summary(result), views, gr.update(value=str(result.path), interactive=True)
+        before, after = result.views
+        views = str(before), str(after)
+        return f"Done: {_summary(result)}.", views, gr.update(value=str(result.path), interactive=True)
 
     _connect(page, worker, "one", controls, [source, *settings], describe, run, [slider, download])
 
@@ -130,10 +138,10 @@ def _build_several(page: gr.Blocks, worker: Worker) -> None:
         with gr.Column(scale=2, min_width=320):
             sources = gr.File(label="Input", file_count="multiple", file_types=["image"], height=300)
             controls = _build_controls()
-            settings = _build_settings(worker)
         with gr.Column(scale=3, min_width=320):
             table = gr.Dataframe(headers=["File", "Result"], label="Results", interactive=False, wrap=True)
             files = gr.File(label="Download", file_count="multiple", interactive=False)
+    settings = _build_settings(worker)
 
     def describe(paths: list[str], choices: Choices) -> str:
         return "\n".join(f"* {Path(path).name}: {worker.describe(path, choices)}" for path in paths)
@@ -159,22 +167,22 @@ def _build_controls() -> tuple[gr.Markdown, gr.Button, gr.Button]:
     """The line about the job, and the buttons to start and to cancel it."""
     about = gr.Markdown()
     with gr.Row():
-        go = gr.Button("Upscale", variant="primary", interactive=False)
-        stop = gr.Button("Cancel", interactive=False)
+        go = gr.Button("Upscale", variant="primary", interactive=False, min_width=120)
+        stop = gr.Button("Cancel", interactive=False, min_width=120)
     return about, go, stop
 
 
 def _build_settings(worker: Worker) -> list[Any]:
     """The components whose values :func:`_choices` takes."""
+    label = "Fidelity (1: closest to the input, 0: most texture)"
     with gr.Group():
-        model = gr.Dropdown(worker.models, value=worker.models[0], label="Model")
         with gr.Row():
-            scale = gr.Radio(_SCALES, value=_SCALES[-1], label="Scale")
-            extension = gr.Radio(_FILE_TYPES, value=_FILE_TYPES[0], label="File type")
-        own = gr.Checkbox(value=True, label="The model's own balance of fidelity and texture")
-        label = "Fidelity (1: closest to the input, 0: most texture)"
+            model = gr.Dropdown(worker.models, value=worker.models[0], label="Model", scale=2)
+            scale = gr.Dropdown(_SCALES, value=_SCALES[-1], label="Scale", min_width=100)
+            extension = gr.Dropdown(_FILE_TYPES, value=_FILE_TYPES[0], label="File type", min_width=100)
+            seed = gr.Number(value=0, precision=0, minimum=0, label="Seed", min_width=100)
+        own = gr.Checkbox(value=True, label="The model's own fidelity")
         fidelity = gr.Slider(0, 1, value=0.5, step=0.05, label=label, visible=False)
-        seed = gr.Number(value=0, precision=0, minimum=0, label="Seed")
     own.change(lambda value: gr.update(visible=not value), own, fidelity, queue=False)
     return [model, own, fidelity, scale, seed, extension]
 
@@ -204,11 +212,12 @@ def _connect(
     """Let a tab describe, start, await and cancel its job; leaving the page cancels it, too."""
     about, go, stop = controls
 
-    def look(source: Any, *values: Any) -> tuple[str, Any]:
+    def look(source: Any, request: gr.Request, *values: Any) -> tuple[str, Any]:
         if not source:
             return "", gr.update(interactive=False)
         try:
-            return describe(source, _choices(*values)), gr.update(interactive=True)
+            text = describe(source, _choices(*values))
+            return text, gr.update(interactive=not worker.running(_job(request, tab)))
         except SamDiffsrError as error:
             return f"**This cannot be upscaled:** {error}", gr.update(interactive=False)
 

@@ -9,13 +9,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from sam_diffsr.device import Precision
 from sam_diffsr.errors import CancelledError, ImageTooLargeError, SamDiffsrError
-from sam_diffsr.image import MAX_PIXELS_DEFAULT, decode_image, image_size, save_image
+from sam_diffsr.image import (
+    MAX_PIXELS_DEFAULT,
+    DecodedImage,
+    check_output,
+    decode_image,
+    image_size,
+    save_image,
+)
 from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL, available_models
 from sam_diffsr.pipeline.images import output_size
 from sam_diffsr.pipeline.resolver import SuperResolver
@@ -51,10 +58,8 @@ class Result:
 
     path: Path
     """The file, in full quality and with the metadata of the input."""
-    before: Path
-    """The input, bicubically enlarged, to look at."""
-    after: Path
-    """The result, to look at."""
+    views: tuple[Path, Path]
+    """The input, bicubically enlarged, and the result, to look at."""
     size: tuple[int, int]
     """Height and width."""
     seconds: float
@@ -117,6 +122,10 @@ class Worker:
         """Announce a job, which :meth:`cancel` can end from now on."""
         self._wanted.add(job)
 
+    def running(self, job: str) -> bool:
+        """Whether a job was announced and has neither ended nor been cancelled."""
+        return job in self._wanted
+
     def cancel(self, job: str) -> None:
         """End a job at its next step; a job that is unknown or finished is left alone."""
         self._wanted.discard(job)
@@ -141,32 +150,36 @@ class Worker:
             report(done / total)
             return job in self._wanted
 
-        with self._busy:
+        with self._busy, _short_names(path):
             if job not in self._wanted:
                 raise CancelledError("the job was cancelled before it started")
             started = time.perf_counter()
-            height, width = self._input_size(path)
-            large = self._output_size(height, width, choices)
-            resolver = self.load(choices.model)
-            with _short_names(path):
-                image = resolver.upscale(
-                    path,
-                    fidelity=choices.fidelity,
-                    seed=choices.seed,
-                    outscale=choices.outscale,
-                    max_pixels=self.max_pixels,
-                    progress=False,
-                    callback=step,
-                )
-            if height * width >= _PROBE_SIDE**2:
-                self._rates[self._kind(choices)] = (time.perf_counter() - started) / (height * width)
-            folder = Path(tempfile.mkdtemp(dir=self._folder))
-            target = folder / f"{Path(path).stem}_x{choices.outscale:g}.{choices.extension}"
-            with _short_names(target):
-                save_image(image, target)
-            before, after = self._views(path, image, folder)
+            self._input_size(path)
+            source: Any = decode_image(path, max_pixels=self.max_pixels)
+            pixels = source.rgb.shape[-2] * source.rgb.shape[-1]
+            height, width = self._output_size(*source.rgb.shape[-2:], choices)
+            target = Path(tempfile.mkdtemp(dir=self._folder)) / (
+                f"{Path(path).stem}_x{choices.outscale:g}.{choices.extension}"
+            )
+            check_output(target, source.format, width=width, height=height)
+            image = self.load(choices.model).upscale(
+                source,
+                fidelity=choices.fidelity,
+                seed=choices.seed,
+                outscale=choices.outscale,
+                max_pixels=self.max_pixels,
+                progress=False,
+                callback=step,
+            )
+            if pixels >= _PROBE_SIDE**2:
+                self._rates[self._kind(choices)] = (time.perf_counter() - started) / pixels
+            save_image(image, target)
+            views = target.parent / "before.jpg", target.parent / "after.jpg"
+            after = _visible(image)
+            save_image(_visible(source).resize(after.size, Image.Resampling.BICUBIC), views[0])
+            save_image(after, views[1])
             seconds = time.perf_counter() - started
-        return Result(path=target, before=before, after=after, size=large, seconds=seconds)
+        return Result(path=target, views=views, size=(height, width), seconds=seconds)
 
     def upscale_all(
         self, paths: Sequence[str | Path], choices: Choices, *, job: str, report: Callable[[float], object]
@@ -196,8 +209,8 @@ class Worker:
                 return image_size(path, max_pixels=self.max_pixels)
         except ImageTooLargeError as error:
             raise ImageTooLargeError(
-                f"{Path(path).name} has more than {self.max_pixels / 1e6:g} megapixels, the limit of this page; "
-                "reduce it first, or start the page with a larger --max-pixels"
+                f"{Path(path).name} has more than {self.max_pixels / 1e6:g} megapixels, the limit of this "
+                "page; reduce it first, or start the page with a larger --max-pixels"
             ) from error
 
     def _output_size(self, height: int, width: int, choices: Choices) -> tuple[int, int]:
@@ -226,24 +239,14 @@ class Worker:
                 self._busy.release()
         return self._rates[kind] * pixels
 
-    def _views(self, path: str | Path, image: Image.Image, folder: Path) -> tuple[Path, Path]:
-        """Write the enlarged input and the result as 8-bit RGB of equal size."""
-        after = image.copy()
-        after.thumbnail((_VIEW_SIDE, _VIEW_SIDE))
-        with _short_names(path):
-            before = _visible(path, self.max_pixels).resize(after.size, Image.Resampling.BICUBIC)
-        names = folder / "before.jpg", folder / "after.jpg"
-        save_image(before, names[0], strip_metadata=True)
-        save_image(_visible(after, None), names[1], strip_metadata=True)
-        return names
 
-
-def _visible(image: Image.Image | str | Path, max_pixels: int | None) -> Image.Image:
-    """An image of any kind as 8-bit RGB; what is transparent becomes white."""
-    decoded = decode_image(image, max_pixels=max_pixels)
-    rgb = decoded.rgb if decoded.alpha is None else 1 + (decoded.rgb - 1) * decoded.alpha
-    array = rgb[0].permute(1, 2, 0).mul(255).round().numpy().astype(np.uint8)
-    return Image.fromarray(array)
+def _visible(image: Image.Image | DecodedImage) -> Image.Image:
+    """An image of any kind as 8-bit RGB of a size to look at; what is transparent becomes white."""
+    if isinstance(image, Image.Image):
+        image.thumbnail((_VIEW_SIDE, _VIEW_SIDE))
+        image = decode_image(image)
+    rgb = image.rgb if image.alpha is None else 1 + (image.rgb - 1) * image.alpha
+    return Image.fromarray(rgb[0].permute(1, 2, 0).mul(255).round().byte().numpy())
 
 
 @contextlib.contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
+import signal
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from typing import NoReturn
 
 from sam_diffsr import __version__
 from sam_diffsr.cli.bench import register as register_bench
@@ -18,7 +18,8 @@ from sam_diffsr.cli.export import register as register_export
 from sam_diffsr.cli.heap import keep_freed_memory
 from sam_diffsr.cli.info import register as register_info
 from sam_diffsr.cli.masks import register as register_masks
-from sam_diffsr.cli.options import HelpFormatter
+from sam_diffsr.cli.options import Parser, as_flags, nearest
+from sam_diffsr.cli.output import messages, say
 from sam_diffsr.cli.page import register as register_page
 from sam_diffsr.cli.train import register as register_train
 from sam_diffsr.cli.upscale import register as register_upscale
@@ -28,6 +29,7 @@ __all__ = ["build_parser", "main"]
 
 _FAILED = 1
 _INTERRUPTED = 130
+_TERMINATED = 143
 _COMMANDS = (
     register_upscale,
     register_page,
@@ -42,14 +44,13 @@ _COMMANDS = (
 )
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The whole command line; needs no torch."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sam-diffsr",
-        description="Image super-resolution by residual diffusion (SAM-DiffSR).",
-        epilog="Exit codes: 0 done, 1 something failed (said on stderr), 2 wrong usage, 130 interrupted.",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
+        description="Image super-resolution by residual diffusion (SAM-DiffSR).\n"
+        "sam-diffsr PHOTO is short for sam-diffsr upscale PHOTO.\n",
+        epilog="Exit codes: 0 done, 1 something failed (see stderr), 2 wrong usage, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"sam-diffsr {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
@@ -67,14 +68,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code. Wrong usage leaves by ``SystemExit(2)``, as argparse does.
     """
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    args = _parse(parser, sys.argv[1:] if argv is None else list(argv))
     if argv is None:  # the process is ours
         keep_freed_memory()
-    with _messages(quiet=args.quiet, debug=args.debug):
-        return _run(args)
+        signal.signal(signal.SIGTERM, _terminate)
+    flags = parser.commands[args.command].flags
+
+    def rewrite(message: str) -> str:
+        return as_flags(message, flags)
+
+    with messages(quiet=args.quiet, verbose=args.verbose or args.debug, rewrite=rewrite):
+        return _run(args, flags)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _terminate(number: int, frame: object) -> NoReturn:
+    """Leave by an exception, so that nothing half-written stays."""
+    sys.exit(_TERMINATED)
+
+
+def _parse(parser: Parser, words: list[str]) -> argparse.Namespace:
+    """Parse a command line, in which ``upscale`` may be left out and options may stand between inputs."""
+    commands = parser.commands
+    first = words[0] if words else "-h"
+    if first not in commands and first not in ("-h", "--help", "--version"):
+        if not (first.startswith("-") or os.path.lexists(first) or any(mark in first for mark in "./\\*?")):
+            parser.error(f"there is no command and no file {first!r}{nearest(first, commands)}")
+        words = ["upscale", *words]
+    args, extra = parser.parse_known_args(words)
+    if extra and args.command == "upscale" and not any(word[:1] == "-" and word[1:] for word in extra):
+        args.inputs += extra
+    elif extra:
+        for word in words:
+            parser = parser.commands.get(word, parser)
+        parser.refuse(extra)
+    return args
+
+
+def _run(args: argparse.Namespace, flags: dict[str, str]) -> int:
     try:
         code: int = args.run(args)
         sys.stdout.flush()  # here, where a reader that is gone is dealt with
@@ -82,28 +117,11 @@ def _run(args: argparse.Namespace) -> int:
     except SamDiffsrError as error:
         if args.debug:
             raise
-        print(f"sam-diffsr: error: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"sam-diffsr: error: {as_flags(' '.join(str(error).split()), flags)}", error=True)
         return _FAILED
     except KeyboardInterrupt:
-        print("sam-diffsr: interrupted", file=sys.stderr)
+        say("sam-diffsr: interrupted", error=True)
         return _INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED
-
-
-@contextmanager
-def _messages(*, quiet: bool, debug: bool) -> Generator[None, None, None]:
-    """Send the library's messages to stderr, for as long as the command runs."""
-    logger = logging.getLogger("sam_diffsr")
-    before = logger.level
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
-        logging.getLogger("sam_diffsr.pipeline").setLevel(logging.NOTSET)

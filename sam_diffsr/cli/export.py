@@ -1,4 +1,4 @@
-"""``sam-diffsr export``: a training run to a folder that ``from_pretrained`` loads."""
+"""``sam-diffsr export``: writes a training run as a folder that ``from_pretrained`` loads."""
 
 from __future__ import annotations
 
@@ -22,44 +22,44 @@ def register(subparsers: Subparsers) -> None:
         subparsers,
         "export",
         help="turn a training run into a model folder",
-        description="Write a model folder with the averaged weights of a diffusion run and the encoder "
-        "that it stands on. Its card says what the run was trained on and how, as far as crops and logs are "
-        "still there; scores come from a file: export, evaluate the folder, export again.",
+        description="Write a model folder with the averaged weights of a diffusion run and its encoder. The "
+        "model card describes training data and settings, if crops and logs still exist. To add scores: "
+        "export, evaluate the folder with --json, export again with --scores.",
     )
-    parser.add_argument("run_dir", metavar="RUN", help="folder of the run, or one of its checkpoints")
+    parser.add_argument("run_dir", metavar="RUN", help="folder of the run, or one checkpoint")
     parser.add_argument("out_dir", metavar="OUT_DIR", help="folder to write")
     parser.add_argument(
-        "--sampler", choices=SAMPLER_CHOICES, required=True, help="what upscale does by default"
+        "--sampler", choices=SAMPLER_CHOICES, required=True, help="default sampler of the model"
     )
-    parser.add_argument("--steps", type=int, required=True, metavar="N", help="likewise")
-    parser.add_argument("--start", type=int, metavar="T", help="likewise (default: from pure noise)")
-    parser.add_argument("--spacing", choices=SPACING_CHOICES, help="likewise (default: linspace)")
+    parser.add_argument("--steps", type=int, required=True, metavar="N", help="default number of steps")
+    parser.add_argument("--start", type=int, metavar="T", help="default start timestep (default: pure noise)")
     parser.add_argument(
-        "--dtype", choices=("fp32", "fp16", "bf16"), help="floating type to store (default: fp32)"
+        "--spacing", choices=SPACING_CHOICES, help="default spacing of the steps (default: linspace)"
     )
+    parser.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="stored precision (default: fp32)")
     parser.add_argument("--name", help="title of the model card (default: the folder's name)")
-    parser.add_argument("--license", metavar="SPDX", help="licence of the weights")
+    parser.add_argument("--license", metavar="SPDX", help="licence of the weights, as an SPDX identifier")
     parser.add_argument(
         "--dataset",
         action="append",
         dest="datasets",
         metavar="NAME",
-        help="name or Hub id of a data set it was trained on; may be given several times",
+        help="name or Hub id of a training data set; can be repeated",
     )
     parser.add_argument(
-        "--scores", metavar="FILE", help="JSON of `sam-diffsr evaluate`, of the model at this sampling"
+        "--scores", metavar="FILE", help="JSON file of `sam-diffsr evaluate` with this model and sampling"
     )
-    parser.add_argument("--details", metavar="FILE", help="Markdown for the end of the card")
+    parser.add_argument("--details", metavar="FILE", help="Markdown file for the end of the card")
     add_common_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export and say what was written."""
+    """Export and print what was written."""
     import torch
 
-    from sam_diffsr.pipeline.config import SamplingConfig
     from sam_diffsr.device import resolve_dtype
+    from sam_diffsr.pipeline.config import SamplingConfig
     from sam_diffsr.training.export import export_run, read_details
 
     sampling = SamplingConfig(**given(args, "sampler", "steps", "start", "spacing"))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from sam_diffsr.cli.app import build_parser
+from sam_diffsr.cli.options import Parser
 
 __all__ = ["manual"]
 
@@ -13,18 +13,13 @@ __all__ = ["manual"]
 def manual() -> str:
     """Help of the command and of each subcommand, each under the command line that prints it."""
     return "\n".join(
-        f"$ {parser.prog} --help\n\n{parser.format_help()}" for parser in _with_subparsers(build_parser())
+        f"$ {parser.prog} --help{'-all' * parser.has_further}\n\n{parser.format_help_all()}"
+        for parser in _with_commands(build_parser())
     )
 
 
-def _with_subparsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
-    found = [parser]
-    for action in parser._actions:  # pyright: ignore[reportPrivateUsage] # argparse has no public way
-        if isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
-            choices: dict[str, argparse.ArgumentParser] = action.choices  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-            for child in choices.values():
-                found += _with_subparsers(child)
-    return found
+def _with_commands(parser: Parser) -> list[Parser]:
+    return [parser, *(found for child in parser.commands.values() for found in _with_commands(child))]
 
 
 if __name__ == "__main__":

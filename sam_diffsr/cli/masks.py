@@ -1,4 +1,4 @@
-"""``sam-diffsr masks generate|encode|show``: photos to regions, regions to fields, both to a picture."""
+"""``sam-diffsr masks``: find the regions of photos, encode them as structure fields, draw both."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from sam_diffsr.cli.options import Subparsers, add_command, add_common_options, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sam_diffsr.data.mask_jobs import MaskOutcome
-    from sam_diffsr.data.shard import Shard
+    from sam_diffsr.masks.folders import MaskOutcome
+    from sam_diffsr.masks.shard import Shard
 
 __all__ = ["register"]
 
 SAM_PRECISION_CHOICES = ("fp32", "fp16", "bf16")
-"""The library's ``SamPrecision``, which cannot be asked without importing torch; a test compares them."""
+"""The library's ``SamPrecision``, repeated so that the help needs no torch; a test compares them."""
 ENCODING_CHOICES = ("rope", "cosine", "sincos", "random")
-"""The library's ``Encoding``, likewise."""
+"""The library's ``Encoding``, for the same reason."""
 REDUCTION_CHOICES = ("image", "region")
-"""The library's ``Reduction``, likewise."""
+"""The library's ``Reduction``, for the same reason."""
 SAM_OPTIONS: dict[str, tuple[type, str]] = {
     "points_per_side": (int, "points of the prompt grid along one side (32)"),
-    "points_per_batch": (int, "points decoded together: memory against speed (64)"),
-    "pred_iou_thresh": (float, "drop masks that the model itself rates lower (0.88)"),
-    "stability_score_thresh": (float, "drop masks that depend more on the cut-off (0.95)"),
-    "stability_score_offset": (float, "how far the cut-off is moved for that, in logits (1)"),
+    "points_per_batch": (int, "points decoded at once; more is faster and takes more memory (64)"),
+    "pred_iou_thresh": (float, "drop masks whose quality the model rates lower (0.88)"),
+    "stability_score_thresh": (float, "drop masks with a lower stability under a moved cut-off (0.95)"),
+    "stability_score_offset": (float, "shift of the cut-off for the stability score, in logits (1)"),
     "box_nms_thresh": (float, "of two masks whose boxes overlap more, drop the lower rated (0.7)"),
-    "crop_n_layers": (int, "repeat on ever smaller crops so many times (0)"),
-    "crop_nms_thresh": (float, "as --box-nms-thresh, between crops (0.7)"),
+    "crop_n_layers": (int, "number of crop layers (0)"),
+    "crop_nms_thresh": (float, "the same threshold between crops (0.7)"),
     "crop_overlap_ratio": (float, "overlap of crops, as a fraction of the short side (512/1500)"),
-    "crop_n_points_downscale_factor": (int, "each layer of crops thins the grid by this (1)"),
+    "crop_n_points_downscale_factor": (int, "divide the points per side by this in each crop layer (1)"),
     "min_mask_region_area": (int, "remove holes and islands of fewer pixels; needs OpenCV (0)"),
 }
-"""Type and help of each option of SAM's generator; a test compares them with the library's."""
+"""Type and help of each option of SAM's generator; a test compares them with ``SamOptions``."""
 
 _EPILOG = """\
 examples:
   sam-diffsr masks generate photos masks -m vit_h --longest-side 1024
   sam-diffsr masks generate photos masks -m graph
   torchrun --nproc-per-node 4 -m sam_diffsr masks generate photos masks -m vit_h
+  sam-diffsr masks generate photos masks -m vit_h --shard 1/4
   sam-diffsr data prepare photos crops --reductions 1 --masks masks
 """
 
@@ -51,8 +52,8 @@ def register(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "masks",
-        help="find regions, encode them, look at them",
-        description="Find the regions of photos, encode them as structure fields, look at both.",
+        help="find regions, encode them, draw them",
+        description="Find the regions of photos, encode them as structure fields, draw both.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", dest="masks_command", required=True)
     _register_generate(commands)
@@ -65,17 +66,17 @@ def _register_generate(subparsers: Subparsers) -> None:
         subparsers,
         "generate",
         help="find the regions of photos",
-        description="Write OUT/<stem>.json for every photo, in the format of amg.py --convert-to-rle. What "
-        "is there is kept, so a run that was cut off goes on where it was. Several processes may work on one "
-        "folder, each photo is claimed by the one that does it. A photo that fails is reported on stderr, "
-        "the others go on, and the exit code is 1 at the end.",
+        description="Write OUT/<stem>.json for every photo, in the format of amg.py --convert-to-rle. "
+        "Finished files are skipped, so a stopped run can be repeated. Several processes share a folder "
+        "with --shard. "
+        "Photos that fail are reported and skipped; the exit code is then 1.",
         epilog=_EPILOG,
     )
-    parser.add_argument("images", metavar="IMAGES", help="folder, searched with its subfolders, or one file")
-    parser.add_argument("out", metavar="OUT", help="folder to write; the tree is kept")
+    parser.add_argument("images", metavar="IMAGES", help="folder (with its subfolders) or file")
+    parser.add_argument("out", metavar="OUT", help="output folder; it keeps the tree of the input")
     _add_generator_options(parser)
     _add_run_options(parser)
-    group = parser.add_argument_group("SAM's automatic mask generator (its defaults in brackets)")
+    group = parser.add_argument_group("SAM's automatic mask generator (defaults in brackets)")
     for name, (kind, help_text) in SAM_OPTIONS.items():
         group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=help_text)
     add_common_options(parser)
@@ -87,16 +88,18 @@ def _register_encode(subparsers: Subparsers) -> None:
         subparsers,
         "encode",
         help="turn records into stored structure fields",
-        description="Write OUT/<stem>.npz, a small label map and one value a region, for every .json file "
-        "(of amg.py, SA-1B or masks generate) and every PNG folder of amg.py. What is there is kept.",
+        description="Write OUT/<stem>.npz, a label map and one value per region, for every .json file "
+        "(of amg.py, SA-1B or masks generate) and every PNG folder of amg.py. Finished files are skipped.",
     )
-    parser.add_argument("records", metavar="RECORDS", help="folder, searched with its subfolders")
-    parser.add_argument("out", metavar="OUT", help="folder to write; the tree is kept")
+    parser.add_argument("records", metavar="RECORDS", help="folder (with its subfolders)")
+    parser.add_argument("out", metavar="OUT", help="output folder; it keeps the tree of the input")
     parser.add_argument(
-        "--images", metavar="DIR", help="photos: sizes are checked, and an empty list of regions understood"
+        "--images",
+        metavar="DIR",
+        help="photos; their sizes are checked, and needed for files without regions",
     )
     _add_encoding_options(parser)
-    parser.add_argument("--seed", type=int, metavar="N", help="of the encoding random (default: 0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the encoding random (default: 0)")
     _add_run_options(parser)
     add_common_options(parser)
     parser.set_defaults(run=run_encode)
@@ -107,16 +110,19 @@ def _register_show(subparsers: Subparsers) -> None:
         subparsers,
         "show",
         help="draw regions and field of one photo",
-        description="Draw the regions in colours over the photo, beside them the field E with a colour bar.",
+        description="Draw the regions in colours over the photo, next to the field E with a colour bar.",
     )
     parser.add_argument("image", metavar="IMAGE", help="the photo")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="picture to write (default: <stem>_structure.png, here)"
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="output file (default: <stem>_structure.png in the current folder)",
     )
     parser.add_argument(
         "--masks",
         metavar="FILE",
-        help="records or stored field, .json, .npz, .npy or a folder of amg.py (default: find the regions)",
+        help="records or stored field: .json, .npz, .npy or a folder of amg.py (default: find the regions)",
     )
     _add_encoding_options(parser)
     _add_generator_options(parser)
@@ -129,25 +135,29 @@ def _add_generator_options(parser: argparse.ArgumentParser) -> None:
         "-m",
         "--model",
         metavar="MODEL",
-        help="SAM: vit_b, vit_l, vit_h (from the Hub), a .pth or .safetensors file, folder or Hub id; or "
+        help="SAM as vit_b, vit_l, vit_h (from the Hub), a .pth or .safetensors file, folder or Hub id; or "
         "graph, which needs no weights (default: vit_h)",
     )
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument(
-        "--precision", choices=SAM_PRECISION_CHOICES, help="of SAM's image encoder on CUDA (default: fp32)"
+        "--precision",
+        choices=SAM_PRECISION_CHOICES,
+        help="precision of SAM's image encoder on CUDA (default: fp32)",
     )
     parser.add_argument(
         "--longest-side",
         type=int,
         metavar="N",
-        help="segment larger photos at this size and enlarge the regions (default: SAM never, graph 512)",
+        help="segment larger photos at this longest side (default: no limit for SAM, 512 for graph)",
     )
 
 
 def _add_encoding_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--encoding", choices=ENCODING_CHOICES, help="value of a region (default: rope)")
     parser.add_argument(
-        "--reduction", choices=REDUCTION_CHOICES, help="what it is divided by (default: image)"
+        "--encoding", choices=ENCODING_CHOICES, help="position encoding of a region (default: rope)"
+    )
+    parser.add_argument(
+        "--reduction", choices=REDUCTION_CHOICES, help="divisor of a region's value (default: image)"
     )
 
 
@@ -155,14 +165,15 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard",
         metavar="i/n",
-        help="do part i of n, 1/4 to 4/4 (default: RANK and WORLD_SIZE of torchrun or accelerate, else all)",
+        help="process part i of n, such as 1/4 (default: the part of this process under torchrun, accelerate "
+        "or srun, else all)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="do finished files again")
+    parser.add_argument("--overwrite", action="store_true", help="regenerate existing files")
 
 
 def run_generate(args: argparse.Namespace) -> int:
-    """Find regions, print one line a photo."""
-    from sam_diffsr.data.mask_folder import generate_folder
+    """Find regions; print one line per photo."""
+    from sam_diffsr.masks.folders import generate_folder
 
     outcomes = generate_folder(
         args.images,
@@ -175,8 +186,8 @@ def run_generate(args: argparse.Namespace) -> int:
 
 
 def run_encode(args: argparse.Namespace) -> int:
-    """Encode, print one line a file and how much smaller the fields are."""
-    from sam_diffsr.data.field_folder import encode_folder
+    """Encode records; print one line per file and the total size."""
+    from sam_diffsr.masks.folders import encode_folder
 
     outcomes = encode_folder(
         args.records,
@@ -190,12 +201,12 @@ def run_encode(args: argparse.Namespace) -> int:
 
 
 def run_show(args: argparse.Namespace) -> int:
-    """Draw and save."""
+    """Draw the regions and field of one photo; print the name of the picture."""
     from pathlib import Path
 
-    from sam_diffsr.data.mask_folder import read_photo
-    from sam_diffsr.data.mask_source import load_structure
     from sam_diffsr.image import save_image
+    from sam_diffsr.image.photos import read_photo
+    from sam_diffsr.masks.lookup import load_structure
     from sam_diffsr.masks.picture import draw_structure
     from sam_diffsr.masks.structure import StructureField
 
@@ -216,8 +227,8 @@ def run_show(args: argparse.Namespace) -> int:
 def _load_generator(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     import os
 
-    from sam_diffsr.data.mask_folder import load_generator
-    from sam_diffsr.data.shard import launched_device
+    from sam_diffsr.masks.folders import load_generator
+    from sam_diffsr.masks.shard import launched_device
 
     device = args.device or launched_device(os.environ)
     return load_generator(**given(args, "model", "precision", "longest_side"), device=device, options=options)
@@ -226,37 +237,30 @@ def _load_generator(args: argparse.Namespace, options: dict[str, Any]) -> Any:
 def _shard(args: argparse.Namespace) -> Shard:
     import os
 
-    from sam_diffsr.data.shard import Shard
+    from sam_diffsr.masks.shard import Shard
 
     return Shard.parse(args.shard) if args.shard is not None else Shard.from_environment(os.environ)
 
 
 def _report(outcomes: Iterator[MaskOutcome], args: argparse.Namespace) -> int:
-    counts = {"written": 0, "skipped": 0, "elsewhere": 0, "failed": 0}
-    stored = plain = 0
+    counts = {"written": 0, "skipped": 0, "failed": 0}
+    stored = npy = 0
     for outcome in outcomes:
         counts[outcome.status] += 1
-        stored, plain = stored + outcome.stored, plain + outcome.plain
-        place = f"[{outcome.number}/{outcome.total}] {outcome.job.source}"
+        stored, npy = stored + outcome.stored_bytes, npy + outcome.npy_bytes
+        place = f"[{outcome.number}/{outcome.total}] {outcome.source}"
         if outcome.error is not None:
             if args.debug:
                 raise outcome.error
             print(f"{place}: {one_line(outcome.error)}", file=sys.stderr, flush=True)
         elif not args.quiet and outcome.status == "skipped":
-            print(f"{place}: {outcome.job.target} is already there, skipped", flush=True)
-        elif not args.quiet and outcome.status == "elsewhere":
-            print(f"{place}: another process is at {outcome.job.target}, left to it", flush=True)
+            print(f"{place}: {outcome.target} exists, skipped", flush=True)
         elif not args.quiet:
             rest = outcome.remaining or 0.0
             left = f", {rest / 60:.0f} min left" if rest >= 60 else ""
-            print(
-                f"{place} -> {outcome.job.target} ({outcome.regions} regions, {outcome.seconds:.1f} s{left})",
-                flush=True,
-            )
-    parts = [f"{counts['written']} written", f"{counts['skipped']} already there"]
-    if counts["elsewhere"]:
-        parts.append(f"{counts['elsewhere']} left to other processes")
-    print(", ".join([*parts, f"{counts['failed']} failed"]))
+            took = f"{outcome.regions} regions, {outcome.seconds:.1f} s{left}"
+            print(f"{place} -> {outcome.target} ({took})", flush=True)
+    print(f"{counts['written']} written, {counts['skipped']} skipped, {counts['failed']} failed")
     if stored:
-        print(f"{stored / 1e6:.2f} MB of fields, {plain / stored:.0f} times less than as float32 .npy")
+        print(f"{stored / 1e6:.2f} MB of fields, {npy / stored:.0f} times smaller than as float32 .npy")
     return 1 if counts["failed"] else 0

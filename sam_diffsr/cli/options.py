@@ -6,8 +6,11 @@ A flag that is not given is None and is dropped, so every default is written onc
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
-from typing import Any, Literal, Protocol
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NoReturn, Protocol, cast
 
 from sam_diffsr.errors import SamDiffsrError
 
@@ -16,16 +19,18 @@ __all__ = [
     "SAMPLER_CHOICES",
     "SPACING_CHOICES",
     "START_NOISE",
-    "HelpFormatter",
+    "Parser",
     "Subparsers",
     "add_command",
     "add_common_options",
     "add_device_options",
     "add_model_option",
+    "as_flags",
     "given",
     "given_limit",
     "hush_pipeline",
     "int_list",
+    "nearest",
     "number_list",
     "one_line",
     "start_list",
@@ -44,9 +49,9 @@ START_NOISE: Literal["noise"] = "noise"
 
 
 class Subparsers(Protocol):
-    """What ``ArgumentParser.add_subparsers`` returns, as far as it is used here."""
+    """The result of ``ArgumentParser.add_subparsers``, as far as it is used here."""
 
-    def add_parser(self, name: str, **kwargs: Any) -> argparse.ArgumentParser:
+    def add_parser(self, name: str, **kwargs: Any) -> Parser:
         """Add one subcommand."""
         ...
 
@@ -69,18 +74,111 @@ class HelpFormatter(argparse.HelpFormatter):
         return f"{names} {self._format_args(action, self._get_default_metavar_for_optional(action))}"
 
 
+class Parser(argparse.ArgumentParser):
+    """Keeps groups of options for ``--help-all``, and answers misspellings with the nearest name."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, formatter_class=HelpFormatter, **options)
+        self._further: list[Any] = []
+
+    @property
+    def commands(self) -> dict[str, Parser]:
+        """Subcommands by their names."""
+        found: dict[str, Parser] = {}
+        for action in self._actions:
+            # argparse has no public way
+            if isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
+                found |= cast("dict[str, Parser]", action.choices)
+        return found
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """First long option by the name of its value, of this command and those below it."""
+        found = {
+            action.dest: next(flag for flag in action.option_strings if flag.startswith("--"))
+            for action in reversed(self._actions)
+            if any(flag.startswith("--") for flag in action.option_strings)
+        }
+        return {name: flag for child in self.commands.values() for name, flag in child.flags.items()} | found
+
+    def further_group(self, title: str) -> argparse._ArgumentGroup:  # pyright: ignore[reportPrivateUsage]
+        """Add a group of options that only ``--help-all`` shows."""
+        if not self._further:
+            self.add_argument("--help-all", action=_HelpAll, help="show all options and exit")
+        self._further.append(self.add_argument_group(title))
+        return self._further[-1]
+
+    @property
+    def has_further(self) -> bool:
+        """Whether there is a ``--help-all``."""
+        return bool(self._further)
+
+    def format_help(self) -> str:
+        """Help without the further groups."""
+        shown, self._action_groups = (
+            self._action_groups,
+            [group for group in self._action_groups if group not in self._further],
+        )
+        try:
+            return super().format_help()
+        finally:
+            self._action_groups = shown
+
+    def format_help_all(self) -> str:
+        """Help with every option."""
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2; a value that is none of the choices is answered with the nearest one."""
+        match = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if match is not None:
+            message += nearest(match[1], re.findall(r"[\w.-]+", match[2]))
+        super().error(message)
+
+    def refuse(self, words: Sequence[str]) -> NoReturn:
+        """Exit with 2 because of words that no option takes."""
+        known = [flag for action in self._actions for flag in action.option_strings]
+        unknown = next((word for word in words if word.startswith("-")), words[0])
+        self.error(f"unrecognized arguments: {' '.join(words)}{nearest(unknown.partition('=')[0], known)}")
+
+
+class _HelpAll(argparse.Action):
+    """Prints the whole help."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(cast("Parser", parser).format_help_all(), end="")
+        parser.exit()
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``; did you mean X?``, or nothing where nothing is near."""
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def as_flags(message: str, flags: Mapping[str, str]) -> str:
+    """Rewrite names of Python arguments as the options of the command line.
+
+    Args:
+        message: one of the library.
+        flags: from :attr:`Parser.flags`.
+    """
+    first, *rest = message.split(" ", 1)
+    if first in flags and rest and rest[0].startswith(("must", "chooses", "and")):
+        message = f"{flags[first]} {rest[0]}"
+    message = re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda match: flags.get(match[0], match[0]), message)
+    message = message.replace("(None: no limit)", "(0: no limit)").replace(", or None for no limit", ", or 0")
+    return message.replace("must be None or ", "must be ")
+
+
 def add_command(
     subparsers: Subparsers, name: str, *, help: str, description: str, epilog: str | None = None
-) -> argparse.ArgumentParser:
+) -> Parser:
     """Add a subcommand with the shared help layout."""
-    return subparsers.add_parser(
-        name,
-        help=help,
-        description=description,
-        epilog=epilog,
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,  # a shortened flag would change its meaning when a new one is added
-    )
+    return subparsers.add_parser(name, help=help, description=description, epilog=epilog)
 
 
 def add_model_option(parser: Container) -> None:
@@ -172,7 +270,8 @@ def start_list(text: str) -> list[int | Literal["noise"]]:
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """``--quiet`` and ``--debug``, which every subcommand has."""
+    """``--quiet``, ``--verbose`` and ``--debug``, which every subcommand has."""
     group = parser.add_argument_group("messages")
-    group.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors on stderr")
+    group.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")
+    group.add_argument("-v", "--verbose", action="store_true", help="every message")
     group.add_argument("--debug", action="store_true", help="every message, and the traceback of an error")

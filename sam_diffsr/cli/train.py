@@ -22,7 +22,7 @@ _LATEST = "latest"
 
 
 class _ListPresets(argparse.Action):
-    """Print the configs in the package and leave, as ``--version`` does."""
+    """Print the presets and exit, as ``--version`` does."""
 
     def __call__(
         self,
@@ -45,40 +45,37 @@ def register(subparsers: Subparsers) -> None:
         subparsers,
         "train",
         help="train the encoder (rrdb), then the denoiser (diffusion)",
-        description="Train one stage. Ctrl-C and SIGTERM save a checkpoint and stop; go on with --resume. "
-        "The exit code is 0 only when all steps are done, and 130 when the run was stopped before. On "
-        "several GPUs or machines: accelerate launch -m sam_diffsr train ..., or torchrun -m sam_diffsr "
-        "train ...",
+        description="Train one stage. Ctrl-C and SIGTERM save a checkpoint and stop; --resume continues. The "
+        "exit code is 0 if all steps are done and 130 if the run was stopped. On several GPUs or machines: "
+        "accelerate launch -m sam_diffsr train ..., or torchrun -m sam_diffsr train ...",
     )
-    parser.add_argument("stage", choices=tuple(_STAGES), help="rrdb first; diffusion stands on its result")
-    parser.add_argument("config", metavar="CONFIG", help="YAML file, or the name of a preset")
-    parser.add_argument("--out", metavar="DIR", help="folder for checkpoints, logs and pictures")
+    parser.add_argument("stage", choices=tuple(_STAGES), help="rrdb first; diffusion needs its result")
+    parser.add_argument("config", metavar="CONFIG", help="YAML file or preset")
+    parser.add_argument("--out", metavar="DIR", help="folder for checkpoints, log and sample pictures")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         dest="overrides",
         metavar="A.B=C",
-        help="replace one value of the config; may be given several times",
+        help="set one value of the config; can be repeated",
     )
     parser.add_argument(
         "--resume",
         nargs="?",
         const=_LATEST,
         metavar="latest|PATH",
-        help="go on from the newest checkpoint in DIR (alone or with latest; begin if there is none), or "
-        "from a given one",
+        help="continue from the newest checkpoint in DIR, or start if there is none (default: latest); or "
+        "continue from the given checkpoint",
     )
-    parser.add_argument("--list-presets", nargs=0, action=_ListPresets, help="print the presets and leave")
-    parser.add_argument(
-        "--print-config", action="store_true", help="print every value of the config as YAML and leave"
-    )
+    parser.add_argument("--list-presets", nargs=0, action=_ListPresets, help="print the presets and exit")
+    parser.add_argument("--print-config", action="store_true", help="print the whole config as YAML and exit")
     add_common_options(parser)
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and say where it ended."""
+    """Train and print where the run ended."""
     from sam_diffsr.training import config_to_yaml, load_config, train
     from sam_diffsr.training.launch import leave_processes
 
@@ -88,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     out: str | None = args.out
     if out is None:
-        args.usage_error("the following arguments are required: --out")  # which leaves
+        args.usage_error("the following arguments are required: --out")  # exits
         return 2
     stage = _STAGES[args.stage]
     result = train(
@@ -100,13 +97,13 @@ def run(args: argparse.Namespace) -> int:
         progress=False if args.quiet else None,
     )
     if leave_processes():
-        state = "finished" if result.finished else "stopped, go on with --resume"
+        state = "finished" if result.finished else "stopped (continue with --resume)"
         print(f"{state} at step {result.step} of {config.run.steps}: {result.checkpoint}")
     return 0 if result.finished else _INTERRUPTED
 
 
 def _validator(stage: StageName, config: TrainConfig) -> FolderValidator | None:
-    """What ``validation`` asks for."""
+    """The validator of table ``validation``, if it names a folder."""
     from sam_diffsr.evaluation.validation import FolderValidator
     from sam_diffsr.training import resolver_config
 

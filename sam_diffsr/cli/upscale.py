@@ -3,43 +3,48 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import sys
-from typing import TYPE_CHECKING, Any, cast
+import time
+from typing import TYPE_CHECKING, Any
 
 from sam_diffsr.cli.options import (
     SAMPLER_CHOICES,
+    Parser,
     Subparsers,
     add_command,
     add_common_options,
     add_device_options,
     add_model_option,
+    as_flags,
     given,
     given_limit,
     one_line,
     start_value,
     tile_size,
 )
+from sam_diffsr.cli.output import Bar, say
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from sam_diffsr.pipeline.jobs import Outcome
+    from sam_diffsr.image import DecodedImage
+    from sam_diffsr.pipeline.batch import Outcome
 
 __all__ = ["register"]
 
-EXTENSION_CHOICES = ("png", "jpg", "webp", "tif", "auto")
+EXTENSION_CHOICES = ("png", "jpg", "webp", "tif", "avif", "jp2", "auto")
 """The library's ``Extension``, which cannot be asked without importing torch; a test compares them."""
 
 _EPILOG = """\
 examples:
-  sam-diffsr upscale -i photo.jpg -o large.png
-  sam-diffsr upscale -i photos -o large --recursive --skip-existing
-  sam-diffsr upscale -i 'photos/*.jpg' -o large --ext auto --outscale 2
+  sam-diffsr photo.jpg                           photo_x4.png next to it
+  sam-diffsr upscale photos -r -o large          a folder with its subfolders
+  sam-diffsr upscale 'photos/*.jpg' --scale 2    a pattern, twice as large
+  sam-diffsr upscale - < a.png > b.png           standard input and output
 """
-_OPTIONS = (
-    *("steps", "sampler", "start", "fidelity"),
-    *("outscale", "tile", "tile_overlap", "batch_size", "max_pixels"),
-)
+_OPTIONS = ("steps", "sampler", "start", "fidelity", "ensemble", "tile", "halo", "batch_size")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -48,65 +53,100 @@ def register(subparsers: Subparsers) -> None:
         subparsers,
         "upscale",
         help="upscale images",
-        description="Upscale a file, a folder or a quoted pattern. A file that cannot be read is reported "
-        "on stderr, the others go on, and the exit code is 1 at the end.",
+        description="Upscale files, folders or quoted patterns. Unreadable files are reported and skipped; "
+        "the exit code is then 1.",
         epilog=_EPILOG,
     )
+    parser.usage = "sam-diffsr upscale PATH [PATH ...] [-o PATH] [options]"
+    parser.add_argument("inputs", nargs="*", metavar="PATH", help="files, folders, patterns, or - for stdin")
     parser.add_argument(
-        "-i", "--input", nargs="+", required=True, metavar="PATH", help="files, folders or quoted patterns"
-    )
-    parser.add_argument(
-        "-o", "--output", required=True, metavar="PATH", help="file name (for one input file) or folder"
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="file (for one input), folder, or - (default: NAME_x4.png or NAME_x4/ next to the input)",
     )
     add_model_option(parser)
     parser.add_argument(
         "-s",
-        "--outscale",
-        type=float,
+        "--scale",
+        dest="outscale",
+        type=_above_0(float),
         metavar="FACTOR",
-        help="final size; other factors than the model's are resized from its result (default: the model's)",
+        help="final size; if not the model's own, its result is resized",
     )
-    files = parser.add_argument_group("files")
-    files.add_argument("-r", "--recursive", action="store_true", help="subfolders too; the tree is kept")
-    existing = files.add_mutually_exclusive_group()
+    parser.add_argument("--width", type=_above_0(int), metavar="N", help="final width, in pixels")
+    parser.add_argument(
+        "--height", type=_above_0(int), metavar="N", help="final height; with --width: at most"
+    )
+    parser.add_argument("-r", "--recursive", action="store_true", help="subfolders too; the tree is kept")
+    existing = parser.add_mutually_exclusive_group()
     existing.add_argument(
         "--skip-existing",
         dest="existing",
         action="store_const",
         const="skip",
-        help="leave out images whose result is there (otherwise it is an error)",
+        help="skip images whose result exists (default: fail)",
     )
     existing.add_argument(
-        "--overwrite", dest="existing", action="store_const", const="overwrite", help="replace such results"
+        "--overwrite",
+        dest="existing",
+        action="store_const",
+        const="overwrite",
+        help="replace existing results",
     )
-    files.add_argument("--suffix", help="results in a folder are {stem}_{suffix}.{ext} (default: out)")
+    parser.add_argument("--ext", choices=EXTENSION_CHOICES, help="file type of the results (default: png)")
+    parser.add_argument("--strip-metadata", action="store_true", help="leave out EXIF, colour profile, ...")
+    parser.add_argument(
+        "--fidelity",
+        type=float,
+        metavar="0..1",
+        help="1: closest to the input, to 0: most texture",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
+    _register_further(parser)
+    add_common_options(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _register_further(parser: Parser) -> None:
+    files = parser.further_group("files")
+    files.add_argument("-i", "--input", nargs="+", action="extend", metavar="PATH", help="same as PATH")
+    files.add_argument("--outscale", type=_above_0(float), metavar="FACTOR", help="same as --scale")
     files.add_argument(
-        "--ext", choices=EXTENSION_CHOICES, help="file type of results in a folder (default: png)"
+        "--suffix", help="results are {stem}_{suffix}.{ext} (default: out in a folder of -o, else x4)"
     )
-    files.add_argument("--quality", type=int, metavar="1..100", help="of JPEG and WebP (default: 95)")
-    files.add_argument("--strip-metadata", action="store_true", help="leave out EXIF and colour profile")
+    files.add_argument("--megapixels", type=_above_0(float), metavar="N", help="final size, in 10^6 pixels")
+    files.add_argument(
+        "--quality",
+        type=_quality,
+        metavar="1..100|lossless",
+        help="of JPEG, WebP, AVIF and HEIC (default: 95); lossless is for WebP",
+    )
+    files.add_argument(
+        "--keep-time", action="store_true", help="give results the modification time of their inputs"
+    )
     files.add_argument(
         "--max-pixels", type=int, metavar="N", help="largest input that is accepted, 0 for any size"
     )
-    sampling = parser.add_argument_group("sampling (defaults belong to the model)")
+    sampling = parser.further_group("sampling (defaults belong to the model)")
     sampling.add_argument(
         "--steps", type=int, metavar="N", help="denoising steps, at most the timesteps from the start on"
     )
-    sampling.add_argument("--sampler", choices=SAMPLER_CHOICES, help="how to step")
+    sampling.add_argument("--sampler", choices=SAMPLER_CHOICES, help="sampling method")
     sampling.add_argument(
         "--start",
         type=start_value,
         metavar="noise|T",
         help="start from pure noise, or from the encoder's image with the noise of timestep T",
     )
+    sampling.add_argument("--seed", type=int, metavar="N", help="seed of the noise (default: 0)")
     sampling.add_argument(
-        "--fidelity",
-        type=float,
-        metavar="0..1",
-        help="instead of --start: 1 stays closest to the input (highest PSNR), 0 has the most texture",
+        "--ensemble",
+        action="store_const",
+        const=True,
+        help="average the results of the eight turned and mirrored inputs; eight times the work",
     )
-    sampling.add_argument("--seed", type=int, metavar="N", help="chooses the noise (default: 0)")
-    machine = parser.add_argument_group("machine")
+    machine = parser.further_group("machine")
     add_device_options(machine)
     machine.add_argument(
         "-t",
@@ -116,72 +156,133 @@ def register(subparsers: Subparsers) -> None:
         help="side of the tiles in pixels of the input, 0 for none (default: auto, from free memory)",
     )
     machine.add_argument(
-        "--tile-overlap",
+        "--halo",
         type=int,
         metavar="N",
-        help="rim around a tile in pixels of the input; wider is slower and closer to no tiles",
+        help="pixels of the input around a tile that its result is computed from as well",
     )
     machine.add_argument(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        help="files computed together where sizes are equal (default: up to 8, fewer of large images)",
+        "--batch-size", type=int, metavar="N", help="files of equal size, or tiles, computed together"
     )
     machine.add_argument(
-        "--max-memory", type=int, metavar="MB", help="what an image may take (default: what is free)"
+        "--max-memory", type=int, metavar="MB", help="memory limit (default: half of what is free)"
     )
-    add_common_options(parser)
-    parser.set_defaults(run=run)
+
+
+def _above_0(kind: type[int] | type[float]) -> Any:
+    def number(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+        return value
+
+    return number
+
+
+def _quality(text: str) -> int | str:
+    try:
+        return text if text == "lossless" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected 1..100 or lossless, got {text!r}") from None
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plan, upscale, print one line a file."""
-    from sam_diffsr.image import decode_image
-    from sam_diffsr.pipeline.folder import plan_jobs
-    from sam_diffsr.pipeline.jobs import run_jobs
+    """Plan, upscale, print one line per file and a summary."""
+    from sam_diffsr.image import MAX_PIXELS_DEFAULT, decode_image
+    from sam_diffsr.pipeline.batch import STDOUT, plan_jobs, run_jobs
+    from sam_diffsr.pipeline.images import output_size
     from sam_diffsr.pipeline.resolver import SuperResolver
 
-    jobs = plan_jobs(args.input, args.output, recursive=args.recursive, **given(args, "suffix", "ext"))
+    started = time.perf_counter()
+    inputs: list[str] = [*args.inputs, *(args.input or [])]
+    sized = args.width or args.height or args.megapixels
+    if not inputs:
+        args.parser.error("expected at least one PATH: a file, a folder, a quoted pattern, or - for stdin")
+    if sized and args.outscale is not None:
+        args.parser.error("--scale and --width, --height or --megapixels exclude each other")
+    plan: dict[str, Any] = {"recursive": args.recursive, **given(args, "suffix", "ext")}
+    jobs = [] if args.output is None else plan_jobs(inputs, args.output, **plan)  # before a model is loaded
     dtype = {} if args.precision is None else {"dtype": args.precision}
     resolver = SuperResolver.from_pretrained(args.model, **given(args, "device"), **dtype)
-    options = given(args, *_OPTIONS)
-    if args.max_pixels == 0:
-        options["max_pixels"] = None
-    limits = options.keys() & {"max_pixels"}
-    options |= given_limit(args)
-    if args.quiet:
-        options["progress"] = False
+    if args.output is None:
+        factor = resolver.scale if args.outscale is None else args.outscale
+        plan.setdefault("suffix", "large" if sized else f"x{factor:g}")
+        jobs = plan_jobs(inputs, **plan)
+    max_pixels = MAX_PIXELS_DEFAULT if args.max_pixels is None else args.max_pixels or None
+    options = given(args, *_OPTIONS) | given_limit(args)
+    if args.max_pixels is not None:
+        options["max_pixels"] = max_pixels
 
-    def enlarge(images: list[Any]) -> list[Image]:
-        seeds = [args.seed or 0] * len(
-            images
-        )  # the same for all: a result must not depend on the other files
-        return cast("list[Image]", resolver.upscale(images, seed=seeds, **options))
+    def factor_of(height: int, width: int) -> float | None:
+        wanted = [args.outscale] if args.outscale is not None else []
+        wanted += [side / own for side, own in ((args.width, width), (args.height, height)) if side]
+        wanted += [math.sqrt(args.megapixels * 1e6 / (height * width))] if args.megapixels else []
+        return min(wanted, default=None)
+
+    def result_size(height: int, width: int) -> tuple[int, int]:
+        factor, scale = factor_of(height, width), resolver.scale
+        size = output_size(height, width, scale=scale, outscale=factor, max_pixels=max_pixels)
+        return size or (height * scale, width * scale)
+
+    bar = Bar(len(jobs), show=not args.quiet and not args.dry_run and sys.stderr.isatty())
+
+    def enlarge(images: list[DecodedImage]) -> list[Image]:
+        results: list[Any] = []
+        for factor, together in itertools.groupby(images, lambda image: factor_of(*image.rgb.shape[-2:])):
+            group: Any = list(together)
+            seeds = [args.seed or 0] * len(group)  # a result must not depend on the other files
+            size: dict[str, Any] = {} if factor is None else {"outscale": factor}
+            with bar.files(len(group)) as callback:
+                large: Any = resolver.upscale(
+                    group, seed=seeds, progress=False, **callback, **options, **size
+                )
+            results += large
+        return results
 
     outcomes = run_jobs(
         jobs,
         enlarge,
-        decode=lambda path: decode_image(path, **{name: options[name] for name in limits}),
+        decode=lambda source: decode_image(source, max_pixels=max_pixels),
+        result_size=result_size,
         strip_metadata=args.strip_metadata,
+        keep_time=args.keep_time,
+        dry_run=args.dry_run,
         **given(args, "existing", "quality", "batch_size"),
     )
-    failed = 0
-    for number, outcome in enumerate(outcomes, start=1):
-        failed += outcome.status == "failed"
-        _report(outcome, f"[{number}/{len(jobs)}] " if len(jobs) > 1 else "", debug=args.debug)
-    if failed and len(jobs) > 1:
-        print(f"sam-diffsr: {failed} of {len(jobs)} images failed", file=sys.stderr)
-    return 1 if failed else 0
+    counts = {"written": 0, "planned": 0, "skipped": 0, "failed": 0}
+    piped = jobs[0].target is STDOUT
+    try:
+        for number, outcome in enumerate(outcomes, start=1):
+            counts[outcome.status] += 1
+            if outcome.status != "written":
+                bar.count()
+            prefix = f"[{number}/{len(jobs)}] " if len(jobs) > 1 else ""
+            _report(outcome, prefix, args, piped=piped)
+    finally:
+        bar.close()
+    if len(jobs) > 1 and not args.quiet:
+        done = "would be done" if args.dry_run else "done"
+        seconds = time.perf_counter() - started
+        summary = f"{counts['written'] + counts['planned']} {done}, {counts['skipped']} skipped, "
+        say(f"{summary}{counts['failed']} failed in {seconds:.1f} s")
+    return 1 if counts["failed"] else 0
 
 
-def _report(outcome: Outcome, prefix: str, *, debug: bool) -> None:
+def _report(outcome: Outcome, prefix: str, args: argparse.Namespace, *, piped: bool) -> None:
     job = outcome.job
     if outcome.error is not None:
-        if debug:
+        if args.debug:
             raise outcome.error
-        print(f"{prefix}{job.source}: {one_line(outcome.error)}", file=sys.stderr, flush=True)
+        problem = as_flags(one_line(outcome.error), args.parser.flags)
+        say(f"{prefix}{job.source}: {problem}", error=True)
+    elif args.quiet:
+        return
     elif outcome.size is None:
-        print(f"{prefix}{job.target} is already there, skipped", flush=True)
+        say(f"{prefix}{job.target} already exists, skipped", error=piped)
     else:
         height, width = outcome.size
-        print(f"{prefix}{job.source} -> {job.target} ({width}x{height}, {outcome.seconds:.1f} s)", flush=True)
+        time_taken = "would be made" if args.dry_run else f"{outcome.seconds:.1f} s"
+        say(f"{prefix}{job.source} -> {job.target} ({width}x{height}, {time_taken})", error=piped)

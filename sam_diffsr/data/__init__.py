@@ -1,4 +1,4 @@
-"""Photographs and synthetic images to training batches: everything but cutting is done on the device."""
+"""Training data: from photographs and synthetic images to batches on the device."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from sam_diffsr.data.config import AugmentConfig, DataConfig, SyntheticConfig
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.datasets import Dataset, find_dataset
 from sam_diffsr.data.degrade import TrainingBatch, degrade, dihedral, make_batch
-from sam_diffsr.data.host import HostBatch
-from sam_diffsr.data.photos import list_photos
 from sam_diffsr.data.prefetch import prefetch
 from sam_diffsr.data.prepare import Segmenter, prepare_crops
-from sam_diffsr.data.source import MixedSource, TrainingSource, open_source
+from sam_diffsr.data.source import HostBatch, MixedSource, TrainingSource, open_source
 from sam_diffsr.data.synthetic import synthesize_crops
 
 __all__ = [
@@ -27,7 +25,6 @@ __all__ = [
     "degrade",
     "dihedral",
     "find_dataset",
-    "list_photos",
     "make_batch",
     "open_source",
     "prefetch",

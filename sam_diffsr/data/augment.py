@@ -1,7 +1,7 @@
-"""What a window goes through beside its place: turns, other orders of the channels, blends of two windows.
+"""Augmentation of training windows: turns, channel permutation, mixup.
 
-The host draws for the whole batch, so that every process knows what the others do; pixels change on the
-device.
+The host draws for the whole batch, so that the draws do not depend on the number of processes. Pixels change
+on the device.
 """
 
 from __future__ import annotations
@@ -16,65 +16,56 @@ from torch import Tensor
 
 from sam_diffsr.data.config import AugmentConfig
 
-__all__ = [
-    "CHANNEL_ORDERS",
-    "WEIGHT_STEPS",
-    "Drawn",
-    "Mixture",
-    "draw",
-    "mix_windows",
-    "permute_channels",
-    "share_rows",
-]
+__all__ = ["CHANNEL_ORDERS", "Drawn", "Mixture", "draw", "mix_windows", "permute_channels", "share_rows"]
 
 CHANNEL_ORDERS = tuple(permutations(range(3)))
-"""The orders of three channels; the first one leaves them as they are."""
+"""The orders of three channels; the first one is the identity."""
 
 _WEIGHT_BITS = 7
 WEIGHT_STEPS = 1 << _WEIGHT_BITS
-"""Weights of a blend are whole parts of this: sums fit into 16 bits and are the same on every device."""
+"""Denominator of the weights of a blend. Sums fit into 16 bits and are equal on every device."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was drawn for every row of a batch, whichever process it belongs to."""
+    """Random choices for every row of a batch, over all processes."""
 
     turns: NDArray[np.int64]
     """``(B,)`` in 0..7, see ``dihedral``."""
     orders: NDArray[np.int64]
-    """``(B,)`` in 0..5, which of ``CHANNEL_ORDERS``."""
+    """``(B,)`` in 0..5, index into ``CHANNEL_ORDERS``."""
     partners: NDArray[np.int64]
-    """``(B,)``, the row that is blended into each; a row itself where nothing is."""
+    """``(B,)``, the row blended into each row; the row itself for no blend."""
     weights: NDArray[np.int64]
     """``(B,)``, the row's own weight in parts of ``WEIGHT_STEPS``."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Which windows are blended with which."""
+    """Blends of windows of a batch."""
 
     rows: Tensor
-    """``(K,)`` int64, windows that become a blend."""
+    """``(K,)`` int64, the windows that are replaced by a blend."""
     partners: Tensor
-    """``(K,)`` int64, the window that each is blended with, as it was before any blend."""
+    """``(K,)`` int64, the partner of each window, before any blend."""
     weights: Tensor
-    """``(K,)`` int16, the window's own weight in parts of ``WEIGHT_STEPS``; its partner has the rest."""
+    """``(K,)`` int16, the window's own weight in parts of ``WEIGHT_STEPS``; the rest is its partner's."""
     guests: int = 0
-    """How many windows at the end are there for this only: they belong to other processes."""
+    """Number of windows at the end that belong to other processes and serve as partners only."""
 
     def to(self, device: torch.device) -> Mixture:
-        """The same on a device."""
+        """Move to a device."""
         rows, partners, weights = (each.to(device) for each in (self.rows, self.partners, self.weights))
         return Mixture(rows, partners, weights, self.guests)
 
 
 def draw(rng: np.random.Generator, config: AugmentConfig, *, batch: int) -> Drawn:
-    """Draw for a whole batch; turns come first, so that they are the same whatever else is on.
+    """Draw for a whole batch; turns come first, so that they do not depend on the config.
 
     Args:
-        rng: of the step.
-        config: how likely what is.
-        batch: rows, at least 2 if ``config.mixup`` is not 0.
+        rng: generator of the step.
+        config: probabilities.
+        batch: number of rows, at least 2 if ``config.mixup`` is not 0.
     """
     turns = rng.integers(0, 8, size=batch)
     orders = np.where(rng.random(batch) < config.permute_channels, rng.integers(0, 6, size=batch), 0)
@@ -84,11 +75,11 @@ def draw(rng: np.random.Generator, config: AugmentConfig, *, batch: int) -> Draw
 
 
 def share_rows(drawn: Drawn, *, rank: int, world: int) -> tuple[list[int], Mixture | None]:
-    """Rows of a batch that a process cuts, and how it blends them.
+    """Rows that a process cuts, and their blends.
 
     Returns:
-        Its own rows ``rank``, ``rank + world``, ... and, last, those of other processes that are blended into
-        them; and the mixture by place in that list, None if none is blended.
+        The rows ``rank``, ``rank + world``, ..., then the partners that belong to other processes; and the
+        mixture by place in that list, None without blends.
     """
     rows = list(range(rank, len(drawn.turns), world))
     mixed = [row for row in rows if drawn.partners[row] != row]
@@ -106,12 +97,12 @@ def share_rows(drawn: Drawn, *, rank: int, world: int) -> tuple[list[int], Mixtu
 
 
 def permute_channels(images: Tensor, orders: Tensor) -> Tensor:
-    """Put the channels of each image in another order.
+    """Permute the channels of each image.
 
     Args:
         images: ``(B, 3, H, W)``, any dtype.
-        orders: ``(B,)`` int64 in 0..5: channel c of image b is its former channel
-            ``CHANNEL_ORDERS[orders[b]][c]``.
+        orders: ``(B,)`` int64 in 0..5: channel c of the result b is channel
+            ``CHANNEL_ORDERS[orders[b]][c]`` of image b.
 
     Returns:
         ``(B, 3, H, W)``, a new tensor.
@@ -121,15 +112,15 @@ def permute_channels(images: Tensor, orders: Tensor) -> Tensor:
 
 
 def mix_windows(images: Tensor, structure: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor]:
-    """Blend windows of a batch by twos, rounded to 8 bit (mixup for super-resolution, arXiv 2004.00448).
+    """Blend pairs of windows, rounded to 8 bit (mixup for super-resolution, arXiv 2004.00448).
 
-    The structure field has no mean of two segmentations: it is that of the window with the larger weight, and
-    the window's own at equal weights.
+    Two segmentations have no mean: a blend takes the structure field of the window with the larger weight,
+    its own at equal weights.
 
     Args:
         images: ``(B, 3, H, W)`` uint8.
-        structure: ``(B, 1, H, W)``.
-        mixture: on the same device.
+        structure: ``(B, 1, H, W)`` fields.
+        mixture: blends, on the same device.
 
     Returns:
         Images and fields without the guests.

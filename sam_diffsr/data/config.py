@@ -1,4 +1,4 @@
-"""What a training batch is made of: photographs, crops prepared before, synthetic images, or a mixture."""
+"""Config of the training data (table ``data``): photographs, crops, synthetic images, augmentation."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from sam_diffsr.masks.spe import Encoding, Reduction
 __all__ = ["AugmentConfig", "DataConfig", "MissingMasks", "StructureChoice", "SyntheticConfig"]
 
 MissingMasks = Literal["error", "zero"]
-"""What a photo without masks is: an error, or a photo without regions (E = 0)."""
+"""Treatment of a photo without masks: an error, or no regions (E = 0)."""
 
 StructureChoice = Literal["stored", "zero"]
-"""Where E comes from: the regions, or 0 everywhere (an ablation)."""
+"""Structure field: that of the regions, or 0 everywhere (an ablation)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyntheticConfig:
-    """Table ``data.synthetic``: endless images of dead leaves, text and line art (``data.synthetic``)."""
+    """Table ``data.synthetic``: endless images of dead leaves, text and line art."""
 
     size: int = 384
-    """Side of an image, HR pixels; the structure field is that of the whole image."""
+    """Side of an image, HR pixels. The structure field is made for the whole image."""
     pool: int = 16
-    """Images that windows are cut from at the same time."""
+    """Number of images in use at a time."""
     windows: int = 64
-    """Windows cut from each image, on average, before the next one takes its place."""
+    """Windows cut from each image, on average, before a new one replaces it."""
     pages: float = 0.15
     """Share of the images that are pages of text and line art."""
     photos: str | None = None
-    """Folder of photos that colours and textures are taken from; null takes them from natural statistics."""
+    """Folder of photos for colours and textures; null takes them from natural statistics."""
 
     def __post_init__(self) -> None:
         if not 32 <= self.size <= 4096:
@@ -46,16 +46,14 @@ class SyntheticConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """Table ``data.augment``: what changes windows beside turning and mirroring, which is always done."""
+    """Table ``data.augment``: augmentation beyond turning and mirroring, which are always on."""
 
     permute_channels: float = 0.0
-    """Probability that the channels of a window get another order, drawn from all six; 1 makes the orders
-    equally likely."""
+    """Probability that the channels of a window get an order drawn from all six."""
     mixup: float = 0.0
-    """Probability that a window is blended with another one of its batch, before the LR image is made."""
+    """Probability that a window is blended with another of its batch, before the LR image is made."""
     mixup_alpha: float = 1.2
-    """Weights of a blend are drawn from Beta(alpha, alpha): 1 is uniform, less is closer to one of the two,
-    more is closer to halves."""
+    """Weights of a blend are drawn from Beta(alpha, alpha): 1 is uniform, larger is closer to halves."""
 
     def __post_init__(self) -> None:
         for name in ("permute_channels", "mixup"):
@@ -69,32 +67,32 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """Table ``data``: what a batch is made of; at least one of crops, photos and synthetic."""
+    """Table ``data``: the sources of a batch; at least one of crops, photos and synthetic."""
 
     crops: str | None = None
     """Folder written by ``prepare_crops`` or ``synthesize_crops``."""
     photos: str | None = None
-    """Folder of HR photos, cut into crops before the first step; for large sets prepare crops yourself."""
+    """Folder of HR photos, cut into crops before the first step; for large sets use `data prepare`."""
     masks: str | None = None
-    """Masks of ``photos``, one file for each; null segments the photos by graph (needs scikit-image)."""
+    """Folder of masks, one file per photo; null segments the photos by graph (needs scikit-image)."""
     missing_masks: MissingMasks = "error"
-    """What to do with photos that have no file in ``masks``."""
+    """Treatment of photos without a file in ``masks``."""
     synthetic: SyntheticConfig | None = None
     """Synthetic images; null for none."""
     synthetic_fraction: float = 0.5
-    """Share of a batch that is synthetic where there are photos or crops too; alone, either is all of it."""
+    """Synthetic share of a batch when photos or crops are given as well."""
     patch: int = 160
     """HR side of the windows that the networks see; a multiple of the scale."""
     batch: int = 16
-    """Images a step, over all processes."""
+    """Images per step, over all processes."""
     augment: AugmentConfig = AugmentConfig()
-    """More than turning and mirroring; off unless set."""
+    """Augmentation beyond turning and mirroring; off by default."""
     structure: StructureChoice = "stored"
-    """``zero`` trains with E = 0 whatever the regions are."""
+    """``zero`` trains with E = 0."""
     encoding: Encoding | None = None
-    """How regions become numbers, see ``masks.spe``; null is what ``crops`` were prepared with, else rope."""
+    """Position encoding of regions, see ``masks.spe``; null is that of ``crops``, else rope."""
     reduction: Reduction | None = None
-    """What a region's value is divided by; null is what ``crops`` were prepared with, else image."""
+    """Divisor of a region's value, see ``masks.spe``; null is that of ``crops``, else image."""
 
     def __post_init__(self) -> None:
         if self.patch < 1 or self.batch < 1:

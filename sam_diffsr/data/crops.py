@@ -1,4 +1,4 @@
-"""Training crops on disk: flat memory-mapped arrays plus a manifest (design section 8).
+"""Training crops on disk: reads and writes a folder of flat memory-mapped arrays and a manifest.
 
 A folder holds, for N crops of side S cut from M prepared sources::
 
@@ -14,9 +14,11 @@ The structure field of crop n is ``values[offsets[source] + labels[n]]``. Nothin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,39 +28,33 @@ from numpy.typing import NDArray
 from sam_diffsr.errors import DataError, OutputError
 from sam_diffsr.files import atomic_path
 
-__all__ = ["FORMAT_VERSION", "MANIFEST", "CropStore", "check_replaceable", "read_manifest", "write_manifest"]
+__all__ = ["CropStore", "Crops", "check_replaceable", "read_manifest", "write_arrays", "write_manifest"]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-ARRAYS: dict[str, str] = {
-    "images": "uint8",
-    "labels": "uint16",
-    "origins": "int32",
-    "values": "float32",
-    "offsets": "int64",
-}
+ARRAYS = dict[str, str](images="uint8", labels="uint16", origins="int32", values="float32", offsets="int64")
+
+Crops = tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.int32], NDArray[np.float32]]
+"""The crops of one source: images ``(n, S, S, 3)``, label maps ``(n, S, S)``, corners ``(n, 2)`` (top, left),
+and structure values ``(V,)`` of the source's regions."""
 
 
 class CropStore:
-    """Read-only view of a prepared folder; arrays are memory-mapped, so opening costs nothing.
+    """Read-only view of a folder of crops; the arrays are memory-mapped.
 
     Args:
-        path: a folder written by ``prepare_crops``.
+        path: folder of ``prepare_crops`` or ``synthesize_crops``.
 
     Raises:
         DataError: the folder is unfinished or damaged, or its arrays do not fit the manifest.
     """
 
+    # The module's docstring describes the arrays.
     images: NDArray[np.uint8]
-    """``(N, S, S, 3)`` RGB."""
     labels: NDArray[np.uint16]
-    """``(N, S, S)`` region numbers; 0 is "no region"."""
     origins: NDArray[np.int32]
-    """``(N, 3)``: source, top, left."""
     values: NDArray[np.float32]
-    """``(V,)`` structure values, source after source."""
     offsets: NDArray[np.int64]
-    """``(M + 1,)`` start of each source in ``values``."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -94,21 +90,32 @@ class CropStore:
 
     @property
     def skipped(self) -> list[dict[str, Any]]:
-        """Photos that were left out: ``file``, ``kind`` (``corrupt`` or ``small``) and ``reason`` of each."""
+        """Photos that were left out: ``file``, ``kind`` (``corrupt`` or ``small``) and ``reason``."""
         return list(self.manifest.get("skipped", []))
 
     def structure(self, index: int) -> NDArray[np.float32]:
-        """Structure field of one crop.
+        """Structure field of one crop, ``(S, S)`` float32; errors as for ``window``."""
+        return self.window(index, 0, 0, self.crop_size)[1]
+
+    def window(
+        self, index: int, top: int, left: int, side: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Read a window of one crop and of its structure field.
+
+        Args:
+            index: number of the crop.
+            top: first row of the window.
+            left: first column of the window.
+            side: side of the window, which must lie in the crop.
 
         Returns:
-            ``(S, S)`` float32.
+            ``(side, side, 3)`` uint8, a view, and ``(side, side)`` float32.
 
         Raises:
-            DataError: the crop has a label that its source has no value for.
+            DataError: the window has a label without a value.
         """
-        return self._look_up(index, self.labels[index])
-
-    def _look_up(self, index: int, labels: NDArray[np.uint16]) -> NDArray[np.float32]:
+        rows, columns = slice(top, top + side), slice(left, left + side)
+        labels = self.labels[index, rows, columns]
         source = int(self.origins[index, 0])
         table = self.values[int(self.offsets[source]) : int(self.offsets[source + 1])]
         highest = int(labels.max())
@@ -117,31 +124,7 @@ class CropStore:
                 f"{self.path}: crop {index} has label {highest}, but source {source} has only "
                 f"{len(table)} values; prepare the folder again"
             )
-        return np.take(np.asarray(table), labels)
-
-    def window(
-        self, index: int, top: int, left: int, side: int, *, structure: bool = True
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
-        """Part of one crop and of its structure field; only that part is read.
-
-        Args:
-            index: which crop.
-            top: first row.
-            left: first column.
-            side: of the window, which must lie in the crop.
-            structure: False leaves the field out.
-
-        Returns:
-            ``(side, side, 3)`` uint8, a view, and ``(side, side)`` float32 or None.
-
-        Raises:
-            DataError: the window has a label that its source has no value for.
-        """
-        rows, columns = slice(top, top + side), slice(left, left + side)
-        image = self.images[index, rows, columns]
-        if not structure:
-            return image, None
-        return image, self._look_up(index, self.labels[index, rows, columns])
+        return self.images[index, rows, columns], np.take(np.asarray(table), labels)
 
     def _open(self, name: str) -> NDArray[Any]:
         path = self.path / f"{name}.npy"
@@ -156,6 +139,58 @@ class CropStore:
         if str(array.dtype) != ARRAYS[name]:
             raise DataError(f"{path}: expected {ARRAYS[name]}, got {array.dtype}; prepare the folder again")
         return array
+
+
+def write_arrays(folder: Path, sources: Iterable[Crops], *, count: int, crop_size: int) -> None:
+    """Write the arrays of a folder of crops, source after source; ``write_manifest`` completes the folder.
+
+    All arrays are put in place at the end, and an old manifest is removed just before. After an error nothing
+    new stays behind, and old crops are unchanged.
+
+    Args:
+        folder: folder to write; it must exist.
+        sources: crops of each source.
+        count: number of crops of all sources.
+        crop_size: side of the crops.
+
+    Raises:
+        OutputError: the disk is too full, or the arrays cannot be put in place.
+    """
+    needed = count * crop_size**2 * (3 + np.dtype(np.uint16).itemsize)
+    free = shutil.disk_usage(folder).free
+    if needed > free:  # writing to a mapped file on a full disk kills the process
+        raise OutputError(
+            f"the crops need {needed / 1e9:.1f} GB in {folder}, but only {free / 1e9:.1f} GB are free; "
+            "make room and run the preparation again, finished photos are kept"
+        )
+    shapes = {"images": (count, crop_size, crop_size, 3), "labels": (count, crop_size, crop_size)}
+    try:
+        with contextlib.ExitStack() as stack:
+            paths = {name: stack.enter_context(atomic_path(folder / f"{name}.npy")) for name in ARRAYS}
+            images, labels, origins = (
+                np.lib.format.open_memmap(
+                    paths[name], mode="w+", dtype=ARRAYS[name], shape=shapes.get(name, (count, 3))
+                )
+                for name in ("images", "labels", "origins")
+            )
+            tables: list[NDArray[np.float32]] = []
+            position = 0
+            for number, (cut, cut_labels, corners, values) in enumerate(sources):
+                rows = slice(position, position + len(corners))
+                if len(corners):
+                    images[rows], labels[rows] = cut, cut_labels
+                origins[rows, 0], origins[rows, 1:] = number, corners
+                tables.append(values)
+                position = rows.stop
+            for array in (images, labels, origins):
+                array.flush()
+            np.save(paths["values"], np.concatenate(tables))
+            np.save(paths["offsets"], np.cumsum([0, *map(len, tables)]))
+            (folder / MANIFEST).unlink(missing_ok=True)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write the crops in {folder}: {error}") from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -185,7 +220,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_replaceable(folder: Path, *, overwrite: bool) -> None:
-    """Refuse to write other crops over those of a finished folder, unless that is asked for.
+    """Refuse to replace the crops of a finished folder without ``overwrite``.
 
     Raises:
         OutputError: the folder has a manifest and ``overwrite`` is False.
@@ -206,7 +241,7 @@ def write_manifest(
     settings: Mapping[str, Any],
     skipped: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write ``manifest.json`` under a temporary name and rename it, which completes the folder.
+    """Write ``manifest.json``, which completes the folder.
 
     Raises:
         OutputError: it cannot be written.

@@ -1,6 +1,6 @@
-"""Super-resolution data sets as they come: where their HR images and, if there are any, LR images lie.
+"""Finds the HR and LR images of super-resolution data sets in their usual layouts.
 
-Names are those of DIV2K, Flickr2K, DF2K and of the usual benchmarks, plus flat folders of images.
+Known are DIV2K, Flickr2K, DF2K, the usual benchmarks, and flat folders of images.
 """
 
 from __future__ import annotations
@@ -12,74 +12,55 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam_diffsr.data.photos import PHOTO_SUFFIXES, list_photos
 from sam_diffsr.errors import DataError
+from sam_diffsr.image.photos import PHOTO_SUFFIXES, list_photos
 
-__all__ = ["Dataset", "find_dataset", "hr_folders", "photo_folders"]
+__all__ = ["Dataset", "find_dataset", "photo_folders"]
 
 logger = logging.getLogger(__name__)
 
+_PLAIN = ("HR", "GTmod12", "GTmod8", "GTmod4", "GT", "original")
 HR_FOLDERS = (
-    "HR",
-    "GTmod12",
-    "GTmod8",
-    "GTmod4",
-    "GT",
-    "original",
-    "DF2K_train_HR",
-    "DF2K_HR",
-    "DIV2K_train_HR",
-    "Flickr2K_HR",
-    "DIV2K_valid_HR",
-    "DF2K_HR_sub",
-    "DF2K_train_HR_sub",
-    "DIV2K_train_HR_sub",
-    "Flickr2K_HR_sub",
+    *_PLAIN,
+    *("DF2K_train_HR", "DF2K_HR", "DIV2K_train_HR", "Flickr2K_HR", "DIV2K_valid_HR"),
+    *("DF2K_HR_sub", "DF2K_train_HR_sub", "DIV2K_train_HR_sub", "Flickr2K_HR_sub"),
 )
-"""Names of folders that hold HR images, best first where only one of them is wanted."""
+"""Names of folders of HR images; the first one found is taken."""
 
 COMMON_NAMES = frozenset({"HR", "GT", "original"})
-"""Those of them that folders of other photographs have, too."""
+"""The names in ``HR_FOLDERS`` that other folders of photographs use as well."""
 
-TOGETHER = (
-    ("DIV2K_train_HR", "Flickr2K_HR"),
-    ("DIV2K_train_HR_sub", "Flickr2K_HR_sub"),
-)
-"""Folders that are one data set (DF2K) when they lie side by side."""
+TOGETHER = (("DIV2K_train_HR", "Flickr2K_HR"), ("DIV2K_train_HR_sub", "Flickr2K_HR_sub"))
+"""Folders that together are one data set (DF2K)."""
 
 LR_FOLDERS = (
-    "LR_bicubic/X{scale}",
-    "LR_bicubic/x{scale}",
-    "LRbicx{scale}",
-    "LR/X{scale}",
-    "LR/x{scale}",
-    "LR_bicubic",
-    "LR",
+    *("LR_bicubic/X{scale}", "LR_bicubic/x{scale}", "LRbicx{scale}"),
+    *("LR/X{scale}", "LR/x{scale}", "LR_bicubic", "LR"),
 )
-"""Folders beside the HR folder that may hold LR images."""
+"""Places of LR images, relative to the parent of the HR folder."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Files of a data set, in the order of their names."""
+    """Images of a data set, sorted by name."""
 
     hr: list[Path]
     """HR images."""
     lr: list[Path] | None
-    """LR images, one for each HR image; None when the data set has none."""
+    """LR images, one per HR image; None when the data set has none."""
 
 
 def find_dataset(root: str | os.PathLike[str], *, scale: int = 4) -> Dataset:
     """Find the images of a data set.
 
-    These are understood: a flat folder of images; ``HR`` with ``LR_bicubic/X4``; ``GTmod12`` with
-    ``LRbicx4``; ``DIV2K_train_HR`` with ``DIV2K_train_LR_bicubic/X4`` (the folder itself or its parent), the
-    same for ``DIV2K_valid`` and ``Flickr2K``, also cut into ``_sub`` folders; ``DF2K_train_HR``. An LR image
-    is called as its HR image, with or without ``x4`` at the end.
+    Known layouts: a flat folder of images; ``HR`` with ``LR_bicubic/X4``; ``GTmod12`` with ``LRbicx4``;
+    ``DIV2K_train_HR`` with ``DIV2K_train_LR_bicubic/X4`` (the folder itself or its parent), the same for
+    ``DIV2K_valid`` and ``Flickr2K``, also as ``_sub`` folders; ``DF2K_train_HR``. An LR image has the name of
+    its HR image, with or without ``x4`` at the end.
 
     Args:
         root: the data set's folder or its folder of HR images.
-        scale: which LR images are wanted.
+        scale: scale of the LR images.
 
     Raises:
         DataError: no such folder, no images, or LR images for only some of the HR images.
@@ -87,12 +68,12 @@ def find_dataset(root: str | os.PathLike[str], *, scale: int = 4) -> Dataset:
     folder = Path(root)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected a data set or a folder of HR images")
-    folders = hr_folders(folder)
+    folders = _hr_folders(folder)
     hr = [file for place in folders for file in _images(place)]
     if not hr:
         raise DataError(
             f"no images in {folder}; expected image files ({', '.join(sorted(PHOTO_SUFFIXES))}) in it "
-            f"or in a folder named {', '.join(HR_FOLDERS[:6])} ..."
+            f"or in a folder named {', '.join(_PLAIN)} ..."
         )
     pairs = [_lr_files(place, scale) for place in folders]
     if any(pair is None for pair in pairs):
@@ -100,15 +81,15 @@ def find_dataset(root: str | os.PathLike[str], *, scale: int = 4) -> Dataset:
     return Dataset(hr, [file for pair in pairs if pair is not None for file in pair])
 
 
-def hr_folders(folder: Path) -> list[Path]:
-    """The folders that hold the HR images below a root; the root itself when no name is known.
+def _hr_folders(folder: Path) -> list[Path]:
+    """Folders of HR images below a root; the root itself when no name is known.
 
     Raises:
         DataError: the root is an LMDB.
     """
     if (folder / "data.mdb").is_file():
         raise DataError(
-            f"{folder} is an LMDB, which is not read; give the folder of images that it was made from"
+            f"{folder} is an LMDB, which cannot be read; give the folder of images that it was made from"
         )
     if any(_images(folder)):
         return [folder]
@@ -125,23 +106,27 @@ def hr_folders(folder: Path) -> list[Path]:
 
 
 def photo_folders(root: Path) -> list[Path]:
-    """The folders to take photographs from; as ``hr_folders``, but no photograph is lost to a common name.
+    """Folders of photographs for training: the folders of HR images, or the whole root.
 
-    ``HR``, ``GT`` or ``original`` with neither LR images beside it nor known names alone is just one of
-    the subfolders of a plain folder, and the root is returned. What is taken is logged.
+    A folder ``HR``, ``GT`` or ``original`` without LR folders next to it, but with photographs in folders of
+    other names, is one of many subfolders of a plain folder. The choice is logged.
 
     Raises:
         DataError: the root is an LMDB.
     """
-    folders = hr_folders(root)
+    folders = _hr_folders(root)
     if folders == [root]:
         return folders
     if folders[0].name in COMMON_NAMES and not any(root.glob("LR*/")):
         others = {file.relative_to(root).parts[0] for file in list_photos(root)} - set(HR_FOLDERS)
         if others:
-            logger.info("%s is no known data set (%s): all of it is taken", root, ", ".join(sorted(others)))
+            logger.info(
+                "%s is no known data set (it has %s): all its photographs are taken",
+                root,
+                ", ".join(sorted(others)),
+            )
             return [root]
-    logger.info("photographs are taken from %s alone", " and ".join(str(folder) for folder in folders))
+    logger.info("photographs are taken from %s only", " and ".join(str(folder) for folder in folders))
     return folders
 
 
@@ -175,7 +160,7 @@ def _lr_files(hr: Path, scale: int) -> list[Path] | None:
         pairs = [found.get(f"{file.stem}x{scale}") or found.get(file.stem) for file in _images(hr)]
         missing = [file.name for file, pair in zip(_images(hr), pairs, strict=True) if pair is None]
         if len(missing) == len(pairs):
-            continue  # images of something else, another scale perhaps
+            continue  # other images, perhaps of another scale
         if missing:
             raise DataError(
                 f"{place} has no LR image for {len(missing)} of {len(pairs)} images in {hr} "

@@ -1,7 +1,7 @@
-"""Photos to training crops: reduce, segment, cut, drop what is flat or out of focus (design section 8).
+"""Turns a folder of photographs into training crops: reduce, segment, cut, drop flat and blurred crops.
 
-A crop's pixels, labels and structure values all come from the same HR coordinates. Every photo and
-reduction is finished on its own and kept in ``parts/``, so a run that was cut off goes on from there.
+A crop's pixels, labels and structure values come from the same HR coordinates. The crops of each photo and
+reduction are kept in ``parts/`` until all are finished, so a stopped run continues from there.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ from typing import Any, Literal
 import torch
 
 from sam_diffsr.data.config import MissingMasks
-from sam_diffsr.data.crops import CropStore, check_replaceable, read_manifest, write_manifest
+from sam_diffsr.data.crops import CropStore, check_replaceable, read_manifest, write_arrays, write_manifest
+from sam_diffsr.data.cut import read_part, read_part_header, reduce_image, save_part, textured_corners
 from sam_diffsr.data.datasets import photo_folders
-from sam_diffsr.data.parts import PARTS, join_parts, read_part_header, save_part
-from sam_diffsr.data.photos import list_photos, reduce_image, textured_corners
-from sam_diffsr.data.regions import RegionSource, Segmenter, find_masks
+from sam_diffsr.data.photo_regions import PhotoRegions, Segmenter
 from sam_diffsr.errors import ArgumentError, DataError, ImageError, OutputError
 from sam_diffsr.image import decode_image
+from sam_diffsr.image.photos import list_photos
 from sam_diffsr.masks.segments import GraphMaskGenerator
 from sam_diffsr.masks.spe import Encoding, Reduction
 
-__all__ = ["Progress", "Segmenter", "prepare_crops"]
+__all__ = ["Segmenter", "prepare_crops"]
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], object]
 """Called as ``progress(done, total, message)``."""
+
+PARTS = "parts"
+"""Name of the folder of parts, inside the folder of crops."""
 
 
 def prepare_crops(
@@ -56,29 +59,27 @@ def prepare_crops(
 ) -> CropStore:
     """Cut photos into crops with their structure fields.
 
-    A folder that is already complete with the same photos and settings is kept as it is; one of others is
-    refused, or with ``overwrite`` replaced when the new crops are complete. Photos that cannot
-    be read or are smaller than a crop are left out, with a warning, and listed in ``CropStore.skipped``.
-    Graph segmentation needs scikit-image.
+    A folder that is complete with the same photos and settings is kept. Other crops are refused, or with
+    ``overwrite`` replaced when the new ones are complete. Photos that cannot be read or are smaller than a
+    crop are left out, with a warning, and listed in ``CropStore.skipped``. Graph segmentation needs
+    scikit-image.
 
     Args:
-        photos: a data set as it comes (see ``photo_folders``), any other folder (searched
-            recursively) or a list of files.
+        photos: a known data set (see ``find_dataset``), any other folder with its subfolders, or a list of
+            files.
         out: folder to write.
         crop_size: side of the square crops, HR pixels.
-        reductions: each photo is made smaller by each of these factors (>= 1, antialiased) and then cut;
-            2 or more removes JPEG and demosaicing blur, 1 keeps the pixels.
-        min_gradient: crops whose ``gradient_energy`` (8-bit levels) is lower are dropped; 0 keeps all.
-        segmenter: ``"graph"`` (needs no weights), a ``GraphMaskGenerator`` with options of your own,
-            ``"none"`` (E = 0) or any function.
+        reductions: every photo is cut once per factor (>= 1), after an antialiased reduction by it. 2 or more
+            removes JPEG and demosaicing blur, 1 keeps the pixels.
+        min_gradient: drop crops with a lower ``gradient_energy`` (8-bit levels); 0 keeps all.
+        segmenter: ``"graph"`` (needs no weights), a ``GraphMaskGenerator``, ``"none"`` (E = 0) or a function.
         encoding: structural position encoding of a region, see ``masks.spe``.
-        reduction: what a region's value is divided by, see ``masks.spe``.
-        masks: folder of records or stored fields, one file for each photo (see ``MaskSource``), instead of
-            the segmenter. Records are of the photo at its full size and are reduced with it; a stored field
-            needs a reduction of 1.
-        missing_masks: what a photo without masks is: an ``"error"``, or a photo without regions
-            (``"zero"``, E = 0), which is counted in a warning.
-        licences: file name to licence, written into the manifest beside each source.
+        reduction: divisor of a region's value, see ``masks.spe``.
+        masks: folder of records or stored fields, one file per photo, instead of the segmenter. Records
+            belong to the photo at its full size and are reduced with it; stored fields need reduction 1.
+        missing_masks: a photo without masks is an ``"error"``, or has no regions (``"zero"``, E = 0) and is
+            counted in a warning.
+        licences: file name to licence, for the manifest.
         overwrite: replace crops of other photos or settings in ``out``.
         progress: called after each photo.
 
@@ -86,9 +87,9 @@ def prepare_crops(
         The finished store.
 
     Raises:
-        ArgumentError: a crop size, reduction or segmenter that makes no sense.
-        DataError: no photos, none that can be read and is as large as a crop, nothing left after the gradient
-            test, or masks that are missing, malformed or of an image of another size.
+        ArgumentError: ``crop_size``, ``reductions`` or ``segmenter`` is out of range.
+        DataError: no usable photo, no crop above ``min_gradient``, or masks that are missing, malformed or of
+            an image of another size.
         MissingDependencyError: ``"graph"`` without scikit-image.
         OutputError: the folder cannot be created, holds other crops, or the disk is too full.
     """
@@ -97,10 +98,17 @@ def prepare_crops(
     if not reductions or any(not factor >= 1 for factor in reductions):
         raise ArgumentError(f"reductions must be one or more numbers >= 1, got {list(reductions)}")
     files, roots = _find_photos(photos)
-    made = find_masks(masks, files, roots=roots, missing=missing_masks)
-    regions = RegionSource(
-        segmenter, made, encoding=encoding, reduction=reduction, from_files=masks is not None
+    regions = PhotoRegions(
+        segmenter,
+        masks=masks,
+        missing=missing_masks,
+        files=files,
+        roots=roots,
+        encoding=encoding,
+        reduction=reduction,
     )
+
+    # A folder with the same photos, masks and settings is finished.
     settings: dict[str, Any] = {
         "crop_size": crop_size,
         "min_gradient": float(min_gradient),
@@ -108,38 +116,34 @@ def prepare_crops(
         "encoding": encoding,
         "reduction": reduction,
     }
-    folder, digests = Path(out), _digests(files)
+    folder, digests = Path(out), {file: _digest(file) for file in files}
     wanted = [[digests[file], float(factor), regions.digest(file)] for file in files for factor in reductions]
     if _is_complete(folder, settings, wanted):
         store = CropStore(folder)
-        shutil.rmtree(folder / PARTS, ignore_errors=True)  # of a run that ended right before it would have
+        shutil.rmtree(folder / PARTS, ignore_errors=True)  # left by a run that was killed at the end
         _report(store.skipped, len(files))
         return store
     check_replaceable(folder, overwrite=overwrite)
+
+    # Every photo becomes parts; the parts are then joined.
     with _parts_folder(folder) as parts:
         work = _Work(regions, settings, parts, digests, licences or {})
-        for number, file in enumerate(files):
-            work.cut(file, reductions)
+        for number, file in enumerate(files, start=1):
+            message = work.cut(file, reductions)
             if progress is not None:
-                progress(number + 1, len(files), work.said)
+                progress(number, len(files), message)
         _report(work.skipped, len(files))
         count = work.count_crops(len(files))
-        join_parts(folder, work.parts, count=count, crop_size=crop_size)
-        write_manifest(
-            folder,
-            crops=count,
-            crop_size=crop_size,
-            sources=work.sources,
-            settings=settings,
-            skipped=work.skipped,
-        )
+        write_arrays(folder, map(read_part, work.parts), count=count, crop_size=crop_size)
+        contents: dict[str, Any] = {"sources": work.sources, "skipped": work.skipped}
+        write_manifest(folder, crops=count, crop_size=crop_size, settings=settings, **contents)
     shutil.rmtree(parts, ignore_errors=True)
     return CropStore(folder)
 
 
 @contextlib.contextmanager
 def _parts_folder(folder: Path) -> Generator[Path, None, None]:
-    """Make the folder of parts; after an error what was made is taken away again if nothing is in it."""
+    """Make the folder of parts; after an error remove the new folders that are empty."""
     parts = folder / PARTS
     made = [place for place in (parts, *parts.parents) if not place.exists()]
     try:
@@ -157,9 +161,9 @@ def _parts_folder(folder: Path) -> Generator[Path, None, None]:
 
 @dataclass
 class _Work:
-    """What has been cut so far."""
+    """The parts, sources and left-out photos so far."""
 
-    regions: RegionSource
+    regions: PhotoRegions
     settings: Mapping[str, Any]
     folder: Path
     digests: Mapping[Path, str | None]
@@ -167,48 +171,37 @@ class _Work:
     parts: list[Path] = field(default_factory=list[Path])
     sources: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     skipped: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    said: str = ""
-    """A line on the last photo."""
 
-    def cut(self, file: Path, reductions: Sequence[float]) -> None:
-        """Cut one photo at every reduction that is not done yet, or leave it out."""
-        paths = [self._path(file, factor) for factor in reductions]
-        if not all(path.is_file() for path in paths):
+    def cut(self, file: Path, reductions: Sequence[float]) -> str:
+        """Cut one photo at every unfinished reduction, or leave it out; gives a progress message."""
+        paths = {factor: self._path(file, factor) for factor in reductions}
+        if not all(path.is_file() for path in paths.values()):
             try:
                 photo = decode_image(file).rgb
             except ImageError as error:
-                self._leave_out(file, "corrupt", str(error))
-                return
+                return self._leave_out(file, "corrupt", str(error))
             height, width = photo.shape[-2:]
             if round(min(height, width) / min(reductions)) < self.settings["crop_size"]:
                 reason = (
                     f"{file} is {height}x{width}; reduced by {min(reductions):g} it is smaller than a crop "
                     f"of {self.settings['crop_size']}; lower crop_size or the reductions"
                 )
-                self._leave_out(file, "small", reason)
-                return
-            for path, factor in zip(paths, reductions, strict=True):
+                return self._leave_out(file, "small", reason)
+            for factor, path in paths.items():
                 if not path.is_file():
                     self._cut(path, file, photo, factor)
-        self.parts += paths
         crops = 0
-        for path, factor in zip(paths, reductions, strict=True):
+        for factor, path in paths.items():
+            source = {"file": file.name, "sha256": self.digests[file], "reduction": float(factor)}
             header = read_part_header(path)
+            masks, licence = self.regions.digest(file), self.licences.get(file.name)
+            self.sources.append({**source, **header, "masks": masks, "licence": licence})
+            self.parts.append(path)
             crops += header["crops"]
-            self.sources.append(
-                {
-                    "file": file.name,
-                    "sha256": self.digests[file],
-                    "reduction": float(factor),
-                    **header,
-                    "masks": self.regions.digest(file),
-                    "licence": self.licences.get(file.name),
-                }
-            )
-        self.said = f"{file.name}: {crops} crops"
+        return f"{file.name}: {crops} crops"
 
     def count_crops(self, photos: int) -> int:
-        """Number of crops; when there is none the parts, which are of no use, go and it is an error."""
+        """Number of crops; without any, raise ``DataError`` and remove the empty parts."""
         if not self.parts:
             raise DataError(
                 f"none of the {photos} photos can be used: {self.skipped[0]['reason']}"
@@ -234,18 +227,19 @@ class _Work:
         crop_size: int = self.settings["crop_size"]
         image = reduce_image(photo, factor)
         corners = textured_corners(image, crop_size=crop_size, min_gradient=self.settings["min_gradient"])
-        labels, values = self.regions.field(file, image, photo, needed=len(corners) > 0)
+        height, width = photo.shape[-2:]
+        labels, values = self.regions.find(file, image, photo_size=(height, width), needed=len(corners) > 0)
         save_part(path, image, corners, labels, values, crop_size=crop_size)
 
-    def _leave_out(self, file: Path, kind: str, reason: str) -> None:
+    def _leave_out(self, file: Path, kind: str, reason: str) -> str:
         self.skipped.append({"file": file.name, "sha256": self.digests[file], "kind": kind, "reason": reason})
-        self.said = f"{file.name} left out"
+        return f"{file.name} left out"
 
 
 def _find_photos(
     photos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
 ) -> tuple[list[Path], list[Path]]:
-    """The photos, and the folders that their masks may lie as."""
+    """The photos, and the folders that their places are relative to."""
     if not isinstance(photos, (str, os.PathLike)):
         return list_photos(photos), []
     root = Path(photos)
@@ -253,14 +247,11 @@ def _find_photos(
     return [file for folder in folders for file in list_photos(folder)], [root, *folders]
 
 
-def _digests(files: Sequence[Path]) -> dict[Path, str | None]:
-    found: dict[Path, str | None] = {}
-    for file in files:
-        try:
-            found[file] = hashlib.sha256(file.read_bytes()).hexdigest()
-        except OSError:
-            found[file] = None
-    return found
+def _digest(file: Path) -> str | None:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:  # reading the photo will report it
+        return None
 
 
 def _report(skipped: Sequence[Mapping[str, Any]], total: int) -> None:

@@ -1,63 +1,104 @@
-"""Training batches: a function of ``(seed, step)`` alone, so a resumed run sees the same ones.
+"""Training batches from crops and synthetic images, as a function of ``(seed, step)`` alone.
 
-The host only cuts windows; everything else happens on the device after one uint8 copy.
+The host only cuts windows of uint8; augmentation and the LR image are made on the device.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from sam_diffsr.data.augment import draw, share_rows
+from sam_diffsr.data.augment import Mixture, draw, share_rows
 from sam_diffsr.data.config import AugmentConfig, DataConfig
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.degrade import MARGIN_LR, TrainingBatch, make_batch
-from sam_diffsr.data.host import HostBatch, SyntheticWindow
 from sam_diffsr.data.prepare import prepare_crops
-from sam_diffsr.data.synthetic import SyntheticPool
+from sam_diffsr.data.synthetic import Drawing, SyntheticPool
 from sam_diffsr.errors import ArgumentError, ConfigError, DataError
 from sam_diffsr.masks.spe import Encoding, Reduction
 
-__all__ = ["HostBatch", "MixedSource", "TrainingSource", "open_source"]
+__all__ = ["HostBatch", "MixedSource", "SyntheticWindow", "TrainingSource", "open_source"]
+
+
+SLACK = 48
+"""HR pixels that crops of ``data.photos`` are larger than a window."""
+_DEFAULTS: dict[str, str] = {"encoding": "rope", "reduction": "image"}
+
+
+@dataclass(frozen=True)
+class SyntheticWindow:
+    """A window of a synthetic image; its pixels are made on the device."""
+
+    row: int
+    """Row of the batch."""
+    drawing: Drawing
+    """The image."""
+    top: int
+    """First row of the window in the image."""
+    left: int
+    """First column."""
+
+
+@dataclass(frozen=True)
+class HostBatch:
+    """Windows of one step on the host, with their margin m.
+
+    B counts the guests of ``mixture`` as well: windows of other processes, needed for blending only.
+    """
+
+    images: Tensor
+    """``(B, P + 2m, P + 2m, 3)`` uint8; rows of ``synthetic`` are not filled in yet."""
+    structure: Tensor
+    """``(B, P + 2m, P + 2m)`` float32."""
+    turns: Tensor
+    """``(B,)`` int64 in 0..7, see ``dihedral``."""
+    synthetic: tuple[SyntheticWindow, ...] = ()
+    """The synthetic rows."""
+    orders: Tensor | None = None
+    """``(B,)`` int64 in 0..5, orders of the channels, or None; see ``permute_channels``."""
+    mixture: Mixture | None = None
+    """Blends of rows, or None; its guests are the last rows and no part of the batch."""
 
 
 class TrainingSource(Protocol):
-    """Where a training run gets its batches; both methods may run in different threads."""
+    """Gives the batches of a training run; the two methods may run in different threads."""
 
     def host_batch(self, step: int) -> HostBatch:
-        """Cut the windows of one step (0-based); numpy only, meant for a background thread."""
+        """Cut the windows of one step (0-based), on the host."""
         ...
 
     def device_batch(self, host: HostBatch, device: torch.device) -> TrainingBatch:
-        """Finish a batch on the device where it is needed."""
+        """Finish a batch on the device."""
         ...
 
 
 class MixedSource:
-    """Random windows of crops and of synthetic images; every crop is used once an epoch, in a new order each.
+    """Random windows of crops and of synthetic images; each epoch uses every crop once, in a new order.
 
     Args:
-        patch: HR side of what the networks see.
+        patch: HR side of the windows that the networks see, without margin.
         scale: 2, 4 or 8; ``patch`` is a multiple of it.
-        batch: images a step, over all processes.
-        seed: chooses order, windows, turns, augmentation and synthetic images.
+        batch: images per step, over all processes.
+        seed: seed of order, windows, turns, augmentation and synthetic images.
         store: prepared crops, or None.
         pool: synthetic images, or None.
-        synthetic_fraction: share of synthetic rows where there are both.
-        structure: False leaves E = 0.
-        augment: what is done beside turning and mirroring; None is nothing.
-        rank: which process this is; it gets the rows ``rank``, ``rank + world``, ...
+        synthetic_fraction: share of synthetic rows when both are given.
+        structure: False sets E = 0.
+        augment: augmentation beyond turning and mirroring; None is none.
+        rank: number of this process; it gets the rows ``rank``, ``rank + world``, ...
         world: number of processes.
 
     Raises:
-        ArgumentError: the patch is no multiple of the scale, the batch is empty, cannot be shared equally or
-            has nothing to blend a window with, or there is neither a store nor a pool.
-        DataError: crops or synthetic images are too small for the patch and its margin.
+        ArgumentError: the patch is no multiple of the scale; the batch is empty, cannot be shared equally or
+            is too small for mixup; or neither a store nor a pool is given.
+        DataError: crops or synthetic images are smaller than the patch and its margin.
     """
 
     def __init__(
@@ -108,31 +149,31 @@ class MixedSource:
 
     def host_batch(self, step: int) -> HostBatch:
         """Cut the windows of one step (0-based) that belong to this process."""
+        # Every process draws for all rows, so that the rows do not depend on the number of processes.
         rng = np.random.default_rng([self.seed, 1, step])
         side, corners = self.window, list[tuple[int, int]]()
-        for row in range(self.batch):  # every process draws the numbers of all rows
+        for row in range(self.batch):
             slack = self._side(self._place(step, row)[0]) - side
             top, left = (int(offset) for offset in rng.integers(0, slack, size=2, endpoint=True))
             corners.append((top, left))
         drawn = draw(rng, self.augment, batch=self.batch)
         rows, mixture = share_rows(drawn, rank=self.rank, world=self.world)
+
+        # Only the rows of this process are cut.
         images = np.empty((len(rows), side, side, 3), np.uint8)
         structure = np.zeros((len(rows), side, side), np.float32)
         synthetic: list[SyntheticWindow] = []
         for row, place in sorted(zip(rows, range(len(rows)), strict=True)):
-            made, position = self._place(step, row)
+            is_synthetic, position = self._place(step, row)
             top, left = corners[row]
-            if made:
+            if is_synthetic:
                 drawing = cast("SyntheticPool", self.pool).drawing(position)
                 synthetic.append(SyntheticWindow(place, drawing, top, left))
-                if self.structure:
-                    structure[place] = drawing.structure(top, left, side)
-                continue
-            image, field = cast("CropStore", self.store).window(
-                self._index(position), top, left, side, structure=self.structure
-            )
-            images[place] = image
-            if field is not None:
+                field = drawing.structure(top, left, side)
+            else:
+                store = cast("CropStore", self.store)
+                images[place], field = store.window(self._index(position), top, left, side)
+            if self.structure:
                 structure[place] = field
         return HostBatch(
             torch.from_numpy(images),
@@ -163,14 +204,16 @@ class MixedSource:
         )
 
     def _place(self, step: int, row: int) -> tuple[bool, int]:
-        """Whether a row is synthetic, and which of its kind it is in the whole run."""
+        """Whether a row is synthetic, and its number among the rows of its kind in the whole run."""
         position = step * self.batch + row
         before, after = int(position * self.fraction), int((position + 1) * self.fraction)
-        # rows of both kinds lie evenly between each other
+        # The two kinds alternate evenly.
         return (True, before) if after > before else (False, position - before)
 
-    def _side(self, drawn: bool) -> int:
-        return cast("SyntheticPool", self.pool).size if drawn else cast("CropStore", self.store).crop_size
+    def _side(self, is_synthetic: bool) -> int:
+        if is_synthetic:
+            return cast("SyntheticPool", self.pool).size
+        return cast("CropStore", self.store).crop_size
 
     def _index(self, position: int) -> int:
         count = len(cast("CropStore", self.store))
@@ -190,18 +233,18 @@ def open_source(
     world: int = 1,
     cache: str | os.PathLike[str] | None = None,
 ) -> TrainingSource:
-    """Open what a run trains on.
+    """Open the source of batches that a config describes.
 
-    With ``config.photos`` the photos are cut into ``cache`` first, which is kept and used again when nothing
-    changed; of several processes one must do that before the others (``accelerator.main_process_first()``).
+    The photos of ``config.photos`` are cut into ``cache`` first; crops of the same photos and settings are
+    used again. Of several processes one must do that first (``accelerator.main_process_first()``).
 
     Args:
-        config: what a batch is made of.
+        config: table ``data`` of the training config.
         scale: 2, 4 or 8; ``config.patch`` is a multiple of it.
-        seed: chooses order, windows, turns, augmentation and synthetic images.
-        rank: which process this is; it gets the rows ``rank``, ``rank + world``, ... of each batch.
+        seed: see ``MixedSource``.
+        rank: see ``MixedSource``.
         world: number of processes; divides ``config.batch``.
-        cache: folder for the crops of ``config.photos``, such as one in the run's folder.
+        cache: folder for the crops of ``config.photos``.
 
     Raises:
         ArgumentError: a patch that is no multiple of the scale, a batch that cannot be shared equally, or
@@ -238,12 +281,8 @@ def open_source(
     )
 
 
-SLACK = 48
-"""HR pixels by which crops made from a plain folder are larger than a window."""
-
-
 def _cut_photos(config: DataConfig, cache: Path, *, window: int) -> CropStore:
-    """Crops of every photo at its full size, flat parts too."""
+    """Crops of every photo at its full size, flat crops included."""
     stored = config.structure == "stored"
     return prepare_crops(
         cast("str", config.photos),
@@ -252,32 +291,24 @@ def _cut_photos(config: DataConfig, cache: Path, *, window: int) -> CropStore:
         reductions=(1.0,),
         min_gradient=0.0,
         segmenter="graph" if stored else "none",
-        encoding=config.encoding or _ENCODING,
-        reduction=config.reduction or _REDUCTION,
+        encoding=config.encoding or cast("Encoding", _DEFAULTS["encoding"]),
+        reduction=config.reduction or cast("Reduction", _DEFAULTS["reduction"]),
         masks=config.masks if stored else None,
         missing_masks=config.missing_masks,
-        overwrite=True,  # the cache is the run's own
+        overwrite=True,  # the cache belongs to the run
     )
 
 
-_ENCODING: Encoding = "rope"
-_REDUCTION: Reduction = "image"
-
-
 def _how_encoded(config: DataConfig, store: CropStore | None) -> tuple[Encoding, Reduction]:
+    """The encoding and reduction of the crops, or those of the config."""
     settings: dict[str, Any] = store.manifest.get("settings", {}) if store is not None else {}
-    found = {
-        "encoding": settings.get("encoding", _ENCODING),
-        "reduction": settings.get("reduction", _REDUCTION),
-    }
-    for name, value in found.items():
-        wanted = getattr(config, name)
-        if wanted is None:
-            continue
-        if store is not None and config.structure == "stored" and wanted != value:
+    chosen: dict[str, Any] = {}
+    for name, default in _DEFAULTS.items():
+        wanted, made = getattr(config, name), settings.get(name, default)
+        if store is not None and config.structure == "stored" and wanted not in (None, made):
             raise ConfigError(
-                f"data.{name} is {wanted!r}, but {store.path} was prepared with {value!r}; leave it out or "
+                f"data.{name} is {wanted!r}, but {store.path} was prepared with {made!r}; leave it out or "
                 "prepare the crops again"
             )
-        found[name] = wanted
-    return cast("Encoding", found["encoding"]), cast("Reduction", found["reduction"])
+        chosen[name] = wanted or made
+    return chosen["encoding"], chosen["reduction"]

@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 
 from sam_diffsr.data import find_dataset
+from sam_diffsr.device import Precision
 from sam_diffsr.errors import ArgumentError, OutputError
 from sam_diffsr.evaluation.evaluate import ImageResult
 from sam_diffsr.evaluation.methods import Method, results_method
 from sam_diffsr.evaluation.pairs import check_names, check_sizes, match_files
 from sam_diffsr.image import save_image
 from sam_diffsr.models import ModelConfig
+from sam_diffsr.pipeline.batch import find_images
 from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
-from sam_diffsr.device import Precision
-from sam_diffsr.pipeline.folder import find_images
 from sam_diffsr.pipeline.resolver import SuperResolver
 
 __all__ = ["ResultFolders", "common_scale", "find_pairs", "load_models", "results_methods", "split_labels"]

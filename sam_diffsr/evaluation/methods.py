@@ -19,9 +19,9 @@ from sam_diffsr.diffusion.samplers import SamplerName, Spacing
 from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.evaluation.pairs import Pair, read_image
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
+from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.pipeline.run import pad_to_multiple
 from sam_diffsr.pipeline.settings import resolve_settings
-from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.resize import imresize
 
 __all__ = [

@@ -17,8 +17,8 @@ from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.evaluation.evaluate import encoder_only, make_pair
 from sam_diffsr.evaluation.metrics import psnr_y, ssim_y
 from sam_diffsr.models import DiffSR
+from sam_diffsr.pipeline.batch import find_images
 from sam_diffsr.pipeline.config import ResolverConfig
-from sam_diffsr.pipeline.folder import find_images
 from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.resize import imresize
 

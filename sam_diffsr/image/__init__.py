@@ -1,9 +1,10 @@
-"""Pictures in and out: PIL images, arrays and files to float tensors, and back to the same kind."""
+"""Images in and out: PIL images, arrays and files to float tensors, and back to the same kind."""
 
 from __future__ import annotations
 
 from sam_diffsr.image.decode import decode_image, image_size
 from sam_diffsr.image.encode import encode_image
+from sam_diffsr.image.formats import check_output
 from sam_diffsr.image.kinds import MAX_PIXELS_DEFAULT, DecodedImage, ImageFormat, ImageInput
 from sam_diffsr.image.save import save_image
 
@@ -12,6 +13,7 @@ __all__ = [
     "DecodedImage",
     "ImageFormat",
     "ImageInput",
+    "check_output",
     "decode_image",
     "encode_image",
     "image_size",

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from sam_diffsr.errors import ImageError
+from sam_diffsr.image.alpha import fill_hidden
 from sam_diffsr.image.kinds import (
     LEVELS,
     MAX_PIXELS_DEFAULT,
@@ -23,8 +24,8 @@ from sam_diffsr.image.kinds import (
     native,
     sample_name,
 )
-from sam_diffsr.image.metadata import apply_orientation, convert_cmyk, is_turned, kept_icc_profile
-from sam_diffsr.image.read import check_size, load_pixels, open_file
+from sam_diffsr.image.metadata import apply_orientation, convert_cmyk, is_turned, kept_metadata
+from sam_diffsr.image.read import check_size, file_name, load_pixels, open_file
 
 __all__ = ["decode_image", "image_size"]
 
@@ -37,34 +38,37 @@ def decode_image(image: ImageInput, *, max_pixels: int | None = MAX_PIXELS_DEFAU
     """Turn any image that the library takes into a float tensor.
 
     Orientation in EXIF is applied, once; animations and multi-page files give their first frame, with a
-    ``UserWarning``. What is not gray, RGB or either of them with alpha becomes the nearest of these:
+    ``UserWarning``. Images that are not gray or RGB, with or without alpha, are converted:
 
     * 1-bit becomes gray; palettes become RGB; a transparent colour becomes alpha.
     * CMYK becomes sRGB, through the image's ICC profile if it has one; YCbCr, LAB and HSV become RGB.
     * 16-bit gray (PIL modes ``"I;16"`` and ``"I"``) stays 16-bit. Pillow has no 16-bit colour: 16-bit RGB
       files are read as 8-bit, with a ``UserWarning``; pass a uint16 array to keep 16 bits.
 
+    Colours that transparency hides are replaced by those of their visible neighbours.
+
     Args:
-        image: PIL image, path of a file, or array ``(H, W)`` or ``(H, W, C)`` with 1 (gray), 2 (gray,
-            alpha), 3 (RGB) or 4 (RGB, alpha) channels; uint8, uint16, or float16/32/64 in [0, 1]. PIL
-            mode ``"F"`` is float in [0, 1] too. It is not changed.
+        image: PIL image, path of a file, open binary file, or array ``(H, W)`` or ``(H, W, C)`` with 1
+            (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha) channels; uint8, uint16, or float16/32/64 in
+            [0, 1]. PIL mode ``"F"`` is float in [0, 1] too. It is not changed.
         max_pixels: refuse larger images, before their pixels are decoded; None takes any size.
 
     Returns:
         The pixels in [0, 1], alpha if there is any, and the format to give a result back in.
 
     Raises:
-        ImageError: no such file, not an image, damaged, or an array of a wrong rank, type or range.
-        ImageTooLargeError: more than ``max_pixels`` pixels, or more than Pillow itself allows.
-        ArgumentError: ``max_pixels`` is below 1.
+        ImageNotFoundError: there is no such file.
+        ImageError: not an image, damaged, or an array of a wrong rank, type or range.
+        ImageTooLargeError: more than ``max_pixels`` pixels.
+        ArgumentError: ``max_pixels`` is not a whole number >= 1.
     """
     if isinstance(image, np.ndarray):
         return _decode_array(image, max_pixels)
     if isinstance(image, Image.Image):
         return _decode_pil(image, max_pixels, name="the image")
-    if isinstance(image, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        with open_file(image) as opened:
-            return _decode_pil(opened, max_pixels, name=repr(os.fspath(image)))
+    if _is_file(image):
+        with open_file(image, max_pixels=max_pixels) as opened:
+            return _decode_pil(opened, max_pixels, name=file_name(image))
     raise _no_image(image)
 
 
@@ -72,26 +76,30 @@ def image_size(image: ImageInput, *, max_pixels: int | None = MAX_PIXELS_DEFAULT
     """Height and width that :func:`decode_image` will give, of a file from its header.
 
     In some files (TIFF, a PNG with its EXIF at the end) the orientation is not known before the pixels: there
-    the two may be the other way round.
+    height and width may be exchanged.
 
     Args:
         image: as in :func:`decode_image`.
         max_pixels: refuse larger images.
 
     Raises:
-        ImageError: what can be said without the pixels, see :func:`decode_image`.
-        ImageTooLargeError: see there.
-        ArgumentError: ``max_pixels`` is below 1.
+        ImageError: the header is refused, as in :func:`decode_image`.
+        ImageTooLargeError: more than ``max_pixels`` pixels.
+        ArgumentError: ``max_pixels`` is not a whole number >= 1.
     """
     if isinstance(image, np.ndarray):
         _array_format(image, max_pixels)
         return image.shape[0], image.shape[1]
     if isinstance(image, Image.Image):
         return _upright_size(image, max_pixels, name="the image")
-    if isinstance(image, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        with open_file(image) as opened:
-            return _upright_size(opened, max_pixels, name=repr(os.fspath(image)))
+    if _is_file(image):
+        with open_file(image, max_pixels=max_pixels) as opened:
+            return _upright_size(opened, max_pixels, name=file_name(image))
     raise _no_image(image)
+
+
+def _is_file(image: object) -> bool:
+    return isinstance(image, (str, os.PathLike)) or (hasattr(image, "read") and hasattr(image, "seek"))
 
 
 def _upright_size(image: Image.Image, max_pixels: int | None, *, name: str) -> tuple[int, int]:
@@ -102,7 +110,7 @@ def _upright_size(image: Image.Image, max_pixels: int | None, *, name: str) -> t
 
 def _no_image(image: object) -> ImageError:
     return ImageError(
-        f"an image must be a PIL image, a numpy array or a path, got {type(image).__name__}; "
+        f"an image must be a PIL image, a numpy array, a path or an open file, got {type(image).__name__}; "
         "tensors go to upscale_tensor"
     )
 
@@ -137,8 +145,7 @@ def _array_format(array: NDArray[Any], max_pixels: int | None) -> ImageFormat:
 
 def _decode_pil(image: Image.Image, max_pixels: int | None, *, name: str) -> DecodedImage:
     check_size(image.width, image.height, max_pixels=max_pixels, name=name)
-    load_pixels(image, name=name)
-    icc_profile = kept_icc_profile(image)
+    load_pixels(image, name=name, max_pixels=max_pixels)
     upright, exif = apply_orientation(image, name)
     plain = _to_plain_mode(upright, name)
     array = np.asarray(plain)
@@ -146,8 +153,7 @@ def _decode_pil(image: Image.Image, max_pixels: int | None, *, name: str) -> Dec
         container="pil",
         channels=cast("Literal[1, 2, 3, 4]", len(plain.getbands())),
         sample_type=cast("SampleType", sample_name(array)),
-        exif=exif,
-        icc_profile=icc_profile,
+        metadata=kept_metadata(image, exif),
     )
     return _to_tensors(array, form, name=name)
 
@@ -193,7 +199,8 @@ def _to_tensors(array: NDArray[Any], form: ImageFormat, *, name: str) -> Decoded
     planes = samples.reshape(*array.shape[:2], form.channels).permute(2, 0, 1).unsqueeze(0)
     alpha: Tensor | None = planes[:, -1:].contiguous() if form.has_alpha else None
     colour = planes[:, :1].expand(-1, 3, -1, -1) if form.grayscale else planes[:, :3]
-    return DecodedImage(rgb=colour.contiguous(), alpha=alpha, format=form)
+    rgb = colour.contiguous()
+    return DecodedImage(rgb=rgb if alpha is None else fill_hidden(rgb, alpha), alpha=alpha, format=form)
 
 
 def _check_range(array: NDArray[Any], form: ImageFormat, name: str) -> None:

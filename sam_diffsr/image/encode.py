@@ -32,8 +32,9 @@ def encode_image(rgb: Tensor, alpha: Tensor | None, format: ImageFormat) -> Imag
         format: what ``decode_image`` gave for the source; its size does not matter.
 
     Returns:
-        A PIL image, with EXIF and ICC profile in ``info``, or an array of the source's type, rank and
-        channels.
+        A PIL image with the source's metadata in ``info``, or an array of the source's type, rank and
+        channels. Pillow's own ``save`` takes little of ``info`` by itself;
+        :func:`~sam_diffsr.image.save_image` takes all that the file format can hold.
 
     Raises:
         ImageError: a wrong shape or type, or alpha is given and not expected, or the other way round.
@@ -78,8 +79,7 @@ def _to_samples(planes: Tensor, format: ImageFormat) -> NDArray[Any]:
 
 def _to_pil(array: NDArray[Any], format: ImageFormat) -> Image.Image:
     image = Image.fromarray(np.ascontiguousarray(array))
-    if format.icc_profile is not None:
-        image.info["icc_profile"] = format.icc_profile
-    if format.exif is not None:
-        image.info["exif"] = exif_for_size(format.exif, width=image.width, height=image.height)
+    image.info.update(format.metadata)
+    if (exif := format.metadata.get("exif")) is not None:
+        image.info["exif"] = exif_for_size(exif, width=image.width, height=image.height)
     return image

@@ -1,10 +1,11 @@
-"""What an image may be on the way in, and what is remembered of it for the way out."""
+"""Types of the image layer: what counts as an image, and what is remembered of it for the result."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import IO, Any, Literal, TypeAlias, cast
 
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,8 +16,8 @@ __all__ = ["MAX_PIXELS_DEFAULT", "DecodedImage", "ImageFormat", "ImageInput"]
 MAX_PIXELS_DEFAULT = 64_000_000
 """Largest input, in pixels, that is taken unless the caller asks for more."""
 
-ImageInput: TypeAlias = Image.Image | NDArray[Any] | str | os.PathLike[str]
-"""PIL image, ``(H, W)`` or ``(H, W, C)`` array, or path of an image file."""
+ImageInput: TypeAlias = Image.Image | NDArray[Any] | str | os.PathLike[str] | IO[bytes]
+"""PIL image, ``(H, W)`` or ``(H, W, C)`` array, path of an image file, or an open binary file."""
 
 SampleType: TypeAlias = Literal["uint8", "uint16", "int32", "float16", "float32", "float64"]
 """How a sample is stored. int32 is PIL's mode ``"I"`` alone, which holds 16-bit values."""
@@ -30,7 +31,7 @@ class ImageFormat:
     """What is needed to give a result back as the kind of image that came in."""
 
     container: Literal["pil", "array"]
-    """``"pil"`` for PIL images and paths, ``"array"`` for numpy arrays."""
+    """``"pil"`` for PIL images and files, ``"array"`` for numpy arrays."""
 
     channels: Literal[1, 2, 3, 4]
     """Gray, gray + alpha, RGB or RGB + alpha."""
@@ -41,11 +42,9 @@ class ImageFormat:
     array_rank: Literal[2, 3] = 3
     """2 for an array that came as ``(H, W)``; arrays only."""
 
-    exif: bytes | None = None
-    """EXIF block without orientation (which has been applied) and without file structure; PIL only."""
-
-    icc_profile: bytes | None = None
-    """ICC profile of the pixels; PIL only."""
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Entries for ``PIL.Image.Image.info``: EXIF without orientation, ICC profile, resolution, XMP, PNG's
+    text and colour chunks. Empty for arrays."""
 
     @property
     def grayscale(self) -> bool:
@@ -57,13 +56,21 @@ class ImageFormat:
         """Whether the last channel is alpha."""
         return self.channels in (2, 4)
 
+    @property
+    def pil_mode(self) -> str:
+        """PIL mode in which a file holds such an image."""
+        if self.sample_type == "uint8":
+            return ("L", "LA", "RGB", "RGBA")[self.channels - 1]
+        return "I;16" if self.sample_type in LEVELS else "F"
+
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
     """An image as the networks take it, and how to turn a result back."""
 
     rgb: Tensor
-    """``(1, 3, H, W)`` float32 in [0, 1] on the CPU; gray is repeated three times."""
+    """``(1, 3, H, W)`` float32 in [0, 1] on the CPU; gray is repeated three times. Colours that alpha hides
+    are those of their visible neighbours."""
 
     alpha: Tensor | None
     """``(1, 1, H, W)`` float32 in [0, 1], or None where the image has no transparency."""

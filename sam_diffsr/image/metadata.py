@@ -1,15 +1,16 @@
-"""EXIF and ICC: apply the orientation once, keep what stays true of an enlarged image."""
+"""Metadata of an image: the orientation is applied once, and what stays true of a larger image is kept."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from typing import Any, cast
 
 from PIL import ExifTags, Image, ImageCms
 
-__all__ = ["apply_orientation", "convert_cmyk", "exif_for_size", "is_turned", "kept_icc_profile"]
+__all__ = ["apply_orientation", "convert_cmyk", "exif_for_size", "is_turned", "kept_metadata", "png_texts"]
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,7 +37,13 @@ _NOT_CARRIED = frozenset(
 """The orientation, which has been applied, and the tags that describe how a TIFF file is laid out."""
 
 _COLOUR_CHANGES = ("CMYK", "LAB", "HSV")
-"""PIL modes that become RGB here, of which the source's ICC profile is therefore not true any more."""
+"""PIL modes that become RGB here, so that the source's description of its colours is wrong for the result."""
+_COLOUR_ENTRIES = ("gamma", "chromaticity", "srgb", "cicp")
+"""Entries of ``Image.info`` for PNG's gAMA, cHRM, sRGB and, which is ours, cICP."""
+_XMP_KEYWORD = "XML:com.adobe.xmp"
+_XMP_ORIENTATION = re.compile(
+    rb"""\s+tiff:Orientation\s*=\s*["'][0-9]["']|<tiff:Orientation>[0-9]</tiff:Orientation>"""
+)
 
 
 def apply_orientation(image: Image.Image, name: str) -> tuple[Image.Image, bytes | None]:
@@ -95,10 +102,49 @@ def exif_for_size(exif: bytes, *, width: int, height: int) -> bytes:
     return block.tobytes()
 
 
-def kept_icc_profile(image: Image.Image) -> bytes | None:
-    """Give the ICC profile that is still true of the pixels after ``decode_image``."""
-    profile = image.info.get("icc_profile")
-    return profile if isinstance(profile, bytes) and profile and image.mode not in _COLOUR_CHANGES else None
+def kept_metadata(image: Image.Image, exif: bytes | None) -> dict[str, Any]:
+    """Entries of ``image.info`` that are still true of the pixels after ``decode_image``.
+
+    Args:
+        image: a loaded image.
+        exif: its EXIF block from :func:`apply_orientation`.
+    """
+    info = image.info
+    kept: dict[str, Any] = dict(png_texts(info)) if image.format in (None, "PNG") else {}
+    if image.mode not in _COLOUR_CHANGES:
+        kept |= {name: info[name] for name in _COLOUR_ENTRIES if info.get(name) is not None}
+        if isinstance(profile := info.get("icc_profile"), bytes) and profile:
+            kept["icc_profile"] = profile
+    if _is_resolution(info.get("dpi")):
+        kept["dpi"] = tuple(map(float, info["dpi"]))
+    xmp = info.get("xmp") or info.get(_XMP_KEYWORD)
+    if isinstance(xmp, (bytes, str)) and xmp:
+        kept["xmp"] = _XMP_ORIENTATION.sub(b"", xmp.encode() if isinstance(xmp, str) else xmp)
+    if exif is not None:
+        kept["exif"] = exif
+    return kept
+
+
+def png_texts(info: dict[str | tuple[int, int], Any]) -> dict[str, str]:
+    """Texts among the entries of an image: those that a PNG can hold, without XMP."""
+    return {
+        key: value
+        for key, value in info.items()
+        if isinstance(key, str)
+        and isinstance(value, str)
+        and key not in ("compression", _XMP_KEYWORD)
+        and 1 <= len(key) <= 79
+        and key.isprintable()
+        and key.encode("latin-1", "replace").decode("latin-1") == key
+    }
+
+
+def _is_resolution(dpi: Any) -> bool:
+    """Whether it is two numbers that files can store."""
+    try:
+        return len(dpi) == 2 and all(0.5 <= float(value) < 65535 for value in dpi)
+    except (TypeError, ValueError):
+        return False
 
 
 def convert_cmyk(image: Image.Image) -> Image.Image:

@@ -3,108 +3,174 @@
 from __future__ import annotations
 
 import os
+import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, PngImagePlugin, features
 
 from sam_diffsr.errors import ArgumentError, OutputError
-from sam_diffsr.files import atomic_path
+from sam_diffsr.files import atomic_path, open_new
+from sam_diffsr.image.formats import check_file, check_image, format_of, kept_entries
+from sam_diffsr.image.metadata import png_texts
 
-__all__ = ["save_image"]
+__all__ = ["Quality", "check_quality", "save_image"]
 
-_SUITABLE: dict[str, tuple[tuple[str, ...], str]] = {
-    "LA": (("PNG", "WEBP", "TIFF", "AVIF", "JPEG2000", "TGA"), "has transparency"),
-    "RGBA": (("PNG", "WEBP", "TIFF", "AVIF", "JPEG2000", "TGA", "GIF", "ICO"), "has transparency"),
-    "I;16": (("PNG", "TIFF", "JPEG2000", "PPM"), "has 16 bits a sample"),
-    "F": (("TIFF",), "has float samples"),
-}
-"""Modes that some formats cannot hold, or that Pillow would reduce for them without a word."""
+Quality = int | Literal["lossless"]
+"""1 (worst) to 100, or ``"lossless"``."""
+
+_LOSSY = ("JPEG", "WEBP", "AVIF", "HEIF")
+_XMP_TAG = 700
+_SUB_BLOCKS = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop}
+"""Blocks within EXIF, which Pillow cannot write into a compressed TIFF."""
 
 
 def save_image(
-    image: Image.Image, path: str | os.PathLike[str], *, quality: int = 95, strip_metadata: bool = False
+    image: Image.Image,
+    path: str | os.PathLike[str] | IO[bytes],
+    *,
+    quality: Quality = 95,
+    strip_metadata: bool = False,
+    ending: str = ".png",
 ) -> None:
-    """Write ``image`` to ``path``, in the format that the extension names.
+    """Write ``image`` to ``path``, in the format that the ending names.
 
-    The file is written under a temporary name in the same folder and then renamed: whatever goes wrong,
-    ``path`` holds what it held before, or the whole new image. EXIF and ICC profile are taken from
-    ``image.info``. Colour in JPEG is stored in full resolution.
+    A file is written under a temporary name in the same folder and then renamed: whatever goes wrong,
+    ``path`` holds what it held before, or the whole new image. A symbolic link stays one, and a file that is
+    replaced keeps its permissions. EXIF, ICC profile, resolution, XMP and PNG's text and colour chunks are
+    taken from ``image.info``, as far as the format has a place for them. JPEG and AVIF store colour in full
+    resolution. TIFF is compressed by LZW, except with camera data in EXIF, which Pillow cannot write then.
 
     Args:
         image: any PIL image; mode ``"I"`` with values in 0..65535 is written as 16-bit gray.
-        path: file to write; an existing one is replaced. Its folder must exist.
-        quality: 1 (worst) to 100, for JPEG, WebP and AVIF; the other formats keep every bit.
-        strip_metadata: leave out EXIF, ICC profile and all else that ``image.info`` holds.
+        path: file to write (an existing one is replaced; its folder must exist), or a file open for writing.
+        quality: 1 (worst) to 100, for JPEG, WebP, AVIF and HEIC; ``"lossless"`` for WebP and the formats that
+            have no loss anyway.
+        strip_metadata: leave out all that ``image.info`` holds.
+        ending: format for a ``path`` that is an open file.
 
     Raises:
-        ArgumentError: ``quality`` is out of range.
-        OutputError: unknown extension, a format that cannot hold the image (no transparency in JPEG, no
-            16 bits in WebP), no such folder, a folder of this name, no permission, or no space left.
+        ArgumentError: ``quality`` is out of range, or JPEG, AVIF or HEIC is asked to be lossless.
+        OutputError: an unknown ending, an image or metadata that the format cannot hold (transparency in
+            JPEG, 16 bits in WebP, 70000 pixels), no such folder, a folder of this name, no permission, or no
+            space left.
     """
-    if not 1 <= quality <= 100:
-        raise ArgumentError(f"quality must be in 1..100, got {quality}")
-    target = Path(path)
-    file_format = _format_of(target)
-    if target.is_dir():
-        raise OutputError(f"cannot write the image to {str(target)!r}: there is a folder of this name")
-    if not target.parent.is_dir():
-        raise OutputError(
-            f"cannot write {str(target)!r}: there is no folder {str(target.parent)!r}; create it"
-        )
-    image = _storable(image, file_format, target)
-    options: dict[str, Any] = {"quality": quality} if file_format in ("JPEG", "WEBP", "AVIF") else {}
-    if file_format == "JPEG":
-        options["subsampling"] = "4:4:4"
-    if file_format == "PNG":
-        options["compress_type"] = zlib.Z_RLE  # photographs: as small as by default, a fifth of the time
+    target = Path(path) if isinstance(path, (str, os.PathLike)) else None
+    file_format = format_of(target if target is not None else Path(f"result{ending}"))
+    check_quality(quality, file_format)
+    if target is not None:
+        if not target.parent.is_dir():
+            raise OutputError(
+                f"cannot write {str(target)!r}: there is no folder {str(target.parent)!r}; create it"
+            )
+        check_file(target)
+    name = "the image" if target is None else str(target)
+    image = _storable(image, name)
+    mode = "I;16" if image.mode.startswith("I;16") else image.mode
+    info = {} if strip_metadata else dict(image.info)
+    check_image(name, file_format, mode, image.size, info)
+    options = _encoder_options(file_format, quality) | _metadata_options(file_format, info)
     if strip_metadata:
         image = image.copy()  # a plain image: what a file's own class remembers is gone, too
         image.info = {}
+    if target is not None:
+        _write(image, target, file_format, options)
     else:
-        options.update({key: image.info[key] for key in ("exif", "icc_profile") if image.info.get(key)})
-    _write(image, target, file_format, options)
+        try:
+            image.save(path, format=file_format, **options)  # pyright: ignore[reportArgumentType]
+        except OSError as error:
+            raise OutputError(f"cannot write the image: {error}") from error
 
 
-def _format_of(target: Path) -> str:
-    Image.init()
-    file_format = Image.registered_extensions().get(target.suffix.lower())
-    if file_format is None or file_format not in Image.SAVE:
+def check_quality(quality: Quality, file_format: str | None = None) -> None:
+    """Refuse a quality that is none, or that a format does not have.
+
+    Raises:
+        ArgumentError: neither 1 to 100 nor lossless, or lossless where the format is not.
+    """
+    if quality == "lossless":
+        if file_format in ("JPEG", "AVIF", "HEIF"):
+            raise ArgumentError(f"{file_format} is never lossless; use .png, .webp, .tif or .jp2")
+        return
+    if isinstance(quality, bool) or not hasattr(quality, "__index__") or not 1 <= quality <= 100:
+        raise ArgumentError(f"quality must be in 1..100, or lossless, got {quality!r}")
+
+
+def _storable(image: Image.Image, name: str) -> Image.Image:
+    """Bring mode ``"I"`` to the one that files have."""
+    if image.mode != "I":
+        return image
+    array = np.asarray(image)
+    low, high = array.min(), array.max()
+    if low < 0 or high > 65535:
         raise OutputError(
-            f"cannot tell an image format from the extension {target.suffix!r} of {str(target)!r}; "
-            "use .png, .jpg, .webp or .tif"
+            f"cannot write {name!r}: mode 'I' must hold values in 0..65535, got {low} to {high}"
         )
-    return file_format
+    deep = Image.fromarray(array.astype(np.uint16))
+    deep.info = dict(image.info)
+    return deep
 
 
-def _storable(image: Image.Image, file_format: str, target: Path) -> Image.Image:
-    """Refuse what the format cannot hold; bring mode ``"I"`` to the one that files have."""
-    if image.mode == "I":
-        array = np.asarray(image)
-        low, high = array.min(), array.max()
-        if low < 0 or high > 65535:
-            raise OutputError(
-                f"cannot write {str(target)!r}: mode 'I' must hold values in 0..65535, got {low} to {high}"
-            )
-        info = image.info
-        image = Image.fromarray(array.astype(np.uint16))
-        image.info = dict(info)
-    mode = "I;16" if image.mode.startswith("I;16") else image.mode
-    formats, reason = _SUITABLE.get(mode, ((), ""))
-    if formats and file_format not in formats:
-        better = " or ".join(f".{name.lower().replace('tiff', 'tif')}" for name in formats[:2])
-        raise OutputError(
-            f"cannot write {str(target)!r}: the image {reason} (mode {image.mode}), which {file_format} "
-            f"cannot hold; use {better}, or convert the image"
-        )
-    return image
+def _encoder_options(file_format: str, quality: Quality) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if quality == "lossless":
+        options = {"lossless": True, "exact": True} if file_format == "WEBP" else {}
+    elif file_format in _LOSSY:
+        options = {"quality": quality}
+    if file_format in ("JPEG", "AVIF"):
+        options["subsampling"] = "4:4:4"
+    if file_format == "PNG":
+        options["compress_type"] = zlib.Z_RLE  # photographs: as small as by default, a fifth of the time
+    return options
+
+
+def _metadata_options(file_format: str, info: dict[Any, Any]) -> dict[str, Any]:
+    """Arguments of Pillow's ``save`` for what the format can hold."""
+    keeps = kept_entries(file_format)
+    options = {
+        name: info[name] for name in ("exif", "icc_profile", "dpi", "xmp") if name in keeps and info.get(name)
+    }
+    xmp = options.pop("xmp", None)
+    if file_format == "PNG":
+        options["pnginfo"] = _png_chunks(info, xmp)
+    elif xmp is not None and file_format == "JPEG":
+        content = b"http://ns.adobe.com/xap/1.0/\0" + xmp
+        options["extra"] = b"\xff\xe1" + struct.pack(">H", 2 + len(content)) + content
+    elif file_format == "TIFF":
+        exif = Image.Exif()
+        exif.load(options.get("exif", b""))
+        if xmp is not None:
+            exif[_XMP_TAG] = xmp
+        options["exif"] = exif
+        if features.check("libtiff") and not _SUB_BLOCKS & set(exif):
+            options["compression"] = "tiff_lzw"
+    elif xmp is not None:
+        options["xmp"] = xmp
+    return options
+
+
+def _png_chunks(info: dict[Any, Any], xmp: bytes | None) -> PngImagePlugin.PngInfo:
+    chunks = PngImagePlugin.PngInfo()
+    if (gamma := info.get("gamma")) is not None:
+        chunks.add(b"gAMA", struct.pack(">I", round(gamma * 100000)))
+    if (chromaticity := info.get("chromaticity")) is not None:
+        chunks.add(b"cHRM", struct.pack(">8I", *(round(value * 100000) for value in chromaticity)))
+    if (intent := info.get("srgb")) is not None:
+        chunks.add(b"sRGB", bytes([intent]))
+    if (code_points := info.get("cicp")) is not None:
+        chunks.add(b"cICP", code_points)
+    for key, text in png_texts(info).items():
+        chunks.add_text(key, text)
+    if xmp is not None:
+        chunks.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
+    return chunks
 
 
 def _write(image: Image.Image, target: Path, file_format: str, options: dict[str, Any]) -> None:
     try:
-        with atomic_path(target) as temporary, temporary.open("x+b") as file:
+        with atomic_path(target) as temporary, open_new(temporary, like=target) as file:
             image.save(file, format=file_format, **options)
     except MemoryError:
         raise

@@ -1,4 +1,4 @@
-"""A picture of regions and field: the photo in the regions' colours beside E with a colour bar."""
+"""Draws a photo with its regions in colours, next to the structure field E with a colour bar."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from sam_diffsr.masks.structure import StructureField
 __all__ = ["draw_structure", "field_colours", "region_colours"]
 
 _LONGEST, _SHORTEST = 768, 320
-"""Panels are brought between these: large photos are thinned out, small ones are repeated."""
+"""Limits of a panel's longest side, in pixels; photos are enlarged or reduced to the nearest pixel."""
 _GAP, _BAR, _TEXT = 16, 18, 14
 _GOLDEN = 0.6180339887498949
 _STOPS = np.array(
     [[33, 60, 140], [120, 160, 220], [245, 245, 240], [235, 150, 100], [150, 20, 35]], np.float64
 )
-"""Blue for below zero, white for zero (and for "no region"), red for above."""
+"""Colours of E: blue below zero, white at zero, red above."""
 
 
 def draw_structure(
     image: NDArray[np.uint8], structure: StructureField, *, opacity: float = 0.55
 ) -> Image.Image:
-    """Draw the photo with its regions in colours, beside them the field E and its scale.
+    """Draw a photo with its regions in colours, next to the field E with its colour bar.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
-        structure: of the same size.
-        opacity: of the colours over the photo, 0 to 1. Pixels of no region keep the photo's colours.
+        structure: field of the same size.
+        opacity: opacity of the colours over the photo, 0 to 1. Pixels of no region keep the photo's colours.
 
     Returns:
-        An RGB picture; panels have the photo's shape, thinned out or repeated to a handy size.
+        An RGB picture of two panels with the photo's aspect ratio.
 
     Raises:
         ImageError: ``image`` is of another rank, dtype or number of channels.
@@ -78,15 +78,12 @@ def field_colours(field: NDArray[np.float32], *, reach: float) -> NDArray[np.uin
 
 
 def _panel_pixels(size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which row and column of the photo each row and column of a panel shows."""
+    """Rows and columns of the photo that a panel shows."""
     longest = max(size)
     scale = min(1.0, _LONGEST / longest) if longest >= _SHORTEST else float(-(-_SHORTEST // longest))
     height, width = (max(1, round(side * scale)) for side in size)
-    return _spread(height, size[0]), _spread(width, size[1])
-
-
-def _spread(shown: int, there: int) -> NDArray[np.int64]:
-    return np.arange(shown, dtype=np.int64) * there // shown
+    rows, columns = (np.arange(side, dtype=np.int64) for side in (height, width))
+    return rows * size[0] // height, columns * size[1] // width
 
 
 def _borders(labels: NDArray[np.uint16]) -> NDArray[np.bool_]:
@@ -103,37 +100,33 @@ def _compose(
     reach: float,
     labels: NDArray[np.uint16],
 ) -> Image.Image:
+    # Lay out the two panels, the colour bar and its ticks from left to right.
     height, width = regions.shape[:2]
     font = ImageFont.load_default(_TEXT)
-    top = _GAP + _TEXT + 8
-    bar_height = max(height, 160)
-    left_field = _GAP + width + _GAP
-    left_bar = left_field + width + _GAP
+    top, bar_height = _GAP + _TEXT + 8, max(height, 160)
     ticks = [reach, reach / 2, 0.0, -reach / 2, -reach]
     texts = [f"{tick:+.3g}" if tick else "0" for tick in ticks]
-    room = int(max(font.getlength(text) for text in texts)) + 1
-    canvas = Image.new("RGB", (left_bar + _BAR + 8 + room + _GAP, top + bar_height + _GAP), "white")
+    left_field = _GAP + width + _GAP
+    left_bar = left_field + width + _GAP
+    left_text = left_bar + _BAR + 8
+    right = left_text + int(max(font.getlength(text) for text in texts)) + 1 + _GAP
+    canvas = Image.new("RGB", (right, top + bar_height + _GAP), "white")
+    ramp = field_colours(np.linspace(reach, -reach, bar_height).astype(np.float32), reach=reach)
     canvas.paste(Image.fromarray(regions), (_GAP, top))
     canvas.paste(Image.fromarray(coloured), (left_field, top))
-    ramp = np.linspace(reach, -reach, bar_height).astype(np.float32)
-    canvas.paste(
-        Image.fromarray(np.repeat(field_colours(ramp, reach=reach)[:, None], _BAR, 1)), (left_bar, top)
-    )
+    canvas.paste(Image.fromarray(np.repeat(ramp[:, None], _BAR, 1)), (left_bar, top))
+
+    # Captions, frames, and the ticks of the bar.
     draw = ImageDraw.Draw(canvas)
     shown = len(np.unique(labels[labels > 0]))
+    span = f"E, {float(field.min()):+.3g} to {float(field.max()):+.3g}"
     draw.text((_GAP, _GAP), f"{shown} region{'' if shown == 1 else 's'}", fill="black", font=font)
-    draw.text(
-        (left_field, _GAP),
-        f"E, {float(field.min()):+.3g} to {float(field.max()):+.3g}",
-        fill="black",
-        font=font,
-    )
-    for box_left, box_width in ((left_field, width), (left_bar, _BAR)):
-        bottom = top + (height if box_left == left_field else bar_height)
-        draw.rectangle((box_left - 1, top - 1, box_left + box_width, bottom), outline="gray")
+    draw.text((left_field, _GAP), span, fill="black", font=font)
+    for left, across, down in ((left_field, width, height), (left_bar, _BAR, bar_height)):
+        draw.rectangle((left - 1, top - 1, left + across, top + down), outline="gray")
     for index, text in enumerate(texts):
         y = top + round(index * (bar_height - 1) / (len(texts) - 1))
         draw.line((left_bar + _BAR, y, left_bar + _BAR + 4, y), fill="gray")
-        lowered = min(max(y - _TEXT // 2 - 2, top - 6), top + bar_height - _TEXT - 2)
-        draw.text((left_bar + _BAR + 8, lowered), text, fill="black", font=font)
+        place = min(max(y - _TEXT // 2 - 2, top - 6), top + bar_height - _TEXT - 2)
+        draw.text((left_text, place), text, fill="black", font=font)
     return canvas

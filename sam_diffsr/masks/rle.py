@@ -1,6 +1,6 @@
-"""COCO run-length codec in numpy: pixels in column-major order, the first run counts zeros.
+"""COCO run-length codec in numpy, byte-identical to pycocotools.
 
-Byte-identical to pycocotools, which is needed neither to read nor to write.
+Pixels are in column-major order, and the first run counts zeros.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Runs = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Half-open ``(starts, stops)`` of the runs of ones in column-major pixel order, ascending."""
 
 _MAX_DIGITS = 12
-"""Longest number that the compressed form may hold (60 bits, so that nothing overflows int64)."""
+"""Most digits of a number in the compressed form (60 bits, so that int64 cannot overflow)."""
 _LAST_DIGIT = np.where(np.arange(32) & 16, np.arange(32) - 32, np.arange(32)).astype(np.int64)
 """Value of the highest digit of a number, whose bit 16 is the sign."""
 
@@ -28,8 +28,8 @@ def encode(mask: NDArray[Any], *, compressed: bool = True) -> dict[str, Any]:
     """Encode one mask.
 
     Args:
-        mask: ``(H, W)`` bool or integer; every non-zero pixel belongs to the region. H, W >= 1.
-        compressed: write ``counts`` as COCO's ASCII string; ``False`` writes a list of integers.
+        mask: ``(H, W)`` bool or integer, H, W >= 1; non-zero pixels belong to the region.
+        compressed: write ``counts`` as COCO's ASCII string instead of a list of integers.
 
     Returns:
         ``{"size": [H, W], "counts": str | list[int]}``, ready for JSON.
@@ -42,16 +42,10 @@ def encode(mask: NDArray[Any], *, compressed: bool = True) -> dict[str, Any]:
 
 
 def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Decode one mask.
-
-    Args:
-        rle: ``{"size": [H, W], "counts": ...}`` with compressed (str or bytes) or uncompressed counts.
+    """Decode one mask; arguments and errors as for ``run_lengths``.
 
     Returns:
-        ``(H, W)`` bool, in Fortran memory order as the runs are.
-
-    Raises:
-        DataError: as ``run_lengths``.
+        ``(H, W)`` bool, in Fortran memory order.
     """
     counts, (height, width) = run_lengths(rle)
     values = np.zeros(len(counts), dtype=np.bool_)
@@ -61,34 +55,34 @@ def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
 
 
 def area(rle: Mapping[str, Any]) -> int:
-    """Count the pixels of a region without decoding it; raises as ``run_lengths``."""
+    """Count the pixels of a region without decoding it; errors as for ``run_lengths``."""
     counts, _ = run_lengths(rle)
     return int(counts[1::2].sum())
 
 
 def bbox_xywh(rle: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Find the bounding box without decoding; raises as ``run_lengths``.
+    """Find the bounding box of a region without decoding it; errors as for ``run_lengths``.
 
     Returns:
-        ``(x, y, width, height)`` in pixels, so that a single pixel has width and height 1; all zero for
-        an empty region. (SAM's own ``bbox`` records are one less in width and height.)
+        ``(x, y, width, height)`` in pixels: a single pixel has width and height 1, an empty region is all
+        zero. (``bbox`` in SAM's records is one less in width and height.)
     """
     starts, stops, (height, _) = rle_runs(rle)
     return runs_bbox_xywh(starts, stops, height)
 
 
 def run_lengths(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], tuple[int, int]]:
-    """Check a record and give its run lengths, whichever form it has.
+    """Check a record and give its run lengths.
 
     Args:
-        rle: ``{"size": [H, W], "counts": ...}``.
+        rle: ``{"size": [H, W], "counts": ...}`` with compressed (str or bytes) or uncompressed counts.
 
     Returns:
         int64 lengths of alternating runs (zeros first), and ``(H, W)``.
 
     Raises:
-        DataError: a key is missing, ``size`` is not two positive integers, or ``counts`` are not
-            whole numbers, are negative, are cut off, or do not cover exactly H * W pixels.
+        DataError: a key is missing, ``size`` is not two positive integers, or ``counts`` are no whole
+            numbers, negative, truncated, or do not cover exactly H * W pixels.
     """
     if not isinstance(rle, Mapping) or "size" not in rle or "counts" not in rle:  # pyright: ignore[reportUnnecessaryIsInstance]
         keys = sorted(map(str, rle)) if isinstance(rle, Mapping) else type(rle).__name__  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -100,7 +94,7 @@ def run_lengths(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], tuple[int, i
     height, width = int(numbers[0]), int(numbers[1])
     counts = _read_counts(rle["counts"])
     total = height * width
-    # Each count is checked by itself first, so that the sum below cannot overflow.
+    # The largest count is checked first, so that the sum cannot overflow.
     worst = int(counts.max()) if len(counts) else 0
     covered = worst if worst > total else int(counts.sum())
     if covered > total:
@@ -113,11 +107,7 @@ def run_lengths(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], tuple[int, i
 
 
 def rle_runs(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, int]]:
-    """Give the runs of ones of a record as half-open pixel intervals; raises as ``run_lengths``.
-
-    Returns:
-        ``starts``, ``stops`` (int64, column-major pixel numbers, ascending) and ``(H, W)``.
-    """
+    """Give the runs of ones of a record, ``(starts, stops, (H, W))``; errors as for ``run_lengths``."""
     counts, size = run_lengths(rle)
     bounds = np.cumsum(counts)
     stops = bounds[1::2]
@@ -127,7 +117,7 @@ def rle_runs(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def mask_runs(mask: NDArray[Any]) -> Runs:
-    """Give the runs of ones of a mask as half-open pixel intervals; arguments as ``encode``."""
+    """Give the runs of ones of a mask; argument and errors as for ``encode``."""
     if mask.ndim != 2 or mask.size == 0:
         raise DataError(f"a mask must be (H, W) with H, W >= 1, got shape {tuple(mask.shape)}")
     if mask.dtype.kind not in "biu":
@@ -144,7 +134,7 @@ def mask_runs(mask: NDArray[Any]) -> Runs:
 def flip_positions(values: NDArray[Any]) -> NDArray[np.int64]:
     """Column-major positions p >= 1 of an ``(H, W)`` array at which pixel p differs from pixel p - 1."""
     height, width = values.shape
-    # Rows are compared as they lie in memory; sorting the few hits is cheaper than transposing.
+    # Rows are compared in memory order; sorting the few hits is cheaper than transposing.
     inner = np.flatnonzero(values[1:] != values[:-1])
     row, column = np.divmod(inner, width)
     wrapped = np.flatnonzero(values[0, 1:] != values[-1, :-1]) + 1
@@ -158,7 +148,7 @@ def encode_runs(
     *,
     compressed: bool = True,
 ) -> dict[str, Any]:
-    """Encode ascending, non-touching runs (what ``mask_runs`` gives) of an image of ``(H, W)``."""
+    """Encode the runs of ``mask_runs``: ascending, with gaps between them."""
     height, width = size
     bounds = np.empty(2 * len(starts) + 1, np.int64)
     bounds[0] = 0
@@ -179,7 +169,7 @@ def runs_bbox_xywh(
     left, top = np.divmod(starts, height)
     right, bottom = np.divmod(stops - 1, height)
     x, width = int(left[0]), int(right[-1] - left[0]) + 1
-    if bool((right > left).any()):  # a run that goes on in the next column touches both edges
+    if bool((right > left).any()):  # a run across two columns touches both edges
         return (x, 0, width, height)
     y = int(top.min())
     return (x, y, width, int(bottom.max()) - y + 1)
@@ -198,7 +188,7 @@ def _read_counts(counts: Any) -> NDArray[np.int64]:
 
 
 def _as_array(value: Any) -> NDArray[Any] | None:
-    """Array of a list; ``None`` for what is no list, or a ragged one."""
+    """Array of a list; ``None`` for anything else and for a ragged list."""
     if not isinstance(value, (Sequence, np.ndarray)):
         return None
     try:
@@ -208,7 +198,7 @@ def _as_array(value: Any) -> NDArray[Any] | None:
 
 
 def _compress(counts: NDArray[np.int64]) -> str:
-    """Write differences to the count two before, five bits a character, lowest first."""
+    """Write differences to the count two before, five bits per character, lowest first."""
     rest: NDArray[np.int64] = counts.copy()
     rest[3:] -= counts[1:-2]
     digits: list[NDArray[np.int64]] = []
@@ -217,7 +207,7 @@ def _compress(counts: NDArray[np.int64]) -> str:
     while going.any():
         digit: NDArray[np.int64] = rest & 31
         rest = rest >> 5
-        more = rest != -(digit // 16)  # not done before all that is left is the sign
+        more = rest != -(digit // 16)  # done when only the sign is left
         digits.append(digit + 32 * more + 48)
         used.append(going)
         going = going & more
@@ -226,7 +216,7 @@ def _compress(counts: NDArray[np.int64]) -> str:
 
 def _decompress(text: str | bytes) -> NDArray[np.int64]:
     raw = text.encode("utf-8") if isinstance(text, str) else text
-    codes = np.frombuffer(raw, np.uint8) - np.uint8(48)  # what is below 48 wraps around
+    codes = np.frombuffer(raw, np.uint8) - np.uint8(48)  # codes below 48 wrap around
     if not codes.size:
         return np.empty(0, np.int64)
     if codes.max() > 63:
@@ -248,7 +238,7 @@ def decode_digits(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[
     """Read the signed numbers of a compressed string.
 
     Args:
-        codes: six-bit digits, lowest first; 32 is set where a number goes on, and not in the last digit.
+        codes: digits of six bits, lowest first; bit 32 is set in all digits of a number but the last.
 
     Returns:
         int64 numbers and the index of each one's last digit; ``None`` if one is too long.

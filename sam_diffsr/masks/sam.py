@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,34 +17,116 @@ from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError
 from sam_diffsr.hub import HubOptions
 from sam_diffsr.masks.rle import decode, encode, encode_runs, rle_runs, runs_bbox_xywh
 from sam_diffsr.masks.sam_model import build_sam, import_segment_anything, make_generator
-from sam_diffsr.masks.sam_options import OutputMode, SamOptions
 from sam_diffsr.masks.sam_weights import find_weights, read_weights
 from sam_diffsr.masks.segments import check_image, enlarge_labels, shrink_to
 
-__all__ = ["SamMaskGenerator", "SamPrecision"]
+__all__ = ["SamMaskGenerator", "SamOptions", "SamPrecision"]
 
 SamPrecision = Literal["fp32", "fp16", "bf16"]
+OutputMode = Literal["coco_rle", "uncompressed_rle", "binary_mask"]
 
 _INDEX_LIMIT = 2**31 - 1
-"""Most elements of a tensor that CUDA's kernels for enlarging and finding non-zeros can index."""
+"""Most elements of a tensor that the CUDA kernels for resizing and for finding non-zeros can index."""
 _WIDTH_LIMIT = 2**15 - 1
-"""The stability score adds up a row of a mask in int16."""
+"""The stability score sums a row of a mask in int16."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamOptions:
+    """Options of ``segment_anything.SamAutomaticMaskGenerator``, under its names and with its defaults.
+
+    Only ``output_mode`` has another default: run lengths are stored and encoded directly.
+
+    Raises:
+        ArgumentError: a value is out of range, or two of them exclude each other.
+    """
+
+    points_per_side: int | None = 32
+    """Points of the prompt grid along one side; ``None`` with ``point_grids``."""
+    points_per_batch: int = 64
+    """Points that the mask decoder takes at once, >= 1. More is faster and takes more memory."""
+    pred_iou_thresh: float = 0.88
+    """Masks whose quality the model rates lower, in [0, 1], are dropped."""
+    stability_score_thresh: float = 0.95
+    """Masks with a lower stability under a moved cut-off, in [0, 1], are dropped."""
+    stability_score_offset: float = 1.0
+    """Shift of the cut-off for the stability score, >= 0, in logits."""
+    box_nms_thresh: float = 0.7
+    """Of two masks whose boxes overlap more than this (IoU, in [0, 1]), the lower rated is dropped."""
+    crop_n_layers: int = 0
+    """Crop layers. Layer i = 1, 2, ... repeats the search on 4**i overlapping crops, for small objects."""
+    crop_nms_thresh: float = 0.7
+    """The same threshold between crops."""
+    crop_overlap_ratio: float = 512 / 1500
+    """Overlap of crops in the first layer, in [0, 1), as a fraction of the image's short side."""
+    crop_n_points_downscale_factor: int = 1
+    """Layer i has ``points_per_side / factor**i`` points along one side, >= 1."""
+    point_grids: Sequence[NDArray[Any]] | None = None
+    """One ``(P, 2)`` array of (x, y) in [0, 1] per layer, instead of ``points_per_side``."""
+    min_mask_region_area: int = 0
+    """Holes and islands of fewer pixels are removed; anything above 0 needs OpenCV."""
+    output_mode: OutputMode = "coco_rle"
+    """Form of ``segmentation``: compressed or uncompressed COCO RLE, or an ``(H, W)`` bool array."""
+
+    def __post_init__(self) -> None:
+        if (self.points_per_side is None) == (self.point_grids is None):
+            given = "neither" if self.point_grids is None else "both (set points_per_side=None)"
+            raise ArgumentError(f"exactly one of points_per_side and point_grids must be given, got {given}")
+        whole_numbers = {"points_per_batch": 1, "crop_n_layers": 0, "crop_n_points_downscale_factor": 1}
+        whole_numbers["min_mask_region_area"] = 0
+        if self.point_grids is None:
+            whole_numbers["points_per_side"] = 1
+        for name, lowest in whole_numbers.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+                raise ArgumentError(f"{name} must be an integer >= {lowest}, got {value!r}")
+        for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "crop_nms_thresh"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ArgumentError(f"{name} must be in [0, 1], got {getattr(self, name)!r}")
+        if not 0 <= self.crop_overlap_ratio < 1:
+            raise ArgumentError(f"crop_overlap_ratio must be in [0, 1), got {self.crop_overlap_ratio!r}")
+        if not self.stability_score_offset >= 0:
+            raise ArgumentError(f"stability_score_offset must be >= 0, got {self.stability_score_offset!r}")
+        if self.output_mode not in get_args(OutputMode):
+            raise ArgumentError(
+                f"output_mode must be one of {', '.join(get_args(OutputMode))}; got {self.output_mode!r}"
+            )
+
+        self._check_grid()
+
+    def _check_grid(self) -> None:
+        if self.point_grids is None:
+            side = self.points_per_side or 0
+            if side // self.crop_n_points_downscale_factor**self.crop_n_layers < 1:
+                raise ArgumentError(
+                    f"points_per_side={side} leaves no point in layer {self.crop_n_layers} when divided by "
+                    f"crop_n_points_downscale_factor={self.crop_n_points_downscale_factor} per layer"
+                )
+            return
+        if len(self.point_grids) != self.crop_n_layers + 1:
+            raise ArgumentError(
+                f"point_grids must hold one array for each of {self.crop_n_layers + 1} layers, "
+                f"got {len(self.point_grids)}"
+            )
+        for index, grid in enumerate(self.point_grids):
+            if np.ndim(grid) != 2 or np.shape(grid)[1] != 2 or not len(grid):
+                raise ArgumentError(f"point_grids[{index}] must be (P, 2) with P >= 1, got {np.shape(grid)}")
 
 
 class SamMaskGenerator:
-    """Finds regions with SAM; records and options are those of ``SamAutomaticMaskGenerator``.
+    """Finds regions with SAM; its records are those of ``SamAutomaticMaskGenerator``.
 
     Args:
         sam: a ``segment_anything.modeling.Sam``; moved to ``device`` and put in evaluation mode.
-        options: what the automatic mask generator can be told.
+        options: options of the automatic mask generator.
         device: ``"auto"`` (CUDA, else MPS, else CPU) or a torch device.
-        precision: type that the image encoder computes in, on CUDA; the prompt encoder and the mask
-            decoder stay in float32, in which alone the positions of points are exact enough.
-        longest_side: larger images are segmented at this longest side and the masks enlarged. SAM works
-            at 1024 anyway, so that 1024 costs no detail to speak of, but much less memory and time.
+        precision: type of the image encoder on CUDA. The prompt encoder and the mask decoder stay in float32,
+            since the positions of points need it.
+        longest_side: segment larger images at this longest side and enlarge the masks. SAM itself works at
+            1024, so 1024 loses hardly any detail and saves much memory and time.
 
     Raises:
-        ArgumentError: the device cannot be had, or an argument is out of range.
+        ArgumentError: the device does not exist, or an argument is out of range.
         MissingDependencyError: segment-anything, torchvision or (for ``min_mask_region_area``) OpenCV is
             missing or broken.
     """
@@ -74,7 +157,7 @@ class SamMaskGenerator:
         self.longest_side = longest_side
         autocast = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
         self._generator: Any = make_generator(
-            sam.to(self.device).eval(), self.options, self.device, autocast=autocast
+            sam.to(self.device).eval(), vars(self.options), self.device, autocast=autocast
         )
 
     @classmethod
@@ -82,80 +165,41 @@ class SamMaskGenerator:
         cls,
         pretrained_model_name_or_path: str | os.PathLike[str],
         *,
+        options: SamOptions | None = None,
+        device: str | torch.device = "auto",
+        precision: SamPrecision = "fp32",
+        longest_side: int | None = None,
         revision: str | None = None,
         subfolder: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
         force_download: bool = False,
         local_files_only: bool = False,
-        device: str | torch.device = "auto",
-        precision: SamPrecision = "fp32",
-        longest_side: int | None = None,
-        points_per_side: int | None = SamOptions.points_per_side,
-        points_per_batch: int = SamOptions.points_per_batch,
-        pred_iou_thresh: float = SamOptions.pred_iou_thresh,
-        stability_score_thresh: float = SamOptions.stability_score_thresh,
-        stability_score_offset: float = SamOptions.stability_score_offset,
-        box_nms_thresh: float = SamOptions.box_nms_thresh,
-        crop_n_layers: int = SamOptions.crop_n_layers,
-        crop_nms_thresh: float = SamOptions.crop_nms_thresh,
-        crop_overlap_ratio: float = SamOptions.crop_overlap_ratio,
-        crop_n_points_downscale_factor: int = SamOptions.crop_n_points_downscale_factor,
-        point_grids: Sequence[NDArray[Any]] | None = SamOptions.point_grids,
-        min_mask_region_area: int = SamOptions.min_mask_region_area,
-        output_mode: OutputMode = SamOptions.output_mode,
     ) -> SamMaskGenerator:
         """Load SAM's published weights.
 
         Args:
             pretrained_model_name_or_path: ``"vit_b"``, ``"vit_l"`` or ``"vit_h"`` (fetched from the
                 official repositories on the Hub), a native ``.pth`` or a ``.safetensors`` file, a folder
-                with ``model.safetensors``, or a Hub id. The size of the model is read off the weights.
-            revision: of the Hub repository.
+                with ``model.safetensors``, or a Hub id. The weights tell the size of the model.
+            options: see the class.
+            device: see the class.
+            precision: see the class.
+            longest_side: see the class.
+            revision: branch, tag or commit of the Hub repository.
             subfolder: folder inside the folder or repository.
-            cache_dir: download cache instead of the Hub client's own.
+            cache_dir: download cache; None is the Hub client's own.
             token: access token for the Hub.
-            force_download: download again what is in the cache.
-            local_files_only: use only what is in the cache.
-            device: as for the class.
-            precision: as for the class.
-            longest_side: as for the class.
-            points_per_side: points of the prompt grid along one side.
-            points_per_batch: points decoded together: memory against speed, same result.
-            pred_iou_thresh: masks that the model itself rates lower are dropped.
-            stability_score_thresh: masks that depend more on the cut-off are dropped.
-            stability_score_offset: how far the cut-off is moved for the stability score, in logits.
-            box_nms_thresh: of two masks whose boxes overlap more, the lower rated is dropped.
-            crop_n_layers: how many times to repeat on ever smaller crops.
-            crop_nms_thresh: as ``box_nms_thresh``, between crops.
-            crop_overlap_ratio: overlap of crops, as a fraction of the short side.
-            crop_n_points_downscale_factor: by how much each layer of crops thins the grid.
-            point_grids: grids of your own, one for each layer; set ``points_per_side=None``.
-            min_mask_region_area: holes and islands of fewer pixels are removed; needs OpenCV.
-            output_mode: form of ``segmentation`` in the records.
+            force_download: download again even if the file is in the cache.
+            local_files_only: use the cache only.
 
         Raises:
             ModelLoadError: the weights cannot be found, reached or read, or are damaged.
             CheckpointMismatchError: they are not SAM's.
-            ArgumentError: as for the class and for ``SamOptions``.
-            MissingDependencyError: as for the class.
+            ArgumentError: an argument or option is out of range.
+            MissingDependencyError: see the class.
         """
-        options = SamOptions(
-            points_per_side=points_per_side,
-            points_per_batch=points_per_batch,
-            pred_iou_thresh=pred_iou_thresh,
-            stability_score_thresh=stability_score_thresh,
-            stability_score_offset=stability_score_offset,
-            box_nms_thresh=box_nms_thresh,
-            crop_n_layers=crop_n_layers,
-            crop_nms_thresh=crop_nms_thresh,
-            crop_overlap_ratio=crop_overlap_ratio,
-            crop_n_points_downscale_factor=crop_n_points_downscale_factor,
-            point_grids=point_grids,
-            min_mask_region_area=min_mask_region_area,
-            output_mode=output_mode,
-        )
-        import_segment_anything()  # this and the device before a download of gigabytes
+        import_segment_anything()  # fails, as the device does, before a download of gigabytes
         device = resolve_device(device)
         hub = HubOptions(
             revision=revision,
@@ -176,13 +220,13 @@ class SamMaskGenerator:
             image: ``(H, W, 3)`` uint8 RGB.
 
         Returns:
-            Records as SAM's generator gives them, in its order: ``segmentation`` (see ``output_mode``),
+            SAM's records in its order, in pixels of ``image``: ``segmentation`` (see ``output_mode``),
             ``area``, ``bbox`` ``[x, y, w, h]``, ``predicted_iou``, ``point_coords``,
-            ``stability_score``, ``crop_box``. Empty when SAM finds nothing. All in pixels of ``image``.
+            ``stability_score``, ``crop_box``. Empty when SAM finds nothing.
 
         Raises:
-            ImageError: another rank, dtype or number of channels; too large to be segmented in one
-                piece without ``longest_side``; or too thin for SAM or for the crops.
+            ImageError: another rank, dtype or number of channels; too large without ``longest_side``; or too
+                thin for SAM or for the crops.
         """
         check_image(image)
         small = shrink_to(image, self.longest_side)
@@ -195,18 +239,18 @@ class SamMaskGenerator:
         return [record for record in records if record["area"] > 0]
 
     def _batch_for(self, height: int, width: int) -> int:
-        """Points per batch with which no tensor of masks has 2**31 elements."""
+        """Points per batch that keep every tensor of masks below 2**31 elements."""
         side = self._generator.predictor.model.image_encoder.img_size
         fits = _INDEX_LIMIT // (3 * max(height * width, side * side))
         if fits < 1 or width > _WIDTH_LIMIT:
             raise ImageError(
                 f"an image of {height} x {width} is too large for SAM's mask decoder in one piece; "
-                "set longest_side (1024 is what SAM works at)"
+                "set longest_side (SAM itself works at 1024)"
             )
         return min(self.options.points_per_batch, fits)
 
     def _check_crops(self, height: int, width: int) -> None:
-        """Refuse what would reach SAM as a picture without rows or columns."""
+        """Refuse images that SAM would shrink to no rows or columns."""
         side = self._generator.predictor.model.image_encoder.img_size
         for crop_width, crop_height in self._generator.crop_sizes(height, width):
             longest, shortest = max(crop_width, crop_height), min(crop_width, crop_height)
@@ -219,7 +263,7 @@ class SamMaskGenerator:
     def _record(
         self, record: dict[str, Any], size: tuple[int, int], full_size: tuple[int, int]
     ) -> dict[str, Any]:
-        """Give one record the size of the image and the form asked for."""
+        """Bring one record to the size of the image and the requested form."""
         segmentation: dict[str, Any] = record["segmentation"]
         record = dict(record)
         if size != full_size:

@@ -1,10 +1,9 @@
-"""Builds SAM and its automatic mask generator; the only importer of segment_anything and torchvision."""
+"""Builds SAM and its mask generator; the only importer of segment_anything (and so of torchvision)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from functools import partial
 from typing import Any, cast
 
@@ -13,16 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from sam_diffsr.errors import CheckpointMismatchError, MissingDependencyError
-from sam_diffsr.masks.sam_options import SamOptions
 
 __all__ = ["build_sam", "import_segment_anything", "make_generator"]
 
-# ImageNet's, on the 0..255 scale: not part of the weights.
+# Statistics of ImageNet on the 0..255 scale; not part of the weights.
 _PIXEL_MEAN = (123.675, 116.28, 103.53)
 _PIXEL_STD = (58.395, 57.12, 57.375)
 _DECODER_HEADS = 8
-"""Attention heads of the mask decoder, which no tensor's shape tells."""
-_SHOWN = 5
+"""Attention heads of the mask decoder; no tensor's shape tells them."""
 
 
 def import_segment_anything() -> Any:
@@ -47,67 +44,62 @@ def import_segment_anything() -> Any:
 
 
 def build_sam(state: Mapping[str, Tensor], *, source: str = "the file") -> nn.Module:
-    """Build a ``Sam`` whose sizes are read off its weights, and give it these.
+    """Build a ``Sam`` with given weights; their shapes tell its sizes.
 
     Args:
         state: tensors by native name.
-        source: how error messages name the weights.
+        source: name of the weights in error messages.
 
     Raises:
-        CheckpointMismatchError: the tensors are not those of a SAM, or not all of them.
-        MissingDependencyError: as ``import_segment_anything``.
+        CheckpointMismatchError: tensors are missing, unexpected or of another shape.
+        MissingDependencyError: see ``import_segment_anything``.
     """
     import_segment_anything()
     try:
-        # Sizes only: memory and random numbers are not spent on weights that are replaced at once.
+        # The meta device spends no memory and no random numbers on weights that are replaced at once.
         with torch.device("meta"):
             sam = _assemble(state)
     except (KeyError, IndexError, ValueError, ZeroDivisionError, RuntimeError) as error:
-        raise CheckpointMismatchError(f"{source} lacks tensors of Segment Anything: {error!r}") from error
-    expected = {key: tuple(value.shape) for key, value in sam.state_dict().items()}
-    problems = {
-        "missing": sorted(expected.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - expected.keys()),
-        "wrong shapes": sorted(
-            f"{key} {tuple(state[key].shape)} instead of {shape}"
-            for key, shape in expected.items()
-            if key in state and tuple(state[key].shape) != shape
-        ),
-    }
-    if any(problems.values()):
-        text = "; ".join(
-            f"{len(names)} {what}: {names[:_SHOWN]}" for what, names in problems.items() if names
-        )
-        raise CheckpointMismatchError(f"{source} does not fit Segment Anything: {text}")
-    sam.load_state_dict(dict(state), strict=True, assign=True)
+        raise CheckpointMismatchError(f"{source} lacks tensors of Segment Anything ({error})") from error
+    try:
+        sam.load_state_dict(dict(state), strict=True, assign=True)
+    except RuntimeError as error:  # torch lists every key and shape, which may be hundreds
+        problems = " ".join(str(error).split())
+        shown = problems if len(problems) <= 600 else f"{problems[:600]} ..."
+        raise CheckpointMismatchError(f"{source} does not fit Segment Anything: {shown}") from error
     sam.pixel_mean = torch.tensor(_PIXEL_MEAN).view(-1, 1, 1)
     sam.pixel_std = torch.tensor(_PIXEL_STD).view(-1, 1, 1)
     return sam.requires_grad_(False)
 
 
 def make_generator(
-    sam: nn.Module, options: SamOptions, device: torch.device, *, autocast: torch.dtype | None
+    sam: nn.Module,
+    options: Mapping[str, Any],
+    device: torch.device,
+    *,
+    autocast: torch.dtype | None,
 ) -> Any:
-    """Make segment_anything's own generator, mended where the published wheel (1.0) fails.
+    """Make segment_anything's own generator, with the faults of the published wheel (1.0) mended.
 
     Args:
         sam: a ``Sam`` on ``device``.
-        options: its options; ``output_mode`` is always ``"uncompressed_rle"`` here.
-        device: where ``sam`` is.
-        autocast: type that the image encoder computes in, or ``None``.
+        options: arguments of ``SamAutomaticMaskGenerator``; ``output_mode`` is always
+            ``"uncompressed_rle"``.
+        device: device of ``sam``.
+        autocast: type of the image encoder; ``None`` is float32.
     """
     package = import_segment_anything()
     from segment_anything.utils.amg import generate_crop_boxes  # pyright: ignore
     from segment_anything.utils.transforms import ResizeLongestSide  # pyright: ignore
 
     class Float32Coordinates(ResizeLongestSide):  # pyright: ignore
-        """MPS has no float64, in which coordinates are computed."""
+        """Coordinates in float32, since MPS has no float64."""
 
         def apply_coords(self, coords: Any, original_size: Any) -> Any:
             return super().apply_coords(coords, original_size).astype(np.float32)  # pyright: ignore
 
     class Predictor(package.SamPredictor):
-        """Runs the image encoder, and nothing else, under autocast."""
+        """Runs only the image encoder under autocast."""
 
         def set_torch_image(self, transformed_image: Tensor, original_image_size: tuple[int, ...]) -> None:
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
@@ -116,8 +108,8 @@ def make_generator(
 
     class Generator(package.SamAutomaticMaskGenerator):
         def _process_batch(self, *args: Any) -> Any:
-            # The wheel's box suppression makes its categories on the CPU and indexes CUDA boxes with
-            # them; so the few numbers per mask that are left by now go to the CPU, too.
+            # The wheel's box suppression indexes CUDA boxes with CPU categories. Few numbers per mask are
+            # left here, so all of them go to the CPU.
             data = cast(Any, super()._process_batch(*args))  # pyright: ignore
             for key, value in cast(list[tuple[str, Any]], list(data.items())):
                 if isinstance(value, Tensor):
@@ -125,18 +117,17 @@ def make_generator(
             return data
 
         def _process_crop(self, *args: Any) -> Any:
-            # A crop without masks makes crop_boxes of shape (0,), which the wheel cannot take apart.
+            # A crop without masks has crop_boxes of shape (0,), on which the wheel fails.
             data = cast(Any, super()._process_crop(*args))  # pyright: ignore
             data["crop_boxes"] = data["crop_boxes"].reshape(-1, 4)
             return data
 
         def crop_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
-            """``(width, height)`` of everything that the model is going to see."""
+            """``(width, height)`` of the image and of every crop that the model will see."""
             boxes: Any = generate_crop_boxes((height, width), self.crop_n_layers, self.crop_overlap_ratio)[0]
             return [(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes]
 
-    arguments = {field.name: getattr(options, field.name) for field in fields(options)}
-    generator: Any = Generator(sam, **{**arguments, "output_mode": "uncompressed_rle"})
+    generator: Any = Generator(sam, **{**options, "output_mode": "uncompressed_rle"})
     generator.predictor = Predictor(sam)
     if device.type == "mps":
         generator.predictor.transform = Float32Coordinates(cast(Any, sam).image_encoder.img_size)
@@ -156,7 +147,7 @@ def _assemble(state: Mapping[str, Tensor]) -> Any:
     width, _, patch, _ = state["image_encoder.patch_embed.proj.weight"].shape
     grid = state["image_encoder.pos_embed"].shape[1]
     depth = _count(state, r"image_encoder\.blocks\.(\d+)\.")
-    # Relative positions: 2 * side - 1 of them, for heads of this width.
+    # A block has 2 * side - 1 relative positions; blocks whose side is the grid's attend globally.
     tables = [state[f"image_encoder.blocks.{i}.attn.rel_pos_h"] for i in range(depth)]
     sides = [(len(table) + 1) // 2 for table in tables]
     windows = [side for side in sides if side != grid]

@@ -1,6 +1,6 @@
-"""Weights of Segment Anything: found, read without unpickling code, brought to the native names.
+"""Finds and reads the weights of Segment Anything, without unpickling code.
 
-Two publications exist: the native ``.pth`` files, and ``facebook/sam-vit-*`` on the Hub with other names.
+Two publications exist: native ``.pth`` files, and ``facebook/sam-vit-*`` on the Hub under other tensor names.
 """
 
 from __future__ import annotations
@@ -35,48 +35,39 @@ _NATIVE_NAME = re.compile(r"sam_vit_[bhl]_([0-9a-f]{6})\.pth")
 _SHOWN = 5
 
 _HUB_DUPLICATE = "prompt_encoder.shared_embedding."
+_MLP = r"^(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))"
+_POSITIONS = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 _RENAMES = (
-    (
-        r"^shared_image_embedding\.positional_embedding$",
-        "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
-    ),
+    (r"^shared_image_embedding\.positional_embedding$", _POSITIONS),
     (r"^vision_encoder\.layers\.", "image_encoder.blocks."),
     (r"^vision_encoder\.", "image_encoder."),
     (r"^image_encoder\.patch_embed\.projection\.", "image_encoder.patch_embed.proj."),
-    (r"^image_encoder\.neck\.conv1\.", "image_encoder.neck.0."),
-    (r"^image_encoder\.neck\.layer_norm1\.", "image_encoder.neck.1."),
-    (r"^image_encoder\.neck\.conv2\.", "image_encoder.neck.2."),
-    (r"^image_encoder\.neck\.layer_norm2\.", "image_encoder.neck.3."),
     (r"^prompt_encoder\.point_embed\.", "prompt_encoder.point_embeddings."),
-    (r"^prompt_encoder\.mask_embed\.conv1\.", "prompt_encoder.mask_downscaling.0."),
-    (r"^prompt_encoder\.mask_embed\.layer_norm1\.", "prompt_encoder.mask_downscaling.1."),
-    (r"^prompt_encoder\.mask_embed\.conv2\.", "prompt_encoder.mask_downscaling.3."),
-    (r"^prompt_encoder\.mask_embed\.layer_norm2\.", "prompt_encoder.mask_downscaling.4."),
-    (r"^prompt_encoder\.mask_embed\.conv3\.", "prompt_encoder.mask_downscaling.6."),
-    (r"^mask_decoder\.upscale_conv1\.", "mask_decoder.output_upscaling.0."),
-    (r"^mask_decoder\.upscale_layer_norm\.", "mask_decoder.output_upscaling.1."),
-    (r"^mask_decoder\.upscale_conv2\.", "mask_decoder.output_upscaling.3."),
-    (
-        r"^(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\.layers\.0\.",
-        r"\1.layers.1.",
-    ),
-    (r"^(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\.proj_in\.", r"\1.layers.0."),
-    (r"^(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\.proj_out\.", r"\1.layers.2."),
+    (r"^prompt_encoder\.mask_embed\.", "prompt_encoder.mask_downscaling."),
+    (r"^mask_decoder\.upscale_", "mask_decoder.output_upscaling."),
+    (r"(neck|mask_downscaling|output_upscaling)\.conv1\.", r"\1.0."),
+    (r"(neck|mask_downscaling)\.layer_norm1\.|(output_upscaling)\.layer_norm\.", r"\1\2.1."),
+    (r"(neck)\.conv2\.", r"\1.2."),
+    (r"(neck)\.layer_norm2\.|(mask_downscaling|output_upscaling)\.conv2\.", r"\1\2.3."),
+    (r"(mask_downscaling)\.layer_norm2\.", r"\1.4."),
+    (r"(mask_downscaling)\.conv3\.", r"\1.6."),
+    (_MLP + r"\.layers\.0\.", r"\1.layers.1."),
+    (_MLP + r"\.proj_in\.", r"\1.layers.0."),
+    (_MLP + r"\.proj_out\.", r"\1.layers.2."),
     (r"\.layer_norm", ".norm"),
 )
 """Hub name to native name, applied in this order."""
 
 
 def find_weights(name_or_path: str | os.PathLike[str], hub: HubOptions | None = None) -> Path:
-    """Find the file with the weights, downloading it if it has to come from the Hub.
+    """Find the file of weights, or download it from the Hub.
 
     Args:
-        name_or_path: ``"vit_b"``, ``"vit_l"`` or ``"vit_h"`` (the official Hub repositories), a ``.pth``
-            or ``.safetensors`` file, a folder with ``model.safetensors``, or a Hub id ``"owner/name"``.
-        hub: how to download; ``subfolder`` also counts for a local folder. None takes the defaults.
+        name_or_path: see ``SamMaskGenerator.from_pretrained``.
+        hub: options of the download; ``subfolder`` also applies to a local folder.
 
     Raises:
-        ModelLoadError: it is none of these, or the download failed.
+        ModelLoadError: no such file, folder or repository, or the download failed.
     """
     hub = hub or HubOptions()
     name = os.fspath(name_or_path)
@@ -101,13 +92,13 @@ def find_weights(name_or_path: str | os.PathLike[str], hub: HubOptions | None = 
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a file of weights and give it native names, everything in float32 on the CPU.
+    """Read a file of weights as float32 tensors on the CPU, by native name.
 
-    A file that bears a published name (``sam_vit_b_01ec64.pth``) must have the MD5 sum that starts so.
+    A published name (``sam_vit_b_01ec64.pth``) states the start of the file's MD5 sum, which is checked.
 
     Raises:
         ModelLoadError: the file is damaged, holds more than tensors, or is not the published one.
-        CheckpointMismatchError: it holds the weights of something else.
+        CheckpointMismatchError: it holds other weights.
     """
     published = _NATIVE_NAME.fullmatch(path.name)
     if published:

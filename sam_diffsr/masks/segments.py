@@ -1,4 +1,4 @@
-"""Regions without weights: graph-based segmentation (Felzenszwalb and Huttenlocher, 2004), not SAM."""
+"""Regions without SAM or weights: graph segmentation (Felzenszwalb and Huttenlocher, 2004)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ __all__ = ["GraphMaskGenerator"]
 LabelT = TypeVar("LabelT", bound=np.generic)
 
 GENERATOR_NAME = "felzenszwalb"
-"""Value of the key ``generator`` in every record; SAM's records have no such key."""
+"""Value of the key ``generator`` in every record."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphMaskGenerator:
-    """Splits an image into regions of similar colour; needs scikit-image, but no weights and no network.
+    """Splits an image into regions of similar colour; needs scikit-image, no weights and no network.
 
-    The regions cover the image and do not overlap, which SAM's do not and may. Equal input gives equal
-    output.
+    The regions cover the image without overlap, unlike SAM's. The result is deterministic.
 
     Raises:
         ArgumentError: an option is out of range.
@@ -38,12 +37,11 @@ class GraphMaskGenerator:
     scale: float = 200.0
     """Preference for large regions, > 0."""
     sigma: float = 0.8
-    """Width of the Gaussian that smooths the image first, >= 0, in pixels of the segmented size."""
+    """Standard deviation of the Gaussian smoothing, >= 0, in pixels at the segmented size."""
     min_size: int = 50
-    """Fewest pixels of a region, >= 1, in pixels of the segmented size."""
+    """Smallest area of a region, >= 1, in pixels at the segmented size."""
     longest_side: int | None = 512
-    """Larger images are segmented at this longest side and the regions enlarged; ``None`` never shrinks.
-    The time grows with the pixels; SAM's own masks are 256 pixels long before they are enlarged."""
+    """Segment larger images at this longest side and enlarge the regions; ``None`` never shrinks."""
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
@@ -63,7 +61,7 @@ class GraphMaskGenerator:
             image: ``(H, W, 3)`` uint8 RGB, any H, W >= 1.
 
         Returns:
-            ``(H, W)`` uint16; regions are numbered from 1 without gaps, and 0 does not occur.
+            ``(H, W)`` uint16, numbered from 1 without gaps.
 
         Raises:
             ImageError: another rank, dtype or number of channels.
@@ -83,16 +81,16 @@ class GraphMaskGenerator:
         return enlarge_labels(result, (height, width))
 
     def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
-        """Describe the regions of an image in the record schema of SAM's automatic mask generator.
+        """Find the regions of an image as records like those of SAM's automatic mask generator.
 
         Args:
             image: ``(H, W, 3)`` uint8 RGB, any H, W >= 1.
 
         Returns:
             One record per region: ``segmentation`` (compressed COCO RLE), ``area``, ``bbox`` ``[x, y,
-            w, h]`` as SAM counts (a single pixel has w = h = 0), ``predicted_iou`` and
-            ``stability_score`` (both 1.0, nothing is predicted here), ``point_coords`` (one pixel of the
-            region), ``crop_box``, and ``generator``, which says that this is not SAM.
+            w, h]`` as SAM counts (w = h = 0 for a single pixel), ``predicted_iou`` and ``stability_score``
+            (always 1.0), ``point_coords`` (one pixel of the region), ``crop_box``, and ``generator``, which
+            SAM's records do not have.
 
         Raises:
             ImageError: another rank, dtype or number of channels.
@@ -132,7 +130,7 @@ def check_image(image: NDArray[Any]) -> None:
 
 
 def shrink_to(image: NDArray[np.uint8], longest_side: int | None) -> NDArray[np.uint8]:
-    """Shrink an ``(H, W, 3)`` image so that its longest side is at most ``longest_side``; else as it is."""
+    """Shrink an ``(H, W, 3)`` image to a longest side of at most ``longest_side``."""
     height, width = image.shape[:2]
     if longest_side is None or max(height, width) <= longest_side:
         return image

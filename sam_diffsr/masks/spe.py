@@ -33,26 +33,25 @@ def encode_structure(
 ) -> Tensor:
     """Turn the regions of an image into its structure field E.
 
-    Regions are painted in list order, later over earlier; pixels of no region are 0. Costs
-    O(H*W + runs) for RLE records, which are never decoded.
+    Regions are painted in list order, later over earlier; pixels of no region are 0. RLE records are never
+    decoded, so the cost is O(H*W + runs).
 
     Args:
         masks: ``(N, H, W)`` bool or uint8 array or tensor; or a list of ``(H, W)`` masks, of COCO RLE
             dictionaries (compressed or not), or of records that hold one under ``"segmentation"``.
-        size: ``(height, width)``; needed when the list is empty, checked otherwise.
-        encoding: a region's value is, for ``"rope"``, the mean of mask times rotary field; for
-            ``"sincos"``, the same with a sinusoidal field; for ``"cosine"``, the cosine similarity of
-            the mask and an all-ones image; for ``"random"``, a seeded draw from [0, 1).
-        reduction: the mean runs over all H * W pixels (``"image"``, as the published weights were
-            trained) or over the region's own (``"region"``, as the paper words it). Without effect on
-            ``"cosine"`` and ``"random"``, which have no mean.
-        seed: of ``"random"``; the k-th region always gets the k-th draw.
+        size: ``(height, width)`` that the masks must have; needed for an empty list.
+        encoding: value of a region. ``"rope"``: the mean of mask times rotary field; ``"sincos"``: the same
+            with a sinusoidal field; ``"cosine"``: the cosine similarity of the mask and an all-ones image;
+            ``"random"``: a seeded draw from [0, 1).
+        reduction: the mean is over all H * W pixels (``"image"``, as for the published weights) or over the
+            region (``"region"``, the paper's text). ``"cosine"`` and ``"random"`` have no mean.
+        seed: seed of ``"random"``; region k gets draw k.
 
     Returns:
         ``(H, W)`` float32 on the CPU.
 
     Raises:
-        ArgumentError: unknown ``encoding`` or ``reduction``, or a negative ``seed``.
+        ArgumentError: an unknown ``encoding`` or ``reduction``, or a negative ``seed``.
         DataError: masks of another form, malformed RLE, sizes that differ, or an empty list without
             ``size``.
     """
@@ -71,10 +70,10 @@ def region_values(
     reduction: Reduction = "image",
     seed: int = 0,
 ) -> NDArray[np.float32]:
-    """Give each region's value; arguments and errors as ``encode_structure``.
+    """Give the value of each region; arguments and errors as for ``encode_structure``.
 
     Returns:
-        ``(N,)`` float32, in list order; an empty region has 0 (a draw like any other for ``"random"``).
+        ``(N,)`` float32 in list order; 0 for an empty region, except with ``"random"``.
     """
     return values_of_runs(collect_runs(masks, size=size), encoding=encoding, reduction=reduction, seed=seed)
 
@@ -86,22 +85,21 @@ def encode_label_map(
     reduction: Reduction = "image",
     seed: int = 0,
 ) -> NDArray[np.float32]:
-    """Give each label's value, for regions that do not overlap.
+    """Give the value of each label of a label map; other arguments as for ``encode_structure``.
 
-    ``values[labels]`` is the field that ``encode_structure`` makes of the masks ``labels == 1``,
-    ``labels == 2`` and so on.
+    ``values[labels]`` is the field of the masks ``labels == 1``, ``labels == 2`` and so on.
 
     Args:
         labels: ``(H, W)`` integers; 0 is no region.
-        encoding: as ``encode_structure``.
-        reduction: as ``encode_structure``.
-        seed: as ``encode_structure``.
+        encoding: see ``encode_structure``.
+        reduction: see ``encode_structure``.
+        seed: see ``encode_structure``.
 
     Returns:
         ``(labels.max() + 1,)`` float32; entry 0 is 0.
 
     Raises:
-        ArgumentError: unknown ``encoding`` or ``reduction``, or a negative ``seed``.
+        ArgumentError: an unknown ``encoding`` or ``reduction``, or a negative ``seed``.
         DataError: another rank or dtype, an empty map or a negative label.
     """
     values = values_of_runs(label_runs(labels), encoding=encoding, reduction=reduction, seed=seed)
@@ -109,7 +107,7 @@ def encode_label_map(
 
 
 def position_field(size: tuple[int, int], *, encoding: Encoding = "rope") -> NDArray[np.float64]:
-    """Evaluate the position field that regions are averaged over.
+    """Evaluate the position field of an image.
 
     Row ``i`` is the position, columns are the feature dimension: with ``theta_k = 10000**(-2k / W)``,
     columns ``2k`` and ``2k + 1`` hold ``cos(i theta_k) - sin(i theta_k)`` and ``cos(i theta_k) +
@@ -144,17 +142,17 @@ def _running_total(
 ) -> NDArray[np.float64]:
     """Sum the position field over the first ``positions`` pixels in column-major order.
 
-    With z = exp(i theta_k), the first r rows of columns 2k and 2k + 1 add up to parts of the geometric
-    sum (z**r - 1) / (z - 1), so neither the field nor its prefix sums are ever laid out. With
-    1 / (z - 1) = -1/2 + i s, s = -cot(theta_k / 2) / 2, which does not cancel for small theta_k, every part
-    is (cos(r theta_k) - 1) a + sin(r theta_k) b with numbers a and b of the column.
+    With z = exp(i theta_k), the first r rows of columns 2k and 2k + 1 sum to the real and imaginary parts of
+    the geometric sum (z**r - 1) / (z - 1), so the field itself is not needed. With 1 / (z - 1) = -1/2 + i s,
+    s = -cot(theta_k / 2) / 2, which does not cancel for small theta_k, each part is
+    (cos(r theta_k) - 1) a + sin(r theta_k) b, with a and b constant per column.
     """
     height, width = size
-    every = np.arange(width + 1)  # one to spare for what follows the last pixel
+    every = np.arange(width + 1)  # one more, for the position after the last pixel
     theta = _BASE ** (-2.0 * (every // 2) / width)
     slope = -0.5 / np.tan(theta / 2)
     is_odd = every % 2 == 1
-    if encoding == "rope":  # real part of the sum plus (odd) or minus (even) its imaginary part
+    if encoding == "rope":  # the real part plus (odd) or minus (even) the imaginary part
         sign = np.where(is_odd, 1.0, -1.0)
         of_cosine, of_sine = sign * slope - 0.5, -slope - 0.5 * sign
     else:  # the real (odd) or the imaginary part
@@ -175,8 +173,13 @@ def _running_total(
 def values_of_runs(
     runs: RegionRuns, *, encoding: Encoding, reduction: Reduction, seed: int
 ) -> NDArray[np.float32]:
-    """Give each region's value, ``(N,)`` float32; arguments and errors as ``encode_structure``."""
-    _check(encoding, reduction, seed)
+    """Give the value of each region, ``(N,)`` float32; arguments and errors as for ``encode_structure``."""
+    if encoding not in get_args(Encoding):
+        raise ArgumentError(f"encoding must be one of {', '.join(get_args(Encoding))}; got {encoding!r}")
+    if reduction not in get_args(Reduction):
+        raise ArgumentError(f"reduction must be one of {', '.join(get_args(Reduction))}; got {reduction!r}")
+    if seed < 0:
+        raise ArgumentError(f"seed must be >= 0, got {seed}")
     if encoding == "random":
         return np.random.default_rng(seed).random(runs.count).astype(np.float32)
     pixels = runs.size[0] * runs.size[1]
@@ -188,12 +191,3 @@ def values_of_runs(
     sums = np.bincount(runs.owner, weights=weights, minlength=runs.count)
     divisor = pixels if reduction == "image" else np.maximum(areas, 1)
     return (sums / divisor).astype(np.float32)
-
-
-def _check(encoding: Encoding, reduction: Reduction, seed: int) -> None:
-    if encoding not in get_args(Encoding):
-        raise ArgumentError(f"encoding must be one of {', '.join(get_args(Encoding))}; got {encoding!r}")
-    if reduction not in get_args(Reduction):
-        raise ArgumentError(f"reduction must be one of {', '.join(get_args(Reduction))}; got {reduction!r}")
-    if seed < 0:
-        raise ArgumentError(f"seed must be >= 0, got {seed}")

@@ -1,10 +1,11 @@
-"""Files of masks and structure fields: amg.py's and SA-1B's records, compressed fields, published ``.npy``.
+"""Reads and writes files of masks (records of amg.py and SA-1B) and of structure fields (``.npz``, ``.npy``).
 
-Whatever is written appears whole or not at all, and nothing is ever unpickled.
+Files appear whole or not at all, and nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -16,20 +17,23 @@ from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from sam_diffsr.errors import DataError, OutputError
 from sam_diffsr.files import atomic_path
-from sam_diffsr.masks.amg_folder import read_amg_folder
 from sam_diffsr.masks.regions import collect_runs
 from sam_diffsr.masks.rle import encode
 from sam_diffsr.masks.structure import StructureField
 
-__all__ = ["read_records", "read_structure", "write_records", "write_structure"]
+__all__ = ["AMG_TABLE", "read_records", "read_structure", "write_records", "write_structure"]
 
 PathLike = str | os.PathLike[str]
 
+AMG_TABLE = "metadata.csv"
+"""The file that makes a folder one of amg.py without ``--convert-to-rle``."""
+
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged archive or array raises."""
+"""Errors of reading a damaged archive or array."""
 
 
 def write_records(path: PathLike, records: Sequence[Mapping[str, Any]]) -> None:
@@ -37,8 +41,8 @@ def write_records(path: PathLike, records: Sequence[Mapping[str, Any]]) -> None:
 
     Args:
         path: ``<stem>.json``; its folder must exist.
-        records: what a mask generator gives. A ``segmentation`` that is an array is encoded as COCO RLE;
-            an empty list is valid and says "no regions".
+        records: records of a mask generator. A ``segmentation`` that is an array is encoded as COCO RLE.
+            An empty list is valid: no regions.
 
     Raises:
         DataError: a record has no usable ``segmentation``, or a value that JSON cannot hold.
@@ -46,13 +50,11 @@ def write_records(path: PathLike, records: Sequence[Mapping[str, Any]]) -> None:
     """
     try:
         collect_runs([record["segmentation"] for record in records], size=None if records else (1, 1))
-        text = json.dumps([_plain(record) for record in records], allow_nan=False)
+        text = json.dumps(list(map(_with_runs, records)), allow_nan=False, default=_json_value)
     except KeyError as error:
-        raise DataError(
-            f"cannot write these records to {os.fspath(path)!r}: one has no 'segmentation'"
-        ) from error
+        raise DataError(f"cannot write {os.fspath(path)!r}: a record has no 'segmentation'") from error
     except (TypeError, ValueError) as error:
-        raise DataError(f"cannot write these records to {os.fspath(path)!r}: {error}") from error
+        raise DataError(f"cannot write {os.fspath(path)!r}: {error}") from error
     _write(Path(path), text.encode("utf-8"))
 
 
@@ -62,18 +64,17 @@ def read_records(path: PathLike, *, size: tuple[int, int] | None = None) -> list
     Args:
         path: a ``.json`` file, either amg.py's list or SA-1B's ``{"image": ..., "annotations": [...]}``;
             or a folder of amg.py with ``metadata.csv`` and ``0.png``, ``1.png``, ...
-        size: ``(height, width)`` of the image that the regions are meant for; checked.
+        size: ``(height, width)`` of the image that the regions must belong to.
 
     Returns:
-        Records with ``segmentation`` as COCO RLE and whatever else the file has, in its order.
+        Records in the file's order, with all their keys; ``segmentation`` is COCO RLE.
 
     Raises:
-        DataError: the file is missing, truncated or of another form, a record is malformed, or the
-            regions are not of an image of ``size``.
+        DataError: the file is missing, truncated or malformed, or belongs to an image of another size.
     """
     source = Path(path)
     if source.is_dir():
-        records = read_amg_folder(source)
+        records = _read_amg_folder(source)
     else:
         records, declared = _parse_records(source)
         if declared is not None and size is not None and declared != tuple(size):
@@ -94,10 +95,10 @@ def write_structure(path: PathLike, structure: StructureField) -> int:
 
     Args:
         path: file to write; its folder must exist.
-        structure: the field.
+        structure: field to write.
 
     Returns:
-        Size of the file in bytes; a float32 ``.npy`` of the same field has ``4 * H * W`` and a header.
+        Size of the file in bytes.
 
     Raises:
         OutputError: the file cannot be written.
@@ -123,11 +124,11 @@ def read_structure(path: PathLike, *, size: tuple[int, int] | None = None) -> St
     Args:
         path: an ``.npz`` of ``write_structure``, or a ``.npy`` in the published form: an ``(H, W)``
             floating field, or an object (a pickled ``None``), which means "no regions" and is not opened.
-        size: ``(height, width)`` of the image; checked, and needed for a ``.npy`` without regions.
+        size: ``(height, width)`` that the field must have; needed for a ``.npy`` without regions.
 
     Raises:
-        DataError: the file is missing, truncated or of another form; a value is NaN; its size is not
-            ``size``; or it says "no regions" and ``size`` is not given.
+        DataError: the file is missing, truncated or malformed; a value is NaN; the size is another one;
+            or a ``.npy`` has no regions and ``size`` is not given.
     """
     source = Path(path)
     try:
@@ -139,12 +140,46 @@ def read_structure(path: PathLike, *, size: tuple[int, int] | None = None) -> St
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
     except _DAMAGED as error:
-        raise DataError(
-            f"{source} is damaged or not a structure file ({error}); encode the masks again"
-        ) from error
+        raise DataError(f"{source} is damaged or not a structure file; encode the masks again") from error
     if size is not None and structure.size != tuple(size):
         raise DataError(f"{source} is a field of {structure.size} (height, width), expected {tuple(size)}")
     return structure
+
+
+def _read_amg_folder(folder: Path) -> list[dict[str, Any]]:
+    """Records of a folder ``OUT/<stem>`` of amg.py: a table, and one picture per mask where 0 is outside."""
+    table = folder / AMG_TABLE
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder} has no {AMG_TABLE}: it is not a folder of amg.py, or not finished"
+        ) from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{table} cannot be read ({error})") from error
+    records: list[dict[str, Any]] = []
+    for number, row in enumerate(rows, start=2):
+        try:
+            picture = folder / f"{int(row['id'])}.png"
+            record: dict[str, Any] = {
+                "segmentation": None,
+                "area": int(row["area"]),
+                "bbox": [float(row[f"bbox_{name}"]) for name in ("x0", "y0", "w", "h")],
+                "predicted_iou": float(row["predicted_iou"]),
+                "point_coords": [[float(row["point_input_x"]), float(row["point_input_y"])]],
+                "stability_score": float(row["stability_score"]),
+                "crop_box": [float(row[f"crop_box_{name}"]) for name in ("x0", "y0", "w", "h")],
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{table}: line {number} lacks a column or a number in one") from error
+        try:
+            with Image.open(picture) as image:
+                record["segmentation"] = encode(np.asarray(image.convert("L")))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(f"{picture} is missing or not a readable picture ({error})") from error
+        records.append(record)
+    return records
 
 
 def _parse_records(source: Path) -> tuple[list[dict[str, Any]], tuple[int, int] | None]:
@@ -165,10 +200,7 @@ def _parse_records(source: Path) -> tuple[list[dict[str, Any]], tuple[int, int] 
             ) from error
         content = cast("dict[str, Any]", content)["annotations"]
     if not isinstance(content, list):
-        raise DataError(
-            f"{source} must hold a list of records or SA-1B's {{'image', 'annotations'}}, "
-            f"got {type(content).__name__}"  # pyright: ignore[reportUnknownArgumentType]
-        )
+        raise DataError(f"{source} must hold a list of records or SA-1B's {{'image', 'annotations'}}")
     records: list[dict[str, Any]] = []
     for index, record in enumerate(cast("list[Any]", content)):
         if not isinstance(record, dict) or "segmentation" not in record:
@@ -202,27 +234,27 @@ def _read_npy(file: IO[bytes], size: tuple[int, int] | None) -> StructureField:
     _, _, dtype = read_header(file)
     if dtype.hasobject:
         if size is None:
-            raise DataError("it says that the image has no regions, but not how large it is; pass size=")
+            raise DataError("the file holds no regions and does not say how large the image is; pass size=")
         return StructureField(np.zeros(size, np.uint16), np.zeros(1, np.float32))
     file.seek(0)
     return StructureField.from_field(np.load(file, allow_pickle=False))
 
 
-def _plain(value: Any) -> Any:
-    """JSON form of a record: numpy scalars and arrays, tuples and bytes turned into plain values."""
-    if isinstance(value, Mapping):
-        items = cast("Mapping[str, Any]", value).items()
-        return {
-            key: encode(cast("NDArray[Any]", item))
-            if key == "segmentation" and isinstance(item, np.ndarray)
-            else _plain(item)
-            for key, item in items
-        }
+def _with_runs(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with an array under ``segmentation`` encoded."""
+    mask: Any = record["segmentation"]
+    if isinstance(mask, np.ndarray):
+        mask = encode(cast("NDArray[Any]", mask))
+    return {**record, "segmentation": mask}
+
+
+def _json_value(value: Any) -> Any:
+    """JSON form of numpy values, and of counts as pycocotools gives them."""
     if isinstance(value, (np.ndarray, np.generic)):
         return cast("NDArray[Any]", value).tolist()
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in cast("Sequence[Any]", value)]
-    return value.decode("ascii") if isinstance(value, bytes) else value
+    if isinstance(value, bytes):
+        return value.decode("ascii")
+    raise TypeError(f"JSON has no form for a value of type {type(value).__name__}")
 
 
 def _write(target: Path, data: bytes) -> None:

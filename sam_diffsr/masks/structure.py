@@ -1,4 +1,4 @@
-"""A structure field kept small: which region each pixel belongs to, and one value per region."""
+"""The structure field E of an image in compact form: a label map, and one value per region."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from sam_diffsr.errors import DataError
 from sam_diffsr.masks.regions import MaskInput, collect_runs, lay_out
 from sam_diffsr.masks.rle import flip_positions
-from sam_diffsr.masks.spe import Encoding, Reduction, encode_label_map, values_of_runs
+from sam_diffsr.masks.spe import Encoding, Reduction, values_of_runs
 
 __all__ = ["MAX_REGIONS", "StructureField"]
 
 MAX_REGIONS = 65535
-"""What a uint16 label map can number; 0 is "no region"."""
+"""Largest label of a uint16 label map; 0 is "no region"."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,11 +35,11 @@ class StructureField:
     values: NDArray[np.float32]
     """``(V,)`` value of each label; entry 0 is 0."""
     encoding: str | None = None
-    """How the values were made; ``None`` when the file that they came from did not say."""
+    """Encoding of the values; ``None`` if unknown."""
     reduction: str | None = None
-    """As ``encoding``."""
+    """Reduction of the values; ``None`` if unknown."""
     seed: int | None = None
-    """What ``"random"`` values were drawn with; ``None`` for the other encodings, or unknown."""
+    """Seed of ``"random"`` values; ``None`` for other encodings or if unknown."""
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 2 or self.labels.dtype != np.uint16 or self.labels.size == 0:
@@ -68,10 +68,10 @@ class StructureField:
         reduction: Reduction = "image",
         seed: int = 0,
     ) -> StructureField:
-        """Encode masks; arguments as ``encode_structure``, of which this holds the same field.
+        """Encode masks; arguments as for ``encode_structure``, and the same field.
 
         Raises:
-            ArgumentError: unknown ``encoding`` or ``reduction``, or a negative ``seed``.
+            ArgumentError: an unknown ``encoding`` or ``reduction``, or a negative ``seed``.
             DataError: malformed masks, or more than 65535 visible regions.
         """
         runs = collect_runs(masks, size=size)
@@ -79,7 +79,7 @@ class StructureField:
             [np.zeros(1, np.float32), values_of_runs(runs, encoding=encoding, reduction=reduction, seed=seed)]
         )
         labels, stops = runs.segments()
-        # Regions that are painted over entirely need no number.
+        # Regions that are painted over entirely get no label.
         visible, labels = np.unique(np.append(labels, 0), return_inverse=True)
         if len(visible) - 1 > MAX_REGIONS:
             raise DataError(f"got {len(visible) - 1} visible regions, at most {MAX_REGIONS} can be stored")
@@ -87,21 +87,8 @@ class StructureField:
         return cls(label_map, values[visible], encoding, reduction, seed if encoding == "random" else None)
 
     @classmethod
-    def from_labels(
-        cls,
-        labels: NDArray[np.uint16],
-        *,
-        encoding: Encoding = "rope",
-        reduction: Reduction = "image",
-        seed: int = 0,
-    ) -> StructureField:
-        """Encode the regions of an ``(H, W)`` uint16 label map; arguments as ``encode_label_map``."""
-        values = encode_label_map(labels, encoding=encoding, reduction=reduction, seed=seed)
-        return cls(labels, values, encoding, reduction, seed if encoding == "random" else None)
-
-    @classmethod
     def from_field(cls, field: NDArray[Any]) -> StructureField:
-        """Take an ``(H, W)`` floating field apart into labels and values; equal values share a label.
+        """Split an ``(H, W)`` floating field into labels and values; equal values share a label.
 
         Raises:
             DataError: another rank or dtype, NaN, or more than 65535 different values.
@@ -116,7 +103,7 @@ class StructureField:
         height, width = field.shape
         starts = np.concatenate([np.zeros(1, np.int64), flip_positions(field)])
         column, row = np.divmod(starts, height)
-        # Zero goes in front, so that it gets label 0 whether the field has it or not.
+        # Label 0 stands for the value 0, whether the field has it or not.
         values, labels = np.unique(field[row, column], return_inverse=True)
         zero = np.flatnonzero(values == 0)
         if len(zero):

@@ -22,6 +22,7 @@ from sam_diffsr.errors import ArgumentError
 from sam_diffsr.hub import HubOptions, push_folder
 from sam_diffsr.image import MAX_PIXELS_DEFAULT, DecodedImage, ImageInput
 from sam_diffsr.models import DiffSR, build_model
+from sam_diffsr.pipeline.batch import overlapped
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import CARD_NAME, DEFAULT_MODEL, load_pretrained, save_pretrained_folder
 from sam_diffsr.pipeline.config import ResolverConfig
@@ -33,7 +34,6 @@ from sam_diffsr.pipeline.images import (
     output_dtype,
     output_size,
 )
-from sam_diffsr.pipeline.overlap import overlapped
 from sam_diffsr.pipeline.progress import Progress, ProgressCallback
 from sam_diffsr.pipeline.run import divide, super_resolve
 from sam_diffsr.pipeline.settings import Settings, Start, resolve_seeds, resolve_settings

@@ -1,4 +1,4 @@
-"""Training of both stages, with checkpoints that resume exactly."""
+"""Training of encoder and denoiser, with checkpoints that resume exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a YAML file or a preset, its bases and overrides to a :class:`TrainConfig`, and back to YAML."""
+"""Reads a run's configuration from YAML files, presets and overrides, and writes it as YAML."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from sam_diffsr.training.config import TrainConfig
 
 __all__ = ["config_to_yaml", "list_presets", "load_config"]
 
-BASE = "base"
+_BASE = "base"
 _PRESETS = Path(__file__).resolve().parents[1] / "presets"
 _SUFFIX = ".yaml"
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
 def list_presets() -> dict[str, str]:
-    """Names of the configs in the package, each with the first comment line of its file."""
+    """Names of the bundled configs, each with the first comment line of its file."""
     found: dict[str, str] = {}
     for path in sorted(_PRESETS.rglob(f"*{_SUFFIX}")):
         first = path.read_text(encoding="utf-8").partition("\n")[0]
@@ -31,22 +32,22 @@ def list_presets() -> dict[str, str]:
 
 
 def load_config(config: str | os.PathLike[str], *, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a config and everything that it builds on.
+    """Read a config and its bases.
 
-    A file may say ``base: NAME``, another file (relative to its own folder) or a preset; its tables are laid
-    over those of the base, key by key. Overrides come last.
+    A file may contain ``base: NAME``, where NAME is another file (relative to its own folder) or a preset.
+    Its tables are merged over those of the base, key by key. Overrides are applied last.
 
     Args:
-        config: a YAML file, or the name of a preset, see :func:`list_presets`.
-        overrides: ``section.key=value``, whose values are YAML, too.
+        config: YAML file, or the name of a preset (:func:`list_presets`).
+        overrides: ``section.key=value``; values are parsed as YAML.
 
     Raises:
         ConfigError: a file cannot be read, is not a YAML mapping or is its own base; an override has no
             ``=``; or a key or value is wrong.
         MissingDependencyError: PyYAML is not installed.
     """
-    yaml = _yaml()
-    tree = _read(_find(os.fspath(config), beside=None), chain=(), yaml=yaml)
+    yaml = _import_yaml()
+    tree = _read(_find(os.fspath(config)), yaml=yaml)
     for override in overrides:
         dotted, equals, text = override.partition("=")
         if not equals or not dotted:
@@ -56,24 +57,24 @@ def load_config(config: str | os.PathLike[str], *, overrides: Sequence[str] = ()
         except yaml.YAMLError as error:
             raise ConfigError(f"the value of override {override!r} is not valid YAML: {error}") from error
         *sections, key = dotted.split(".")
-        node = tree
+        table = tree
         for section in sections:
-            node[section] = _mapping(node.get(section, {}), dotted)
-            node = node[section]
-        node[key] = value
-    return from_dict(TrainConfig, _numbers(tree), where=os.fspath(config))
+            table[section] = _mapping(table.get(section, {}), dotted)
+            table = table[section]
+        table[key] = value
+    return from_dict(TrainConfig, _parse_exponents(tree), where=os.fspath(config))
 
 
 def config_to_yaml(config: TrainConfig) -> str:
-    """Every value of a config as YAML that :func:`load_config` reads.
+    """Write every value of a config as YAML that :func:`load_config` reads.
 
     Raises:
         MissingDependencyError: PyYAML is not installed.
     """
-    return _yaml().safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    return _import_yaml().safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
 
 
-def _yaml() -> ModuleType:
+def _import_yaml() -> ModuleType:
     try:
         import yaml
     except ImportError as error:
@@ -81,11 +82,11 @@ def _yaml() -> ModuleType:
     return yaml
 
 
-def _find(name: str, *, beside: Path | None) -> Path:
-    """The file that a name stands for: a path first, then a preset."""
+def _find(name: str, *, named_by: Path | None = None) -> Path:
+    """Find a file, relative to the file that names it, or else a preset."""
     path = Path(name).expanduser()
-    if beside is not None:
-        path = beside.parent / path
+    if named_by is not None:
+        path = named_by.parent / path
     if path.is_file():
         return path
     presets = list_presets()
@@ -93,13 +94,12 @@ def _find(name: str, *, beside: Path | None) -> Path:
         return _PRESETS / f"{name}{_SUFFIX}"
     close = difflib.get_close_matches(name, presets, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"presets are {', '.join(presets)}"
-    asked = "" if beside is None else f", which {beside} asks for as its base"
-    raise ConfigError(
-        f"cannot read the config {name}{asked}: there is no such file and no such preset; {hint}"
-    )
+    asked = "" if named_by is None else f", the base of {named_by}"
+    raise ConfigError(f"cannot read the config {name}{asked}: no such file or preset; {hint}")
 
 
-def _read(path: Path, *, chain: tuple[Path, ...], yaml: ModuleType) -> dict[str, Any]:
+def _read(path: Path, *, yaml: ModuleType, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read one file merged over its base; ``chain`` holds the files that led here."""
     here = path.resolve()
     if here in chain:
         loop = " -> ".join(str(each) for each in (*chain[chain.index(here) :], here))
@@ -111,16 +111,17 @@ def _read(path: Path, *, chain: tuple[Path, ...], yaml: ModuleType) -> dict[str,
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     tree = _mapping(data, str(path))
-    base = tree.pop(BASE, None)
+    base = tree.pop(_BASE, None)
     if base is None:
         return tree
     if not isinstance(base, str):
-        raise ConfigError(f"{path}: {BASE} must be the name of a file or preset, got {base!r}")
-    return _merge(_read(_find(base, beside=path), chain=(*chain, here), yaml=yaml), tree)
+        raise ConfigError(f"{path}: {_BASE} must be the name of a file or preset, got {base!r}")
+    below = _read(_find(base, named_by=path), yaml=yaml, chain=(*chain, here))
+    return _merge(below, tree)
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """``over`` laid over ``under``, table by table; neither is changed."""
+    """Merge ``over`` into a copy of ``under``, table by table."""
     merged = dict(under)
     for key, value in over.items():
         before = under.get(key)
@@ -136,12 +137,12 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     return dict(cast("Mapping[str, Any]", value))
 
 
-def _numbers(value: Any) -> Any:
-    """YAML 1.1 reads ``2e-4`` as text; people write it as a number."""
+def _parse_exponents(value: Any) -> Any:
+    """Turn text like ``2e-4`` into numbers; YAML 1.1 wants a dot in them."""
     if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in cast("dict[str, Any]", value).items()}
+        return {key: _parse_exponents(item) for key, item in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
-        return [_numbers(item) for item in cast("list[Any]", value)]
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return [_parse_exponents(item) for item in cast("list[Any]", value)]
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
         return float(value)
     return value

@@ -1,4 +1,4 @@
-"""Everything that a training run depends on, as frozen dataclasses; one table of the YAML file each."""
+"""Configuration of a training run: frozen dataclasses, one per table of the YAML file."""
 
 from __future__ import annotations
 
@@ -13,44 +13,33 @@ from sam_diffsr.errors import ConfigError
 from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline.config import SamplingConfig
 
-__all__ = [
-    "DiffusionConfig",
-    "OptimizerConfig",
-    "Precision",
-    "RunConfig",
-    "Tracker",
-    "TrainConfig",
-    "ValidationConfig",
-]
-
-Precision = Literal["fp32", "fp16", "bf16"]
-Tracker = Literal["auto", "tensorboard", "jsonl", "none"]
+__all__ = ["DiffusionConfig", "OptimizerConfig", "RunConfig", "TrainConfig", "ValidationConfig"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
-    """Table ``optimizer``: what is minimised, and how."""
+    """Table ``optimizer``: loss, optimizer and learning rate."""
 
     name: Literal["adam", "adamw"] = "adam"
-    """``adam`` adds the weight decay to the gradient, ``adamw`` shrinks the weights by it."""
+    """``adam`` adds the weight decay to the gradient, ``adamw`` decouples it."""
     loss: Literal["l1", "l2", "charbonnier"] = "l1"
-    """What stage 1 minimises; stage 2 always takes L1 on the noise."""
+    """Image loss of stage 1. Stage 2 always uses L1 on the noise."""
     weight_decay: float = 0.0
-    """Strength of the pull of the weights towards zero."""
+    """Weight decay."""
     lr: float = 2e-4
     """Highest learning rate."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of Adam's two moments."""
+    """Decay rates of Adam's two moments."""
     schedule: Literal["halving", "cosine", "constant"] = "halving"
-    """How the rate falls after the warm-up."""
+    """Learning rate after the warm-up."""
     halve_every: int = 200_000
     """Steps between halvings (schedule ``halving``)."""
     final_fraction: float = 0.01
-    """Last rate as a fraction of ``lr`` (schedule ``cosine``)."""
+    """Last learning rate as a fraction of ``lr`` (schedule ``cosine``)."""
     warmup_steps: int = 0
-    """Steps of linear increase from nothing."""
+    """Steps of linear warm-up from zero."""
     clip: float = 10.0
-    """Largest norm of the whole gradient."""
+    """Gradient clipping: largest norm of the whole gradient."""
 
     def __post_init__(self) -> None:
         if not (self.lr > 0 and self.clip > 0 and math.isfinite(self.lr)):
@@ -68,7 +57,7 @@ class OptimizerConfig:
             raise ConfigError(f"optimizer.final_fraction must lie in [0, 1], got {self.final_fraction}")
 
     def rate(self, step: int, *, steps: int) -> float:
-        """Learning rate of a step (0-based) of a run of ``steps``; a pure function, so nothing to restore."""
+        """Learning rate of a step (0-based) in a run of ``steps`` steps."""
         warm = min(1.0, (step + 1) / (self.warmup_steps + 1))
         if self.schedule == "halving":
             return warm * self.lr * 0.5 ** (step // self.halve_every)
@@ -81,19 +70,19 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiffusionConfig:
-    """Table ``diffusion``: the forward process of stage 2; stage 1 does not look at it."""
+    """Table ``diffusion``: the forward process of stage 2. Stage 1 ignores it."""
 
     encoder: str | None = None
-    """Where the trained encoder comes from: a run folder, a checkpoint, a model folder, a bundled name, or an
-    RRDBNet file of the ESRGAN family (``.pth``, ``.safetensors``) with the sizes of ``model.encoder``."""
+    """Trained encoder: a run folder, a checkpoint, a model folder, a bundled name, a Hub id or an RRDBNet
+    file of the ESRGAN family."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Noise schedule."""
     modulation: ModulationMode = "released"
     """How the structure field enters the noise; ``none`` is plain residual diffusion."""
     residual_scale: float = 2.0
-    """What the residual is multiplied by before it is clipped to [-1, 1]."""
+    """Factor of the residual before it is clipped to [-1, 1]."""
     lr_up_levels: Literal[255, 256] = 255
-    """What the 8-bit LR is divided by before it is enlarged; 256 is the published code's choice."""
+    """Divisor of the 8-bit LR image before it is enlarged. The published code uses 256."""
 
     def __post_init__(self) -> None:
         if not self.residual_scale > 0:
@@ -102,18 +91,18 @@ class DiffusionConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValidationConfig:
-    """Table ``validation``: what the averaged weights are scored on; may differ on resume."""
+    """Table ``validation``: how the averaged weights are scored. May change on resume."""
 
     hr: str | None = None
-    """Folder of high-resolution images that are not trained on; null validates nothing."""
+    """Folder of held-back high-resolution images; null turns validation off."""
     limit: int | None = None
-    """Images to take, the first ones by name; null takes all."""
+    """Number of images, the first ones by name; null takes all."""
     crop: int | None = None
-    """Side of the square cut from the middle of each image; null takes whole images."""
+    """Side of a square cut from the middle of each image; null takes whole images."""
     pictures: int = 4
-    """Images that are also shown: enlarged LR, bicubic, result, HR."""
+    """Number of images in the sample picture: enlarged LR, bicubic, result, HR."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(sampler="ddim", steps=10))
-    """How stage 2 samples; stage 1 is scored on the encoder's own image."""
+    """Sampler of stage 2. Stage 1 is scored on the encoder's own image."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "crop"):
@@ -126,47 +115,44 @@ class ValidationConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """Table ``run``: how long, where, how often.
-
-    All but seed, start, averaging and precision may differ on resume.
-    """
+    """Table ``run``: length, device, intervals. Only seed, start, EMA and precision are fixed on resume."""
 
     steps: int = 400_000
     """Optimizer steps of the whole run."""
     seed: int = 0
-    """Chooses initial weights, data order, windows, turns, time steps and noise."""
+    """Seed of initial weights, data order, crops, flips, timesteps and noise."""
     start: Literal["passthrough", "random"] = "passthrough"
-    """Fresh weights: the encoder begins as bilinear enlargement and the denoiser as the identity, which short
-    runs gain a lot from; or at random, as published."""
+    """Fresh weights. ``passthrough``: the encoder starts as bilinear enlargement and the denoiser as the
+    identity, which helps short runs a lot. ``random``: as published."""
     init: str | None = None
-    """Trained weights to begin with instead of fresh ones: a run folder, a checkpoint, a model folder, a
-    bundled name or a Hub id. Only weights are taken; step, moments and rate begin anew."""
+    """Trained weights to start from: a run folder, a checkpoint, a model folder, a bundled name or a Hub id.
+    Only weights are taken; step, moments and learning rate start from zero."""
     ema_decay: float = 0.999
-    """Decay a step of the averaged weights, which are what is validated and exported."""
-    precision: Precision = "fp32"
-    """Arithmetic of the networks; weights and moments stay float32. fp16 needs CUDA and scales the loss."""
+    """Decay per step of the averaged weights, which are validated and exported."""
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Precision of the networks. Weights and moments stay float32. fp16 needs CUDA and scales the loss."""
     accumulate: int = 1
-    """Parts that a batch is worked off in, one after the other; needs less memory and changes no result."""
+    """Number of micro-batches that a batch is split into: less memory, same result."""
     channels_last: bool = False
-    """Memory order of the networks; True is faster on CPUs and on tensor cores."""
+    """Use channels-last memory format, which is faster on CPUs and on tensor cores."""
     device: str = "auto"
-    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``."""
     threads: int | None = None
-    """CPU threads of torch; None leaves torch's own choice."""
-    tracker: Tracker = "auto"
-    """Where numbers and pictures go beside ``log.jsonl``, which is always written: TensorBoard's files and
-    ``samples/*.png`` (``auto`` if it is installed, ``tensorboard``), pictures alone (``jsonl``), nothing
-    (``none``)."""
+    """CPU threads; null keeps torch's default."""
+    tracker: str = "auto"
+    """Tracker of numbers and pictures, in addition to ``log.jsonl`` and ``samples/*.png``: a name that
+    accelerate knows (``tensorboard``, ``wandb``, ``mlflow``, ...). ``auto`` is TensorBoard if it is
+    installed, ``jsonl`` is no tracker, ``none`` also writes no pictures."""
     log_every: int = 100
     """Steps between lines of the log."""
     checkpoint_every: int = 1000
-    """Steps between checkpoints; a killed run loses at most these."""
+    """Steps between checkpoints. A killed run loses at most this many."""
     keep: int = 3
-    """Checkpoints that stay on disk."""
+    """Number of checkpoints kept on disk."""
     validate_every: int = 5000
-    """Steps between validations of the averaged weights, when there is something to validate with."""
+    """Steps between validations."""
     max_seconds: float | None = None
-    """Save and stop after this long, to be resumed; None runs to the end."""
+    """Save and stop after this time; null runs to the end."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "accumulate", "log_every", "checkpoint_every", "keep", "validate_every"):
@@ -184,20 +170,14 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """A whole run."""
+    """Configuration of a whole run; one field per table."""
 
     data: DataConfig
-    """What it sees."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    """What it trains."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """How it is trained."""
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
-    """The process that the denoiser learns to reverse."""
     run: RunConfig = field(default_factory=RunConfig)
-    """How long, where, how often."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    """What it is scored on meanwhile."""
 
     def __post_init__(self) -> None:
         if self.data.patch % self.model.scale:
@@ -206,6 +186,6 @@ class TrainConfig:
             )
         if self.data.batch % self.run.accumulate:
             raise ConfigError(
-                f"data.batch must be a multiple of run.accumulate {self.run.accumulate}, got "
-                f"{self.data.batch}"
+                f"data.batch must be a multiple of run.accumulate {self.run.accumulate}, "
+                f"got {self.data.batch}"
             )

@@ -1,8 +1,4 @@
-"""What a model card says of a run: its data, its effort, its settings.
-
-Configurations are read as plain dictionaries and by the keys that they have, so that runs of earlier and
-later versions can be described, too. What is not known is left out, never guessed.
-"""
+"""Sections of a model card that describe a training run: its data, its settings and its hours."""
 
 from __future__ import annotations
 
@@ -11,88 +7,95 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from sam_diffsr.config import from_dict
 from sam_diffsr.data.crops import read_manifest
-from sam_diffsr.errors import DataError, ModelLoadError
+from sam_diffsr.errors import ConfigError, DataError, ModelLoadError
 from sam_diffsr.pipeline.card import markdown_table
-from sam_diffsr.training.log import read_log
+from sam_diffsr.training.config import TrainConfig
+from sam_diffsr.training.log import CROPS, read_log
 from sam_diffsr.training.state import Checkpoint, read_checkpoint
 
 __all__ = ["data_section", "training_hours", "training_section"]
 
 logger = logging.getLogger(__name__)
 
-Config = Mapping[str, Any]
 _MOST_NAMED = 500
-"""Photographs that are listed one by one, for the sake of their licences."""
+"""Most photographs that are listed one by one with their licences."""
 
 
-def data_section(config: Config, *, run: Path) -> list[str]:
-    """What the batches of a run were made of.
+def data_section(config: TrainConfig, *, run: Path) -> str:
+    """Describe the training data in Markdown.
 
     Args:
-        config: of the run.
-        run: its folder, which holds the crops of a plain folder of photographs.
+        config: the run's configuration.
+        run: the run's folder.
     """
-    data = _table(config, "data")
-    lines = ["## Data"]
-    manifest: Config | None = None
-    if data.get("crops") or data.get("photos"):
-        folder = Path(data["crops"]) if data.get("crops") else run / "crops"
+    data, paragraphs = config.data, ["## Data"]
+
+    # photographs
+    folder = run / CROPS if data.photos else Path(data.crops) if data.crops else None
+    manifest: Mapping[str, Any] = {}
+    if folder is not None:
         try:
             manifest = read_manifest(folder)
+            paragraphs += _describe_crops(manifest)
         except DataError as error:
             logger.warning("the card does not describe the crops: %s", error)
-            lines += [
-                "",
-                f"Crops in `{folder.name}`, whose manifest was not there when this was written.",
-            ]
-    if manifest is not None:
-        lines += ["", *_sources(manifest)]
-    synthetic: Config | None = data.get("synthetic")
-    if synthetic is not None:
-        alone = manifest is None and not (data.get("crops") or data.get("photos"))
-        share = 1.0 if alone else float(data.get("synthetic_fraction", 0.0))
-        lines += ["", _synthetic(synthetic, share=share)]
-    augmented = _augmented(_table(data, "augment"))
-    lines += ["", augmented] if augmented else []
-    regions = _regions(config, _table(manifest or {}, "settings"), synthetic=synthetic is not None)
-    return lines + (["", regions] if regions else [])
+            paragraphs.append(f"Crops in `{folder.name}`, whose manifest was not found.")
+
+    # synthetic images
+    if data.synthetic is not None:
+        share, photos = 1.0 if folder is None else data.synthetic_fraction, data.synthetic.photos
+        colours = f"photographs in `{Path(photos).name}`" if photos else "natural statistics"
+        paragraphs.append(
+            f"{share:.0%} of each batch is synthetic, generated during the run: dead leaves with colours and "
+            f"textures from {colours}; {data.synthetic.pages:.0%} of these images are pages of text and line "
+            "art."
+        )
+
+    # augmentation and regions
+    chances = {"permuted colour channels": data.augment.permute_channels, "mixup": data.augment.mixup}
+    varied = [f"{name} with probability {chance:g}" for name, chance in chances.items() if chance]
+    if varied:
+        paragraphs.append(f"Augmentation in addition to flips and rotations: {', '.join(varied)}.")
+    regions = _describe_regions(config, cast("dict[str, Any]", manifest.get("settings") or {}))
+    return "\n\n".join([*paragraphs, regions] if regions else paragraphs)
 
 
-def training_section(denoiser: Checkpoint, *, run: Path) -> list[str]:
-    """Settings and effort of both stages, as far as the first one can be found.
+def training_section(denoiser: Checkpoint, config: TrainConfig, *, run: Path) -> str:
+    """Describe settings and hours of both stages in Markdown; the encoder's only if its run is found.
 
     Args:
-        denoiser: checkpoint that is exported.
+        denoiser: the exported checkpoint.
+        config: the configuration in it.
         run: folder of its run.
     """
-    source = cast("str | None", _table(denoiser.config, "diffusion").get("encoder"))
-    stages = {"denoiser": _facts(denoiser, run)}
+    source = config.diffusion.encoder
+    stages = {"denoiser": _facts(denoiser, config, run)}
     lines = ["## Training", ""]
-    try:
-        encoder = read_checkpoint(source) if source is not None and Path(source).exists() else None
-    except ModelLoadError:
-        encoder = None
-    if encoder is not None and source is not None:
-        stages = {"encoder": _facts(encoder, Path(source)), **stages}
-    elif source is not None:
-        logger.warning("the card does not describe the encoder's training: %s is no run folder", source)
-        lines += [f"The encoder was taken from `{Path(source).name}`.", ""]
+    if source is not None:
+        try:
+            encoder = read_checkpoint(source)
+            folder = Path(source) if Path(source).is_dir() else encoder.path.parent.parent
+            stages = {"encoder": _facts(encoder, from_dict(TrainConfig, encoder.config), folder), **stages}
+        except (ModelLoadError, ConfigError) as error:
+            logger.warning("the card does not describe the encoder's training: %s", error)
+            lines += [f"The encoder was taken from `{Path(source).name}`.", ""]
     titles = list(dict.fromkeys(title for facts in stages.values() for title in facts))
     rows = [[title, *(facts.get(title, "") for facts in stages.values())] for title in titles]
-    return [*lines, *markdown_table(["", *stages], rows)]
+    return "\n".join([*lines, *markdown_table(["", *stages], rows)])
 
 
 def training_hours(run: Path, *, steps: int, batch: int) -> float | None:
-    """Time spent on training steps, from the log; validation and pauses do not count.
+    """Hours of training steps, from the log, without validations and pauses.
 
     Args:
         run: folder of the run.
-        steps: later ones are not counted.
-        batch: images a step.
+        steps: later steps are not counted.
+        batch: images per step.
 
     Returns:
-        Hours, or None where the log says nothing of it.
+        Hours, or None if the log has no speeds.
     """
     seconds, before = 0.0, 0
     for record in read_log(run):
@@ -103,104 +106,71 @@ def training_hours(run: Path, *, steps: int, batch: int) -> float | None:
     return seconds / 3600 if before else None
 
 
-def _facts(checkpoint: Checkpoint, run: Path) -> dict[str, str]:
-    config = checkpoint.config
-    data, optimizer, settings = (_table(config, name) for name in ("data", "optimizer", "run"))
-    folder = run if run.is_dir() else run.parent.parent  # of a checkpoint inside it
-    batch = data.get("batch")
-    hours = None if batch is None else training_hours(folder, steps=checkpoint.step, batch=batch)
-    optimizer_name = {"adamw": "AdamW"}.get(str(optimizer.get("name")), "Adam")
-    loss = optimizer.get("loss", "l1") if checkpoint.stage == "encoder" else "l1 on the noise"
-    facts: dict[str, str | None] = {
+def _facts(checkpoint: Checkpoint, config: TrainConfig, run: Path) -> dict[str, str]:
+    """Settings and hours of one stage, by title."""
+    data, optimizer, settings = config.data, config.optimizer, config.run
+    hours = training_hours(run, steps=checkpoint.step, batch=data.batch)
+    name = {"adam": "Adam", "adamw": "AdamW"}[optimizer.name]
+    facts = {
         "steps": str(checkpoint.step),
-        "batch": None if batch is None else str(batch),
-        "patch": _form("{0} x {0} HR pixels", data.get("patch")),
-        "loss": loss,
-        "optimizer": _form(
-            optimizer_name + ", learning rate {0:g} ({1})", optimizer.get("lr"), optimizer.get("schedule")
-        ),
-        "halved every": _form("{} steps", optimizer.get("halve_every"))
-        if optimizer.get("schedule") == "halving"
-        else None,
-        "gradient norm at most": _form("{:g}", optimizer.get("clip")),
-        "averaged weights": _form("decay {:g}", settings.get("ema_decay")),
-        "first weights": settings.get("init") or settings.get("start"),
-        "arithmetic": settings.get("precision"),
-        "seed": _form("{}", settings.get("seed")),
-        "hours of training": None
-        if hours is None
-        else (f"{hours:.1f}" if hours >= 0.05 else "less than 0.1"),
+        "batch": str(data.batch),
+        "patch": f"{data.patch} x {data.patch} HR pixels",
+        "loss": optimizer.loss if checkpoint.stage == "encoder" else "l1 on the noise",
+        "optimizer": f"{name}, learning rate {optimizer.lr:g} ({optimizer.schedule})",
+        "halved every": f"{optimizer.halve_every} steps" if optimizer.schedule == "halving" else "",
+        "gradient norm at most": f"{optimizer.clip:g}",
+        "averaged weights": f"decay {settings.ema_decay:g}",
+        "first weights": settings.init or settings.start,
+        "precision": settings.precision,
+        "seed": str(settings.seed),
+        "hours of training": "" if hours is None else f"{hours:.1f}" if hours >= 0.05 else "less than 0.1",
     }
-    return {title: value for title, value in facts.items() if value is not None}
+    return {title: value for title, value in facts.items() if value}
 
 
-def _sources(manifest: Config) -> list[str]:
-    settings, sources = _table(manifest, "settings"), cast("list[dict[str, Any]]", manifest["sources"])
-    side = manifest["crop_size"]
+def _describe_crops(manifest: Mapping[str, Any]) -> list[str]:
+    """Describe number and origin of the crops; list the photographs if any licence is known."""
+    settings = cast("dict[str, Any]", manifest.get("settings") or {})
+    count, side = manifest["crops"], manifest["crop_size"]
     if settings.get("synthetic"):
-        return [f"{manifest['crops']} synthetic images of {side} x {side} pixels."]
+        return [f"{count} synthetic images of {side} x {side} pixels."]
+
+    # a photograph may have several sources, one per reduction
     photos: dict[str, tuple[str, int]] = {}
+    sources = cast("list[dict[str, Any]]", manifest["sources"])
     for source in sources:
         name = str(source.get("file", "?"))
-        licence, count = photos.get(name, (str(source.get("licence") or ""), 0))
-        photos[name] = (licence, count + int(source.get("crops", 0)))
+        licence, crops = photos.get(name, (str(source.get("licence") or ""), 0))
+        photos[name] = (licence, crops + int(source.get("crops", 0)))
     factors = sorted({float(source["reduction"]) for source in sources if source.get("reduction")})
-    reduced = ", ".join(f"{factor:g}" for factor in factors)
-    text = f"{manifest['crops']} crops of {side} x {side} pixels from {_count(len(photos), 'photograph')}"
-    text += "" if factors in ([], [1.0]) else f", which were reduced by {reduced} first"
-    flat = settings.get("min_gradient")
+    text = f"{count} crops of {side} x {side} pixels from {_count(len(photos), 'photograph')}"
+    if factors not in ([], [1.0]):
+        text += f", which were reduced by {', '.join(f'{factor:g}' for factor in factors)} first"
+    flat, skipped = settings.get("min_gradient"), len(manifest.get("skipped") or [])
     text += f", without crops flatter than {flat:g} levels." if flat else "."
-    skipped = cast("list[Any]", manifest.get("skipped") or [])
-    text += f" {_count(len(skipped), 'photograph')} could not be used." if skipped else ""
-    lines = [text]
-    if any(licence for licence, _ in photos.values()) and len(photos) <= _MOST_NAMED:
-        rows = [[name, licence or "unknown", str(count)] for name, (licence, count) in sorted(photos.items())]
-        lines += ["", *markdown_table(["photograph", "licence, author", "crops"], rows)]
-    return lines
+    text += f" {_count(skipped, 'photograph')} could not be used." if skipped else ""
+    if not any(licence for licence, _ in photos.values()) or len(photos) > _MOST_NAMED:
+        return [text]
+    rows = [[name, licence or "unknown", str(crops)] for name, (licence, crops) in sorted(photos.items())]
+    return [text, "\n".join(markdown_table(["photograph", "licence, author", "crops"], rows))]
 
 
-def _synthetic(synthetic: Config, *, share: float) -> str:
-    colours = "natural statistics"
-    if synthetic.get("photos"):
-        colours = f"photographs in `{Path(synthetic['photos']).name}`"
-    pages = synthetic.get("pages")
-    drawn = "" if pages is None else f"; {pages:.0%} of these images are pages of text and line art"
-    return (
-        f"{share:.0%} of each batch is synthetic, drawn while the run goes on: dead leaves with colours and "
-        f"textures from {colours}{drawn}."
-    )
-
-
-def _augmented(augment: Config) -> str:
-    parts = [
-        text.format(augment[key])
-        for key, text in (
-            ("permute_channels", "channels in another order with a probability of {:g}"),
-            ("mixup", "blended by twos with a probability of {:g}"),
-        )
-        if augment.get(key)
-    ]
-    return f"Beside turns and mirror images, windows were varied: {', '.join(parts)}." if parts else ""
-
-
-def _regions(config: Config, settings: Config, *, synthetic: bool) -> str:
-    data = _table(config, "data")
-    if _table(config, "diffusion").get("modulation") == "none":
-        return "Structure was not used: the noise carried none."
-    if data.get("structure") == "zero":
+def _describe_regions(config: TrainConfig, settings: Mapping[str, Any]) -> str:
+    """Describe where the regions of the structure field come from; ``settings`` are those of the crops."""
+    data = config.data
+    if config.diffusion.modulation == "none" or data.structure == "zero":
         return "Structure was not used: E = 0 everywhere."
     segmenter = settings.get("segmenter")
     parts: list[str] = []
     if segmenter == "masks":
-        parts.append("Regions of the photographs come from mask files that were made before.")
+        parts.append("Regions of the photographs come from mask files.")
     elif segmenter == "none":
         parts.append("The photographs have no regions: E = 0 there.")
     elif segmenter is not None:
         parts.append(f"**The regions of the photographs are not SAM's.** They come from `{segmenter}`.")
-    if synthetic or settings.get("synthetic"):
+    if data.synthetic is not None or settings.get("synthetic"):
         parts.append("Regions of synthetic images are exact.")
-    encoding = data.get("encoding") or settings.get("encoding")
-    reduction = data.get("reduction") or settings.get("reduction")
+    encoding, reduction = (getattr(data, name) or settings.get(name) for name in ("encoding", "reduction"))
     if parts and encoding and reduction:
         parts.append(f"The structure field is `{encoding}`, divided by the {reduction}'s area.")
     return " ".join(parts)
@@ -208,12 +178,3 @@ def _regions(config: Config, settings: Config, *, synthetic: bool) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _table(config: Config, name: str) -> Config:
-    return cast("Config", config.get(name) or {})
-
-
-def _form(text: str, *values: Any) -> str | None:
-    """Fill a text in, or give nothing where a value is not known."""
-    return None if any(value is None for value in values) else text.format(*values)

@@ -1,4 +1,4 @@
-"""A finished run to a ``from_pretrained`` folder, with the averaged weights."""
+"""Exports a denoiser run to a model folder for ``from_pretrained``, with the averaged weights."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import torch
 
 from sam_diffsr.config import from_dict
 from sam_diffsr.errors import CheckpointMismatchError, DataError
-from sam_diffsr.pipeline.card import model_card
+from sam_diffsr.pipeline.card import Scores, model_card, read_scores
 from sam_diffsr.pipeline.checkpoint import save_pretrained_folder
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
-from sam_diffsr.pipeline.card import Scores, read_scores
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.describe import data_section, training_section
 from sam_diffsr.training.state import read_checkpoint
@@ -35,18 +34,18 @@ def export_run(
 ) -> ResolverConfig:
     """Write ``config.json``, ``model.safetensors`` and a model card from a denoiser run.
 
-    The card says what the run was: its data (from the manifest of the crops, with the licence of every
-    photograph), both stages' settings and hours (from their checkpoints and logs), and scores. What cannot be
-    found is left out, and said so in the log.
+    The card describes the training data (from the manifest of the crops, with the licence of every
+    photograph), settings and hours of both stages (from their checkpoints and logs), and scores. Facts that
+    cannot be found are left out, with a warning.
 
     Args:
-        run: folder of a denoiser run (its newest checkpoint) or one checkpoint; both networks are in it.
+        run: folder of a denoiser run (its newest checkpoint) or one checkpoint, which has both networks.
         out_dir: folder to write.
-        sampling: what ``upscale`` does by default.
+        sampling: default sampling of the exported model.
         name: title of the card; None takes the folder's name.
         license: SPDX identifier of the weights' licence.
         datasets: Hub ids or names of the data sets, for the card's front matter.
-        scores: file of ``sam-diffsr evaluate --json``, of a model that samples like this.
+        scores: JSON file of ``sam-diffsr evaluate`` that has a model with this sampling.
         details: Markdown for the end of the card.
         dtype: floating type to store; None keeps float32, ``torch.float16`` halves the file.
 
@@ -54,27 +53,26 @@ def export_run(
         The config that was written.
 
     Raises:
-        CheckpointMismatchError: the run is of the encoder, which is only half a model.
+        CheckpointMismatchError: the run is of the encoder, which is half a model.
         ModelLoadError: there is no checkpoint, or it is damaged.
-        DataError: the file of scores cannot be read, is of another factor, or has no model that samples like
-            this.
+        DataError: the file of scores cannot be read, has another scale, or has no model with this sampling.
         OutputError: the folder cannot be written.
     """
+    # everything is read and checked before anything is written
     checkpoint = read_checkpoint(run)
     if checkpoint.stage != "denoiser":
         raise CheckpointMismatchError(
-            f"{checkpoint.path} is of stage {checkpoint.stage!r}; train the denoiser on it and export "
-            "that run"
+            f"{checkpoint.path} is of stage {checkpoint.stage!r}; train the denoiser with it and export that "
+            "run"
         )
     train_config = from_dict(TrainConfig, checkpoint.config, where=f"config in {checkpoint.path}")
     config = resolver_config(train_config, sampling=sampling)
-    found = None if scores is None else _fitting_scores(scores, config)
-    state_dict = {f"encoder.{key}": value for key, value in checkpoint.frozen.items()}
-    state_dict |= {f"denoiser.{key}": value for key, value in checkpoint.ema.items()}
+    found = None if scores is None else _read_scores(scores, config)
+
     folder = checkpoint.path.parent.parent
     sections = [
-        "\n".join(data_section(checkpoint.config, run=folder)),
-        "\n".join(training_section(checkpoint, run=folder)),
+        data_section(train_config, run=folder),
+        training_section(checkpoint, train_config, run=folder),
         details.strip(),
     ]
     card = model_card(
@@ -85,12 +83,14 @@ def export_run(
         scores=found,
         details="\n\n".join(section for section in sections if section),
     )
+    state_dict = {f"encoder.{key}": value for key, value in checkpoint.frozen.items()}
+    state_dict |= {f"denoiser.{key}": value for key, value in checkpoint.ema.items()}
     save_pretrained_folder(out_dir, config, state_dict, card=card, dtype=dtype)
     return config
 
 
 def resolver_config(config: TrainConfig, *, sampling: SamplingConfig) -> ResolverConfig:
-    """What inference needs to know of a training configuration."""
+    """Config for inference that follows from a training configuration."""
     diffusion = config.diffusion
     return ResolverConfig(
         model=config.model,
@@ -99,15 +99,16 @@ def resolver_config(config: TrainConfig, *, sampling: SamplingConfig) -> Resolve
             residual_scale=diffusion.residual_scale, lr_up_levels=diffusion.lr_up_levels
         ),
         modulation=diffusion.modulation,
+        degradation="bicubic",
         sampling=sampling,
     )
 
 
 def read_details(path: str | os.PathLike[str]) -> str:
-    """Text of a file for the card.
+    """Read a Markdown file for the card.
 
     Raises:
-        DataError: it cannot be read, or is not text.
+        DataError: it cannot be read, or is not UTF-8 text.
     """
     try:
         return Path(path).read_text(encoding="utf-8")
@@ -115,7 +116,8 @@ def read_details(path: str | os.PathLike[str]) -> str:
         raise DataError(f"cannot read the details in {path}: {error}") from error
 
 
-def _fitting_scores(path: str | os.PathLike[str], config: ResolverConfig) -> Scores:
+def _read_scores(path: str | os.PathLike[str], config: ResolverConfig) -> Scores:
+    """Read scores and check that they include the exported model."""
     scores = read_scores(path)
     if scores.scale != config.model.scale:
         raise DataError(f"{path} has scores at x{scores.scale}, but the model is x{config.model.scale}")
@@ -123,7 +125,8 @@ def _fitting_scores(path: str | os.PathLike[str], config: ResolverConfig) -> Sco
         sampling = config.sampling
         start = "noise" if sampling.start is None else sampling.start
         raise DataError(
-            f"{path} has no model at the default sampling ({sampling.sampler}, {sampling.steps} steps, start "
-            f"{start}, {sampling.spacing}); evaluate the exported folder and export again with its scores"
+            f"{path} has no model with the default sampling ({sampling.sampler}, {sampling.steps} steps, "
+            f"start {start}, {sampling.spacing}); evaluate the exported folder and export again with its "
+            "scores"
         )
     return scores

@@ -1,62 +1,236 @@
-"""The log of a run: one JSON object a line, which any tool can read while the run goes on."""
+"""Reports of a run: means of training steps, ``log.jsonl``, sample pictures and an experiment tracker."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import time
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from sam_diffsr.errors import OutputError
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from sam_diffsr.config import flatten
+from sam_diffsr.errors import ConfigError, MissingDependencyError, OutputError
 from sam_diffsr.files import atomic_path
+from sam_diffsr.image import save_image
+from sam_diffsr.training.config import TrainConfig
 
-__all__ = ["RunLog", "read_log"]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
-NAME = "log.jsonl"
+__all__ = ["CROPS", "PICTURES", "Meter", "RunLog", "read_log", "tracker_names"]
+
+logger = logging.getLogger(__name__)
+
+CROPS = "crops"
+"""Folder of the crops of ``data.photos`` inside a run folder."""
+PICTURES = "samples"
+"""Folder of sample pictures inside a run folder."""
+_NAME = "log.jsonl"
+_PROJECT = "sam_diffsr"
+_TENSORBOARD = "tensorboard"
+_SINGLE_IMAGE = ("aim", "clearml")
+"""Trackers whose ``log_images`` takes one image per name instead of a list."""
+
+
+def tracker_names(tracker: str) -> list[str]:
+    """Translate ``run.tracker`` to the names of accelerate's trackers.
+
+    Raises:
+        ConfigError: accelerate knows no such tracker.
+        MissingDependencyError: the tracker's package, or accelerate itself, is not installed.
+    """
+    if tracker in ("jsonl", "none"):
+        return []
+    try:
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+        from accelerate.utils import LoggerType
+    except ImportError as error:
+        raise MissingDependencyError("training needs accelerate: pip install 'sam-diffsr[train]'") from error
+    known = set(LOGGER_TYPE_TO_CLASS)
+    builtin = {str(name) for name in cast("list[Any]", LoggerType.list())}
+    usable = {str(name) for name in cast("list[Any]", get_available_trackers())} | (known - builtin)
+    if tracker == "auto":
+        return [_TENSORBOARD] if _TENSORBOARD in usable else []
+    if tracker not in known:
+        raise ConfigError(
+            f"run.tracker must be auto, jsonl, none or a tracker that accelerate knows "
+            f"({', '.join(sorted(known))}), got {tracker!r}"
+        )
+    if tracker not in usable:
+        raise MissingDependencyError(
+            f"run.tracker {tracker} needs its package: pip install {tracker.replace('_', '-')}, or choose "
+            f"one of {', '.join([*sorted(usable), 'jsonl', 'none'])}"
+        )
+    return [tracker]
+
+
+class Meter:
+    """Means since the last summary. Sums stay on the device, so steps do not wait for it.
+
+    Args:
+        device: device of the losses.
+        skips: ignore gradient norms that are not finite, because fp16's loss scaling skips those steps.
+    """
+
+    def __init__(self, device: torch.device, *, skips: bool = False) -> None:
+        self.device, self.skips = device, skips
+        self._reset()
+
+    def _reset(self) -> None:
+        self.loss = torch.zeros((), device=self.device)
+        self.norm = torch.zeros((), device=self.device)
+        self.steps, self.images, self.waited, self.since = 0, 0, 0.0, time.perf_counter()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Generator[None, None, None]:
+        """Count the time inside the block as waiting for data."""
+        start = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - start
+
+    @contextlib.contextmanager
+    def paused(self) -> Generator[None, None, None]:
+        """Exclude the time inside the block, which is not training."""
+        start = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - start
+
+    def add(self, loss: torch.Tensor, norm: torch.Tensor, *, images: int) -> None:
+        """Count one step: loss and gradient norm (scalars on the device), images of all processes."""
+        self.loss += loss
+        self.norm += torch.nan_to_num(norm, nan=0.0, posinf=0.0) if self.skips else norm
+        self.steps += 1
+        self.images += images
+
+    def summary(self, *, reduce: Callable[[torch.Tensor], torch.Tensor] | None = None) -> dict[str, float]:
+        """Mean loss and gradient norm, images per second and the share of time spent waiting for data.
+
+        ``reduce`` averages a vector of two over all processes.
+        """
+        if not self.steps:
+            return {}
+        means = torch.stack((self.loss, self.norm)) / self.steps
+        loss, norm = cast("list[float]", (means if reduce is None else reduce(means)).tolist())
+        elapsed = max(time.perf_counter() - self.since, 1e-9)
+        speed, wait = round(self.images / elapsed, 3), round(self.waited / elapsed, 4)
+        self._reset()
+        return {"loss": loss, "grad_norm": norm, "images_per_second": speed, "data_wait": wait}
 
 
 class RunLog:
-    """Appends records; on resume, what was logged after the checkpoint is dropped.
+    """Writes ``log.jsonl`` (one JSON object per line), sample pictures and a tracker; for the first process.
+
+    A tracker that fails during the run is dropped with a warning, because ``log.jsonl`` has everything.
 
     Args:
         folder: the run's folder.
-        step: steps done so far; records of later steps are removed.
+        config: the run's configuration.
+        step: finished steps; records of later steps, written before a resume, are removed.
+        accelerator: made with the trackers of ``config.run.tracker``.
 
     Raises:
-        OutputError: the log cannot be written, now or by ``write``.
+        OutputError: the log, a picture or the tracker cannot be written, now or by the methods.
     """
 
-    def __init__(self, folder: Path, *, step: int) -> None:
-        self.path = folder / NAME
-        kept = [record for record in read_log(folder) if record["step"] <= step]
-        try:
-            with atomic_path(self.path) as temporary:
-                temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        except OSError as error:
-            raise _cannot_write(self.path, error) from error
+    def __init__(self, folder: Path, config: TrainConfig, *, step: int, accelerator: Accelerator) -> None:
+        self.path, self._pictures = folder / _NAME, folder / PICTURES
+        self._draws = config.run.tracker != "none"
 
-    def write(self, step: int, values: dict[str, Any]) -> None:
-        """Append one record."""
-        line = json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n"
+        # the records up to the checkpoint
+        kept = [record for record in read_log(folder) if record["step"] <= step]
+        with self._writing(), atomic_path(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+
+        # the tracker; TensorBoard's project is a folder, and it has no table of settings
+        names = tracker_names(config.run.tracker)
+        board = names == [_TENSORBOARD]
+        settings = {
+            key: value if isinstance(value, str | int | float | None) else str(value)
+            for key, value in flatten(config).items()
+        }
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line)
+            accelerator.init_trackers(
+                _TENSORBOARD if board else _PROJECT,
+                config=None if board else settings,
+                init_kwargs={
+                    _TENSORBOARD: {"purge_step": step + 1},
+                    "wandb": {"name": folder.name, "dir": str(folder)},
+                    "mlflow": {"run_name": folder.name},
+                },
+            )
+        except Exception as error:  # every tracker has its own types
+            raise OutputError(
+                f"cannot start the tracker {', '.join(names)}: {error}; configure it, or set run.tracker to "
+                "jsonl"
+            ) from error
+        self._trackers = cast("list[Any]", accelerator.trackers)
+
+    def numbers(self, step: int, values: Mapping[str, Any], *, group: str) -> None:
+        """Log numbers: one line of ``log.jsonl``, and ``group/name`` in the tracker."""
+        record = dict(values) if group == "train" else {group: dict(values)}
+        line = json.dumps({"step": step, "time": round(time.time(), 3), **record}) + "\n"
+        with self._writing(), self.path.open("a", encoding="utf-8") as file:
+            file.write(line)
+        named = {f"{group}/{key}": value for key, value in values.items()}
+        self._track(lambda tracker: tracker.log(named, step=step))
+
+    def picture(self, step: int, picture: NDArray[np.uint8]) -> None:
+        """Log a picture ``(H, W, 3)``: ``samples/step-XXXXXXXX.png``, and the tracker."""
+        if not self._draws:
+            return
+        try:
+            self._pictures.mkdir(exist_ok=True)
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise OutputError(f"cannot create {self._pictures}: {error}") from error
+        save_image(Image.fromarray(picture), self._pictures / f"step-{step:08d}.png")
+
+        def show(tracker: Any) -> None:
+            if hasattr(tracker, "log_images"):
+                images = picture if tracker.name in _SINGLE_IMAGE else picture[None]
+                layout = {"dataformats": "NHWC"} if tracker.name == _TENSORBOARD else {}
+                tracker.log_images({PICTURES: images}, step=step, **layout)
+
+        self._track(show)
+
+    def close(self) -> None:
+        """Flush and close the tracker."""
+        self._track(lambda tracker: tracker.finish())
+
+    def _track(self, call: Callable[[Any], None]) -> None:
+        for tracker in [*self._trackers]:
+            try:
+                call(tracker)
+            except Exception as error:  # every tracker has its own types
+                self._trackers.remove(tracker)
+                logger.warning(
+                    "the tracker %s failed and is not used from now on; log.jsonl is complete: %s",
+                    tracker.name,
+                    error,
+                )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"cannot write the log {self.path}: {error}; checkpoints are kept, free space and resume"
+            ) from error
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """All whole records of a run; a last line that was cut off is left out."""
-    path = folder / NAME
+    """Read all records of a run; a last line that was cut off is skipped."""
+    path = folder / _NAME
     records: list[dict[str, Any]] = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
-            try:
+            with contextlib.suppress(json.JSONDecodeError):
                 records.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
     return records
-
-
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"cannot write the log {path}: {error}; checkpoints are kept, make room and resume")

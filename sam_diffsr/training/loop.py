@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 import numpy as np
 import torch
@@ -22,17 +22,12 @@ from sam_diffsr.files import atomic_path
 from sam_diffsr.models import DiffSR
 from sam_diffsr.training.compose import config_to_yaml
 from sam_diffsr.training.config import TrainConfig
-from sam_diffsr.training.control import limit_threads, stop_flag
-from sam_diffsr.training.launch import launched
-from sam_diffsr.training.meter import Meter
+from sam_diffsr.training.launch import launched, limit_threads, stop_flag
+from sam_diffsr.training.log import CROPS, Meter, RunLog, tracker_names
 from sam_diffsr.training.resume import find_checkpoint
 from sam_diffsr.training.stages import StageName
-from sam_diffsr.training.state import Checkpoint, checkpoint_path, latest_checkpoint, remove_leftovers
-from sam_diffsr.training.tracker import TrackedLog, tracker_names
+from sam_diffsr.training.state import checkpoint_path, latest_checkpoint, remove_leftovers
 from sam_diffsr.training.trainer import Trainer
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 __all__ = ["CONFIG_NAME", "TrainResult", "Validate", "Validated", "train"]
 
@@ -40,12 +35,10 @@ logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "config.yaml"
 """File of a run folder with every value of its configuration."""
-CROPS = "crops"
-"""Folder of a run that ``data.photos`` are cut into."""
 
 
 class Validated(Protocol):
-    """What a validation gives back."""
+    """Result of a validation."""
 
     @property
     def scores(self) -> Mapping[str, float]:
@@ -59,17 +52,17 @@ class Validated(Protocol):
 
 
 Validate = Callable[[DiffSR], Validated]
-"""Scores a model that has the averaged weights, in evaluation mode, under ``no_grad``."""
+"""Scores a model with the averaged weights, which is in evaluation mode, under ``no_grad``."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a call of ``train`` ended."""
+    """How a call of :func:`train` ended."""
 
     step: int
-    """Steps done in the whole run."""
+    """Finished steps of the whole run."""
     finished: bool
-    """False when a signal or ``max_seconds`` stopped it; resume to go on."""
+    """False if a signal or ``max_seconds`` stopped the run; resume it to continue."""
     checkpoint: Path
     """The newest checkpoint."""
 
@@ -86,41 +79,42 @@ def train(
     """Train one stage; checkpoints, ``log.jsonl`` and pictures go to ``out_dir``.
 
     On the CPU a run that was stopped and resumed ends with bit-identical weights. SIGTERM and SIGINT save
-    and return; a killed process loses at most ``run.checkpoint_every`` steps. In several processes, each of
-    which makes this call, all train together and the first one writes.
+    and return; a killed process loses at most ``run.checkpoint_every`` steps. Several processes that make
+    this call train together, and the first one writes.
 
     Args:
-        stage: ``encoder`` first, then ``denoiser``, whose ``diffusion.encoder`` names the first one's run.
-        config: everything that the result depends on.
+        stage: ``encoder`` first, then ``denoiser``, whose ``diffusion.encoder`` names the first run.
+        config: configuration of the run.
         out_dir: the run's folder.
-        resume: True or ``"latest"`` goes on from the newest checkpoint in ``out_dir``, or starts if there is
-            none; a path goes on from that checkpoint.
+        resume: True or ``"latest"`` continues from the newest checkpoint in ``out_dir``, or starts if there
+            is none; a path continues from that checkpoint.
         validate: scores the averaged weights every ``run.validate_every`` steps and at the end, in the first
-            process; :class:`sam_diffsr.evaluation.validation.FolderValidator` does it on ``validation.hr``.
-        progress: draw a bar on standard error; None draws it if that is a terminal.
+            process; :class:`sam_diffsr.evaluation.validation.FolderValidator` does so on ``validation.hr``.
+        progress: show a progress bar on standard error; None shows it on a terminal.
 
     Raises:
-        ArgumentError: unknown stage, or the config names a folder to validate on and ``validate`` is None.
-        ConfigError: the folder holds a run and ``resume`` is False, the run is of another configuration, the
-            device is not there, the batch cannot be shared, or the denoiser has no encoder to stand on.
+        ArgumentError: unknown stage, or ``validation.hr`` is set and ``validate`` is None.
+        ConfigError: the folder holds a run and ``resume`` is False, the run has another configuration, the
+            device is not available, the tracker is unknown, the batch cannot be divided among the processes,
+            or the denoiser has no trained encoder.
         DataError: the training data are damaged or too small.
-        MissingDependencyError: the extra ``train`` is not installed.
-        ModelLoadError: a checkpoint, or weights to begin with, cannot be read or do not fit.
+        MissingDependencyError: the extra ``train``, or the tracker's package, is not installed.
+        ModelLoadError: a checkpoint or initial weights cannot be read or do not fit.
         NumericalError: the loss became NaN or infinite; the last good checkpoint is kept.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or the tracker does not start.
     """
     if stage not in get_args(StageName):
         raise ArgumentError(f"stage must be one of {', '.join(get_args(StageName))}; got {stage!r}")
     if config.validation.hr is not None and validate is None:
         raise ArgumentError(
-            "config.validation.hr names a folder, but nothing validates on it; pass validate="
+            "config.validation.hr names a folder, but validate is None; pass validate="
             "sam_diffsr.evaluation.validation.FolderValidator(...), or leave validation.hr out"
         )
     folder = Path(out_dir)
     checkpoint = find_checkpoint(folder, resume)
     trackers = tracker_names(config.run.tracker)
     with limit_threads(config.run.threads), launched(config, folder=folder, trackers=trackers) as accelerator:
-        with accelerator.main_process_first():  # which cuts data.photos into crops for all
+        with accelerator.main_process_first():  # the first process cuts data.photos into crops for all
             source = open_source(
                 config.data,
                 scale=config.model.scale,
@@ -129,47 +123,39 @@ def train(
                 world=accelerator.num_processes,
                 cache=folder / CROPS,
             )
-        run = _Run(stage, config, folder, accelerator=accelerator, checkpoint=checkpoint)
-        with stop_flag(config.run.max_seconds) as stopping:
-            return run(source, stopping=stopping, validate=validate, progress=progress)
+        trainer = Trainer(stage, config, accelerator=accelerator, checkpoint=checkpoint)
+        run = _Run(trainer, folder, resumed=None if checkpoint is None else checkpoint.path)
+        with stop_flag(config.run.max_seconds) as stopping:  # also while the last checkpoint is saved
+            return run.train(source, stopping, validate=validate, progress=progress)
 
 
 class _Run:
-    """A trainer with everything around it."""
+    """A trainer with its log, checkpoints, validation and progress bar."""
 
-    def __init__(
-        self,
-        stage: StageName,
-        config: TrainConfig,
-        folder: Path,
-        *,
-        accelerator: Accelerator,
-        checkpoint: Checkpoint | None,
-    ) -> None:
-        self.config, self.folder = config, folder
-        self.accelerator: Any = accelerator
-        self.writes = bool(accelerator.is_main_process)
-        self.trainer = Trainer(stage, config, accelerator=accelerator, checkpoint=checkpoint)
+    def __init__(self, trainer: Trainer, folder: Path, *, resumed: Path | None) -> None:
+        self.trainer, self.config, self.folder = trainer, trainer.config, folder
+        self.accelerator: Any = trainer.accelerator
         self.saved = latest_checkpoint(folder)
-        if self.writes:
-            _prepare_folder(folder, config)
-            if checkpoint is not None:
-                logger.info("resuming %s at step %d", checkpoint.path, checkpoint.step)
-        self.log = TrackedLog(accelerator, folder, step=self.trainer.step, tracker=config.run.tracker)
-        self.meter = Meter(self.trainer.device, skips=config.run.precision == "fp16")
+        self.log: RunLog | None = None  # of the first process, which alone writes
+        if self.accelerator.is_main_process:
+            _prepare_folder(folder, self.config)
+            if resumed is not None:
+                logger.info("resuming %s at step %d", resumed, trainer.step)
+            self.log = RunLog(folder, self.config, step=trainer.step, accelerator=self.accelerator)
+        self.meter = Meter(trainer.device, skips=self.config.run.precision == "fp16")
 
-    def __call__(
+    def train(
         self,
         source: TrainingSource,
-        *,
         stopping: Callable[[], bool],
+        *,
         validate: Validate | None,
         progress: bool | None,
     ) -> TrainResult:
-        """Steps until the end, a signal or the time limit."""
+        """Train until the last step, a signal or the time limit."""
         trainer, run = self.trainer, self.config.run
+        ahead = prefetch(source.host_batch, start=trainer.step, stop=run.steps)
         try:
-            ahead = prefetch(source.host_batch, start=trainer.step, stop=run.steps)
             with ahead as batches, self._bar(progress):
                 while trainer.step < run.steps:
                     with self.meter.waiting():
@@ -177,25 +163,28 @@ class _Run:
                     loss, norm = trainer.train_step(batch)
                     self.meter.add(loss, norm, images=self.config.data.batch)
                     self.bar.update()
+
+                    # log, save, validate and stop when it is time
                     step, last = trainer.step, trainer.step == run.steps
                     if last or step % run.checkpoint_every == 0:
                         self._save()
                     elif step % run.log_every == 0:
                         self._report()
                     due = last or step % run.validate_every == 0
-                    if validate is not None and due and self.writes and (last or not stopping()):
+                    if validate is not None and due and (last or not stopping()):
                         self._validate(validate)
-                    if self._agreed(stopping()):
+                    if self._any_process(stopping()):
                         break
             saved = checkpoint_path(self.folder, trainer.step)
             if self.saved != saved:
                 self._save()
         finally:
-            self.log.close()
+            if self.log is not None:
+                self.log.close()
         return TrainResult(step=trainer.step, finished=trainer.step >= run.steps, checkpoint=saved)
 
-    def _agreed(self, stop: bool) -> bool:
-        """Whether any process is to stop: all stop at the same step."""
+    def _any_process(self, stop: bool) -> bool:
+        """Whether any process wants to stop, so that all stop at the same step."""
         if self.accelerator.num_processes == 1:
             return stop
         if stop:
@@ -203,30 +192,32 @@ class _Run:
         return bool(self.accelerator.check_trigger())
 
     def _report(self) -> None:
-        """Log the means, or stop before numbers that are not finite reach a checkpoint."""
+        """Log the means since the last report; a loss that is not finite must not reach a checkpoint."""
         record = self.meter.summary(reduce=lambda means: self.accelerator.reduce(means, reduction="mean"))
         if not record:
             return
         step = self.trainer.step
         if not all(math.isfinite(record[key]) for key in ("loss", "grad_norm")):
             raise NumericalError(
-                f"the loss is not finite any more at step {step} ({record}); the last good checkpoint is "
-                f"{latest_checkpoint(self.folder)}: begin a new run with run.init set to it and a lower "
+                f"the loss is not finite at step {step} ({record}); the last good checkpoint is "
+                f"{latest_checkpoint(self.folder)}: start a new run with run.init set to it and a lower "
                 "optimizer.lr, or with run.precision fp32"
             )
-        self.log.numbers(step, {**record, "lr": self.trainer.rate(step - 1)}, group="train")
         self.bar.set_postfix(loss=f"{record['loss']:.4g}", refresh=False)
-        if self.writes:
+        if self.log is not None:
+            self.log.numbers(step, {**record, "lr": self.trainer.rate(step - 1)}, group="train")
             logger.info("step %d: %s", step, _readable(record))
 
     def _save(self) -> None:
         self._report()
-        if self.writes:
+        if self.log is not None:
             with self.meter.paused():
                 self.trainer.save(self.folder)
         self.saved = checkpoint_path(self.folder, self.trainer.step)
 
     def _validate(self, validate: Validate) -> None:
+        if self.log is None:
+            return
         step = self.trainer.step
         with self.meter.paused(), torch.no_grad():
             outcome = validate(self.trainer.averaged_model())
@@ -237,11 +228,11 @@ class _Run:
 
     @contextlib.contextmanager
     def _bar(self, show: bool | None) -> Generator[None, None, None]:
-        """A progress bar of the first process; messages are written above it."""
+        """Show a progress bar in the first process, with log messages above it."""
         from tqdm.auto import tqdm
         from tqdm.contrib.logging import logging_redirect_tqdm
 
-        show = self.writes and (sys.stderr.isatty() if show is None else show)
+        show = self.log is not None and (sys.stderr.isatty() if show is None else show)
         with contextlib.ExitStack() as stack:
             if show:
                 stack.enter_context(logging_redirect_tqdm([logging.getLogger("sam_diffsr")]))
@@ -257,7 +248,7 @@ def _readable(values: Mapping[str, float]) -> str:
 
 
 def _prepare_folder(folder: Path, config: TrainConfig) -> None:
-    """Make the run's folder, take away what a killed process left in it, and say what runs there."""
+    """Create the run's folder, remove unfinished files of a killed process, and write the configuration."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)

@@ -1,13 +1,12 @@
-"""Which checkpoint a run goes on from, and whether it is of the same experiment."""
+"""Chooses the checkpoint that a run resumes from and checks that it belongs to the same experiment."""
 
 from __future__ import annotations
 
 import logging
 import os
 from pathlib import Path
-from typing import Any, cast
 
-from sam_diffsr.config import from_dict, to_dict
+from sam_diffsr.config import flatten, from_dict
 from sam_diffsr.errors import ConfigError
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.stages import StageName
@@ -19,41 +18,25 @@ logger = logging.getLogger(__name__)
 
 LATEST = "latest"
 
-_FREE_KEYS = frozenset(
-    f"run.{key}"
-    for key in (
-        "steps",
-        "init",
-        "accumulate",
-        "channels_last",
-        "device",
-        "threads",
-        "tracker",
-        "log_every",
-        "checkpoint_every",
-        "keep",
-        "validate_every",
-        "max_seconds",
-    )
-)
-"""Values that may differ between a run and its continuation: how long, where, how it is watched."""
+_FIXED_RUN_KEYS = frozenset(f"run.{key}" for key in ("seed", "start", "ema_decay", "precision"))
+"""The only keys of table ``run`` that must not change on resume."""
 
-_MOVED_KEYS = frozenset({"data.crops", "data.photos", "data.masks", "diffusion.encoder"})
-"""Folders that may have moved in between; what is in them is not compared, so another path is said."""
+_DATA_FOLDERS = frozenset({"data.crops", "data.photos", "data.masks"})
+"""Folders that may have moved since. A changed path is only logged; the contents are not compared."""
 
 
 def find_checkpoint(folder: Path, resume: bool | str | os.PathLike[str]) -> Checkpoint | None:
-    """The checkpoint to go on from; None if there is nothing to go on from yet.
+    """Find the checkpoint to resume from; None starts a new run.
 
     Args:
         folder: the run's folder.
-        resume: False begins, True or ``latest`` takes the newest one of the folder, a path takes that file or
-            that run's newest one.
+        resume: False starts, True or ``latest`` takes the newest checkpoint of the folder, a path takes that
+            checkpoint or that run's newest one.
 
     Raises:
-        ConfigError: the folder holds a run and nothing was said of resuming, or holds newer checkpoints than
-            the one that was asked for.
-        ModelLoadError: it cannot be read.
+        ConfigError: the folder holds a run and ``resume`` is False, or it holds newer checkpoints than the
+            requested one.
+        ModelLoadError: the checkpoint cannot be read.
     """
     newest = latest_checkpoint(folder)
     if resume is False:
@@ -67,52 +50,42 @@ def find_checkpoint(folder: Path, resume: bool | str | os.PathLike[str]) -> Chec
     if newer:
         raise ConfigError(
             f"{folder} holds checkpoints that are newer than {checkpoint.path} ({', '.join(newer)}); choose "
-            "another folder for the run that goes on from there"
+            "another folder to resume into"
         )
     return checkpoint
 
 
 def check_same_run(checkpoint: Checkpoint, stage: StageName, config: TrainConfig) -> None:
-    """A continuation may run longer or elsewhere, but not be another experiment.
+    """Check that a resumed run is the same experiment; it may be longer or run elsewhere.
 
-    Folders may have moved: another path is a warning. One where there was none, or none where there was one,
+    A folder may have moved, which is a warning. A folder where there was none, or none where there was one,
     is another experiment.
 
     Raises:
-        ConfigError: it would be; every value that differs is named.
+        ConfigError: it is another experiment; the message names every value that differs.
     """
     if checkpoint.stage != stage:
         raise ConfigError(f"{checkpoint.path} holds a run of stage {checkpoint.stage!r}, not {stage!r}")
-    # values that the checkpoint's version did not have yet are the defaults
-    before = to_dict(from_dict(TrainConfig, checkpoint.config, where=f"config in {checkpoint.path}"))
-    old, new = _flat(before), _flat(to_dict(config))
-    differences = {
-        key: f"{key} was {old.get(key)!r}, is now {new.get(key)!r}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in _FREE_KEYS and not key.startswith("validation.")
-    }
-    moved = {
-        key
-        for key in differences.keys() & _MOVED_KEYS
-        if key == "diffusion.encoder" or None not in (old.get(key), new.get(key))
-    }
-    changed = [text for key, text in differences.items() if key not in moved]
+
+    # reading the old config fills in the defaults of keys that its version did not have
+    old = flatten(from_dict(TrainConfig, checkpoint.config, where=f"config in {checkpoint.path}"))
+    new = flatten(config)
+    changed: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        free = key.startswith("validation.") or (key.startswith("run.") and key not in _FIXED_RUN_KEYS)
+        if before == after or free:
+            continue
+        difference = f"{key} was {before!r}, is now {after!r}"
+        if key == "diffusion.encoder":
+            logger.warning(
+                "resuming %s: %s; the encoder in the checkpoint is used", checkpoint.path, difference
+            )
+        elif key in _DATA_FOLDERS and None not in (before, after):
+            logger.warning(
+                "resuming %s: %s; make sure that the data are the same", checkpoint.path, difference
+            )
+        else:
+            changed.append(difference)
     if changed:
         raise ConfigError(f"{checkpoint.path} holds a run of another configuration: {'; '.join(changed)}")
-    for key in sorted(moved):
-        note = (
-            "the encoder stays the one in the checkpoint"
-            if key == "diffusion.encoder"
-            else "the run goes on with what is there now, which must be the same data"
-        )
-        logger.warning("resuming %s: %s; %s", checkpoint.path, differences[key], note)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` to ``{"a.b": 1}``."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        table = cast("dict[str, Any]", value) if isinstance(value, dict) else None
-        flat |= {name: value} if table is None else _flat(table, f"{name}.")
-    return flat

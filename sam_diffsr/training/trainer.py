@@ -1,50 +1,55 @@
-"""One stage's networks, optimizer and average, and the step that changes them."""
+"""The trainer of one stage: networks, optimizer, averaged weights, and the step that updates them."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sam_diffsr.config import to_dict
 from sam_diffsr.data import TrainingBatch
-from sam_diffsr.errors import ConfigError
+from sam_diffsr.errors import CheckpointMismatchError, ConfigError
 from sam_diffsr.models import DiffSR, build_model
+from sam_diffsr.models.esrgan import is_rrdbnet_file, load_rrdbnet_checkpoint
 from sam_diffsr.models.initial import start_from_identity, start_from_interpolation
+from sam_diffsr.models.weights import check_module_weights
+from sam_diffsr.pipeline.checkpoint import load_pretrained
 from sam_diffsr.training.config import TrainConfig
-from sam_diffsr.training.control import mix_seed
 from sam_diffsr.training.resume import check_same_run
 from sam_diffsr.training.stages import DenoiserStage, EncoderStage, Stage, StageName
-from sam_diffsr.training.start import load_part
-from sam_diffsr.training.state import Checkpoint, load_strict, restore, save_checkpoint
+from sam_diffsr.training.state import (
+    Checkpoint,
+    checkpoint_path,
+    is_checkpoint,
+    latest_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Trainer"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Trainer", "mix_seed", "read_weights"]
 
 
 class Trainer:
-    """Everything that a checkpoint holds, and how it changes.
+    """Everything that a checkpoint holds, and one training step.
 
     Args:
-        stage: which networks are trained.
-        config: of the run.
+        stage: the network that is trained.
+        config: the run's configuration.
         accelerator: device, precision and processes.
-        checkpoint: what to go on from; None begins.
+        checkpoint: where to resume; None starts a new run.
 
     Raises:
-        ConfigError: the checkpoint is of another run, or the denoiser has no encoder to stand on.
-        ModelLoadError: weights to begin with cannot be read or do not fit.
+        ConfigError: the checkpoint is of another run, or the denoiser has no trained encoder.
+        ModelLoadError: initial weights cannot be read or do not fit.
     """
 
     def __init__(
@@ -55,79 +60,53 @@ class Trainer:
         accelerator: Accelerator,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.name, self.config, self.accelerator = stage, config, accelerator
+        self.name: StageName = stage
+        self.config, self.accelerator = config, accelerator
         self.device: torch.device = accelerator.device
         self.step = 0
+
+        # networks with their first weights; a checkpoint's are loaded at the end
         if checkpoint is not None:
             check_same_run(checkpoint, stage, config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
             model = build_model(config.model)
         if checkpoint is None:
-            self._begin(model)
+            self._initialize(model)
         if config.run.channels_last:
             model = model.to(memory_format=torch.channels_last)
-        model = model.to(self.device)
+        self.model = model.to(self.device)
+        self.network: nn.Module = self.model.get_submodule(stage)
+
+        # loss, averaged weights and optimizer
         self.stage: Stage = (
-            EncoderStage(model, loss=config.optimizer.loss)
+            EncoderStage(self.model, loss=config.optimizer.loss)
             if stage == "encoder"
-            else DenoiserStage(model, config.diffusion, device=self.device)
+            else DenoiserStage(self.model, config.diffusion, device=self.device)
         )
         average = cast("Callable[..., None]", get_ema_multi_avg_fn(config.run.ema_decay))
-        self.ema = AveragedModel(self.stage.network, multi_avg_fn=average, use_buffers=False)
-        self._optimizer = self._make_optimizer()
-        prepared = cast("tuple[Any, Any]", accelerator.prepare(self.stage, self._optimizer))
-        self._loss, self._stepper = prepared  # the stage as it shares gradients, the optimizer as it steps
-        self._scaler = cast("torch.amp.GradScaler | None", accelerator.scaler)
-        if checkpoint is not None:
-            self._restore(checkpoint)
-
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        optimizer = self.config.optimizer
-        kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-        return kinds[optimizer.name](
-            list(self.stage.network.parameters()),
+        self.ema = AveragedModel(self.network, multi_avg_fn=average, use_buffers=False)
+        optimizer = config.optimizer
+        self._optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer.name](
+            list(self.network.parameters()),
             lr=optimizer.lr,
             betas=optimizer.betas,
             weight_decay=optimizer.weight_decay,
         )
 
-    def _begin(self, model: DiffSR) -> None:
-        """Give a fresh model its first weights."""
-        run, origin = self.config.run, self.config.diffusion.encoder
-        if run.start == "passthrough":
-            start_from_interpolation(model.encoder)
-            start_from_identity(model.denoiser)
-        if self.name == "encoder":
-            if run.init is not None:
-                load_strict(model.encoder, *load_part(run.init, "encoder"))
-            return
-        if run.init is not None:
-            load_strict(model.denoiser, *load_part(run.init, "denoiser"))
-        foundation = origin or run.init
-        if foundation is None:
-            raise ConfigError(
-                "the denoiser stands on a trained encoder: set diffusion.encoder to a stage-1 run folder"
-            )
-        load_strict(model.encoder, *load_part(foundation, "encoder"))
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        restore(
-            checkpoint,
-            network=self.stage.network,
-            ema=self.ema,
-            frozen=self.stage.frozen,
-            optimizer=self._optimizer,
-            scaler=self._scaler,
-        )
-        self.step = checkpoint.step
+        # accelerate wraps the stage to share gradients, and the optimizer to scale the loss
+        prepared = cast("tuple[Any, Any]", accelerator.prepare(self.stage, self._optimizer))
+        self._loss, self._stepper = prepared
+        self._scaler = cast("torch.amp.GradScaler | None", accelerator.scaler)
+        if checkpoint is not None:
+            self._restore(checkpoint)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, 0-based."""
         return self.config.optimizer.rate(step, steps=self.config.run.steps)
 
     def train_step(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-        """One optimizer step on this process's rows of a batch.
+        """Take one optimizer step on this process's rows of a batch.
 
         Returns:
             Loss of these rows and norm of the whole gradient, scalars on the device.
@@ -136,6 +115,8 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate(self.step)
         self._stepper.zero_grad(set_to_none=True)
+
+        # gradients of all micro-batches; processes share them after the last one
         drawn = self._draw(batch)
         size = len(batch.hr) // run.accumulate
         total = torch.zeros((), device=self.device)
@@ -147,46 +128,145 @@ class Trainer:
                 loss = loss / run.accumulate
                 accelerator.backward(loss)
             total += loss.detach()
-        parameters, clip = self.stage.network.parameters(), self.config.optimizer.clip
+
+        # update of weights and averages
+        parameters, clip = self.network.parameters(), self.config.optimizer.clip
         norm = cast("Tensor", accelerator.clip_grad_norm_(parameters, clip))
         self._stepper.step()
-        self.ema.update_parameters(self.stage.network)
+        self.ema.update_parameters(self.network)
         self.step += 1
         return total, norm.detach()
 
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint into a run folder.
+
+        Raises:
+            OutputError: it cannot be written; earlier checkpoints stay unchanged.
+        """
+        state = self._optimizer.state
+        checkpoint = Checkpoint(
+            path=checkpoint_path(folder, self.step),
+            step=self.step,
+            stage=self.name,
+            config=to_dict(self.config),
+            network=self.network.state_dict(),
+            ema=self.ema.module.state_dict(),
+            frozen=self.model.encoder.state_dict() if self.name == "denoiser" else {},
+            moments={
+                f"{name}/{entry}": value
+                for name, parameter in self.network.named_parameters()
+                if parameter in state
+                for entry, value in cast("dict[str, Tensor]", state[parameter]).items()
+            },
+            scaler=None if self._scaler is None else self._scaler.state_dict(),
+        )
+        write_checkpoint(checkpoint, keep=self.config.run.keep)
+
+    def averaged_model(self) -> DiffSR:
+        """A copy of both networks with the averaged weights, in evaluation mode."""
+        model = copy.deepcopy(self.model)
+        model.get_submodule(self.name).load_state_dict(self.ema.module.state_dict())
+        return model.requires_grad_(False).eval()
+
+    def _initialize(self, model: DiffSR) -> None:
+        """Give a new run its first weights: fresh or trained ones, and stage 2 a trained encoder."""
+        run = self.config.run
+        if run.start == "passthrough":
+            start_from_interpolation(model.encoder)
+            start_from_identity(model.denoiser)
+        if run.init is not None:
+            _load(model.get_submodule(self.name), *read_weights(run.init, self.name))
+        if self.name == "denoiser":
+            encoder = self.config.diffusion.encoder or run.init
+            if encoder is None:
+                raise ConfigError(
+                    "the denoiser needs a trained encoder: set diffusion.encoder to a stage-1 run folder"
+                )
+            _load(model.encoder, *read_weights(encoder, "encoder"))
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        """Put weights, averages, moments, loss scale and step back, exactly."""
+        _load(self.network, checkpoint.network, checkpoint.path)
+        _load(self.ema.module, checkpoint.ema, checkpoint.path)
+        self.ema.n_averaged.fill_(checkpoint.step)
+        if self.name == "denoiser":
+            _load(self.model.encoder, checkpoint.frozen, checkpoint.path)
+
+        # Adam's moments, in the memory format of their weights
+        parameters = dict(self.network.named_parameters())
+        for key, tensor in checkpoint.moments.items():
+            name, _, entry = key.rpartition("/")
+            if name not in parameters:
+                raise CheckpointMismatchError(
+                    f"{checkpoint.path} has Adam moments of an unknown weight {name!r}"
+                )
+            parameter = parameters[name]
+            value = tensor if tensor.ndim == 0 else torch.empty_like(parameter).copy_(tensor)
+            self._optimizer.state[parameter][entry] = value
+        if self._scaler is not None and checkpoint.scaler is not None:
+            self._scaler.load_state_dict(checkpoint.scaler)
+        self.step = checkpoint.step
+
     def _draw(self, batch: TrainingBatch) -> tuple[Tensor, ...]:
-        """Random tensors of the whole step, drawn alike by every process, and of them this one's rows."""
+        """Random tensors of this process's rows: every process draws those of all rows and keeps its own."""
         generator = torch.Generator(device=self.device)
         generator.manual_seed(mix_seed(self.config.run.seed, self.step))
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         whole = self.stage.draw((self.config.data.batch, *batch.hr.shape[1:]), generator=generator)
         return tuple(tensor[rank::world] for tensor in whole)
 
-    def save(self, folder: Path) -> Path:
-        """Write a checkpoint.
 
-        Raises:
-            OutputError: it cannot be written; earlier ones are as they were.
-        """
-        return save_checkpoint(
-            folder,
-            step=self.step,
-            stage=self.name,
-            config=to_dict(self.config),
-            network=self.stage.network,
-            ema=self.ema,
-            frozen=self.stage.frozen,
-            optimizer=self._optimizer,
-            keep=self.config.run.keep,
-            scaler=self._scaler,
-        )
+def mix_seed(seed: int, step: int) -> int:
+    """Mix two numbers into one 63-bit seed (finalizer of splitmix64), so that neighbours are unrelated."""
+    mask = (1 << 64) - 1
+    value = (seed * 0x9E3779B97F4A7C15 + step + 1) & mask
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        value = ((value ^ (value >> shift)) * factor) & mask
+    return (value ^ (value >> 31)) >> 1
 
-    def averaged_model(self) -> DiffSR:
-        """A copy of both networks with the averaged weights, in evaluation mode."""
-        model = copy.deepcopy(self.stage.model)
-        part = model.encoder if self.name == "encoder" else model.denoiser
-        part.load_state_dict(self.ema.module.state_dict())
-        return model.requires_grad_(False).eval()
+
+def read_weights(origin: str, part: StageName) -> tuple[dict[str, Tensor], Path]:
+    """Read the weights of one network; the averaged ones of a training run.
+
+    Args:
+        origin: run folder (its newest checkpoint), checkpoint, model folder, bundled name or Hub id; for the
+            encoder also an RRDBNet of the ESRGAN family (``.pth`` or ``.safetensors``).
+        part: the network.
+
+    Returns:
+        Its tensors on the CPU, in float32, and their source.
+
+    Raises:
+        CheckpointMismatchError: ``origin`` has no such network.
+        ModelLoadError: there is nothing at ``origin``, or it cannot be read.
+    """
+    path = Path(origin).expanduser()
+    if part == "encoder" and is_rrdbnet_file(path):
+        return load_rrdbnet_checkpoint(path)[2], path
+    if not is_checkpoint(path) and latest_checkpoint(path) is None:
+        _, state_dict = load_pretrained(origin)
+        prefix = f"{part}."
+        weights = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
+        return {key: value.float() for key, value in weights.items()}, path
+    checkpoint = read_checkpoint(path)
+    if checkpoint.stage == part:
+        return checkpoint.ema, checkpoint.path
+    if part == "encoder":
+        return checkpoint.frozen, checkpoint.path
+    raise CheckpointMismatchError(
+        f"{checkpoint.path} is of stage {checkpoint.stage!r} and has no denoiser; set run.init to a run of "
+        "the denoiser or to a model, or leave run.init out and set diffusion.encoder"
+    )
+
+
+def _load(network: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
+    """Check weights and load them into a network.
+
+    Raises:
+        CheckpointMismatchError: a key, shape or type differs.
+    """
+    check_module_weights(weights, network, source=str(source))
+    network.load_state_dict(weights)
 
 
 def _rows(batch: TrainingBatch, rows: slice) -> TrainingBatch:

@@ -23,7 +23,7 @@ from sam_diffsr.errors import ConfigError
 from sam_diffsr.evaluation import evaluate as evaluation
 from sam_diffsr.evaluation.measures import MEASURES
 from sam_diffsr.pipeline import load_pretrained
-from sam_diffsr.pipeline.folder import Extension
+from sam_diffsr.pipeline.batch import Extension
 
 ROOT = Path(__file__).parents[2]
 
@@ -317,7 +317,7 @@ def test_a_run_that_was_stopped_is_not_a_success(tmp_path, monkeypatch, capsys) 
     result = training.TrainResult(step=7, finished=False, checkpoint=tmp_path / "step-7")
     monkeypatch.setattr(training, "train", lambda stage, config, out, **options: result)
     assert main(["train", "rrdb", "c.yaml", "--out", str(tmp_path)]) == 130
-    assert "stopped, go on with --resume at step 7" in capsys.readouterr().out
+    assert "stopped (continue with --resume) at step 7" in capsys.readouterr().out
 
 
 def test_an_error_of_ours_is_one_line_and_a_traceback_only_for_debug(tmp_path, capsys) -> None:
@@ -341,4 +341,69 @@ def test_a_reader_that_goes_away_is_no_traceback(monkeypatch, capsys) -> None:
 def test_a_shortened_flag_is_refused(capsys) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["upscale", "-i", "x", "-o", "y", "--samp", "ddim"])
-    assert "unrecognized arguments: --samp" in capsys.readouterr().err
+    assert "unrecognized arguments: --samp; did you mean --sampler?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["upscal", "a.png"], "there is no command and no file 'upscal'; did you mean upscale?"),
+        (["upscale", "a.png", "--overwite"], "unrecognized arguments: --overwite; did you mean --overwrite?"),
+        (["photo.png", "--scael=2"], "unrecognized arguments: --scael=2; did you mean --scale?"),
+        (["upscale", "a.png", "--sampler", "dddim"], "did you mean ddim?"),
+        (["data", "perpare"], "did you mean prepare?"),
+        (["data", "prepare", "x", "y", "--crop-szie", "3"], "did you mean --crop-size?"),
+        (["xyzzy"], "there is no command and no file 'xyzzy'\n"),
+    ],
+)
+def test_misspellings_are_answered_with_the_nearest_name(arguments, message, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["upscale"]])
+def test_help_fits_a_screen(command, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    assert len(capsys.readouterr().out.splitlines()) <= 40
+
+
+def test_help_all_shows_the_rest(monkeypatch, capsys) -> None:
+    for flag, expected in (("--help", False), ("--help-all", True)):
+        with pytest.raises(SystemExit, match="0"):
+            main(["upscale", flag])
+        assert ("--max-memory" in capsys.readouterr().out) == expected
+
+
+def test_completion_for_the_shell(tmp_path) -> None:
+    pytest.importorskip("argcomplete")
+    done = subprocess.run(
+        [sys.executable, "-m", "sam_diffsr"],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "_ARGCOMPLETE": "1",
+            "COMP_LINE": "sam-diffsr upscale --over",
+            "COMP_POINT": "25",
+            "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "out"),
+        },
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert (tmp_path / "out").read_text().strip() == "--overwrite"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("max_pixels must be >= 1, or None for no limit, got 5", "--max-pixels must be >= 1, or 0, got 5"),
+        ("raise max_pixels (None: no limit) if", "raise --max-pixels (0: no limit) if"),
+        ("outscale must be None or a finite factor > 0", "--scale must be a finite factor > 0"),
+        ("fidelity 1 and start 3 both", "fidelity 1 and start 3 both"),
+        ("the start of a_file.png is missing", "the start of a_file.png is missing"),
+    ],
+)
+def test_messages_name_options_and_no_arguments(message, expected) -> None:
+    assert options.as_flags(message, build_parser().commands["upscale"].flags) == expected

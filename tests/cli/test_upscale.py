@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +59,7 @@ def test_flags_reach_the_library(model_dir, photos, tmp_path, monkeypatch) -> No
 
     monkeypatch.setattr(SuperResolver, "upscale", fake)
     flags = (
-        "--steps 3 --sampler dpmpp_2m --start 7 --seed 5 --tile 32 --tile-overlap 8 --batch-size 2 "
+        "--steps 3 --sampler dpmpp_2m --start 7 --seed 5 --tile 32 --halo 8 --batch-size 2 --ensemble "
         "--outscale 2.5 --max-pixels 0 --max-memory 500 --precision bf16 --quiet"
     )
     assert upscale(model_dir, "-i", photos, "-o", tmp_path / "x", *flags.split()) == 0
@@ -67,7 +69,8 @@ def test_flags_reach_the_library(model_dir, photos, tmp_path, monkeypatch) -> No
         "start": 7,
         "seed": [5],
         "tile": 32,
-        "tile_overlap": 8,
+        "halo": 8,
+        "ensemble": True,
         "batch_size": 2,
         "outscale": 2.5,
         "max_pixels": None,
@@ -88,7 +91,7 @@ def test_flags_that_are_not_given_leave_the_librarys_defaults(
 
     monkeypatch.setattr(SuperResolver, "upscale", fake)
     assert upscale(model_dir, "-i", photos, "-o", tmp_path / "x") == 0
-    assert seen == {"seed": [inspect.signature(real).parameters["seed"].default]}
+    assert seen == {"seed": [inspect.signature(real).parameters["seed"].default], "progress": False}
 
 
 def test_the_same_seed_for_every_file(model_dir, photos, tmp_path) -> None:
@@ -119,7 +122,7 @@ def test_a_result_that_is_there(model_dir, photos, tmp_path, capsys) -> None:
     target.write_bytes(b"precious")
     command = ("-i", photos / "a.png", "-o", target)
     assert upscale(model_dir, *command) == 1
-    assert "is already there" in capsys.readouterr().err
+    assert "already exists; choose --overwrite or --skip-existing" in capsys.readouterr().err
     assert upscale(model_dir, *command, "--skip-existing") == 0
     assert "skipped" in capsys.readouterr().out
     assert target.read_bytes() == b"precious"
@@ -132,10 +135,10 @@ def test_a_bad_file_is_reported_and_the_rest_go_on(model_dir, photos, tmp_path, 
     (photos / "0cut.png").write_bytes((photos / "a.png").read_bytes()[:60])
     assert upscale(model_dir, "-i", photos, "-o", tmp_path / "x") == 1
     assert tree(tmp_path / "x") == ["a_out.png"]
-    errors = capsys.readouterr().err
+    out, errors = capsys.readouterr()
     assert f"{photos / 'empty.png'}: '{photos / 'empty.png'}' is empty" in errors
     assert f"{photos / '0cut.png'}: the pixels of " in errors
-    assert "2 of 3 images failed" in errors
+    assert re.search(r"^1 done, 0 skipped, 2 failed in [0-9.]+ s$", out, re.MULTILINE)
     assert "Traceback" not in errors
 
 
@@ -159,13 +162,12 @@ def test_debug_shows_where_it_came_from(model_dir, tmp_path) -> None:
     ("arguments", "message"),
     [
         (["-i", "gone.png", "-o", "x.png"], "gone.png"),
-        (["-i", "photos", "-o", "x", "--steps", "11"], "steps must be a whole number from 1 to 10"),
-        (["-i", "photos", "-o", "x", "--tile", "-3"], "tile must be 'auto', 0"),
-        (["-i", "photos", "-o", "x", "--quality", "0"], "quality must be in 1..100"),
+        (["-i", "photos", "-o", "x", "--steps", "11"], "error: --steps must be a whole number from 0"),
+        (["-i", "photos", "-o", "x", "--tile", "-3"], "error: --tile must be 'auto', 0"),
+        (["-i", "photos", "-o", "x", "--quality", "0"], "error: --quality must be in 1..100"),
         (["-i", "photos", "-o", "x", "-m", "no-such-model"], "no-such-model"),
         (["-i", "photos/trip/*.png", "-o", "x"], "no file matches"),
         (["-i", "photos", "-o", "x", "--device", "cuda:77"], "cuda:77"),
-        (["-i", "photos", "-o", "x", "--outscale", "-1"], "outscale must be"),
         (["-i", "photos/a.png", "-o", "x.png", "--max-pixels", "10"], "pixels"),
     ],
 )
@@ -173,7 +175,8 @@ def test_errors_are_one_line(model_dir, photos, tmp_path, monkeypatch, capsys, a
     monkeypatch.chdir(tmp_path)
     assert upscale(model_dir, *arguments) == 1
     captured = capsys.readouterr()
-    (line,) = captured.err.splitlines()
+    *notes, line = captured.err.splitlines()
+    assert all(note.startswith("left out of") for note in notes)
     assert message in line
     assert tree(tmp_path) == ["photos/Thumbs.db", "photos/a.png", "photos/trip/b.jpg"]
 
@@ -182,7 +185,11 @@ def test_errors_are_one_line(model_dir, photos, tmp_path, monkeypatch, capsys, a
     "arguments",
     [
         [],
-        ["-i", "a.png"],
+        ["-o", "a.png"],
+        ["a.png", "--scale", "2", "--width", "5"],
+        ["a.png", "--width", "0"],
+        ["a.png", "--outscale", "-1"],
+        ["a.png", "--height", "many"],
         ["-i", "a.png", "-o", "b.png", "--sampler", "euler"],
         ["-i", "a.png", "-o", "b.png", "--tile", "big"],
         ["-i", "a.png", "-o", "b.png", "--start", "early"],
@@ -203,15 +210,15 @@ def test_interrupted(model_dir, photos, tmp_path, monkeypatch, capsys, error, co
 
     monkeypatch.setattr(SuperResolver, "upscale", interrupted)
     assert upscale(model_dir, "-i", photos, "-o", tmp_path / "x") == code
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 2
     assert not (tmp_path / "x").exists()
 
 
 def test_flags_have_the_types_of_the_library() -> None:
     """Parse one value for each flag and compare with the annotation of the argument that it becomes."""
     flags = (
-        "--steps 1 --sampler ddim --start 1 --fidelity 0.5 --tile 1 --tile-overlap 1 --batch-size 1 "
-        "--outscale 2 --seed 1 --max-memory 1"
+        "--steps 1 --sampler ddim --start 1 --fidelity 0.5 --tile 1 --halo 1 --batch-size 1 "
+        "--outscale 2 --seed 1 --max-memory 1 --ensemble"
     )
     given = build_parser().parse_args(["upscale", "-i", "a", "-o", "b", "--max-pixels", "1", *flags.split()])
     aliases = {"SamplerName": "str", "Start": "int"}
@@ -248,3 +255,128 @@ def test_as_a_process(model_dir, photos, tmp_path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert Image.open(tmp_path / "ö.png").size == (36, 28)
+
+
+def test_a_photo_needs_no_command_and_no_output(model_dir, photos, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(photos)
+    model = ["-m", str(model_dir), "--device", "cpu"]
+    assert main(["a.png", *model]) == 0
+    assert Image.open("a_x4.png").size == (36, 28)
+    assert main(["trip/b.jpg", "a.png", *model, "--scale", "2", "--ext", "jpg"]) == 0
+    assert Image.open("trip/b_x2.jpg").size == (12, 16)
+    assert "[2/2] a.png -> a_x2.jpg (18x14, " in capsys.readouterr().out
+    assert main(["../photos", *model, "--recursive", "--skip-existing"]) == 0
+    assert tree(photos.parent / "photos_x4") == [
+        "a.png",
+        "a_x2.png",
+        "a_x4.png",
+        "trip/b.png",
+        "trip/b_x2.png",
+    ]
+
+
+def test_inputs_may_stand_anywhere(model_dir, photos, tmp_path) -> None:
+    arguments = [photos / "a.png", "-o", tmp_path / "x", photos / "trip", "--steps", 1, "-i", photos / "trip"]
+    assert upscale(model_dir, *arguments) == 0
+    assert tree(tmp_path / "x") == ["a_out.png", "b_out.png"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sizes"),
+    [
+        (["--width", 20], [(20, 16), (20, 27)]),
+        (["--height", 20], [(26, 20), (15, 20)]),
+        (["--width", 20, "--height", 20], [(20, 16), (15, 20)]),
+        (["--megapixels", 0.0001], [(11, 9), (9, 12)]),
+        (["--scale", 3], [(27, 21), (18, 24)]),
+    ],
+)
+def test_final_sizes(model_dir, photos, tmp_path, flags, sizes) -> None:
+    assert upscale(model_dir, photos, "-r", "-o", tmp_path / "x", *flags) == 0
+    assert [Image.open(tmp_path / "x" / name).size for name in tree(tmp_path / "x")] == sizes
+
+
+def test_standard_input_and_output(model_dir, photos, tmp_path) -> None:
+    command = [sys.executable, "-m", "sam_diffsr", "-", "-m", str(model_dir), "--device", "cpu"]
+    done = subprocess.run(
+        command,
+        input=(photos / "a.png").read_bytes(),
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Image.open(io.BytesIO(done.stdout)).size == (36, 28)
+    assert b"<standard input> -> <standard output> (36x28, " in done.stderr
+
+
+def test_a_dry_run_writes_nothing(model_dir, photos, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(SuperResolver, "upscale", lambda *_, **__: pytest.fail("computed"))
+    (tmp_path / "x" / "trip").mkdir(parents=True)
+    (tmp_path / "x" / "trip" / "b_out.jpg").touch()
+    (photos / "wide.png").touch()
+    flags = ["-r", "--ext", "jpg", "--dry-run", "--skip-existing"]
+    assert upscale(model_dir, photos, "-o", tmp_path / "x", *flags) == 1
+    out, errors = capsys.readouterr()
+    assert f"{photos / 'a.png'} -> {tmp_path / 'x' / 'a_out.jpg'} (36x28, would be made)" in out
+    assert "already exists, skipped" in out
+    assert "is empty (0 bytes)" in errors
+    assert re.search(r"^1 would be done, 1 skipped, 1 failed in ", out, re.MULTILINE)
+    assert tree(tmp_path / "x") == ["trip/b_out.jpg"]
+
+
+def test_the_time_and_the_quality(model_dir, photos, tmp_path) -> None:
+    os.utime(photos / "a.png", (10**9, 10**9))
+    flags = ["--keep-time", "--quality", "lossless"]
+    assert upscale(model_dir, photos / "a.png", "-o", tmp_path / "x.webp", *flags) == 0
+    assert (tmp_path / "x.webp").stat().st_mtime == 10**9
+
+
+def test_quiet_prints_only_problems(model_dir, photos, tmp_path, capsys) -> None:
+    (photos / "empty.png").touch()
+    assert upscale(model_dir, photos, "-o", tmp_path / "x", "--quiet") == 1
+    out, errors = capsys.readouterr()
+    assert (out, len(errors.splitlines())) == ("", 1)
+
+
+def test_warnings_are_one_line_without_python(model_dir, photos, tmp_path, capsys) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime")]
+    frames[0].save(photos / "moving.gif", save_all=True, append_images=frames[1:])
+    assert upscale(model_dir, photos / "moving.gif", photos / "a.png", "-o", tmp_path / "x") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        line == f"sam-diffsr: warning: '{photos / 'moving.gif'}' has 2 frames; only its first frame is used"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_names_that_the_console_cannot_show(model_dir, photos, tmp_path, encoding) -> None:
+    names = ["写真.png".encode(), *([b"caf\xe9.png"] if sys.platform == "linux" else [])]
+    for name in names:
+        Image.open(photos / "a.png").save(photos / "copy.png")
+        os.rename(photos / "copy.png", os.path.join(os.fsencode(photos), name))
+    command = ["upscale", str(photos), "-m", str(model_dir), "--device", "cpu", "-o", str(tmp_path / "x")]
+    done = subprocess.run(
+        [sys.executable, "-m", "sam_diffsr", *command],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert f"{len(names) + 1} done, 0 skipped".encode() in done.stdout
+    assert len(tree(tmp_path / "x")) == len(names) + 1
+
+
+def test_a_bar_shows_files_and_never_mixes_with_lines(
+    model_dir, photos, tmp_path, monkeypatch, capsys
+) -> None:
+    (photos / "empty.png").touch()
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert upscale(model_dir, photos, "-r", "-o", tmp_path / "x", "--batch-size", 1) == 1
+    errors = capsys.readouterr().err
+    assert "0/3 files   0%|" in errors
+    assert "is empty (0 bytes)\n" in errors
+    for line in re.split(r"[\r\n]", errors):
+        kinds = (re.search(r"\d/3 files ", line), "left out of" in line, "is empty" in line, not line.strip())
+        assert sum(map(bool, kinds)) == 1, line

@@ -83,7 +83,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 def test_lmdb_is_named(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").write_bytes(b"")
-    with pytest.raises(DataError, match="is an LMDB, which is not read"):
+    with pytest.raises(DataError, match="is an LMDB, which cannot be read"):
         find_dataset(tmp_path)
 
 
@@ -105,4 +105,4 @@ def test_no_photograph_is_lost_to_a_common_name(
         fill(tmp_path / folder, "a.png")
     with caplog.at_level(logging.INFO):
         assert photo_folders(tmp_path) == [tmp_path / taken]
-    assert ("all of it is taken" if taken == "." else f"{taken} alone") in caplog.text
+    assert ("all its photographs are taken" if taken == "." else f"{taken} only") in caplog.text

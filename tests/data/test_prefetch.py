@@ -12,7 +12,7 @@ from sam_diffsr.errors import ArgumentError
 
 
 def alive() -> bool:
-    return any(thread.name == "batches" for thread in threading.enumerate())
+    return any(thread.name.startswith("batches") for thread in threading.enumerate())
 
 
 def test_in_order_from_start_to_stop() -> None:
@@ -26,10 +26,10 @@ def test_runs_ahead_but_not_for_ever() -> None:
     with prefetch(lambda step: made.append(step) or step, start=0, depth=2) as results:
         assert next(results) == 0
         deadline = time.monotonic() + 5
-        while len(made) < 4 and time.monotonic() < deadline:
+        while len(made) < 3 and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(0.05)
-        assert made == [0, 1, 2, 3]  # one taken, two waiting, one that finds no room
+        assert made == [0, 1, 2]  # one taken, two waiting
     assert not alive()
 
 

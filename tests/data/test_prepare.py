@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from sam_diffsr.data.crops import CropStore
-from sam_diffsr.data.photos import gradient_energy, list_photos, reduce_image, textured_corners
+from sam_diffsr.data.cut import gradient_energy, reduce_image, textured_corners
 from sam_diffsr.data.prepare import prepare_crops
 from sam_diffsr.errors import ArgumentError, DataError, OutputError
 from sam_diffsr.image import decode_image
@@ -299,8 +299,6 @@ def test_nothing_textured_enough(photos: Path, tmp_path: Path) -> None:
 def test_folder_without_photos(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no photos in"):
         prepare_crops(tmp_path, tmp_path / "out")
-    with pytest.raises(DataError, match="no photos in"):
-        list_photos([])
 
 
 def test_folder_or_photo_that_does_not_exist(tmp_path: Path) -> None:
@@ -308,12 +306,6 @@ def test_folder_or_photo_that_does_not_exist(tmp_path: Path) -> None:
         prepare_crops(tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(DataError, match=r"photo .*x\.png does not exist"):
         prepare_crops([tmp_path / "x.png"], tmp_path / "out")
-
-
-def test_hidden_files_are_no_photos(photos: Path) -> None:
-    before = list_photos(photos)
-    (photos / ".half.part.png").write_bytes(b"unfinished")
-    assert list_photos(photos) == before
 
 
 def test_corrupt_photo(photos: Path, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from PIL import Image
 
 from sam_diffsr.data import CropStore, SyntheticConfig, synthesize_crops
 from sam_diffsr.data.synthetic import (
-    Canvas,
     Drawing,
     SyntheticPool,
     draw_image,
@@ -21,7 +20,7 @@ from sam_diffsr.data.synthetic import (
     photo_textures,
     render,
 )
-from sam_diffsr.data.synthetic.leaves import power_law_radii
+from sam_diffsr.data.synthetic.shapes import Canvas, power_law_radii
 from sam_diffsr.errors import ArgumentError, DataError, OutputError
 from sam_diffsr.masks.spe import encode_structure
 

@@ -6,12 +6,13 @@ import io
 import os
 import struct
 import warnings
+import zlib
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from sam_diffsr.errors import ArgumentError, ImageError, ImageTooLargeError
 from sam_diffsr.image import decode_image, encode_image, image_size
@@ -21,7 +22,10 @@ ORIENTATION = 0x0112
 
 def pixels(*shape, dtype: npt.DTypeLike = np.uint8, seed=0):
     high = np.iinfo(dtype).max + 1
-    return np.random.default_rng(seed).integers(0, high, shape).astype(dtype)
+    values = np.random.default_rng(seed).integers(0, high, shape).astype(dtype)
+    if shape[-1] in (2, 4):  # nothing is hidden
+        values[..., -1] |= high // 2
+    return values
 
 
 def round_trip(image):
@@ -71,7 +75,7 @@ def test_integer_arrays_come_back_equal(shape, dtype):
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 2), (5, 7, 3), (5, 7, 4)])
 def test_float_arrays_come_back_close(shape, dtype):
-    array = np.random.default_rng(0).random(shape).astype(dtype)
+    array = (0.2 + 0.8 * np.random.default_rng(0).random(shape)).astype(dtype)
     result = round_trip(array)
     assert isinstance(result, np.ndarray)
     assert result.dtype == np.dtype(dtype).newbyteorder("=")
@@ -170,9 +174,9 @@ def test_floats_outside_of_the_range_are_refused(low, high):
         decode_image(np.array([[low, high]], dtype=np.float64))
 
 
-@pytest.mark.parametrize("thing", [None, 3, b"photo.png", io.BytesIO(), torch.zeros(1, 3, 4, 4)])
+@pytest.mark.parametrize("thing", [None, 3, b"photo.png", torch.zeros(1, 3, 4, 4)])
 def test_other_things_are_refused(thing):
-    with pytest.raises(ImageError, match="must be a PIL image, a numpy array or a path, got "):
+    with pytest.raises(ImageError, match="must be a PIL image, a numpy array, a path or an open file, got "):
         decode_image(thing)
 
 
@@ -299,7 +303,7 @@ def test_cmyk_goes_through_its_profile():
     torch.testing.assert_close(
         decoded.rgb[0, :, 0].T, torch.tensor([[1.0] * 3, [0.0] * 3]), rtol=0, atol=0.02
     )
-    assert decoded.format.icc_profile is None
+    assert "icc_profile" not in decoded.format.metadata
 
 
 def test_cmyk_with_a_broken_profile_goes_by_the_plain_formula():
@@ -350,12 +354,8 @@ def test_16_bit_gray_png_stays_16_bit(tmp_path):
 
 def test_16_bit_colour_png_warns_that_pillow_reads_8(tmp_path):
     def chunk(kind, data):
-        import zlib
-
         body = kind + data
         return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    import zlib
 
     rows = b"\0" + struct.pack(">6H", 65535, 0, 0, 0, 0, 65535)
     header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
@@ -366,7 +366,7 @@ def test_16_bit_colour_png_warns_that_pillow_reads_8(tmp_path):
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
-    with pytest.warns(UserWarning, match="16 bits a sample in several channels.* pass the uint16 array"):
+    with pytest.warns(UserWarning, match="16 bits per sample in several channels, of which 8 are read"):
         decoded = decode_image(path)
     assert decoded.rgb[0, :, 0].T.tolist() == [[1, 0, 0], [0, 0, 1]]
 
@@ -392,12 +392,84 @@ def test_animations_give_their_first_frame_and_say_so(tmp_path):
             assert decode_image(image).rgb[0, :, 0, 0].tolist() == [0, 1, 0]
 
 
+def test_photos_of_phones_hold_previews_and_do_not_warn(tmp_path):
+    Image.new("RGB", (8, 6)).save(
+        tmp_path / "a.mpo", save_all=True, append_images=[Image.new("RGB", (4, 3))], format="MPO"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decode_image(tmp_path / "a.mpo").rgb.shape == (1, 3, 6, 8)
+
+
+@pytest.mark.parametrize("kind", ["zTXt", "iTXt", "tEXt", "iCCP"])
+@pytest.mark.parametrize("last", [False, True])
+def test_long_texts_in_a_png_are_left_out_with_a_warning(tmp_path, kind, last):
+    text = b"long " * 300_000
+    bodies = {
+        "zTXt": b"Comment\0\0" + zlib.compress(text),
+        "iTXt": b"Comment\0\1\0en\0key\0" + zlib.compress(text),
+        "tEXt": b"Comment\0" + text,
+        "iCCP": b"Comment\0\0" + zlib.compress(text),
+    }
+    Image.fromarray(pixels(5, 7, 3)).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    chunk = struct.pack(">I", len(bodies[kind])) + kind.encode() + bodies[kind]
+    chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
+    place = len(data) - 12 if last else 33
+    (tmp_path / "a.png").write_bytes(data[:place] + chunk + data[place:])
+    with pytest.warns(UserWarning, match="texts or a colour profile larger than 1 MB, which are left out"):
+        decoded = decode_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(decoded.rgb[0].permute(1, 2, 0) * 255, pixels(5, 7, 3))
+
+
+def test_icons(tmp_path):
+    Image.new("RGBA", (16, 12), "red").save(tmp_path / "a.ico", sizes=[(16, 12)])
+    assert decode_image(tmp_path / "a.ico").rgb.shape == (1, 3, 12, 16)
+
+
+def test_heic_with_its_extra(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    try:
+        heif.from_pillow(Image.new("RGB", (32, 24), "red")).save(tmp_path / "a.heic")
+    except RuntimeError:
+        pytest.skip("no HEIC encoder")
+    assert decode_image(tmp_path / "a.heic").rgb.shape == (1, 3, 24, 32)
+
+
+def test_an_open_file_stays_at_its_position(tmp_path):
+    Image.fromarray(pixels(5, 7, 3)).save(tmp_path / "a.png")
+    file = io.BytesIO(b"head" + (tmp_path / "a.png").read_bytes())
+    file.seek(4)
+    assert image_size(file) == (5, 7)
+    np.testing.assert_array_equal(decode_image(file).rgb[0].permute(1, 2, 0) * 255, pixels(5, 7, 3))
+    assert file.tell() == 4
+    with (tmp_path / "a.png").open("rb") as opened:
+        assert decode_image(opened).rgb.shape == (1, 3, 5, 7)
+        opened.close()
+        with pytest.raises(ImageError, match="expected an open, seekable binary file"):
+            decode_image(opened)
+    for empty, message in (
+        (io.BytesIO(), "is empty"),
+        (io.StringIO("x"), "open as text; open it with mode 'rb'"),
+    ):
+        with pytest.raises(ImageError, match=message):
+            decode_image(empty)  # pyright: ignore[reportArgumentType]
+
+
 # Bad files
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(ImageError, match=r"no such file: '.*gone\.png'"):
-        decode_image(tmp_path / "gone.png")
+    for expected in (ImageError, FileNotFoundError, ValueError):
+        with pytest.raises(expected, match=r"no such file: '.*gone\.png'"):
+            decode_image(tmp_path / "gone.png")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links are POSIX's")
+def test_a_loop_of_links(tmp_path):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    with pytest.raises(ImageError, match=r"cannot read .*loop\.png': "):
+        decode_image(tmp_path / "loop.png")
 
 
 def test_folder(tmp_path):
@@ -425,7 +497,7 @@ def test_pipes_do_not_hang(tmp_path):
 
 def test_not_an_image(tmp_path):
     (tmp_path / "notes.png").write_text("just text", encoding="utf-8")
-    with pytest.raises(ImageError, match="not an image of a kind that Pillow reads"):
+    with pytest.raises(ImageError, match="not an image of a kind that can be read"):
         decode_image(tmp_path / "notes.png")
 
 
@@ -436,8 +508,8 @@ def test_no_permission(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Image, "open", refuse)
-    with pytest.raises(ImageError, match="permission denied"):
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(ImageError, match=r"cannot read .*secret\.png': Permission denied"):
         decode_image(path)
 
 
@@ -525,15 +597,29 @@ def test_max_pixels_below_one_is_refused():
 
 
 @pytest.mark.parametrize("limit", [100, 400])
-def test_pillows_own_limit_is_one_of_our_errors(tmp_path, monkeypatch, limit):
-    path = tmp_path / "bomb.png"
+def test_pillows_own_limit_is_lifted_with_ours_and_then_as_it_was(tmp_path, monkeypatch, limit):
+    path = tmp_path / "large.png"
     Image.new("L", (30, 20)).save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # above the limit Pillow warns, above twice the limit it raises
-        with pytest.raises(ImageTooLargeError, match=r"Pillow's own limit .*PIL\.Image\.MAX_IMAGE_PIXELS"):
-            decode_image(path, max_pixels=None)
+        for max_pixels in (None, 600):
+            assert decode_image(path, max_pixels=max_pixels).rgb.shape == (1, 3, 20, 30)
     assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_pillows_own_limit_is_one_of_our_errors(tmp_path, monkeypatch):
+    """It stops only what was opened under it, such as an image that the caller opened."""
+    Image.new("L", (30, 20)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    with pytest.raises(ImageTooLargeError, match=r"exceeds Pillow's limit .*raise max_pixels"):
+        decode_image(tmp_path / "a.png", max_pixels=200)
+
+
+@pytest.mark.parametrize("max_pixels", ["5", 2.5, True])
+def test_a_limit_that_is_no_number_is_refused(max_pixels):
+    with pytest.raises(ArgumentError, match="max_pixels must be a whole number >= 1, or None"):
+        decode_image(Image.new("L", (2, 2)), max_pixels=max_pixels)
 
 
 # EXIF and ICC
@@ -607,7 +693,7 @@ def test_an_orientation_out_of_range_is_ignored():
     image.info["exif"] = exif_bytes(99)
     decoded = decode_image(image)
     assert decoded.rgb.shape == (1, 3, 4, 6)
-    assert decoded.format.exif is not None
+    assert "exif" in decoded.format.metadata
 
 
 def test_pixel_dimensions_in_exif_follow_the_result():
@@ -634,7 +720,7 @@ def test_a_broken_exif_block_is_left_out_with_a_warning():
     image.info["exif"] = b"Exif\0\0broken"
     with pytest.warns(UserWarning, match="EXIF block of the image cannot be read whole and is left out"):
         decoded = decode_image(image)
-    assert decoded.format.exif is None
+    assert "exif" not in decoded.format.metadata
     assert decoded.rgb.shape == (1, 3, 4, 6)
 
 
@@ -648,7 +734,7 @@ def test_a_block_that_cannot_be_carried_over_still_turns_the_image(monkeypatch):
     with pytest.warns(UserWarning, match=r"is left out \(odd value\)"):
         decoded = decode_image(image)
     assert decoded.rgb.shape == (1, 3, 6, 4)
-    assert decoded.format.exif is None
+    assert "exif" not in decoded.format.metadata
 
 
 def test_images_without_metadata_get_none():
@@ -663,3 +749,51 @@ def test_the_icc_profile_is_kept():
     result = round_trip(image)
     assert isinstance(result, Image.Image)
     assert result.info["icc_profile"] == b"profile"
+
+
+# Resolution, XMP, texts and colour chunks
+
+
+def test_resolution_xmp_texts_and_colour_are_kept(tmp_path):
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add(b"gAMA", struct.pack(">I", 100000))
+    chunks.add(b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000))
+    chunks.add(b"cICP", bytes((9, 16, 0, 1)))
+    chunks.add_text("Author", "Ärger")
+    chunks.add_itxt("XML:com.adobe.xmp", '<a tiff:Orientation="6" b="1"/>')
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.png", pnginfo=chunks, dpi=(300, 150))
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    result = round_trip(tmp_path / "a.png")
+    assert isinstance(result, Image.Image)
+    assert result.size == (4, 6), "XMP's orientation is applied"
+    assert result.info["gamma"] == 1
+    assert result.info["chromaticity"][2] == 0.68
+    assert result.info.get("cicp") == (bytes((9, 16, 0, 1)) if b"cICP" in data else None)
+    assert [round(value) for value in result.info["dpi"]] == [300, 150]
+    assert result.info["Author"] == "Ärger"
+    assert result.info["xmp"] == b'<a b="1"/>'
+    again = round_trip(result)
+    assert isinstance(again, Image.Image)
+    assert (again.size, again.info) == (result.size, result.info)
+
+
+@pytest.mark.parametrize("extension", ["jpg", "webp", "tif"])
+def test_xmp_of_other_files_is_kept(tmp_path, extension):
+    options = {"exif": Image.Exif()}
+    options["exif"][700] = b"<x/>"
+    content = b"http://ns.adobe.com/xap/1.0/\0<x/>"
+    jpeg = {"extra": b"\xff\xe1" + struct.pack(">H", 2 + len(content)) + content}
+    Image.new("RGB", (6, 4)).save(
+        tmp_path / f"a.{extension}", **{"jpg": jpeg, "webp": {"xmp": b"<x/>"}, "tif": options}[extension]
+    )
+    with Image.open(tmp_path / f"a.{extension}") as image:
+        if "xmp" not in image.info:
+            pytest.skip("this Pillow does not read it")
+    assert decode_image(tmp_path / f"a.{extension}").format.metadata["xmp"].rstrip(b"\0") == b"<x/>"
+
+
+@pytest.mark.parametrize("dpi", [(0, 0), (1e9, 72), ("a", 72), 72, None, (float("nan"), 72)])
+def test_a_resolution_that_is_none_is_left_out(dpi):
+    image = Image.new("RGB", (6, 4))
+    image.info["dpi"] = dpi
+    assert "dpi" not in decode_image(image).format.metadata

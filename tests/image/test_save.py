@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
+import warnings
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
 from sam_diffsr.errors import ArgumentError, OutputError
-from sam_diffsr.image import decode_image, encode_image, save_image
+from sam_diffsr.image import ImageFormat, check_output, decode_image, encode_image, save_image
+from sam_diffsr.image.formats import _png_takes_cicp as png_takes_cicp
+from sam_diffsr.image.formats import output_format
 
 
 def picture(channels=3):
@@ -111,6 +116,175 @@ def test_a_photo_goes_through_upright_with_its_metadata(tmp_path, extension):
         assert image.info["icc_profile"] == b"profile"
 
 
+def full(image):
+    """Every entry of metadata that is kept somewhere."""
+    image.info.update(
+        exif=decode_exif("Maker"),
+        icc_profile=b"profile",
+        dpi=(300, 150),
+        xmp=b"<x/>",
+        Author="Ärger",
+        Titel="写真",
+    )
+    return image
+
+
+def decode_exif(maker):
+    exif = Image.Exif()
+    exif[0x010F] = maker
+    return exif.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("extension", "kept"),
+    [
+        ("png", {"exif", "icc_profile", "dpi", "xmp", "Author", "Titel"}),
+        ("jpg", {"exif", "icc_profile", "dpi", "xmp"}),
+        ("webp", {"exif", "icc_profile", "xmp"}),
+        ("tif", {"exif", "icc_profile", "dpi", "xmp"}),
+        ("avif", {"exif", "icc_profile", "xmp"}),
+    ],
+)
+def test_each_format_keeps_what_it_has_a_place_for(tmp_path, extension, kept):
+    path = tmp_path / f"a.{extension}"
+    if extension in ("jpg", "tif") and int(PIL.__version__.split(".")[0]) < 11:
+        kept = kept - {"xmp"}  # written, but older Pillow does not read it
+    if output_format(path.suffix) is None:
+        pytest.skip("this Pillow does not write it")
+    for strip in (False, True):
+        save_image(full(picture()), path, strip_metadata=strip)
+        content = decode_image(path).format.metadata
+        assert set(content) & {"exif", "icc_profile", "dpi", "xmp", "Author", "Titel"} == (
+            set() if strip else kept
+        ) | ({"dpi", "exif"} & set(content) if strip and extension == "tif" else set())
+        assert b"Maker" not in path.read_bytes() or not strip
+    save_image(full(picture()), path)
+    content = decode_image(path).format.metadata
+    assert [round(value) for value in content.get("dpi", (300, 150))] == [300, 150]
+    assert (content.get("Author", "Ärger"), content.get("Titel", "写真")) == ("Ärger", "写真")
+
+
+def test_colour_chunks_go_from_png_to_png(tmp_path):
+    image = picture()
+    image.info.update(
+        gamma=1.0,
+        chromaticity=(0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+        cicp=bytes((9, 16, 0, 1)),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if not png_takes_cicp() else "error")
+        save_image(image, tmp_path / "a.png")
+    kept = decode_image(tmp_path / "a.png").format.metadata
+    assert (kept["gamma"], kept["chromaticity"][2]) == (1.0, 0.68)
+    assert kept.get("cicp", bytes((9, 16, 0, 1))) == bytes((9, 16, 0, 1))
+    assert ("cicp" in kept) == png_takes_cicp()
+    save_image(image, tmp_path / "b.png", strip_metadata=True)
+    assert not decode_image(tmp_path / "b.png").format.metadata
+
+
+@pytest.mark.parametrize(
+    "info", [{"gamma": 1.0}, {"chromaticity": (0.3,) * 8}, {"cicp": bytes((9, 16, 0, 1))}]
+)
+def test_colour_chunks_that_a_format_cannot_hold_are_warned_of(tmp_path, info):
+    image = picture()
+    image.info.update(info)
+    with pytest.warns(UserWarning, match=r"no place in JPEG for the gAMA, cHRM or cICP chunk .* use \.png"):
+        save_image(image, tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    "info", [{"gamma": 0.45455}, {"srgb": 0, "gamma": 0.45455}, {"cicp": bytes((1, 13, 0, 1))}]
+)
+def test_colours_that_are_srgb_anyway_are_not_warned_of(tmp_path, info):
+    image = picture()
+    image.info.update(info)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_image(image, tmp_path / "a.jpg")
+
+
+def test_a_profile_that_a_format_cannot_hold_is_warned_of(tmp_path):
+    with pytest.warns(
+        UserWarning, match="BMP has no place for the EXIF block and the colour profile of .*use .png"
+    ):
+        save_image(with_metadata(picture()), tmp_path / "a.bmp")
+
+
+@pytest.mark.parametrize("name", ["a.avif", "a.jp2", "a.jfif", "a.jpe", "a.webp", "a.tiff"])
+def test_further_formats(tmp_path, name):
+    if output_format(f".{name.split('.')[1]}") is None:
+        pytest.skip("this Pillow does not write it")
+    smooth = picture().resize((96, 64), Image.Resampling.BICUBIC)
+    save_image(smooth, tmp_path / name)
+    difference = np.asarray(Image.open(tmp_path / name)).astype(int) - np.asarray(smooth)
+    assert np.abs(difference).mean() < 10
+
+
+def test_lossless_webp(tmp_path):
+    for extension in ("webp", "png", "tif", "jp2"):
+        save_image(picture(4), tmp_path / f"a.{extension}", quality="lossless")
+        with Image.open(tmp_path / f"a.{extension}") as image:
+            assert image.tobytes() == picture(4).tobytes()
+    for extension in ("jpg", "jfif"):
+        with pytest.raises(ArgumentError, match=r"JPEG is never lossless; use \.png"):
+            save_image(picture(), tmp_path / f"b.{extension}", quality="lossless")
+
+
+def test_tiff_is_compressed(tmp_path):
+    flat = Image.new("RGB", (64, 64))
+    save_image(flat, tmp_path / "a.tif")
+    assert (tmp_path / "a.tif").stat().st_size < 64 * 64
+    exif = Image.Exif()
+    exif[0x8769] = {0x9003: "2024:01:02 03:04:05"}
+    flat.info["exif"] = exif.tobytes()
+    save_image(flat, tmp_path / "b.tif")
+    with Image.open(tmp_path / "b.tif") as image:
+        assert image.getexif().get_ifd(0x8769)[0x9003] == "2024:01:02 03:04:05"
+
+
+def test_into_an_open_file(tmp_path):
+    file = io.BytesIO()
+    save_image(picture(), file)
+    assert Image.open(file).format == "PNG"
+    file = io.BytesIO()
+    save_image(picture(), file, ending=".jpg", quality=50)
+    assert Image.open(file).format == "JPEG"
+    (tmp_path / "a.png").touch()
+    with (
+        (tmp_path / "a.png").open("rb") as closed,
+        pytest.raises(OutputError, match="cannot write the image"),
+    ):
+        save_image(picture(), closed)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and permissions are POSIX's")
+def test_a_link_stays_a_link_and_a_private_file_private(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "real.png").touch(mode=0o600)
+    (tmp_path / "link.png").symlink_to("store/real.png")
+    save_image(picture(), tmp_path / "link.png")
+    assert (tmp_path / "link.png").is_symlink()
+    assert Image.open(tmp_path / "store" / "real.png").size == (24, 16)
+    assert stat.S_IMODE((tmp_path / "store" / "real.png").stat().st_mode) == 0o600
+    (tmp_path / "dangling.png").symlink_to("store/new.png")
+    save_image(picture(), tmp_path / "dangling.png")
+    assert (tmp_path / "store" / "new.png").is_file()
+    assert sorted(os.listdir(tmp_path / "store")) == ["new.png", "real.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_a_private_file_is_private_while_it_is_written(tmp_path, monkeypatch):
+    (tmp_path / "a.png").touch(mode=0o600)
+    seen: list[int] = []
+    monkeypatch.setattr(
+        Image.Image,
+        "save",
+        lambda self, file, **_: seen.append(stat.S_IMODE(os.fstat(file.fileno()).st_mode)),
+    )
+    save_image(picture(), tmp_path / "a.png")
+    assert seen == [0o600]
+
+
 @pytest.mark.parametrize(
     ("mode", "extension"), [("I;16", "png"), ("I", "png"), ("I;16", "tif"), ("I", "tif")]
 )
@@ -142,7 +316,7 @@ def test_permissions_are_those_of_an_ordinary_new_file(tmp_path):
 # Refusals
 
 
-@pytest.mark.parametrize("quality", [0, 101, -5])
+@pytest.mark.parametrize("quality", [0, 101, -5, 9.5, "high", True])
 def test_quality_out_of_range_is_refused(tmp_path, quality):
     with pytest.raises(ArgumentError, match=r"quality must be in 1\.\.100"):
         save_image(picture(), tmp_path / "a.jpg", quality=quality)
@@ -150,7 +324,9 @@ def test_quality_out_of_range_is_refused(tmp_path, quality):
 
 @pytest.mark.parametrize("name", ["a", "a.xyz", "a.tar.gz", ".png", "a.psd"])
 def test_unknown_extensions_are_refused(tmp_path, name):
-    with pytest.raises(OutputError, match=r"cannot tell an image format from the extension.*use \.png"):
+    with pytest.raises(
+        OutputError, match=r"is not the ending of a format that results are written in; use \.png"
+    ):
         save_image(picture(), tmp_path / name)
 
 
@@ -191,7 +367,7 @@ def test_mode_i_beyond_16_bits_is_refused(tmp_path):
 
 
 def test_what_an_encoder_refuses_is_named(tmp_path):
-    with pytest.raises(OutputError, match=r"WEBP cannot hold a 16384 x 1 image of mode RGB .*use \.png"):
+    with pytest.raises(OutputError, match=r"WEBP cannot hold 16384 x 1 pixels, only 16383 a side; use \.png"):
         save_image(Image.new("RGB", (16384, 1)), tmp_path / "a.webp")
     assert not os.listdir(tmp_path)
 
@@ -227,3 +403,66 @@ def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch, error):
     with pytest.raises(error):
         save_image(picture(), tmp_path / "a.png")
     assert not os.listdir(tmp_path)
+
+
+# What is refused before the work
+
+
+def form(channels=3, sample_type="uint8", **metadata):
+    return ImageFormat(container="pil", channels=channels, sample_type=sample_type, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "size", "message"),
+    [
+        ("a.webp", form(), (16384, 4), r"WEBP cannot hold 16384 x 4 pixels, only 16383 a side; use \.png"),
+        ("a.jpg", form(), (4, 65501), r"JPEG cannot hold 4 x 65501 pixels, only 65500 a side"),
+        ("a.avif", form(), (4, 32769), r"AVIF cannot hold|not the ending of a format"),
+        (
+            "a.jpg",
+            form(1, "uint16"),
+            (4, 4),
+            r"has 16 bits a sample \(mode I;16\), which JPEG cannot hold; use \.png",
+        ),
+        ("a.jpg", form(4), (4, 4), r"has transparency .*, which JPEG cannot hold"),
+        ("a.png", form(1, "float32"), (4, 4), r"has float samples .* use \.tif"),
+        (
+            "a.jpg",
+            form(exif=b"Exif\0\0" + bytes(70000)),
+            (4, 4),
+            r"cannot hold 70006 bytes of EXIF, .*--strip-metadata",
+        ),
+        ("a.jpg", form(xmp=bytes(70000)), (4, 4), r"cannot hold 70000 bytes of XMP, only 64 KB"),
+        ("a.gif", form(), (4, 4), r"'\.gif' is not the ending of a format that results are written in"),
+        ("a", form(), (4, 4), r"'no ending' is not the ending of a format"),
+        ("file/a.png", form(), (4, 4), r"cannot write .*a\.png': .*file' is not a folder"),
+        ("n" * 252 + ".png", form(), (4, 4), r"its name is too long"),
+        ("a\0b.png", form(), (4, 4), r"null"),
+        ("folder.png", form(), (4, 4), r"there is a folder of this name"),
+    ],
+)
+def test_refused_before_the_work(tmp_path, name, source, size, message, monkeypatch):
+    monkeypatch.setattr("sam_diffsr.image.formats.exif_for_size", lambda exif, **_: exif)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(OutputError, match=message):
+        check_output(tmp_path / name, source, width=size[0], height=size[1])
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder.png"]
+
+
+def test_stripped_metadata_cannot_be_too_long(tmp_path):
+    source = form(xmp=bytes(70000))
+    check_output(tmp_path / "new" / "a.jpg", source, width=4, height=4, strip_metadata=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_places_where_nothing_may_be_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(OutputError, match="no permission to write into"):
+        check_output(tmp_path / "new" / "a.png", form(), width=4, height=4)
+    monkeypatch.undo()
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, message in (("loop.png", "choose another place"), ("pipe.png", "there is a device or pipe")):
+        with pytest.raises(OutputError, match=message):
+            check_output(tmp_path / name, form(), width=4, height=4)

@@ -12,9 +12,8 @@ from segment_anything import SamAutomaticMaskGenerator
 
 from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError
 from sam_diffsr.masks import encode_structure, rle
-from sam_diffsr.masks.sam import SamMaskGenerator
+from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions
 from sam_diffsr.masks.sam_model import make_generator
-from sam_diffsr.masks.sam_options import SamOptions
 
 # Random weights rate their masks anyhow: let everything through but what is not a mask.
 OPEN: dict[str, Any] = {"points_per_side": 4, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.05}
@@ -217,10 +216,10 @@ def test_nothing_random_and_nothing_in_place(sam, photo):
 
 
 def test_coordinates_stay_in_single_precision_on_mps(sam):
-    made = make_generator(sam, SamOptions(), torch.device("mps"), autocast=None)
+    made = make_generator(sam, vars(SamOptions()), torch.device("mps"), autocast=None)
     coords = made.predictor.transform.apply_coords(np.array([[10.0, 20.0]]), (48, 64))
     assert coords.dtype == np.float32
-    exact = make_generator(sam, SamOptions(), torch.device("cpu"), autocast=None).predictor.transform
+    exact = make_generator(sam, vars(SamOptions()), torch.device("cpu"), autocast=None).predictor.transform
     np.testing.assert_allclose(coords, exact.apply_coords(np.array([[10.0, 20.0]]), (48, 64)))
 
 

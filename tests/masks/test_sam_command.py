@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,16 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from sam_diffsr.cli import main
-from sam_diffsr.masks.sam import SamMaskGenerator
+from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions
 from sam_diffsr.masks.spe import encode_structure
 from sam_diffsr.masks.store import read_records, read_structure
 
-OPTIONS = {"points_per_side": 3, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
+OPTIONS: dict[str, Any] = {
+    "points_per_side": 3,
+    "pred_iou_thresh": 0.0,
+    "stability_score_thresh": 0.0,
+    "box_nms_thresh": 1.0,
+}
 FLAGS = [text for name, value in OPTIONS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
 
 
@@ -36,7 +42,9 @@ def test_from_weights_to_a_picture(sam, photo, photos, capsys) -> None:
     for weights in ("sam.pth", "sam.safetensors"):
         out = f"masks-of-{weights}"
         assert main(["masks", "generate", "photos", out, "-m", weights, "--device", "cpu", *FLAGS]) == 0
-        expected = SamMaskGenerator.from_pretrained(weights, device="cpu", **OPTIONS).generate(photo)  # pyright: ignore
+        expected = SamMaskGenerator.from_pretrained(
+            weights, device="cpu", options=SamOptions(**OPTIONS)
+        ).generate(photo)  # pyright: ignore
         found = read_records(f"{out}/a.json", size=(48, 64))
         assert len(found) == len(expected) > 5
         assert found == expected

@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import typing
 
 import numpy as np
 import pytest
 from segment_anything import SamAutomaticMaskGenerator
 
 from sam_diffsr.errors import ArgumentError
-from sam_diffsr.masks.sam import SamMaskGenerator
-from sam_diffsr.masks.sam_options import SamOptions
+from sam_diffsr.masks.sam import SamOptions
 
 
 def test_names_and_defaults_are_those_of_segment_anything():
@@ -20,17 +18,6 @@ def test_names_and_defaults_are_those_of_segment_anything():
     assert ours.pop("output_mode") == "coco_rle"
     assert theirs.pop("output_mode").default == "binary_mask"
     assert ours == {name: parameter.default for name, parameter in theirs.items()}
-
-
-def test_from_pretrained_takes_every_option_with_the_same_type_and_default():
-    parameters = inspect.signature(SamMaskGenerator.from_pretrained).parameters
-    hints = typing.get_type_hints(SamMaskGenerator.from_pretrained)
-    option_hints = typing.get_type_hints(SamOptions)
-    for field in dataclasses.fields(SamOptions):
-        assert parameters[field.name].default == field.default
-        assert parameters[field.name].kind is inspect.Parameter.KEYWORD_ONLY
-        assert hints[field.name] == option_hints[field.name]
-    assert not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
 def test_options_are_frozen():

@@ -125,7 +125,7 @@ def test_damaged_amg_folders(tmp_path, masks):
         read_records(tmp_path / "a")
     table = tmp_path / "a" / "metadata.csv"
     table.write_text(table.read_text()[:-60])
-    with pytest.raises(DataError, match=r"metadata.csv: line 4 is incomplete or malformed"):
+    with pytest.raises(DataError, match=r"metadata.csv: line 4 lacks a column or a number"):
         read_records(tmp_path / "a")
     table.write_bytes(b"id,area\n\xff\xfe")
     with pytest.raises(DataError, match=r"metadata.csv cannot be read"):
@@ -140,13 +140,10 @@ def test_damaged_amg_folders(tmp_path, masks):
         (b"\xff\xfe\x00", "is truncated or not JSON"),
         ("[" * 100_000, "is truncated or not JSON"),
         ('{"image": {}}', "must hold a list of records or SA-1B's"),
-        ('"text"', "must hold a list of records .* got str"),
+        ('"text"', "must hold a list of records"),
         ('{"image": {"height": 4}, "annotations": []}', "'image' of an SA-1B file must have"),
         ('{"annotations": []}', "'image' of an SA-1B file must have .* got None"),
-        (
-            '{"image": {"height": 4, "width": 4}, "annotations": {}}',
-            "must hold a list of records .* got dict",
-        ),
+        ('{"image": {"height": 4, "width": 4}, "annotations": {}}', "must hold a list of records"),
         ('[{"area": 4}]', "record 0 has no 'segmentation'"),
         ("[4]", "record 0 has no 'segmentation'"),
         ('[{"segmentation": {"size": [4, 4], "counts": [17]}}]', "a.json: mask 0: RLE runs go past the end"),
@@ -170,10 +167,13 @@ def test_missing_record_file(tmp_path):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"area": 4}, "one has no 'segmentation'"),
+        ({"area": 4}, "a record has no 'segmentation'"),
         ({"segmentation": {"size": [2, 2], "counts": [5]}}, "RLE runs go past the end"),
         ({"segmentation": {"size": [2, 2], "counts": [4]}, "predicted_iou": float("nan")}, "JSON"),
-        ({"segmentation": {"size": [2, 2], "counts": [4]}, "x": {1}}, "cannot write these records .* set"),
+        (
+            {"segmentation": {"size": [2, 2], "counts": [4]}, "x": {1}},
+            "cannot write .* no form for a value of type set",
+        ),
     ],
 )
 def test_records_that_cannot_be_written(tmp_path, record, message):
@@ -229,7 +229,7 @@ def test_object_npy_means_no_regions_and_is_not_unpickled(tmp_path, payload, ver
     got = read_structure(path, size=SIZE)
     assert got.size == SIZE
     assert not got.to_tensor().numpy().any()
-    with pytest.raises(DataError, match=r"a.npy: it says that the image has no regions.* pass size="):
+    with pytest.raises(DataError, match=r"a.npy: the file holds no regions .* pass size="):
         read_structure(path)
 
 
@@ -272,7 +272,7 @@ def test_structure_files_that_do_not_fit(tmp_path, masks):
     with pytest.raises(DataError, match=r"c.npy: the structure field holds NaN"):
         read_structure(tmp_path / "c.npy")
     np.savez(tmp_path / "d.npz", labels=np.array([[None]]), values=np.zeros(1, np.float32))
-    with pytest.raises(DataError, match=r"is damaged or not a structure file .*allow_pickle"):
+    with pytest.raises(DataError, match="is damaged or not a structure file"):
         read_structure(tmp_path / "d.npz")
 
 

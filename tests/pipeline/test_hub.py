@@ -256,10 +256,10 @@ def test_download_errors_and_what_the_cache_gives_offline(hub: Hub, tmp_path: Pa
         online[4:-1],
         [
             r"there is no local file or folder 'team/missing' and no public model 'team/missing' at http://127",
-            r"the model 'team/gated' at .* is gated: accept its licence at http.*/team/gated, then pass",
+            r"the model 'team/gated' at .* is gated: accept its licence at http.*/team/gated, then log in",
             r"the model 'team/good' at .* has no revision 'v9': pass a branch, a tag or a full commit hash",
             r"the model 'team/bare' at .* has no file config\.json: expected config\.json and model",
-            r"the model 'team/good' at .* has no file config\.json: .* in subfolder=",
+            r"the model 'team/good' at .* has no file config\.json: .* in the chosen subfolder",
             r"the download of model\.safetensors from 'team/cut' .* failed \(.*\); the unfinished file",
             r"'team/good--bad' is no local file or folder, no bundled model and no valid Hub id: ",
             r"config\.json of 'team/never' \(revision main\) is not in the local cache, and local_files",

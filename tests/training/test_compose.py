@@ -129,7 +129,7 @@ def test_bases_in_a_circle(tmp_path: Path, links: dict[str, str]) -> None:
 def test_base_that_is_not_there(tmp_path: Path) -> None:
     path = write(tmp_path, "base: smal/rrdb\n")
     with pytest.raises(
-        ConfigError, match=rf"smal/rrdb, which {re.escape(str(path))} asks for .* did you mean 'small/rrdb'\?"
+        ConfigError, match=rf"smal/rrdb, the base of {re.escape(str(path))}: .* did you mean 'small/rrdb'\?"
     ):
         load_config(path)
 

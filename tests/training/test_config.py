@@ -56,7 +56,7 @@ def test_paper_values_are_the_defaults() -> None:
         ("run", "threads", 0, r"run\.threads must be >= 1 or null"),
         ("run", "accumulate", 0, r"run\.accumulate must be >= 1"),
         ("run", "accumulate", 3, r"data\.batch must be a multiple of run\.accumulate 3, got 16"),
-        ("run", "tracker", "wandb", r"run\.tracker must be one of"),
+        ("run", "tracker", 3, r"run\.tracker must be str, got 3"),
         ("optimizer", "weight_decay", -1, r"optimizer\.weight_decay must be >= 0, got -1"),
         ("optimizer", "name", "sgd", r"optimizer\.name must be one of"),
         ("validation", "limit", 0, r"validation\.limit must be >= 1 or null, got 0"),

@@ -1,17 +1,20 @@
-"""What a card says of a run is what its files say; what they do not say is left out."""
+"""Model cards state what a run's files state; the rest is left out."""
 
 from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sam_diffsr.config import from_dict
 from sam_diffsr.data.crops import write_manifest
+from sam_diffsr.training import TrainConfig
 from sam_diffsr.training.describe import data_section, training_hours, training_section
-from sam_diffsr.training.state import Checkpoint, read_checkpoint
+from sam_diffsr.training.state import checkpoint_path, read_checkpoint, write_checkpoint
 
 
 def crops_of(folder: Path, sources: list[dict[str, Any]], **settings: Any) -> Path:
@@ -22,7 +25,7 @@ def crops_of(folder: Path, sources: list[dict[str, Any]], **settings: Any) -> Pa
 
 
 def text(config: dict[str, Any], run: Path) -> str:
-    return "\n".join(data_section(config, run=run))
+    return data_section(from_dict(TrainConfig, config), run=run)
 
 
 def test_photographs_are_named_with_licence_and_author(tmp_path: Path) -> None:
@@ -45,7 +48,7 @@ def test_photographs_without_licences_are_counted_only(tmp_path: Path) -> None:
     crops = crops_of(tmp_path / "crops", [{"file": "0001.png", "crops": 9}], segmenter="masks")
     card = text({"data": {"crops": str(crops), "reduction": "region"}}, tmp_path)
     assert "0001.png" not in card
-    assert "Regions of the photographs come from mask files that were made before." in card
+    assert "Regions of the photographs come from mask files." in card
     assert "divided by the region's area" in card
 
 
@@ -66,7 +69,7 @@ def test_synthetic_images_and_their_share(tmp_path: Path) -> None:
     mixed = {"synthetic": {"photos": "x/leaves"}, "synthetic_fraction": 0.25, "crops": str(crops)}
     card = text({"data": mixed}, tmp_path)
     assert "25% of each batch is synthetic" in card
-    assert "photographs in `leaves`." in card
+    assert "photographs in `leaves`; 15% of these" in card
     made = crops_of(tmp_path / "made", [{"file": "synthetic 0", "crops": 1}], synthetic={"count": 9})
     assert "9 synthetic images of 64 x 64 pixels." in text({"data": {"crops": str(made)}}, tmp_path)
 
@@ -74,28 +77,28 @@ def test_synthetic_images_and_their_share(tmp_path: Path) -> None:
 def test_augmentation_is_named_where_it_was_on(tmp_path: Path) -> None:
     data = {"synthetic": {}, "augment": {"permute_channels": 0.5, "mixup": 0.25, "mixup_alpha": 1.2}}
     assert (
-        "windows were varied: channels in another order with a probability of 0.5, blended by twos with a "
-        "probability of 0.25."
+        "Augmentation in addition to flips and rotations: permuted colour channels with probability 0.5, "
+        "mixup with probability 0.25."
     ) in text({"data": data}, tmp_path)
     off = {"synthetic": {}, "augment": {"permute_channels": 0.0, "mixup": 0.0, "mixup_alpha": 1.2}}
-    assert "varied" not in text({"data": off}, tmp_path) + text({"data": {"synthetic": {}}}, tmp_path)
+    assert "Augmentation" not in text({"data": off}, tmp_path) + text({"data": {"synthetic": {}}}, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ({"diffusion": {"modulation": "none"}}, "Structure was not used: the noise carried none."),
-        ({"data": {"structure": "zero"}}, "Structure was not used: E = 0 everywhere."),
+        ({"diffusion": {"modulation": "none"}}, "Structure was not used: E = 0 everywhere."),
+        ({"data": {"synthetic": {}, "structure": "zero"}}, "Structure was not used: E = 0 everywhere."),
     ],
 )
 def test_structure_that_was_not_used(config, expected, tmp_path: Path) -> None:
     assert expected in text({"data": {"synthetic": {}}, **config} | config, tmp_path)
 
 
-def test_crops_that_are_gone_are_said_to_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_crops_that_are_gone_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         card = text({"data": {"crops": "far/away/crops"}}, tmp_path)
-    assert "Crops in `crops`, whose manifest was not there when this was written." in card
+    assert "Crops in `crops`, whose manifest was not found." in card
     assert "the card does not describe the crops" in caplog.text
 
 
@@ -111,41 +114,40 @@ def test_hours_are_those_of_the_steps(tmp_path: Path) -> None:
     assert training_hours(tmp_path / "elsewhere", steps=300, batch=8) is None
 
 
-def test_both_stages_are_told_of(encoder_run: Path) -> None:
+def test_both_stages_are_described(encoder_run: Path) -> None:
     encoder = read_checkpoint(encoder_run)
-    config = {
-        **encoder.config,
-        "diffusion": {"encoder": str(encoder_run)},
-        "optimizer": {"name": "adamw", "lr": 2e-4, "schedule": "halving", "halve_every": 200000},
-        "key": "of another version",
-    }
-    lines = training_section(_denoiser(encoder, config), run=encoder_run)
-    assert "| | encoder | denoiser |" in lines
-    assert "| steps | 2 | 2 |" in lines
-    assert "| loss | l1 | l1 on the noise |" in lines
-    assert (
-        "| optimizer | Adam, learning rate 0.001 (halving) | AdamW, learning rate 0.0002 (halving) |" in lines
+    optimizer = {"name": "adamw", "lr": 2e-4, "schedule": "cosine"}
+    config = from_dict(
+        TrainConfig, {**encoder.config, "diffusion": {"encoder": str(encoder_run)}, "optimizer": optimizer}
     )
-    assert "| gradient norm at most | 10 | |" in lines
-    assert "| patch | 16 x 16 HR pixels | 16 x 16 HR pixels |" in lines
+    for run in (encoder_run, encoder.path):  # a run folder, and a checkpoint inside it
+        config = replace(config, diffusion=replace(config.diffusion, encoder=str(run)))
+        lines = training_section(replace(encoder, stage="denoiser"), config, run=encoder_run).splitlines()
+        assert "| | encoder | denoiser |" in lines
+        assert "| steps | 2 | 2 |" in lines
+        assert "| loss | l1 | l1 on the noise |" in lines
+        assert (
+            "| optimizer | Adam, learning rate 0.001 (halving) | AdamW, learning rate 0.0002 (cosine) |"
+            in lines
+        )
+        assert "| halved every | 200000 steps | |" in lines
+        assert "| patch | 16 x 16 HR pixels | 16 x 16 HR pixels |" in lines
+        assert "| hours of training | less than 0.1 | less than 0.1 |" in lines
 
 
-def test_an_encoder_that_is_no_run_is_named(
-    encoder_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("kind", ["folder", "bundled", "other version"])
+def test_encoder_that_cannot_be_described_is_named(
+    kind: str, encoder_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     encoder = read_checkpoint(encoder_run)
-    for source in (tmp_path, Path("sam-diffsr-x4-small")):  # a folder without checkpoints; a bundled name
-        with caplog.at_level(logging.WARNING):
-            lines = training_section(
-                _denoiser(encoder, {"diffusion": {"encoder": str(source)}}), run=encoder_run
-            )
-        assert f"The encoder was taken from `{source.name}`." in lines
-        assert "is no run folder" in caplog.text
-        assert "| | denoiser |" in lines
-        assert "| steps | 2 |" in lines
-
-
-def _denoiser(checkpoint: Checkpoint, config: dict[str, Any]) -> Checkpoint:
-    from dataclasses import replace
-
-    return replace(checkpoint, stage="denoiser", config=config)
+    source = Path("sam-diffsr-x4-small") if kind == "bundled" else tmp_path
+    if kind == "other version":
+        strange = replace(encoder, path=checkpoint_path(tmp_path, 2), config={**encoder.config, "key": 1})
+        write_checkpoint(strange, keep=1)
+    config = from_dict(TrainConfig, {**encoder.config, "diffusion": {"encoder": str(source)}})
+    with caplog.at_level(logging.WARNING):
+        lines = training_section(replace(encoder, stage="denoiser"), config, run=encoder_run).splitlines()
+    assert f"The encoder was taken from `{source.name}`." in lines
+    assert "the card does not describe the encoder's training" in caplog.text
+    assert "| | denoiser |" in lines
+    assert "| steps | 2 |" in lines

@@ -81,7 +81,7 @@ def test_half_the_bytes(run: Path, tmp_path: Path) -> None:
 
 
 def test_encoder_alone_is_refused(encoder_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointMismatchError, match="is of stage 'encoder'; train the denoiser on it"):
+    with pytest.raises(CheckpointMismatchError, match="is of stage 'encoder'; train the denoiser with it"):
         export_run(encoder_run, tmp_path / "model", sampling=SAMPLING)
 
 
@@ -90,7 +90,7 @@ def test_scores_of_another_model_are_refused_and_nothing_is_written(run: Path, t
     with pytest.raises(DataError, match="has scores at x4, but the model is x2"):
         export_run(run, tmp_path / "model", sampling=SAMPLING, scores=scores)
     scores = write_scores(tmp_path / "b.json", steps=3)
-    message = r"has no model at the default sampling \(ddim, 4 steps, start noise, linspace\)"
+    message = r"has no model with the default sampling \(ddim, 4 steps, start noise, linspace\)"
     with pytest.raises(DataError, match=message):
         export_run(run, tmp_path / "model", sampling=SAMPLING, scores=scores)
     assert not (tmp_path / "model").exists()

@@ -20,6 +20,17 @@ from sam_diffsr.training.stages import StageName
 MakeConfig = Callable[..., TrainConfig]
 
 
+def test_device_names(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name, message in (
+        ("gpu0", r"run\.device 'gpu0' cannot be used: device must be 'auto', 'cpu'"),
+        ("cuda:1", r"run\.device 'cuda:1' cannot be used: .* sees 0 CUDA devices"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train("encoder", make_config(run={"device": name}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_half_precision_of_gpus_on_a_cpu(make_config: MakeConfig, tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"run\.precision fp16 needs a CUDA device, not cpu; use bf16 or fp32"

@@ -84,7 +84,7 @@ def test_kill_loses_at_most_the_interval_and_sigterm_nothing(make_config: MakeCo
     process.send_signal(signal.SIGTERM)
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 130, output
-    assert "stopped, go on with --resume at step" in output
+    assert "stopped (continue with --resume) at step" in output
     stopped = read_checkpoint(folder)
     assert stopped.step > killed
     assert not list((folder / "checkpoints").glob(".*"))

@@ -100,15 +100,6 @@ def test_rows_and_their_noise_can_be_shared_out(batch: TrainingBatch) -> None:
     torch.testing.assert_close(sum(parts) / 2, loss_of(stage, batch))
 
 
-def test_stage_without_a_loss(batch: TrainingBatch) -> None:
-    model = tiny()
-    stage = Stage(model, network=model.encoder, frozen=None)
-    with pytest.raises(NotImplementedError, match="a stage says what it draws"):
-        stage.draw((1,), generator=seeded())
-    with pytest.raises(NotImplementedError, match="a stage says what its loss is"):
-        stage(batch)
-
-
 def test_encoder_is_frozen_in_stage_2(batch: TrainingBatch) -> None:
     model = tiny()
     stage = DenoiserStage(model, DiffusionConfig(), device=CPU)

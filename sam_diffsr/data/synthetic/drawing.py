@@ -1,36 +1,38 @@
-"""An image before its pixels are made: labels at twice the size and what each label is filled with."""
+"""A synthetic image: its labels at twice the size and the fill of each label, and the pixels made of them."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from sam_diffsr.data.synthetic.canvas import FINE, Canvas
-from sam_diffsr.data.synthetic.leaves import paint_leaves, paint_page
-from sam_diffsr.data.synthetic.textures import TILE, TextureBank
+from sam_diffsr.data.synthetic.shapes import FINE, Canvas, paint_leaves, paint_page
+from sam_diffsr.data.synthetic.textures import LEVELS, TILE, TextureBank
 from sam_diffsr.masks.spe import Encoding, Reduction, encode_label_map
 
-__all__ = ["Drawing", "draw_image"]
+__all__ = ["Drawing", "draw_image", "render"]
 
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """Everything that the pixels and the structure field of one synthetic image are made from."""
+    """One synthetic image before its pixels are made."""
 
     index: int
-    """Which image of the endless sequence."""
+    """Number of the image in the endless sequence."""
     fine: NDArray[np.uint16]
     """``(FINE * S, FINE * S)`` numbers of the shapes, from 1."""
     fills: NDArray[np.float32]
-    """``(L + 1, 10)`` a shape's R, G, B in [0, 1]; light = ``a + b * y + c * x``; what its texture's R, G, B
-    are multiplied by; softness."""
+    """``(L + 1, 10)``, per shape: R, G, B in [0, 1]; a, b, c of the light ``a + b * y + c * x``; factors of
+    its texture's R, G, B; softness."""
     textures: NDArray[np.int32]
-    """``(L + 1, 3)`` a shape's texture and where in it the image's first pixel lies."""
+    """``(L + 1, 3)``, per shape: its texture, and the row and column of the image's first pixel in it."""
     blur: float
-    """Standard deviation in pixels of what soft shapes are blurred by; 0 is a sharp image."""
+    """Standard deviation of the blur of soft shapes, in pixels; 0 is none."""
     encoding: Encoding
     """See ``masks.spe``."""
     reduction: Reduction
@@ -43,7 +45,7 @@ class Drawing:
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
-        """``(L + 1,)`` structure value of each region; of label 0 it is 0."""
+        """``(L + 1,)`` structure value of each region; 0 for label 0."""
         return encode_label_map(self.labels, encoding=self.encoding, reduction=self.reduction)
 
     def structure(self, top: int, left: int, side: int) -> NDArray[np.float32]:
@@ -64,11 +66,11 @@ def draw_image(
     """Draw image ``index`` of the sequence of a seed.
 
     Args:
-        index: >= 0.
+        index: number of the image, >= 0.
         size: side of the image.
-        seed: of the sequence.
-        pages: share of pages of text and line art among the images.
-        bank: what shapes are filled with.
+        seed: seed of the sequence.
+        pages: share of pages of text and line art.
+        bank: textures of the shapes.
         encoding: see ``masks.spe``.
         reduction: see ``masks.spe``.
     """
@@ -83,14 +85,14 @@ def draw_image(
     taken = bank.colours is not None
     fills = np.empty((count, 10), np.float32)
     fills[:, :3] = _page_colours(rng, count) if page else _leaf_colours(rng, textures[:, 0], bank)
-    # Light falls off across a shape and, less, across the scene: a plane, dim or bright by some per cent.
+    # Light is a plane: it changes across each shape and, less, across the scene.
     slopes = rng.normal(0, 0.03 if page else 0.25, (count, 2)) / size
     if not page:
         slopes += rng.normal(0, 0.2, 2) / size
     fills[:, 4:6] = slopes
     fills[:, 3] = 1 - slopes.sum(1) * size * rng.random(count)
     strength = _strengths(rng, count, page=page, taken=taken)[:, None]
-    # A surface's own texture is its colour made lighter and darker; that of a photo has its colours in it.
+    # A natural texture scales the colour of its shape; the texture of a photo brings its own colours.
     fills[:, 6:9] = strength if taken else strength * (0.2 + 1.4 * fills[:, :3])
     fills[:, 9] = rng.random(count) < rng.random()
     blur = float(rng.uniform(0.4, 1.5)) if rng.random() < 0.4 else 0.0
@@ -100,7 +102,7 @@ def draw_image(
 def _leaf_colours(
     rng: np.random.Generator, textures: NDArray[np.int32], bank: TextureBank
 ) -> NDArray[np.float64]:
-    """Colours of one scene: a few hues, mostly dull, with light and dark all over the range."""
+    """Colours of one scene: a few hues, mostly dull, from dark to light."""
     count = len(textures)
     if bank.colours is not None:
         return np.clip(bank.colours[textures] + rng.normal(0, 0.06, (count, 1)), 0, 1)
@@ -123,9 +125,76 @@ def _page_colours(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
 
 
 def _strengths(rng: np.random.Generator, count: int, *, page: bool, taken: bool) -> NDArray[np.float64]:
-    """How much of its texture each shape shows: many next to nothing, a few a lot."""
+    """Strength of each shape's texture: weak for many, strong for a few."""
     if page:
         return np.where(rng.random(count) < 0.2, 0.1, 0.0)
     if taken:
         return rng.uniform(0.5, 1.2, count)
     return np.exp(rng.normal(-1.3, 0.9, count)).clip(0, 1.5)
+
+
+@torch.no_grad()
+def render(drawing: Drawing, tiles: Tensor) -> Tensor:
+    """Make the pixels of a drawing: fill the shapes, antialias their edges, blur soft shapes.
+
+    Args:
+        drawing: image to render.
+        tiles: ``(T, 256, 256, 4)`` int8, the textures of the drawing's bank, on any device.
+
+    Returns:
+        ``(S, S, 3)`` uint8 on that device.
+    """
+    device = tiles.device
+    words = tiles.view(torch.int32).view(-1)
+    fills = torch.from_numpy(drawing.fills).to(device)
+    places = torch.from_numpy(drawing.textures).to(device)
+    fine = torch.from_numpy(drawing.fine.view(np.int16)).to(device)
+    side = fine.shape[0] // FINE
+    parts = [fine[row::FINE, column::FINE].int() & 0xFFFF for row in range(FINE) for column in range(FINE)]
+    y = torch.arange(side, dtype=torch.int32, device=device)[:, None].expand(side, side).reshape(-1)
+    x = torch.arange(side, dtype=torch.int32, device=device).expand(side, side).reshape(-1)
+    labels = [part.reshape(-1) for part in parts]
+
+    # A pixel has FINE * FINE labels; where they differ, its colour is their mean.
+    image = _shade(labels[0], y, x, fills, places, words)
+    crossed = (labels[0] != labels[1]) | (labels[0] != labels[2]) | (labels[0] != labels[3])
+    edge = crossed.nonzero()[:, 0]
+    if len(edge):
+        rows, columns = y[edge], x[edge]
+        total = sum(_shade(part[edge], rows, columns, fills, places, words) for part in labels)
+        image[edge] = total / len(labels)
+    image = image.view(side, side, 3)
+    if drawing.blur:
+        soft = fills[:, 9][labels[0].long()].view(side, side, 1)
+        image = torch.lerp(image, _blur(image, drawing.blur), soft)
+    return image.mul_(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+
+
+def _shade(labels: Tensor, y: Tensor, x: Tensor, fills: Tensor, places: Tensor, words: Tensor) -> Tensor:
+    """Colours ``(N, 3)`` of N pixels of the given labels, by look-up."""
+    fill = fills.index_select(0, labels)
+    place = places.index_select(0, labels)
+    row = (place[:, 1] + y).bitwise_and_(TILE - 1)
+    column = (place[:, 2] + x).bitwise_and_(TILE - 1)
+    where = place[:, 0] * TILE**2 + row * TILE + column
+    texture = words.index_select(0, where).view(torch.int8).view(-1, 4)[:, :3].float()
+    light = fill[:, 3] + fill[:, 4] * y + fill[:, 5] * x
+    return fill[:, :3] * light[:, None] + texture * (fill[:, 6:9] / LEVELS)
+
+
+def _blur(image: Tensor, deviation: float) -> Tensor:
+    """Gaussian, rows then columns, edges repeated."""
+    reach = max(1, math.ceil(2.5 * deviation))
+    weights = [math.exp(-0.5 * (tap / deviation) ** 2) for tap in range(reach + 1)]
+    total = weights[0] + 2 * sum(weights[1:])
+    for axis in (0, 1):
+        side = image.shape[axis]
+        ends = [
+            image.narrow(axis, place, 1).expand_as(image.narrow(axis, 0, reach)) for place in (0, side - 1)
+        ]
+        padded = torch.cat([ends[0], image, ends[1]], axis)
+        image = image * (weights[0] / total)
+        for tap in range(1, reach + 1):
+            for start in (reach - tap, reach + tap):
+                image.add_(padded.narrow(axis, start, side), alpha=weights[tap] / total)
+    return image

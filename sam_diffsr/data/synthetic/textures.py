@@ -1,4 +1,4 @@
-"""What leaves are filled with: periodic textures from natural statistics or from photographs."""
+"""Periodic textures that fill the shapes, from natural statistics or from photographs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_diffsr.data.photos import list_photos
 from sam_diffsr.errors import DataError
 from sam_diffsr.image import decode_image
+from sam_diffsr.image.photos import list_photos
 
 __all__ = ["LEVELS", "TILE", "TextureBank", "natural_textures", "photo_textures"]
 
@@ -27,37 +27,35 @@ STRENGTH = 0.16
 
 @dataclass(frozen=True, eq=False)
 class TextureBank:
-    """Differences from a mean colour, and the mean colours where there are natural ones."""
+    """Textures as differences from a mean colour, and the mean colours if they come from photographs."""
 
     tiles: NDArray[np.int8]
     """``(T, 256, 256, 4)``: R, G, B in ``LEVELS`` and 0, so that a pixel is one word of 4 bytes."""
     colours: NDArray[np.float32] | None
-    """``(T, 3)`` mean colours in [0, 1]; None leaves the colour to the one who draws."""
-    seed: int
-    """Chose the textures."""
+    """``(T, 3)`` mean colours in [0, 1]; None when the drawing chooses them."""
 
 
 @lru_cache(maxsize=4)
 def natural_textures(seed: int) -> TextureBank:
-    """Noise of 1/f spectra, stretched noise, blotches, gratings and lattices, each with a little colour."""
+    """Noise of 1/f spectra, stretched noise, blotches, gratings and lattices, slightly coloured."""
     rng = np.random.default_rng([seed, 5])
     kinds = (_noise, _noise, _noise, _stretched, _stretched, _blotches, _grating, _lattice)
     tiles = np.zeros((COUNT, TILE, TILE, 4), np.int8)
     for index in range(COUNT):
         plane = kinds[index % len(kinds)](rng)
         plane = (plane - plane.mean()) / (plane.std() + 1e-6)
-        colour = 1 + rng.normal(0, 0.06, 3)  # mostly light and dark, a little from one hue to another
+        colour = 1 + rng.normal(0, 0.06, 3)  # mostly lightness, a little hue
         rgb = plane[..., None] * colour * STRENGTH * LEVELS
         tiles[index, ..., :3] = np.clip(np.rint(rgb), -127, 127).astype(np.int8)
-    return TextureBank(tiles, None, seed)
+    return TextureBank(tiles, None)
 
 
 def photo_textures(photos: str | Path | Sequence[str | Path], *, seed: int) -> TextureBank:
-    """Parts of photographs, mirrored so that they repeat, with their mean colours.
+    """Parts of photographs, mirrored to repeat without a seam, with their mean colours.
 
     Args:
         photos: a folder or a list of files.
-        seed: chooses photos and parts.
+        seed: seed of the choice of photos and parts.
 
     Raises:
         DataError: no photos, or none with sides of at least 32 pixels.
@@ -85,11 +83,11 @@ def photo_textures(photos: str | Path | Sequence[str | Path], *, seed: int) -> T
             colours.append(mean.astype(np.float32))
     if not tiles:
         raise DataError(f"none of the {len(chosen)} photos has sides of at least 32 pixels; give larger ones")
-    return TextureBank(np.stack(tiles), np.stack(colours), seed)
+    return TextureBank(np.stack(tiles), np.stack(colours))
 
 
 def _frequencies() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Whole waves a tile: of rows ``(256, 1)`` and columns ``(1, 129)``."""
+    """Whole waves per tile: rows ``(256, 1)`` and columns ``(1, 129)``."""
     rows, columns = np.fft.fftfreq(TILE, 1 / TILE), np.fft.rfftfreq(TILE, 1 / TILE)
     return rows.astype(np.float64)[:, None], columns.astype(np.float64)[None]
 
@@ -99,13 +97,13 @@ def _filtered(rng: np.random.Generator, gain: NDArray[np.float64]) -> NDArray[np
 
 
 def _noise(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Amplitude 1/f**a, as surfaces have it."""
+    """Noise of amplitude 1/f**a, as natural surfaces have."""
     rows, columns = _frequencies()
     return _filtered(rng, np.hypot(rows, columns).clip(rng.choice([1, 4, 10])) ** -rng.uniform(0.8, 1.6))
 
 
 def _stretched(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Noise that is longer one way than the other: grain of wood, grass, hair."""
+    """Noise stretched in one direction, like grain of wood, grass or hair."""
     rows, columns = _frequencies()
     angle, factor = rng.uniform(0, np.pi), rng.uniform(4, 12)
     along = np.cos(angle) * rows + np.sin(angle) * columns

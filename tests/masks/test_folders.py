@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam_diffsr.data import mask_folder, mask_jobs
-from sam_diffsr.data.mask_folder import generate_folder, load_generator, plan_generation
-from sam_diffsr.data.shard import Shard
 from sam_diffsr.errors import ArgumentError, DataError, MissingDependencyError, OutputError
-from sam_diffsr.masks.store import read_records
+from sam_diffsr.masks import folders
+from sam_diffsr.masks.folders import encode_folder, find_records, generate_folder, load_generator
+from sam_diffsr.masks.sam import SamOptions
+from sam_diffsr.masks.shard import Shard
+from sam_diffsr.masks.spe import encode_structure
+from sam_diffsr.masks.store import read_records, read_structure, write_records
 
 
 class Halves:
@@ -81,6 +83,7 @@ def test_a_killed_run_goes_on_and_leaves_nothing_half(photos, tmp_path, monkeypa
         run(photos, out)
     monkeypatch.undo()
     assert written(out) == ["a.json"]
+    (out / ".0123456789abcdef.part.json").write_text("[")  # a killed process may leave this
     assert [o.status for o in run(photos, out)] == ["skipped", "written", "written", "written"]
 
 
@@ -125,13 +128,13 @@ def test_a_generator_that_cannot_be_had_ends_the_run(photos, tmp_path) -> None:
 
 def test_folders_that_cannot_be_written(photos, tmp_path, monkeypatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot create the folder"):
+    with pytest.raises(OutputError, match="cannot write into the folder"):
         run(photos, tmp_path / "file" / "out")
 
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(mask_jobs.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(folders.tempfile, "TemporaryFile", refuse)
     with pytest.raises(OutputError, match=r"cannot write into the folder .*: Permission denied"):
         run(photos, tmp_path / "out")
 
@@ -150,7 +153,7 @@ def test_a_full_disk_ends_the_run(photos, tmp_path, monkeypatch) -> None:
 def test_two_photos_with_one_target(photos, tmp_path) -> None:
     Image.new("RGB", (5, 5)).save(photos / "a.jpg")
     with pytest.raises(DataError, match=r"a\.jpg and .*a\.png would both be written to .*a\.json"):
-        plan_generation(photos, tmp_path)
+        generate_folder(photos, tmp_path, Halves)
 
 
 def test_generators_are_chosen_by_name() -> None:
@@ -163,7 +166,7 @@ def test_generators_are_chosen_by_name() -> None:
 def test_sam_gets_every_option(monkeypatch) -> None:
     seen: dict = {}
     monkeypatch.setattr(
-        mask_folder.SamMaskGenerator,
+        folders.SamMaskGenerator,
         "from_pretrained",
         lambda name, **options: seen.update(options, name=name),
     )
@@ -173,5 +176,101 @@ def test_sam_gets_every_option(monkeypatch) -> None:
         "device": "cuda:1",
         "longest_side": 1024,
         "precision": "bf16",
-        "crop_n_layers": 1,
+        "options": SamOptions(crop_n_layers=1),
     }
+
+
+@pytest.fixture
+def masks(photos: Path, tmp_path: Path) -> Path:
+    """Left and right half of each photo."""
+    folder = tmp_path / "masks"
+    (folder / "trip").mkdir(parents=True)
+    for index, name in enumerate(("a", "b", "trip/a", "trip/c")):
+        left = np.zeros((8, 10 + index), bool)
+        left[:, : left.shape[1] // 2] = True
+        write_records(folder / f"{name}.json", [{"segmentation": left}, {"segmentation": ~left}])
+    return folder
+
+
+def test_fields_from_records(masks, tmp_path) -> None:
+    out = tmp_path / "fields"
+    outcomes = list(encode_folder(masks, out))
+    assert written(out) == ["a.npz", "b.npz", "trip/a.npz", "trip/c.npz"]
+    assert all(
+        o.stored_bytes == o.target.stat().st_size and o.npy_bytes == 4 * 8 * (9 + o.number) + 128
+        for o in outcomes
+    )
+    records = read_records(masks / "b.json")
+    np.testing.assert_array_equal(read_structure(out / "b.npz").to_tensor(), encode_structure(records))
+    assert [o.status for o in encode_folder(masks, out)] == ["skipped"] * 4
+    other = list(encode_folder(masks, out, reduction="region"))
+    assert [o.status for o in other] == ["failed"] * 4
+    with pytest.raises(DataError, match=r"encoded with rope/image and not rope/region; overwrite"):
+        raise other[0].error or AssertionError
+    assert {o.status for o in encode_folder(masks, out, reduction="region", overwrite=True)} == {"written"}
+    (out / "a.npz").write_bytes(b"PK\x03\x04")
+    assert [o.status for o in encode_folder(masks, out, reduction="region")] == ["written", *["skipped"] * 3]
+    shard = list(encode_folder(masks, tmp_path / "part", shard=Shard(1, 2)))
+    assert [o.target.name for o in shard] == ["b.npz", "c.npz"]
+
+
+def test_empty_lists_need_the_photos(photos, masks, tmp_path) -> None:
+    write_records(masks / "b.json", [])
+    outcomes = list(encode_folder(masks, tmp_path / "fields"))
+    with pytest.raises(DataError, match=r"b\.json holds no regions and does not say how large"):
+        raise outcomes[1].error or AssertionError
+    outcomes = list(encode_folder(masks, tmp_path / "fields", photos=photos))
+    assert [o.status for o in outcomes] == ["skipped", "written", "skipped", "skipped"]
+    assert read_structure(tmp_path / "fields" / "b.npz").size == (8, 11)
+
+
+def test_photos_and_records_must_fit(photos, masks, tmp_path) -> None:
+    Image.new("RGB", (5, 5)).save(photos / "a.png")
+    (photos / "b.png").unlink()
+    first, second, *_ = encode_folder(masks, tmp_path / "fields", photos=photos)
+    with pytest.raises(DataError, match=r"a\.json: mask 0: expected size \(5, 5\)"):
+        raise first.error or AssertionError
+    with pytest.raises(DataError, match=r"has no photo for .*b\.json"):
+        raise second.error or AssertionError
+
+
+def test_two_records_with_one_target(masks, tmp_path) -> None:
+    (masks / "a").mkdir()
+    (masks / "a" / "metadata.csv").write_text("id\n")
+    with pytest.raises(DataError, match=r"would both be written to .*a\.npz"):
+        list(encode_folder(masks, tmp_path / "fields"))
+
+
+def test_wrong_choices_fail_before_any_file(masks, tmp_path) -> None:
+    with pytest.raises(ArgumentError, match="encoding must be one of"):
+        list(encode_folder(masks, tmp_path / "fields", encoding="magic"))  # pyright: ignore
+    assert not (tmp_path / "fields").exists()
+
+
+def test_random_values_of_another_seed_are_not_taken_for_finished(masks, tmp_path) -> None:
+    out = tmp_path / "fields"
+    assert {o.status for o in encode_folder(masks, out, encoding="random", seed=3)} == {"written"}
+    assert read_structure(out / "a.npz").seed == 3
+    assert {o.status for o in encode_folder(masks, out, encoding="random", seed=3)} == {"skipped"}
+    other = list(encode_folder(masks, out, encoding="random", seed=4))
+    assert [o.status for o in other] == ["failed"] * 4
+    with pytest.raises(DataError, match=r"encoded with random, seed 3 and not random, seed 4; overwrite"):
+        raise other[0].error or AssertionError
+    again = encode_folder(masks, out, encoding="random", seed=4, overwrite=True)
+    assert {o.status for o in again} == {"written"}
+    assert read_structure(out / "a.npz").seed == 4
+
+
+def test_records_are_listed_in_both_forms(masks, tmp_path) -> None:
+    (masks / "x").mkdir()
+    (masks / "x" / "metadata.csv").write_text("id\n")
+    (masks / ".hidden").mkdir()
+    (masks / ".hidden" / "a.json").write_text("[]")
+    (masks / ".0123456789abcdef.part.json").write_text("[")  # left by a killed process
+    names = ["a.json", "b.json", "trip/a.json", "trip/c.json", "x"]
+    assert [path.relative_to(masks).as_posix() for path in find_records(masks)] == names
+    with pytest.raises(DataError, match="is not a folder of mask records"):
+        find_records(tmp_path / "gone")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="has no mask records"):
+        find_records(tmp_path / "empty")

@@ -1,4 +1,4 @@
-"""Masks made before: found by name, checked, and cut from the same pixels as the photo."""
+"""Crops with masks from files: image and field are cut from the same pixels, and masks are checked."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sam_diffsr.data.mask_source import MaskSource, find_records, load_structure
 from sam_diffsr.data.prepare import prepare_crops
 from sam_diffsr.data.source import MixedSource
-from sam_diffsr.errors import ArgumentError, DataError
+from sam_diffsr.errors import DataError
 from sam_diffsr.masks.spe import encode_structure
 from sam_diffsr.masks.store import write_records, write_structure
 from sam_diffsr.masks.structure import StructureField
@@ -144,45 +143,3 @@ def test_a_stored_field_cannot_be_reduced(made, tmp_path) -> None:
         DataError, match=r"full size \(90, 110\), but it is needed at \(45, 55\).*\.json records"
     ):
         prepare_crops(photos, tmp_path / "crops", crop_size=40, masks=masks)
-
-
-def test_a_field_that_was_encoded_otherwise(made) -> None:
-    _, masks, records = made
-    path = masks / "a.npz"
-    write_structure(path, StructureField.from_masks(records, reduction="region"))
-    with pytest.raises(DataError, match="encoded with rope/region, expected rope/image"):
-        load_structure(path, photo_size=SIZE)
-    assert load_structure(path, photo_size=SIZE, reduction="region").reduction == "region"
-
-
-def test_bad_choices_and_bad_records_are_told_apart(made) -> None:
-    _, masks, _ = made
-    with pytest.raises(ArgumentError, match="encoding must be one of"):
-        load_structure(masks / "trip" / "a.json", photo_size=SIZE, encoding="magic")  # pyright: ignore
-    write_records(masks / "many.json", [{"segmentation": np.ones((1, 1), bool)}])
-    with pytest.raises(DataError, match=r"many\.json: mask 0: expected size"):
-        load_structure(masks / "many.json", photo_size=SIZE)
-
-
-def test_too_many_regions_name_the_file(made, monkeypatch) -> None:
-    import sam_diffsr.masks.structure as structure
-
-    _, masks, _ = made
-    monkeypatch.setattr(structure, "MAX_REGIONS", 4)
-    with pytest.raises(DataError, match=r"a\.json: got 15 visible regions"):
-        load_structure(masks / "trip" / "a.json", photo_size=SIZE)
-
-
-def test_records_are_found_in_both_forms(made, tmp_path) -> None:
-    _, masks, _ = made
-    (masks / "x").mkdir()
-    (masks / "x" / "metadata.csv").write_text("id\n")
-    (masks / ".hidden").mkdir()
-    (masks / ".hidden" / "a.json").write_text("[]")
-    assert find_records(masks) == [masks / "trip" / "a.json", masks / "x"]
-    assert MaskSource(masks).get(Path("x.jpg")) == masks / "x"
-    with pytest.raises(DataError, match="is not a folder of mask records"):
-        find_records(tmp_path / "gone")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="has no mask records"):
-        find_records(tmp_path / "empty")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sam_diffsr.data.shard import Shard, launched_device
 from sam_diffsr.errors import ArgumentError
+from sam_diffsr.masks.shard import Shard, launched_device
 
 
-@pytest.mark.parametrize("count", [1, 3, 9])
-def test_parts_are_disjoint_and_complete(count: int) -> None:
+def test_parts_are_disjoint_and_complete() -> None:
     items = list(range(7))
-    parts = [Shard(index, count).select(items) for index in range(count)]
-    assert sorted(item for part in parts for item in part) == items
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    for count in (1, 3, 9):
+        parts = [Shard(index, count).select(items) for index in range(count)]
+        assert sorted(item for part in parts for item in part) == items
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_written_form_counts_from_one() -> None:
@@ -37,6 +37,9 @@ def test_other_forms(text: str) -> None:
 def test_the_launcher_says_which_part() -> None:
     assert Shard.from_environment({"RANK": "2", "WORLD_SIZE": "8"}) == Shard(2, 8)
     assert Shard.from_environment({"RANK": "2"}) == Shard.from_environment({}) == Shard(0, 1)
+    # A batch script of SLURM has a number and a count of tasks, but only srun starts one process for each.
+    assert Shard.from_environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}) == Shard(0, 1)
+    assert Shard.from_environment({"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"}) == Shard(3, 4)
     with pytest.raises(ArgumentError, match="RANK and WORLD_SIZE must be whole numbers, got 'x' and '2'"):
         Shard.from_environment({"RANK": "x", "WORLD_SIZE": "2"})
 
@@ -48,4 +51,5 @@ def test_each_launched_process_has_its_own_gpu(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert launched_device(launched) == "cuda:1"
-    assert launched_device({}) == "auto"
+    assert launched_device({"SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "2"}) == "cuda:1"
+    assert launched_device({}) == launched_device({"SLURM_LOCALID": "0"}) == "auto"

@@ -1,16 +1,101 @@
-"""Where the shapes of an image lie: dead leaves with lines and text, or pages of text and line art."""
+"""Paints the shapes of a synthetic image into a label map: dead leaves with lines and text, or a page.
+
+A page has text and line art. Every shape has its own number.
+"""
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
-from sam_diffsr.data.synthetic.canvas import Canvas, some_words
+__all__ = ["FINE", "Canvas", "paint_leaves", "paint_page", "power_law_radii"]
 
-__all__ = ["paint_leaves", "paint_page", "power_law_radii"]
+FINE = 2
+"""Rows and columns of the label map per pixel of the image."""
+SMALL_CORNERS, LARGE_CORNERS = 8, 32
+"""Corners of small and large shapes."""
+LETTERS = "etaoinshrdlucmfwypvbgkjqxzETAOINSHRDLUCMFWYPVBGKJQXZ0123456789"
 
-SMALL_CORNERS = 8
-LARGE_CORNERS = 32
+
+class Canvas:
+    """A label map that shapes are painted into, in image coordinates.
+
+    Args:
+        size: side of the image; the map is ``FINE`` times as large.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.count = 1
+        self._map = Image.new("I", (FINE * size, FINE * size), 1)
+        self._draw = ImageDraw.Draw(self._map)
+
+    def polygons(self, corners: NDArray[np.float64]) -> None:
+        """Paint ``(n, v, 2)`` polygons of (x, y) corners, one over the other."""
+        paint = self._draw.polygon
+        for flat in np.rint(FINE * corners - 0.5).reshape(len(corners), -1).astype(np.int64).tolist():
+            self.count += 1
+            paint(flat, fill=self.count)
+
+    def line(self, points: NDArray[np.float64], width: float) -> None:
+        """Paint a line through ``(n, 2)`` points."""
+        self.lines([points], width)
+
+    def lines(self, strokes: list[NDArray[np.float64]], width: float) -> None:
+        """Paint lines, each through ``(n, 2)`` points, as one region."""
+        self.count += 1
+        thick = max(1, round(FINE * width))
+        for points in strokes:
+            self._draw.line(
+                (FINE * points).ravel().tolist(),
+                fill=self.count,
+                width=thick,
+                joint="curve" if thick > 2 else None,
+            )
+
+    def outline(self, box: tuple[float, float, float, float], width: float, *, round_: bool) -> None:
+        """Paint the outline of a rectangle or ellipse."""
+        self.count += 1
+        scaled = [FINE * side for side in box]
+        paint = self._draw.ellipse if round_ else self._draw.rectangle
+        paint(scaled, outline=self.count, width=max(1, round(FINE * width)))
+
+    def text(self, words: str, place: tuple[float, float], height: float, *, angle: float = 0.0) -> None:
+        """Paint text in Pillow's own font, centred at ``place`` (x, y)."""
+        self.count += 1
+        font = _font(max(6, round(FINE * height)))
+        left, top, right, bottom = (int(side) for side in font.getbbox(words))
+        stamp = Image.new("L", (max(1, right - left + 4), max(1, bottom - top + 4)), 0)
+        ImageDraw.Draw(stamp).text((2 - left, 2 - top), words, fill=255, font=font)
+        if angle:
+            stamp = stamp.rotate(angle, Image.Resampling.BILINEAR, expand=True)
+        corner = (round(FINE * place[0] - stamp.width / 2), round(FINE * place[1] - stamp.height / 2))
+        self._map.paste(self.count, corner, stamp.point(_HALF, "1"))
+
+    def labels(self) -> NDArray[np.uint16]:
+        """``(FINE * S, FINE * S)`` numbers from 1."""
+        return np.asarray(self._map).astype(np.uint16)
+
+
+_HALF = [0] * 128 + [255] * 128
+
+
+@lru_cache(maxsize=64)
+def _font(height: int) -> ImageFont.FreeTypeFont:
+    return cast("ImageFont.FreeTypeFont", ImageFont.load_default(height))
+
+
+def some_words(rng: np.random.Generator, count: int) -> str:
+    """Random words with the letter frequencies of text."""
+    weights = 1.0 / (np.arange(len(LETTERS)) + 6)
+    lengths = rng.integers(1, 9, count)
+    letters = rng.choice(list(LETTERS), int(lengths.sum()), p=weights / weights.sum())
+    cuts = np.cumsum(lengths)[:-1]
+    return " ".join("".join(part) for part in np.split(letters, cuts))
 
 
 def power_law_radii(
@@ -22,7 +107,7 @@ def power_law_radii(
 
 
 def paint_leaves(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Cover a canvas: large shapes until no ground is seen, then shapes of all sizes, then lines and text."""
+    """Cover a canvas with large shapes, then shapes of all sizes, then lines and text."""
     size = canvas.size
     smallest, largest = 2.0 * 6.0 ** rng.random(), size / rng.uniform(2, 4)
     for low, cover in ((max(smallest, largest / 8), 4.0), (smallest, 0.15 * 12 ** rng.random())):
@@ -43,7 +128,7 @@ def paint_leaves(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _paint_shapes(canvas: Canvas, rng: np.random.Generator, radii: NDArray[np.float64]) -> None:
-    """Painted in random order; neighbours of the order have the same number of corners, which is quicker."""
+    """Paint shapes in random order, in batches of equal numbers of corners for speed."""
     for part in np.array_split(radii, max(1, len(radii) // 64)):
         for many in (False, True):
             chosen = part[(part > 8) == many]
@@ -63,7 +148,7 @@ def _outlines(rng: np.random.Generator, count: int, corners: int) -> NDArray[np.
         for order in range(2, 6)
     )
     radius = np.where(kind == 1, 1 + waves, radius)
-    # A regular polygon of s sides in polar form; moving its corners about is left to the stretching below.
+    # A regular polygon of s sides in polar form; the stretching below makes it irregular.
     sides = rng.integers(3, 7, count)[:, None]
     turned = angle % (2 * np.pi / sides) - np.pi / sides
     radius = np.where(kind >= 2, np.cos(np.pi / sides) / np.cos(turned) * 1.2, radius)
@@ -84,7 +169,7 @@ def _curve(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
 
 
 def paint_page(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Text in lines, outlines, hatching, curves and filled boxes on a plain ground."""
+    """Paint lines of text, outlines, hatching, curves and filled boxes on a plain ground."""
     size = canvas.size
     for _ in range(int(rng.integers(0, 4))):
         _box(canvas, rng)

@@ -1,0 +1,133 @@
+"""Output of the command: lines never mix with a progress bar, and any file name can be printed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any, TextIO
+
+__all__ = ["Bar", "messages", "say"]
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Print a line, above a progress bar if there is one."""
+    stream = sys.stderr if error else sys.stdout
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        tqdm.write(text, file=stream)
+        stream.flush()
+    else:
+        print(text, file=stream, flush=True)
+
+
+@contextmanager
+def messages(
+    *, quiet: bool, verbose: bool, rewrite: Callable[[str], str] = str
+) -> Generator[None, None, None]:
+    """Send the library's messages and warnings to stderr, one line each, for as long as the command runs.
+
+    Args:
+        quiet: only warnings and errors.
+        verbose: everything.
+        rewrite: applied to each message.
+    """
+    shown: set[str] = set()
+
+    def warn(message: Warning | str, *_: Any, **__: Any) -> None:
+        text = rewrite(" ".join(str(message).split()))
+        if text not in shown:  # once per file, although its header is read more than once
+            shown.add(text)
+            say(f"sam-diffsr: warning: {text}", error=True)
+
+    logger = logging.getLogger("sam_diffsr")
+    before = logger.level
+    handler = _Handler(rewrite)
+    with ExitStack() as stack:
+        for stream in (sys.stdout, sys.stderr):
+            stack.enter_context(_any_name(stream))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = warn
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(before)
+            logging.getLogger("sam_diffsr.pipeline").setLevel(logging.NOTSET)
+
+
+class _Handler(logging.Handler):
+    def __init__(self, rewrite: Callable[[str], str]) -> None:
+        super().__init__()
+        self._rewrite = rewrite
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self._rewrite(self.format(record)), error=True)
+
+
+@contextmanager
+def _any_name(stream: TextIO) -> Generator[None, None, None]:
+    """Let a stream write names that its encoding does not have, as escapes."""
+    before, configure = stream.errors, getattr(stream, "reconfigure", None)
+    if configure is None:
+        yield
+        return
+    configure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        configure(errors=before)
+
+
+class Bar:
+    """Progress over many files: files, percent, time left.
+
+    Args:
+        total: number of files.
+        show: draw it.
+    """
+
+    def __init__(self, total: int, *, show: bool) -> None:
+        self._bar: Any = None
+        self._total = total
+        self._finished = 0
+        if show:
+            from tqdm.auto import tqdm
+
+            layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+            self._bar = tqdm(total=total, desc=self._label(0), bar_format=layout, leave=False)
+
+    @contextmanager
+    def files(self, count: int) -> Generator[dict[str, Any], None, None]:
+        """Files in work: give the ``callback`` of ``upscale`` as an argument, if the bar is drawn."""
+
+        def show(done: int, total: int, _preview: object) -> None:
+            self._show(count * done / total)
+
+        yield {} if self._bar is None else {"callback": show}
+        self.count(count)
+
+    def count(self, files: int = 1) -> None:
+        """Count files that are finished."""
+        self._finished += files
+        self._show(0)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _show(self, share: float) -> None:
+        if self._bar is not None:
+            done = min(self._finished + share, self._total)
+            self._bar.set_description_str(self._label(done), refresh=False)
+            self._bar.update(done - self._bar.n)
+
+    def _label(self, done: float) -> str:
+        return f"{int(done)}/{self._total} files"

@@ -1,0 +1,141 @@
+"""Regions and structure values of a photograph while it is cut: from a segmenter, or from masks on disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam_diffsr.data.config import MissingMasks
+from sam_diffsr.errors import ArgumentError, DataError
+from sam_diffsr.masks.lookup import digest_masks, find_masks, load_structure
+from sam_diffsr.masks.segments import GraphMaskGenerator
+from sam_diffsr.masks.spe import Encoding, Reduction, encode_label_map
+from sam_diffsr.masks.structure import MAX_REGIONS
+
+__all__ = ["PhotoRegions", "Segmenter"]
+
+logger = logging.getLogger(__name__)
+
+Segmenter = Callable[[NDArray[np.uint8]], NDArray[Any]]
+"""Takes ``(H, W, 3)`` uint8 RGB, gives ``(H, W)`` region numbers from 1; 0 is "no region"."""
+
+
+class PhotoRegions:
+    """Gives the regions of photos that may have been reduced.
+
+    Args:
+        segmenter: ``"graph"``, ``"none"`` (E = 0), a ``GraphMaskGenerator`` or a function.
+        masks: folder of masks (see ``masks.lookup.find_masks``), instead of the segmenter.
+        missing: with ``"zero"``, photos without masks have no regions (E = 0).
+        files: all photos; their masks are looked up at once.
+        roots: folders that the places of photos are relative to.
+        encoding: see ``masks.spe``.
+        reduction: see ``masks.spe``.
+
+    Raises:
+        ArgumentError: an unknown segmenter.
+        DataError: no such folder of masks, or photos without masks.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter | GraphMaskGenerator | Literal["graph", "none"],
+        *,
+        masks: str | os.PathLike[str] | None,
+        missing: MissingMasks,
+        files: Sequence[Path],
+        roots: Sequence[Path],
+        encoding: Encoding,
+        reduction: Reduction,
+    ) -> None:
+        self._encoding: Encoding = encoding
+        self._reduction: Reduction = reduction
+        self._masks: dict[Path, Path] = {}
+        self._segment: Segmenter | None = None
+        self.name = "masks"
+        """Name of the source of regions, for the manifest."""
+        if masks is None:
+            self._segment, self.name = _resolve_segmenter(segmenter)
+        else:
+            self._masks = find_masks(masks, files, roots=roots)
+            _report_missing([file for file in files if file not in self._masks], len(files), masks, missing)
+        self._digests = {file: digest_masks(path) for file, path in self._masks.items()}
+
+    def digest(self, file: Path) -> str | None:
+        """SHA-256 of a photo's masks; None when it has none."""
+        return self._digests.get(file)
+
+    def find(
+        self, file: Path, image: NDArray[np.uint8], *, photo_size: tuple[int, int], needed: bool
+    ) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+        """Give the regions of one photo.
+
+        Args:
+            file: the photo.
+            image: ``(H, W, 3)`` uint8, the photo after its reduction.
+            photo_size: ``(height, width)`` before the reduction.
+            needed: False when no crop will be cut, so that the segmenter need not run.
+
+        Returns:
+            Label map ``(H, W)``, and one value per label, that of label 0 ("no region") being 0.
+
+        Raises:
+            DataError: masks are malformed or of an image of another size, or the segmenter's labels have
+                another shape or are out of range.
+        """
+        size = (image.shape[0], image.shape[1])
+        if file in self._masks:
+            structure = load_structure(
+                self._masks[file],
+                photo_size=photo_size,
+                size=size,
+                encoding=self._encoding,
+                reduction=self._reduction,
+            )
+            return structure.labels, structure.values
+        if self._segment is None or not needed:
+            return np.zeros(size, np.uint16), np.zeros(1, np.float32)
+        labels = np.asarray(self._segment(image))
+        if labels.shape != size:
+            raise DataError(f"the segmenter must give labels of the image's shape {size}, got {labels.shape}")
+        lowest, highest = int(labels.min()), int(labels.max())
+        if lowest < 0 or highest > MAX_REGIONS:
+            raise DataError(f"the segmenter's labels must lie in 0..{MAX_REGIONS}, got {lowest}..{highest}")
+        values = encode_label_map(labels, encoding=self._encoding, reduction=self._reduction)
+        return labels.astype(np.uint16), values
+
+
+def _report_missing(
+    absent: Sequence[Path], total: int, folder: str | os.PathLike[str], missing: MissingMasks
+) -> None:
+    """Raise or warn about photos without masks."""
+    if not absent:
+        return
+    listed = ", ".join(file.name for file in absent[:5]) + (", ..." if len(absent) > 5 else "")
+    if missing == "error" or len(absent) == total:
+        raise DataError(
+            f"{os.fspath(folder)} has no masks for {len(absent)} of {total} photos ({listed}): expected "
+            f"files like {absent[0].stem}.npz, .npy or .json; make them with `sam-diffsr masks generate`, "
+            "or ask for missing masks to be zero"
+        )
+    logger.warning("%d of %d photos have no masks and get E = 0: %s", len(absent), total, listed)
+
+
+def _resolve_segmenter(
+    segmenter: Segmenter | GraphMaskGenerator | Literal["graph", "none"],
+) -> tuple[Segmenter | None, str]:
+    if callable(segmenter):
+        return segmenter, str(getattr(segmenter, "__qualname__", type(segmenter).__qualname__))
+    if segmenter == "graph":
+        segmenter = GraphMaskGenerator()
+    if isinstance(segmenter, GraphMaskGenerator):
+        return segmenter.label_map, repr(segmenter)
+    if segmenter == "none":
+        return None, "none"
+    raise ArgumentError(f"segmenter must be 'graph', 'none' or a function, got {segmenter!r}")

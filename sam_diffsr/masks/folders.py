@@ -1,0 +1,326 @@
+"""Masks for whole folders: find the regions of every photo, or encode every file of records.
+
+Results appear whole or not at all, and finished ones are skipped, so a stopped run can simply be repeated.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam_diffsr.errors import ArgumentError, DataError, MissingDependencyError, OutputError
+from sam_diffsr.image.photos import list_photos, read_photo
+from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions, SamPrecision
+from sam_diffsr.masks.segments import GraphMaskGenerator
+from sam_diffsr.masks.shard import Shard
+from sam_diffsr.masks.spe import Encoding, Reduction
+from sam_diffsr.masks.store import AMG_TABLE, read_records, read_structure, write_records, write_structure
+from sam_diffsr.masks.structure import StructureField
+
+__all__ = [
+    "MaskGenerator",
+    "MaskOutcome",
+    "encode_folder",
+    "find_records",
+    "generate_folder",
+    "load_generator",
+]
+
+PathLike = str | os.PathLike[str]
+_Work = Callable[[Path, Path], Mapping[str, Any]]
+"""Makes the target of a source and gives fields of its outcome."""
+
+
+class MaskGenerator(Protocol):
+    """The common interface of ``SamMaskGenerator`` and ``GraphMaskGenerator``."""
+
+    def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
+        """Find the regions of an ``(H, W, 3)`` uint8 RGB image."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskOutcome:
+    """The result for one file of a folder."""
+
+    source: Path
+    target: Path
+    status: Literal["written", "skipped", "failed"]
+    """``skipped``: a whole result existed already."""
+    number: int
+    """Number of the file, 1-based, in this process's part."""
+    total: int
+    """Files in this process's part."""
+    seconds: float = 0.0
+    """Time for this file."""
+    remaining: float | None = None
+    """Estimated seconds for the rest of the part; ``None`` unless the file was written."""
+    regions: int = 0
+    """Regions written."""
+    stored_bytes: int = 0
+    """Size of a written field."""
+    npy_bytes: int = 0
+    """Size of the same field as a float32 ``.npy``."""
+    error: Exception | None = None
+    """The reason of a failure."""
+
+
+def load_generator(
+    model: str = "vit_h",
+    *,
+    device: str = "auto",
+    precision: SamPrecision | None = None,
+    longest_side: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> MaskGenerator:
+    """Load a mask generator by name. ``None`` stands for the generator's own default.
+
+    Args:
+        model: ``"graph"`` (no weights), or a name that ``SamMaskGenerator.from_pretrained`` takes.
+        device: device of SAM.
+        precision: precision of SAM.
+        longest_side: segment larger images at this longest side.
+        options: fields of ``SamOptions``.
+
+    Raises:
+        ArgumentError: an option is out of range or belongs to SAM only.
+        ModelLoadError: SAM's weights cannot be loaded.
+        MissingDependencyError: a package is missing.
+    """
+    chosen: dict[str, Any] = {} if longest_side is None else {"longest_side": longest_side}
+    if model == "graph":
+        foreign = sorted({**(options or {}), **({} if precision is None else {"precision": precision})})
+        if foreign:
+            raise ArgumentError(f"graph segmentation has no option {', '.join(foreign)}; they belong to SAM")
+        return GraphMaskGenerator(**chosen)
+    if precision is not None:
+        chosen["precision"] = precision
+    return SamMaskGenerator.from_pretrained(
+        model, options=SamOptions(**(options or {})), device=device, **chosen
+    )
+
+
+def generate_folder(
+    photos: PathLike | Sequence[PathLike],
+    out: PathLike,
+    load: Callable[[], MaskGenerator],
+    *,
+    shard: Shard | None = None,
+    overwrite: bool = False,
+) -> Iterator[MaskOutcome]:
+    """Find the regions of photos and write them as ``<stem>.json`` records.
+
+    Args:
+        photos: a folder (searched with its subfolders), a file, or a list of files.
+        out: folder to write; it keeps the tree of ``photos``.
+        load: gives the generator; called when the first photo needs it.
+        shard: the part of the photos that this process does; ``None`` is all.
+        overwrite: make finished files again.
+
+    Yields:
+        One outcome per photo. A photo without regions gives an empty list of records.
+
+    Raises:
+        DataError: no photos, or two with one target.
+        OutputError: the folder or a file cannot be written.
+        SamDiffsrError: any error of ``load``.
+    """
+    root = Path(photos) if isinstance(photos, (str, os.PathLike)) else None
+    if root is not None and root.is_file():
+        photos, root = [root], None
+    jobs = _plan(list_photos(photos), root, Path(out), ".json")
+
+    def begin() -> _Work:
+        generator = load()
+
+        def work(source: Path, target: Path) -> dict[str, Any]:
+            records = generator.generate(read_photo(source))
+            write_records(target, records)
+            return {"regions": len(records)}
+
+        return work
+
+    return _run(
+        (shard or Shard()).select(jobs), begin, out=Path(out), finished=_has_records, overwrite=overwrite
+    )
+
+
+def encode_folder(
+    records: PathLike,
+    out: PathLike,
+    *,
+    photos: PathLike | None = None,
+    encoding: Encoding = "rope",
+    reduction: Reduction = "image",
+    seed: int = 0,
+    shard: Shard | None = None,
+    overwrite: bool = False,
+) -> Iterator[MaskOutcome]:
+    """Encode files of records as structure fields ``<stem>.npz``.
+
+    Args:
+        records: a folder of ``.json`` files or amg.py folders, searched with its subfolders.
+        out: folder to write; it keeps the tree of ``records``.
+        photos: folder of the photos. With it sizes are checked, and empty lists of records can be encoded.
+        encoding: see ``encode_structure``.
+        reduction: see ``encode_structure``.
+        seed: see ``encode_structure``.
+        shard: the part of the files that this process does; ``None`` is all.
+        overwrite: make finished files again.
+
+    Yields:
+        One outcome per file. An existing field with another encoding, reduction or seed is a failure.
+
+    Raises:
+        DataError: no records, no photos, or two files with one target.
+        ArgumentError: an unknown ``encoding`` or ``reduction``, or a negative ``seed``.
+        OutputError: the folder or a file cannot be written.
+    """
+    root = Path(records)
+    jobs = _plan(find_records(root), root, Path(out), ".npz")
+    by_place: dict[Path, Path] = {}
+    if photos is not None:
+        folder = Path(photos)
+        by_place = {path.relative_to(folder).with_suffix(""): path for path in list_photos(folder)}
+    StructureField.from_masks([], size=(1, 1), encoding=encoding, reduction=reduction, seed=seed)  # checks
+    wanted = _describe(encoding, reduction, seed)
+
+    def work(source: Path, target: Path) -> dict[str, Any]:
+        # The photo, where it is known, says how large the masks must be.
+        size = None
+        if photos is not None:
+            photo = by_place.get(target.relative_to(out).with_suffix(""))
+            if photo is None:
+                raise DataError(f"{photos} has no photo for {source}")
+            height, width = read_photo(photo).shape[:2]
+            size = (height, width)
+        found = read_records(source, size=size)
+        if not found and size is None:
+            raise DataError(
+                f"{source} holds no regions and does not say how large the image is; name the folder of "
+                "the photos as well"
+            )
+        structure = StructureField.from_masks(
+            found, size=size, encoding=encoding, reduction=reduction, seed=seed
+        )
+        stored = write_structure(target, structure)
+        npy = 4 * structure.labels.size + 128
+        return {"regions": len(found), "stored_bytes": stored, "npy_bytes": npy}
+
+    def finished(target: Path) -> bool:
+        try:
+            structure = read_structure(target)
+        except DataError:
+            return False
+        made = _describe(structure.encoding, structure.reduction, structure.seed)
+        if made != wanted:
+            raise DataError(
+                f"{target} exists, encoded with {made} and not {wanted}; overwrite it or choose another "
+                "folder"
+            )
+        return True
+
+    return _run(
+        (shard or Shard()).select(jobs), lambda: work, out=Path(out), finished=finished, overwrite=overwrite
+    )
+
+
+def find_records(folder: PathLike) -> list[Path]:
+    """List the ``.json`` files and amg.py folders below a folder, sorted, without hidden ones.
+
+    Raises:
+        DataError: no such folder, or no records in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder of mask records")
+    found = [path for path in root.rglob("*.json") if path.is_file()]
+    found += [path.parent for path in root.rglob(AMG_TABLE)]
+    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    if not found:
+        raise DataError(f"{root} has no mask records; expected .json files or folders of amg.py")
+    return sorted(found)
+
+
+def _plan(sources: Iterable[Path], root: Path | None, out: Path, suffix: str) -> list[tuple[Path, Path]]:
+    """Pair each source with its target below ``out``."""
+    jobs: dict[Path, Path] = {}
+    for source in sources:
+        place = source.relative_to(root) if root is not None else Path(source.name)
+        stem = place.name if source.is_dir() else place.stem
+        target = out / place.parent / f"{stem}{suffix}"
+        other = jobs.setdefault(target, source)
+        if other != source:
+            raise DataError(f"{other} and {source} would both be written to {target}; rename one of them")
+    return [(source, target) for target, source in jobs.items()]
+
+
+def _run(
+    jobs: Sequence[tuple[Path, Path]],
+    begin: Callable[[], _Work],
+    *,
+    out: Path,
+    finished: Callable[[Path], bool],
+    overwrite: bool,
+) -> Iterator[MaskOutcome]:
+    """Make every target that is not finished; only errors that would hit every file end the run."""
+    _make_folder(out)
+    work: _Work | None = None
+    spent, written = 0.0, 0
+    for number, (source, target) in enumerate(jobs, start=1):
+        outcome = partial(MaskOutcome, source=source, target=target, number=number, total=len(jobs))
+        try:
+            done = not overwrite and target.is_file() and finished(target)
+        except DataError as error:
+            yield outcome(status="failed", error=error)
+            continue
+        if done:
+            yield outcome(status="skipped")
+            continue
+        if work is None:
+            work = begin()
+        _make_folder(target.parent)
+        started = time.perf_counter()
+        try:
+            numbers = work(source, target)
+        except (OutputError, MissingDependencyError):
+            raise
+        except Exception as error:  # the outcome carries it, and the other files are still made
+            yield outcome(status="failed", error=error, seconds=time.perf_counter() - started)
+            continue
+        seconds = time.perf_counter() - started
+        spent, written = spent + seconds, written + 1
+        remaining = spent / written * (len(jobs) - number)
+        yield outcome(status="written", seconds=seconds, remaining=remaining, **numbers)
+
+
+def _has_records(target: Path) -> bool:
+    try:
+        read_records(target)
+    except DataError:  # truncated by another tool: make it again
+        return False
+    return True
+
+
+def _describe(encoding: str | None, reduction: str | None, seed: int | None) -> str:
+    """The choices that a field's values depend on."""
+    return f"random, seed {seed}" if encoding == "random" else f"{encoding}/{reduction}"
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and try to write into it, before any work is done for it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(f"cannot write into the folder {folder}: {error.strerror or error}") from error
