@@ -16,6 +16,7 @@ from sam_diffsr.image import MAX_PIXELS_DEFAULT
 
 try:
     import gradio as gr
+    from gradio.themes import Soft
 except ImportError as error:
     raise MissingDependencyError("the page needs gradio: pip install 'sam-diffsr[app]'") from error
 
@@ -72,7 +73,7 @@ def serve(
                 server_port=port,
                 share=share,
                 inbrowser=open_browser,
-                theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+                theme=Soft(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
                 css=_CSS,
                 footer_links=[],
                 ssr_mode=False,
@@ -94,7 +95,7 @@ def build_page(worker: Worker) -> gr.Blocks:
             _build_one(page, worker)
         with gr.Tab("Several images"):
             _build_several(page, worker)
-    return page.queue(max_size=_MOST_WAITING, default_concurrency_limit=1)
+    return page.queue(max_size=_MOST_WAITING, default_concurrency_limit=1, api_open=False)
 
 
 def _build_one(page: gr.Blocks, worker: Worker) -> None:
@@ -123,7 +124,7 @@ def _build_one(page: gr.Blocks, worker: Worker) -> None:
         try:
             result = worker.upscale(path, choices, job=job, report=_reporter(progress))
         except CancelledError:
-            return "Cancelled.", gr.skip(), gr.skip()
+            return "Cancelled.", gr.update(), gr.update()
         except SamDiffsrError as error:
             raise gr.Error(str(error), duration=None) from error
         before, after = result.views
@@ -144,7 +145,13 @@ def _build_several(page: gr.Blocks, worker: Worker) -> None:
     settings = _build_settings(worker)
 
     def describe(paths: list[str], choices: Choices) -> str:
-        return "\n".join(f"* {Path(path).name}: {worker.describe(path, choices)}" for path in paths)
+        lines: list[str] = []
+        for path in paths:
+            try:
+                lines.append(f"* {Path(path).name}: {worker.describe(path, choices)}")
+            except SamDiffsrError as error:
+                lines.append(f"* **Left out:** {error}")
+        return "\n".join(lines)
 
     def run(
         paths: list[str], request: gr.Request, progress: Any = _PROGRESS, *values: Any
@@ -183,7 +190,11 @@ def _build_settings(worker: Worker) -> list[Any]:
             seed = gr.Number(value=0, precision=0, minimum=0, label="Seed", min_width=100)
         own = gr.Checkbox(value=True, label="The model's own fidelity")
         fidelity = gr.Slider(0, 1, value=0.5, step=0.05, label=label, visible=False)
-    own.change(lambda value: gr.update(visible=not value), own, fidelity, queue=False)
+
+    def show(own: bool) -> Any:
+        return gr.update(visible=not own)
+
+    own.change(show, own, fidelity, queue=False)
     return [model, own, fidelity, scale, seed, extension]
 
 

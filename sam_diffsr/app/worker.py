@@ -6,10 +6,10 @@ import contextlib
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from PIL import Image
 
@@ -155,15 +155,15 @@ class Worker:
                 raise CancelledError("the job was cancelled before it started")
             started = time.perf_counter()
             self._input_size(path)
-            source: Any = decode_image(path, max_pixels=self.max_pixels)
-            pixels = source.rgb.shape[-2] * source.rgb.shape[-1]
-            height, width = self._output_size(*source.rgb.shape[-2:], choices)
+            source = decode_image(path, max_pixels=self.max_pixels)
+            pixels = source.rgb[0, 0].numel()
+            height, width = self._output_size(source.rgb.shape[-2], source.rgb.shape[-1], choices)
             target = Path(tempfile.mkdtemp(dir=self._folder)) / (
                 f"{Path(path).stem}_x{choices.outscale:g}.{choices.extension}"
             )
             check_output(target, source.format, width=width, height=height)
             image = self.load(choices.model).upscale(
-                source,
+                cast("Image.Image", source),
                 fidelity=choices.fidelity,
                 seed=choices.seed,
                 outscale=choices.outscale,
@@ -250,7 +250,7 @@ def _visible(image: Image.Image | DecodedImage) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _short_names(path: str | Path) -> Iterator[None]:
+def _short_names(path: str | Path) -> Generator[None]:
     """Take the folder of a file, which visitors do not know, out of error messages."""
     try:
         yield

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from sam_diffsr.app.worker import Worker
+from sam_diffsr.errors import ArgumentError
 
 pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -83,7 +84,10 @@ def test_an_image_goes_in_and_one_four_times_as_large_comes_out(page: Any, photo
 @pytest.mark.usefixtures("unhurried")
 def test_cancel_ends_the_work(page: Any, photo: Path):
     page.set_input_files("input[type=file] >> nth=0", photo)
-    go, stop = page.get_by_role("button", name="Upscale").first, page.get_by_role("button", name="Cancel").first
+    go, stop = (
+        page.get_by_role("button", name="Upscale").first,
+        page.get_by_role("button", name="Cancel").first,
+    )
     page.get_by_text("pixels become").wait_for()
     go.click()
     stop.click()
@@ -104,11 +108,20 @@ def test_a_text_file_is_refused(page: Any, tmp_path: Path):
 def test_several_files_are_upscaled_and_a_bad_one_is_named(page: Any, tmp_path: Path, photo: Path):
     other, bad = tmp_path / "other.png", tmp_path / "bad.png"
     shutil.copy(photo, other)
-    page.get_by_role("tab", name="Several images").click()
-    page.set_input_files("input[type=file] >> nth=1", [photo, other])
-    page.get_by_text(re.compile("other.png: 40 × 30 pixels become")).wait_for()
     bad.write_text("no image")
+    page.get_by_role("tab", name="Several images").click()
+    page.set_input_files("input[type=file] >> nth=1", [photo, other, bad])
+    page.get_by_text(re.compile("other.png: 40 × 30 pixels become")).wait_for()
+    assert page.get_by_text(re.compile("Left out:.*bad.png.* is not an image")).is_visible()
     page.get_by_role("button", name="Upscale").last.click()
-    page.get_by_text("Done: 2 of 2 files upscaled.").wait_for()
+    page.get_by_text("Done: 2 of 3 files upscaled.").wait_for()
     for name in ("photo_x4", "other_x4", "results"):
         assert page.get_by_text(re.compile(name)).count() > 0
+
+
+def test_a_port_that_is_taken_is_named(address: str):
+    from sam_diffsr.app.page import serve
+
+    port = int(address.rstrip("/").rpartition(":")[2])
+    with pytest.raises(ArgumentError, match=rf"port {port} on 127\.0\.0\.1 cannot be used.*--port"):
+        serve(port=port, device="cpu")

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sam_diffsr.app.worker import Choices, Result, Worker
-from sam_diffsr.errors import CancelledError, ImageError, ImageTooLargeError, OutputError
+from sam_diffsr.app.worker import Choices, Result, Worker, _spoken
+from sam_diffsr.errors import (
+    CancelledError,
+    ImageError,
+    ImageTooLargeError,
+    MissingDependencyError,
+    OutputError,
+)
 from sam_diffsr.pipeline import SuperResolver, available_models
 
 
@@ -105,7 +113,10 @@ def test_what_a_file_type_cannot_hold_is_refused_before_the_work(
     worker.start("job")
     with pytest.raises(OutputError, match="transparency"):
         worker.upscale(
-            path, dataclasses.replace(choices, extension="jpg"), job="job", report=lambda share: pytest.fail()
+            path,
+            dataclasses.replace(choices, extension="jpg"),
+            job="job",
+            report=lambda share: pytest.fail("work was done"),
         )
 
 
@@ -124,3 +135,17 @@ def test_a_bad_file_fails_alone_and_cancelling_ends_the_list(
     assert shares[-1] == pytest.approx(2 / 3)
     worker.cancel("job")
     assert list(outcomes) == []
+
+
+def test_a_missing_gradio_names_the_extra(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "sam_diffsr.app.page", raising=False)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'sam-diffsr\[app\]'"):
+        importlib.import_module("sam_diffsr.app.page")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "a second"), (9.6, "10 seconds"), (100, "2 minutes"), (7300, "2 hours")]
+)
+def test_times_are_spoken_in_the_unit_that_fits(seconds: float, text: str):
+    assert _spoken(seconds) == text
