@@ -140,7 +140,7 @@ def _build_several(page: gr.Blocks, worker: Worker) -> None:
             sources = gr.File(label="Input", file_count="multiple", file_types=["image"], height=300)
             controls = _build_controls()
         with gr.Column(scale=3, min_width=320):
-            table = gr.Dataframe(headers=["File", "Result"], label="Results", interactive=False, wrap=True)
+            results = gr.Markdown()
             files = gr.File(label="Download", file_count="multiple", interactive=False)
     settings = _build_settings(worker)
 
@@ -155,19 +155,22 @@ def _build_several(page: gr.Blocks, worker: Worker) -> None:
 
     def run(
         paths: list[str], request: gr.Request, progress: Any = _PROGRESS, *values: Any
-    ) -> Iterator[tuple[str, list[list[str]], list[str]]]:
-        rows: list[list[str]] = []
+    ) -> Iterator[tuple[str, str, list[str]]]:
+        lines: list[str] = []
         done: list[str] = []
         job, choices = _job(request, "several"), _choices(*values)
         for name, outcome in worker.upscale_all(paths, choices, job=job, report=_reporter(progress)):
             if isinstance(outcome, Result):
                 done.append(str(outcome.path))
-            rows.append([name, _summary(outcome) if isinstance(outcome, Result) else str(outcome)])
-            yield f"{len(rows)} of {len(paths)} files", rows, done
-        end = "Done" if len(rows) == len(paths) else "Cancelled"
-        yield f"{end}: {len(done)} of {len(paths)} files upscaled.", rows, [*_archive(done), *done]
+                lines.append(f"* {name}: {_summary(outcome)}")
+            else:
+                lines.append(f"* **{name} failed:** {outcome}")
+            yield f"{len(lines)} of {len(paths)} files", "\n".join(lines), done
+        end = "Done" if len(lines) == len(paths) else "Cancelled"
+        text = f"{end}: {len(done)} of {len(paths)} files upscaled."
+        yield text, "\n".join(lines), [*_archive(done), *done]
 
-    _connect(page, worker, "several", controls, [sources, *settings], describe, run, [table, files])
+    _connect(page, worker, "several", controls, [sources, *settings], describe, run, [results, files])
 
 
 def _build_controls() -> tuple[gr.Markdown, gr.Button, gr.Button]:

@@ -91,7 +91,8 @@ class Worker:
         """Names to choose from, the default first."""
         self.max_pixels = max_pixels
         self._folder = folder
-        self._device, self._dtype = device, dtype
+        self._device = device
+        self._dtype: Precision = dtype
         self._resolvers: dict[str, SuperResolver] = {}
         self._rates: dict[tuple[str, int], float] = {}  # seconds per input pixel of a model and its steps
         self._wanted: set[str] = set()
