@@ -21,7 +21,7 @@ from pathlib import Path
 from sam_diffsr import SuperResolver
 from sam_diffsr.data import find_dataset
 from sam_diffsr.evaluation import evaluate_methods
-from sam_diffsr.evaluation.methods import bicubic_method, model_methods
+from sam_diffsr.evaluation.methods import Setting, bicubic_method, model_methods
 from sam_diffsr.evaluation.perceptual import PairDistance, lpips_distance
 from sam_diffsr.evaluation.report import text_table, write_json
 from sam_diffsr.pipeline.config import SamplingConfig
@@ -74,7 +74,9 @@ def scores_of(
     kept = folder / ("scores.json" if lpips is None else "scores-lpips.json")
     if not kept.is_file():
         resolver = SuperResolver.from_pretrained(folder)
-        methods = model_methods(resolver, name=folder.name, settings=SETTINGS)
+        methods = model_methods(
+            resolver, name=folder.name, settings=[Setting(sampling=one) for one in SETTINGS]
+        )
         rows = evaluate_methods(
             files, [bicubic_method(resolver.scale), *methods], scale=resolver.scale, lpips=lpips
         ).rows

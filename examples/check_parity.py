@@ -70,8 +70,8 @@ def against_its_own_promises() -> None:
         [photo[..., y : y + 32, x : x + 32] for y, x in ((0, 0), (64, 64), (128, 200), (200, 400))]
     )
 
-    def run(lr: Tensor, seeds: list[int], tile: int = 0, overlap: int | None = None) -> Tensor:
-        return resolver.upscale_tensor(lr, seeds=seeds, tile=tile, tile_overlap=overlap)
+    def run(lr: Tensor, seeds: list[int], tile: int = 0, halo: int | None = None) -> Tensor:
+        return resolver.upscale_tensor(lr, seeds=seeds, tile=tile, halo=halo)
 
     together = run(crops, [0, 1, 2, 3])
     singles = torch.cat([run(crops[i : i + 1], [i]) for i in range(4)])

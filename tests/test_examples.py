@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from sam_diffsr.errors import OutputError
 from sam_diffsr.evaluation import psnr_y, ssim_y
 from sam_diffsr.evaluation.pairs import read_pair
 from sam_diffsr.masks import encode_structure, read_records, read_structure
@@ -153,30 +152,6 @@ def test_train_tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines[:2]] == ["encoder", "denoiser"]
     assert (tmp_path / "tiny" / "rrdb" / "samples" / "step-00000002.png").is_file()
-
-
-def test_training_data_are_replaced_only_when_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    pytest.importorskip("skimage")
-    program = runpy.run_path(str(EXAMPLES / "build_training_data.py"))
-    photos = tmp_path / "photos"
-    (photos / "gcompris").mkdir(parents=True)
-    (photos / "gcompris" / "licences.json").write_text("{}")
-    Image.open(EXAMPLES / "chelsea.png").crop((0, 0, 160, 120)).save(photos / "one.png")
-    monkeypatch.setitem(program["main"].__globals__, "TRAINING", {"one.png": "CC0-1.0, Stefan van der Walt"})
-
-    def build(*flags: str) -> None:
-        arguments = ["x", str(photos), str(tmp_path / "crops"), "--min-gradient", "0", *flags]
-        monkeypatch.setattr(sys, "argv", arguments)
-        program["main"]()
-
-    build("--crop-size", "32")
-    first = capsys.readouterr().out
-    with pytest.raises(OutputError, match="replace them with --overwrite"):
-        build("--crop-size", "40")
-    build("--crop-size", "40", "--overwrite")
-    assert first.splitlines()[-1].split()[0] != capsys.readouterr().out.splitlines()[-1].split()[0]
 
 
 def test_deepen_changes_nothing_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -23,11 +23,10 @@ from sam_diffsr.data import (
     prefetch,
     synthesize_crops,
 )
-from sam_diffsr.data.degrade import MARGIN_LR
+from sam_diffsr.data.batch import MARGIN_LR
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.training.config import TrainConfig
-from sam_diffsr.training.control import limit_threads
-from sam_diffsr.training.launch import launched
+from sam_diffsr.training.launch import launched, limit_threads
 from sam_diffsr.training.stages import StageName
 from sam_diffsr.training.trainer import Trainer
 

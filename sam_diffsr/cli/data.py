@@ -1,4 +1,4 @@
-"""``sam-diffsr data``: photographs to training crops, and crops that need no photographs."""
+"""``sam-diffsr data``: makes training crops from photographs, or without any."""
 
 from __future__ import annotations
 
@@ -30,10 +30,7 @@ MISSING_CHOICES = ("error", "zero")
 def register(subparsers: Subparsers) -> None:
     """Add the subcommand and its own ones."""
     parser = add_command(
-        subparsers,
-        "data",
-        help="prepare training data",
-        description="Prepare training data.",
+        subparsers, "data", help="prepare training data", description="Prepare training data."
     )
     commands = parser.add_subparsers(metavar="COMMAND", dest="data_command", required=True)
     _register_prepare(commands)
@@ -45,27 +42,25 @@ def _register_prepare(commands: Subparsers) -> None:
         commands,
         "prepare",
         help="cut photographs into crops with structure fields",
-        description="Cut photographs into crops, segment them and store both for training. A run that was "
-        "cut off goes on where it was. DIV2K, Flickr2K, DF2K and benchmark folders are taken as they come.",
-        epilog="Photos smaller than a crop are left out and listed. So are photos that cannot be read, "
-        "and the exit code is then 1.",
+        description="Cut photographs into crops, segment them and store both for training. The same command "
+        "continues a stopped run. The usual folders of DIV2K, Flickr2K, DF2K and benchmarks are recognised.",
+        epilog="Photos that are smaller than a crop or cannot be read are skipped and listed; unreadable "
+        "photos make the exit code 1.",
     )
-    prepare.add_argument(
-        "photos", metavar="PHOTOS", help="data set, or folder that is searched with its subfolders"
-    )
+    prepare.add_argument("photos", metavar="PHOTOS", help="data set, or folder with its subfolders")
     prepare.add_argument("out", metavar="OUT", help="folder to write")
     prepare.add_argument("--crop-size", type=int, metavar="N", help="side of the crops (default: 224)")
     prepare.add_argument(
         "--reductions",
         type=number_list,
         metavar="A,B,..",
-        help="each photo is made smaller by each of these factors first; 1 keeps its pixels (default: 2)",
+        help="reduce each photo by each of these factors first; 1 keeps its pixels (default: 2)",
     )
     prepare.add_argument(
-        "--min-gradient", type=float, metavar="X", help="leave out flatter crops, 8-bit levels (default: 2.5)"
+        "--min-gradient", type=float, metavar="X", help="drop flatter crops, in 8-bit levels (default: 2.5)"
     )
     prepare.add_argument(
-        "--segmenter", choices=SEGMENTER_CHOICES, help="where regions come from (default: graph)"
+        "--segmenter", choices=SEGMENTER_CHOICES, help="source of the regions (default: graph)"
     )
     prepare.add_argument(
         "--segment-side", type=int, metavar="N", help="longest side for graph segmentation (default: 512)"
@@ -73,16 +68,15 @@ def _register_prepare(commands: Subparsers) -> None:
     prepare.add_argument(
         "--masks",
         metavar="DIR",
-        help="records or stored fields made before, <stem>.json, .npz or .npy, instead of a segmenter",
+        help="folder of records or stored fields, <stem>.json, .npz or .npy, instead of a segmenter",
     )
     prepare.add_argument(
         "--missing-masks",
         choices=MISSING_CHOICES,
-        help="what to do with photos that have no masks in DIR: stop, or train on them without regions "
-        "(default: error)",
+        help="photos without masks in DIR: stop, or use them without regions (default: error)",
     )
     prepare.add_argument(
-        "--ignore-corrupt", action="store_true", help="exit with 0 although photos could not be read"
+        "--ignore-corrupt", action="store_true", help="exit with 0 even if photos cannot be read"
     )
     _add_overwrite(prepare)
     _add_encoding(prepare)
@@ -95,23 +89,21 @@ def _register_synthesize(commands: Subparsers) -> None:
         commands,
         "synthesize",
         help="make synthetic crops: dead leaves, text and line art",
-        description="Write crops of synthetic images with their exact regions, which need no photographs: "
-        "dead leaves (shapes of power-law sizes that cover each other), text and line art. Training can also "
-        "make them without end as it goes, see data.synthetic in the training config.",
+        description="Write crops of synthetic images with their exact regions: dead leaves (overlapping "
+        "shapes of power-law sizes), text and line art. Training can also make them on the fly, see "
+        "data.synthetic in the training config.",
     )
     synthesize.add_argument("out", metavar="OUT", help="folder to write")
     synthesize.add_argument("--count", type=int, metavar="N", help="number of images (default: 1000)")
     synthesize.add_argument("--size", type=int, metavar="S", help="side of the images (default: 384)")
-    synthesize.add_argument("--seed", type=int, metavar="N", help="another seed, other images (default: 0)")
+    synthesize.add_argument("--seed", type=int, metavar="N", help="seed of the images (default: 0)")
     synthesize.add_argument(
         "--pages", type=float, metavar="X", help="share of pages of text and line art (default: 0.15)"
     )
-    synthesize.add_argument(
-        "--photos", metavar="DIR", help="take colours and textures from these photos instead of made-up ones"
-    )
+    synthesize.add_argument("--photos", metavar="DIR", help="take colours and textures from these photos")
     _add_overwrite(synthesize)
     _add_encoding(synthesize)
-    synthesize.add_argument("--device", metavar="NAME", help="where the pixels are made (default: cpu)")
+    synthesize.add_argument("--device", metavar="NAME", help="device of the computation (default: cpu)")
     add_common_options(synthesize)
     synthesize.set_defaults(run=run_synthesize)
 
@@ -121,19 +113,19 @@ def _add_overwrite(parser: argparse.ArgumentParser) -> None:
         "--overwrite",
         action="store_true",
         default=None,
-        help="replace other crops in OUT, once the new ones are complete",
+        help="replace other crops in OUT once the new ones are complete",
     )
 
 
 def _add_encoding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoding", choices=ENCODING_CHOICES, help="value of a region (default: rope)")
     parser.add_argument(
-        "--reduction", choices=REDUCTION_CHOICES, help="what it is divided by (default: image)"
+        "--reduction", choices=REDUCTION_CHOICES, help="divisor of a region's value (default: image)"
     )
 
 
 def run_prepare(args: argparse.Namespace) -> int:
-    """Prepare and say how many crops there are and how many photos were left out."""
+    """Prepare crops; print how many there are and how many photos were skipped."""
     from sam_diffsr.data.prepare import prepare_crops
     from sam_diffsr.errors import ArgumentError
 
@@ -154,7 +146,7 @@ def run_prepare(args: argparse.Namespace) -> int:
 
 
 def run_synthesize(args: argparse.Namespace) -> int:
-    """Make the crops and say how many there are."""
+    """Make the crops and print their number."""
     from sam_diffsr.data.config import SyntheticConfig
     from sam_diffsr.data.synthetic import synthesize_crops
 

@@ -1,9 +1,12 @@
-"""``sam-diffsr evaluate``: quality tables, files and a page, of models and of results side by side."""
+"""``sam-diffsr evaluate``: quality tables, files and a page for models and results side by side."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam_diffsr.cli.options import (
@@ -21,13 +24,14 @@ from sam_diffsr.cli.options import (
 
 if TYPE_CHECKING:
     from sam_diffsr.evaluation.evaluate import ImageResult
+    from sam_diffsr.evaluation.score_log import ScoreLog
 
 __all__ = ["register"]
 
 PROTOCOL_CHOICES = ("matlab", "paper")
-"""The library's ``Protocol``; a test compares them."""
+"""Values of ``evaluate.Protocol``; a test compares them."""
 MEASURE_CHOICES = ("ringing", "grain", "colour")
-"""The library's ``MEASURES``; a test compares them."""
+"""Keys of ``measures.MEASURES``; a test compares them."""
 
 
 def register(subparsers: Subparsers) -> None:
@@ -36,33 +40,39 @@ def register(subparsers: Subparsers) -> None:
         subparsers,
         "evaluate",
         help="measure quality against high-resolution images",
-        description="Enlarge low-resolution images by bicubic, by each model's encoder alone and by the "
-        "models, and compare with the high-resolution ones; or compare results that are there (--sr). "
-        "Lists of steps, samplers and so on give one row for each combination; without them there is one "
-        "row a model, at its defaults.",
+        description="Enlarge low-resolution images with bicubic, with each model's encoder alone and with "
+        "the models, and compare them with the high-resolution images; or score existing results (--sr). "
+        "Lists of steps, samplers and so on give one row per combination; the default is one row per model.",
     )
     images = parser.add_argument_group("images")
     images.add_argument(
         "--hr",
         required=True,
         metavar="DIR",
-        help="folder of high-resolution images, or a data set: HR and "
-        "LR_bicubic/X4, GTmod12 and LRbicx4, DIV2K_valid_HR and DIV2K_valid_LR_bicubic/X4 and the like",
+        help="folder of high-resolution images, or a data set: HR and LR_bicubic/X4, GTmod12 and LRbicx4, "
+        "DIV2K_valid_HR and DIV2K_valid_LR_bicubic/X4, img_001_SRF_4_HR.png and img_001_SRF_4_LR.png",
     )
     images.add_argument(
         "--lr",
         metavar="DIR",
-        help="folder of their low-resolution images, 0001.png or 0001x4.png for 0001.png (default: those of "
-        "the data set, else MATLAB bicubic of the high-resolution ones, 8 bit)",
+        help="folder of the low-resolution images, 0001.png or 0001x4.png for 0001.png (default: those of "
+        "the data set, else MATLAB bicubic of the high-resolution images, 8 bit)",
+    )
+    images.add_argument(
+        "--degrade",
+        type=word_list,
+        metavar="A,B,..",
+        help="make damaged inputs from the high-resolution images, one set of rows per damage: bicubic "
+        "(none), jpeg50, noise10, blur1.5, blur1+noise5+jpeg75, photo",
     )
     images.add_argument(
         "--sr",
         action="append",
         metavar="[NAME=]DIR",
-        help="folder of results to score, named like the high-resolution images; may be given several times",
+        help="folder of results to score, named like the high-resolution images; repeatable",
     )
     images.add_argument(
-        "--scale", type=int, metavar="N", help="factor of --sr where no --model says it (default: 4)"
+        "--scale", type=int, metavar="N", help="scale of --sr where no --model has one (default: 4)"
     )
     models = parser.add_argument_group("models")
     models.add_argument(
@@ -71,8 +81,8 @@ def register(subparsers: Subparsers) -> None:
         "-n",
         action="append",
         metavar="[NAME=]MODEL",
-        help="bundled name, folder, .safetensors file or Hub id; may be given several times (default: the "
-        "bundled model, or none with --sr)",
+        help="bundled name, folder, .safetensors file or Hub id; repeatable (default: the bundled model, or "
+        "none with --sr)",
     )
     models.add_argument("--steps", type=int_list, metavar="N,N,..", help="numbers of denoising steps")
     models.add_argument("--sampler", type=word_list, metavar="A,B,..", help="ddpm, ddim, dpmpp_2m")
@@ -91,13 +101,14 @@ def register(subparsers: Subparsers) -> None:
     models.add_argument(
         "--spacing", type=word_list, metavar="A,B,..", help="linspace, trailing: where the steps lie"
     )
-    models.add_argument("--seed", type=int, metavar="N", help="chooses the noise (default: 0)")
+    models.add_argument("--seed", type=int, metavar="N", help="seed of noise and damage (default: 0)")
     add_device_options(models)
     measures = parser.add_argument_group("measures")
     measures.add_argument(
         "--protocol",
         choices=PROTOCOL_CHOICES,
-        help="matlab: border = scale; paper: no border (default: matlab)",
+        help="matlab: border = scale, gray files scored on gray values; paper: no border, gray files scored "
+        "as RGB (default: matlab)",
     )
     measures.add_argument(
         "--measures",
@@ -106,47 +117,61 @@ def register(subparsers: Subparsers) -> None:
         help=f"further columns: {', '.join(MEASURE_CHOICES)}",
     )
     measures.add_argument(
-        "--lpips", action="store_true", help="LPIPS too; downloads AlexNet's weights when they are not there"
+        "--lpips", action="store_true", help="LPIPS; downloads AlexNet's weights if missing"
     )
-    measures.add_argument(
-        "--fid", action="store_true", help="FID too; downloads Inception's weights when they are not there"
-    )
-    output = parser.add_argument_group("output, beside the table")
+    measures.add_argument("--fid", action="store_true", help="FID; downloads Inception's weights if missing")
+    output = parser.add_argument_group("output")
     output.add_argument("--json", metavar="FILE", help="every value, with settings, commit and versions")
-    output.add_argument("--csv", metavar="FILE", help="one line for each image and method")
-    output.add_argument("--html", metavar="FILE", help="one page with tables, crops and error maps")
-    output.add_argument("--save", metavar="DIR", help="the enlarged images, one folder a method")
+    output.add_argument("--csv", metavar="FILE", help="one line per image and method")
+    output.add_argument("--html", metavar="FILE", help="one page with tables and before/after sliders")
+    output.add_argument("--save", metavar="DIR", help="inputs and enlarged images, one folder per row")
+    output.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="continue a stopped run: scores are kept in FILE image by image, and those in it are reused "
+        "(default: a file next to the first output, deleted at the end)",
+    )
     add_common_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table and write the files."""
-    from sam_diffsr.evaluation.compare import (
-        ResultFolders,
+    from sam_diffsr.data.degrade import parse_degradation
+    from sam_diffsr.evaluation.evaluate import ResultFolders, evaluate_methods
+    from sam_diffsr.evaluation.methods import (
+        bicubic_method,
         common_scale,
-        find_pairs,
+        folder_methods,
         load_models,
-        results_methods,
+        model_methods,
+        sampling_grid,
         split_labels,
     )
-    from sam_diffsr.evaluation.evaluate import evaluate_methods
-    from sam_diffsr.evaluation.methods import bicubic_method, model_methods, sampling_grid
     from sam_diffsr.evaluation.page import ComparisonPage
+    from sam_diffsr.evaluation.pairs import find_pairs
     from sam_diffsr.evaluation.perceptual import inception_features, lpips_distance
     from sam_diffsr.evaluation.report import check_target, write_json, write_text
 
+    # outputs, models and images
     if not args.debug:
         hush_pipeline()
-    for target in filter(None, (args.json, args.csv, args.html)):
+    log = _score_log(args)
+    for target in filter(None, (args.json, args.csv, args.html, log and log.path)):
         check_target(target)
+    asked: list[str] = args.degrade or []
+    damages = [parse_degradation(text) for text in asked]
     folders = split_labels(args.sr or [])
     dtype = {} if args.precision is None else {"dtype": args.precision}
     resolvers = load_models(
         split_labels(args.model or []), default=not folders, **given(args, "device"), **dtype
     )
     scale = common_scale([resolver.scale for _, resolver in resolvers], asked=args.scale)
-    hr_files, lr_files = find_pairs(args.hr, args.lr, scale=scale)
+    hr_files, lr_files = find_pairs(args.hr, args.lr, scale=scale, inputs=bool(resolvers) and not damages)
+
+    # one method per row
     methods = [bicubic_method(scale)]
     for name, resolver in resolvers:
         settings = sampling_grid(
@@ -158,39 +183,74 @@ def run(args: argparse.Namespace) -> int:
             spacings=args.spacing,
         )
         methods += model_methods(resolver, name=name, settings=settings)
-    methods += results_methods(folders, hr_files, scale=scale)
+    methods += folder_methods(folders, hr_files, scale=scale)
 
-    device = {"device": resolvers[0][1].device} if resolvers else {}
+    # what is done with each image
     page = ComparisonPage(methods, scale=scale)
     observers: list[Callable[[ImageResult], None]] = [page.add] if args.html is not None else []
     if args.save is not None:
-        observers.append(ResultFolders(args.save, methods, hr_files=hr_files).add)
+        names = [damage.name for damage in damages]
+        observers.append(ResultFolders(args.save, methods, hr_files=hr_files, damages=names).add)
 
     def observe(result: ImageResult) -> None:
         for observer in observers:
             observer(result)
 
-    evaluation = evaluate_methods(
-        hr_files,
-        methods,
-        scale=scale,
-        lr_files=lr_files,
-        lpips=lpips_distance(**device) if args.lpips else None,
-        features=inception_features(**device) if args.fid else None,
-        dataset=args.hr,
-        on_image=observe,
-        **device,
-        **given(args, "protocol", "seed", "measures"),
-    )
-    print(f"{evaluation.heading()}\n\n{evaluation.table()}")
-    for note in evaluation.notes():
-        print(f"\n{note}")
-    for reference, row in evaluation.cheapest():
-        print(f"\nfewest steps that lose nothing to {reference.label}: {row.label}")
+    device = {"device": resolvers[0][1].device} if resolvers else {}
+    try:
+        evaluation = evaluate_methods(
+            hr_files,
+            methods,
+            scale=scale,
+            lr_files=lr_files,
+            damages=damages,
+            lpips=lpips_distance(**device) if args.lpips else None,
+            features=inception_features(**device) if args.fid else None,
+            dataset=os.path.commonpath([file.parent for file in hr_files]),
+            on_image=observe,
+            log=log,
+            **device,
+            **given(args, "protocol", "seed", "measures"),
+        )
+    except KeyboardInterrupt:
+        if log is not None:
+            print(
+                f"scores so far are in {log.path}; the same command with --resume continues", file=sys.stderr
+            )
+        raise
+
+    # the table, then the files
+    notes = [*evaluation.notes()]
+    notes += [f"{log.reused} scores were reused from {log.path}"] if log is not None and log.reused else []
+    _show("\n\n".join([evaluation.heading(), evaluation.table(), *notes]))
     if args.json is not None:
         write_json(args.json, evaluation.to_json())
     if args.csv is not None:
         write_text(args.csv, evaluation.to_csv())
     if args.html is not None:
         write_text(args.html, page.html(evaluation))
+    if log is not None and not args.resume:
+        log.path.unlink(missing_ok=True)
     return 0
+
+
+def _score_log(args: argparse.Namespace) -> ScoreLog | None:
+    """Where scores are kept: the file of ``--resume``, else one next to the first output, else nowhere.
+
+    Raises:
+        ArgumentError: ``--resume`` without a file and without outputs.
+    """
+    from sam_diffsr.errors import ArgumentError
+    from sam_diffsr.evaluation.score_log import ScoreLog
+
+    output = args.json or args.csv or args.html or (args.save and str(Path(args.save)))
+    if args.resume == "" and not output:
+        raise ArgumentError("--resume needs a FILE here, or one of --json, --csv, --html and --save")
+    path = args.resume or (f"{output}.partial.jsonl" if output else None)
+    return None if path is None else ScoreLog(path, resume=args.resume is not None)
+
+
+def _show(text: str) -> None:
+    """Print text; characters that the console cannot show, as in file names, become escapes."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -12,7 +12,7 @@ from sam_diffsr.cli.options import Subparsers, add_command, add_common_options
 if TYPE_CHECKING:
     from sam_diffsr.evaluation.validation import FolderValidator
     from sam_diffsr.training import TrainConfig
-    from sam_diffsr.training.stages import StageName
+    from sam_diffsr.training.stages import Distance, StageName
 
 __all__ = ["register"]
 
@@ -94,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         out,
         resume=args.resume or False,
         validate=_validator(stage, config),
+        distance=_distance(stage, config),
         progress=False if args.quiet else None,
     )
     if leave_processes():
@@ -118,3 +119,10 @@ def _validator(stage: StageName, config: TrainConfig) -> FolderValidator | None:
         crop=wanted.crop,
         pictures=wanted.pictures,
     )
+
+
+def _distance(stage: StageName, config: TrainConfig) -> Distance | None:
+    """The perceptual distance that ``diffusion.perceptual`` asks for."""
+    from sam_diffsr.evaluation.perceptual import lpips_loss
+
+    return lpips_loss() if stage == "denoiser" and config.diffusion.perceptual > 0 else None

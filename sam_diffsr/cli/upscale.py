@@ -7,7 +7,7 @@ import itertools
 import math
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sam_diffsr.cli.options import (
     SAMPLER_CHOICES,
@@ -236,10 +236,9 @@ def run(args: argparse.Namespace) -> int:
             seeds = [args.seed or 0] * len(group)  # a result must not depend on the other files
             size: dict[str, Any] = {} if factor is None else {"outscale": factor}
             with bar.files(len(group)) as callback:
-                large: Any = resolver.upscale(
-                    group, seed=seeds, progress=False, **callback, **options, **size
-                )
-            results += large
+                call: Any = {"seed": seeds, "progress": False, **callback, **options, **size}
+                large: list[Any] = cast("Any", resolver).upscale(group, **call)
+                results += large
         return results
 
     outcomes = run_jobs(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sam_diffsr.config import check_choice
+from sam_diffsr.data.degrade import PHOTO, DegradationConfig, DegradationName
 from sam_diffsr.errors import ConfigError
 from sam_diffsr.masks.spe import Encoding, Reduction
 
@@ -87,6 +88,8 @@ class DataConfig:
     """Images per step, over all processes."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation beyond turning and mirroring; off by default."""
+    degradation: DegradationName | DegradationConfig = "bicubic"
+    """How LR images are made: ``bicubic``, ``photo`` (see ``data.degrade.PHOTO``), or ranges of your own."""
     structure: StructureChoice = "stored"
     """``zero`` trains with E = 0."""
     encoding: Encoding | None = None
@@ -113,9 +116,18 @@ class DataConfig:
             )
         if not 0 <= self.synthetic_fraction <= 1:
             raise ConfigError(f"data.synthetic_fraction must lie in [0, 1], got {self.synthetic_fraction}")
+        if isinstance(self.degradation, str):
+            check_choice(self.degradation, DegradationName, what="data.degradation")
         check_choice(self.missing_masks, MissingMasks, what="data.missing_masks")
         check_choice(self.structure, StructureChoice, what="data.structure")
         if self.encoding is not None:
             check_choice(self.encoding, Encoding, what="data.encoding")
         if self.reduction is not None:
             check_choice(self.reduction, Reduction, what="data.reduction")
+
+    @property
+    def damage(self) -> DegradationConfig | None:
+        """Ranges of the damage of LR images; None for bicubic ones."""
+        if isinstance(self.degradation, DegradationConfig):
+            return self.degradation
+        return PHOTO if self.degradation == "photo" else None

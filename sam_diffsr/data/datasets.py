@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sam_diffsr.data.layouts import is_lr_folder, refuse_mixed, selfexsr_pairs
 from sam_diffsr.errors import DataError
 from sam_diffsr.image.photos import PHOTO_SUFFIXES, list_photos
 
@@ -50,31 +51,45 @@ class Dataset:
     """LR images, one per HR image; None when the data set has none."""
 
 
-def find_dataset(root: str | os.PathLike[str], *, scale: int = 4) -> Dataset:
+def find_dataset(root: str | os.PathLike[str], *, scale: int = 4, inputs: bool = True) -> Dataset:
     """Find the images of a data set.
 
     Known layouts: a flat folder of images; ``HR`` with ``LR_bicubic/X4``; ``GTmod12`` with ``LRbicx4``;
     ``DIV2K_train_HR`` with ``DIV2K_train_LR_bicubic/X4`` (the folder itself or its parent), the same for
     ``DIV2K_valid`` and ``Flickr2K``, also as ``_sub`` folders; ``DF2K_train_HR``. An LR image has the name of
-    its HR image, with or without ``x4`` at the end.
+    its HR image, with or without ``x4`` at the end. SelfExSR's layout has both in one folder
+    (``img_001_SRF_4_HR.png``, ``img_001_SRF_4_LR.png``), which may be called ``image_SRF_4``.
 
     Args:
         root: the data set's folder or its folder of HR images.
         scale: scale of the LR images.
+        inputs: look for LR images.
 
     Raises:
-        DataError: no such folder, no images, or LR images for only some of the HR images.
+        DataError: no such folder, no images, LR images for only some of the HR images, or a layout that
+            is nearly a known one.
     """
     folder = Path(root)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected a data set or a folder of HR images")
-    folders = _hr_folders(folder)
+    by_scale = folder / f"image_SRF_{scale}"
+    folders = [by_scale] if by_scale.is_dir() else _hr_folders(folder)
     hr = [file for place in folders for file in _images(place)]
     if not hr:
         raise DataError(
             f"no images in {folder}; expected image files ({', '.join(sorted(PHOTO_SUFFIXES))}) in it "
             f"or in a folder named {', '.join(_PLAIN)} ..."
         )
+    named = selfexsr_pairs(hr, scale=scale)
+    if named is not None:
+        return Dataset(named[0], named[1] if inputs else None)
+    refuse_mixed(hr)
+    if folders == [folder] and is_lr_folder(folder):
+        raise DataError(
+            f"{folder} has the name of a folder of LR images; expected HR images, rename it if it holds those"
+        )
+    if not inputs:
+        return Dataset(hr, None)
     pairs = [_lr_files(place, scale) for place in folders]
     if any(pair is None for pair in pairs):
         return Dataset(hr, None)
@@ -148,6 +163,9 @@ def _lr_places(hr: Path, scale: int) -> Iterable[Path]:
             yield hr.parent / f"{name}_LR_bicubic" / tail
     if match is not None or hr.name in HR_FOLDERS:
         for pattern in LR_FOLDERS:
+            cropped = not hr.name.startswith("GTmod") and any(hr.parent.glob("GTmod*/*"))
+            if pattern.startswith("LRbic") and cropped:
+                continue  # made from the images in GTmod12
             yield hr.parent / pattern.format(scale=scale)
 
 
@@ -159,7 +177,7 @@ def _lr_files(hr: Path, scale: int) -> list[Path] | None:
             continue
         pairs = [found.get(f"{file.stem}x{scale}") or found.get(file.stem) for file in _images(hr)]
         missing = [file.name for file, pair in zip(_images(hr), pairs, strict=True) if pair is None]
-        if len(missing) == len(pairs):
+        if len(missing) == len(pairs) and str(scale) not in place.name:
             continue  # other images, perhaps of another scale
         if missing:
             raise DataError(
@@ -168,4 +186,23 @@ def _lr_files(hr: Path, scale: int) -> list[Path] | None:
                 f"{Path(missing[0]).stem}x{scale}.png or {missing[0]}"
             )
         return [pair for pair in pairs if pair is not None]
+    if hr.name in HR_FOLDERS:
+        _refuse_unknown_lr(hr, scale)
     return None
+
+
+def _refuse_unknown_lr(hr: Path, scale: int) -> None:
+    """Refuse LR images next to an HR folder that are not in a known place.
+
+    Raises:
+        DataError: A folder looks like the LR images of this scale.
+    """
+    known = {pattern.format(scale=scale).split("/")[0] for pattern in LR_FOLDERS}
+    known |= {place.relative_to(hr.parent).parts[0] for place in _lr_places(hr, scale)}
+    for place in sorted(hr.parent.iterdir()):
+        unknown = place.is_dir() and place.name not in known and is_lr_folder(place, hr=hr, scale=scale)
+        if unknown and any(_images(folder) for folder in (place, place / f"X{scale}", place / f"x{scale}")):
+            raise DataError(
+                f"{place} looks like the LR images of {hr}, but has no known name; expected "
+                f"LR_bicubic/X{scale} or LRbicx{scale}, or give it as the folder of LR images"
+            )

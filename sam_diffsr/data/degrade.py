@@ -1,122 +1,367 @@
-"""What happens to windows on the device: augmentation, and the LR image (paper section 4.1)."""
+"""Damage that real photographs carry: blur, reduction, noise and JPEG, for training and for evaluation.
+
+Networks that only ever saw clean bicubic reductions sharpen the noise and the JPEG blocks of a photograph.
+They learn to take both away from low-resolution images that are made as BSRGAN (arXiv 2103.14006) and
+Real-ESRGAN (arXiv 2107.10833) describe: blur, reduction, noise and compression, each with some probability,
+once or twice, in an order that varies.
+
+A ``Recipe`` is a list of steps. A step is a name out of ``STEPS`` and its numbers. Training draws a recipe
+for every window of a batch (``draw_recipe``); evaluation reads one from text (``parse_degradation``);
+``apply_recipe`` carries both out.
+"""
 
 from __future__ import annotations
 
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
-from sam_diffsr.data.augment import Mixture, mix_windows, permute_channels
-from sam_diffsr.errors import ArgumentError
+from sam_diffsr.errors import ArgumentError, ConfigError
 from sam_diffsr.resize import imresize
 
-__all__ = ["MARGIN_LR", "TrainingBatch", "degrade", "dihedral", "make_batch"]
+__all__ = [
+    "KERNELS",
+    "PHOTO",
+    "STEPS",
+    "Damage",
+    "Degradation",
+    "DegradationConfig",
+    "DegradationName",
+    "Recipe",
+    "Step",
+    "apply_recipe",
+    "draw_recipe",
+    "parse_degradation",
+]
 
-MARGIN_LR = 2
-"""LR pixels cut away on each side: the reach of the antialiased cubic."""
+DegradationName = Literal["bicubic", "photo"]
+"""Named degradations: the clean MATLAB reduction, and that of photographs as people have them."""
 
 
-@dataclass(frozen=True)
-class TrainingBatch:
-    """What a training step sees, on the device."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Damage:
+    """How often one kind of damage happens, and how strong it is."""
 
-    lr: Tensor
-    """``(B, 3, h, w)`` float32 in [0, 1], on the 8-bit grid."""
-    hr: Tensor
-    """``(B, 3, s*h, s*w)`` float32 in [0, 1]."""
-    structure: Tensor
-    """``(B, 1, s*h, s*w)`` float32."""
+    probability: float
+    """Share of the images that have it, per round."""
+    low: float
+    """Weakest, in the damage's own unit."""
+    high: float
+    """Strongest."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ConfigError(f"a damage's probability must lie in [0, 1], got {self.probability}")
+        if not 0 <= self.low <= self.high < math.inf:
+            raise ConfigError(f"a damage needs 0 <= low <= high, got {self.low} and {self.high}")
 
 
-def make_batch(
-    images: Tensor,
-    structure: Tensor,
-    turns: Tensor,
-    *,
-    scale: int,
-    orders: Tensor | None = None,
-    mixture: Mixture | None = None,
-) -> TrainingBatch:
-    """Turn images and fields together, change colours, blend, and make the LR images; all on the same device.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DegradationConfig:
+    """Table ``data.degradation``: the ranges that recipes are drawn from."""
+
+    clean: float = 0.25
+    """Share of the images that are the plain bicubic reduction."""
+    twice: float = 0.25
+    """Share of the damaged images that go through two rounds, at two sizes."""
+    blur: Damage = Damage(probability=0.6, low=0.2, high=3.0)
+    """Gaussian blur before a reduction; sigma in HR pixels, low values are more likely."""
+    anisotropic: float = 0.4
+    """Share of the blurs that have two widths and a direction."""
+    noise: Damage = Damage(probability=0.4, low=0.5, high=15.0)
+    """Gaussian noise after a reduction; sigma out of 255."""
+    poisson: Damage = Damage(probability=0.2, low=0.5, high=12.0)
+    """Poisson noise after a reduction; its sigma at white, out of 255."""
+    gray: float = 0.4
+    """Share of the noises that are equal in all channels."""
+    jpeg: Damage = Damage(probability=0.75, low=30, high=95)
+    """JPEG after a reduction; quality of libjpeg's tables."""
+
+    def __post_init__(self) -> None:
+        for name in ("clean", "twice", "anisotropic", "gray"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"data.degradation.{name} must lie in [0, 1], got {getattr(self, name)}")
+        if not 1 <= self.jpeg.low <= self.jpeg.high <= 100:
+            raise ConfigError(
+                f"data.degradation.jpeg must lie in 1..100, got {self.jpeg.low} to {self.jpeg.high}"
+            )
+
+
+PHOTO = DegradationConfig()
+"""Photographs as people have them; a quarter is clean."""
+
+Step = tuple[str, tuple[float, ...]]
+"""Name of an entry of ``STEPS`` and its numbers. The numbers of the name ``reduce`` are an index of
+``KERNELS`` and the share of the way to the final size, on a logarithmic scale."""
+Recipe = tuple[Step, ...]
+"""Steps in order; an empty recipe is the MATLAB bicubic reduction and nothing else."""
+
+
+def _triangle(distance: Tensor, factor: float) -> Tensor:
+    return (1 - distance / factor).clamp(min=0)
+
+
+def _overlap(distance: Tensor, factor: float) -> Tensor:
+    """How much of an input pixel an output pixel covers."""
+    return ((factor + 1) / 2 - distance).clamp(0, 1)
+
+
+KERNELS: dict[str, Callable[[Tensor, float], Tensor] | None] = {
+    "bicubic": None,
+    "bilinear": _triangle,
+    "area": _overlap,
+}
+"""Reduction kernels: the weight of a distance in input pixels at a factor >= 1; None is MATLAB's bicubic."""
+
+
+def blur(image: Tensor, numbers: Sequence[float], generator: torch.Generator) -> Tensor:
+    """Gaussian blur; numbers are the two sigmas in pixels of the image and the angle in radians."""
+    wide, narrow, angle = numbers
+    radius = max(1, math.ceil(2.5 * max(wide, narrow)))
+    radius = min(radius, min(image.shape[-2:]) - 1)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    if wide == narrow:  # two passes along the axes
+        line = _gauss(offsets / max(wide, 1e-6))
+        rows = line.to(image).expand(3, 1, -1)[..., None]
+        padded = functional.pad(image, (radius,) * 4, mode="reflect")
+        return functional.conv2d(functional.conv2d(padded, rows, groups=3), rows.mT, groups=3)
+    y, x = torch.meshgrid(offsets, offsets, indexing="ij")
+    cosine, sine = math.cos(angle), math.sin(angle)
+    along, across = (cosine * x + sine * y) / max(wide, 1e-6), (cosine * y - sine * x) / max(narrow, 1e-6)
+    kernel = _gauss(torch.hypot(along, across)).to(image).expand(3, 1, -1, -1)
+    return functional.conv2d(functional.pad(image, (radius,) * 4, mode="reflect"), kernel, groups=3)
+
+
+def noise(image: Tensor, numbers: Sequence[float], generator: torch.Generator) -> Tensor:
+    """Gaussian noise; numbers are sigma out of 255 and whether it is gray (1) or colour (0)."""
+    sigma, gray = numbers
+    return image + _normal(image, gray=gray > 0, generator=generator) * (sigma / 255)
+
+
+def poisson(image: Tensor, numbers: Sequence[float], generator: torch.Generator) -> Tensor:
+    """Poisson noise; numbers are its sigma at white out of 255 and whether it is gray (1) or colour (0)."""
+    sigma, gray = numbers
+    if sigma == 0:
+        return image
+    photons = (255 / sigma) ** 2  # that make up white
+    light = image.clamp(0, 1).cpu()
+    if gray > 0:
+        light = light.mean(1, keepdim=True)
+    counted = torch.poisson(light * photons, generator=generator) / photons
+    return image + (counted - light).to(image.device)
+
+
+def jpeg(image: Tensor, numbers: Sequence[float], generator: torch.Generator) -> Tensor:
+    """Written as JPEG and read again; numbers are the quality and 0 for 4:2:0 or 1 for 4:4:4."""
+    quality, full = numbers
+    pixels = _to_levels(image)[0].permute(1, 2, 0).to(torch.uint8).cpu().contiguous().numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=round(quality), subsampling=0 if full else 2)
+    with Image.open(file) as read:
+        result = torch.from_numpy(np.array(read.convert("RGB")))
+    return result.to(image.device).permute(2, 0, 1)[None].float() / 255
+
+
+STEPS: dict[str, Callable[[Tensor, Sequence[float], torch.Generator], Tensor]] = {
+    "blur": blur,
+    "noise": noise,
+    "poisson": poisson,
+    "jpeg": jpeg,
+}
+"""Every damage: a function of ``(1, 3, H, W)`` in [0, 1], its numbers and a CPU generator that gives the
+same shape."""
+
+
+def apply_recipe(hr: Tensor, recipe: Recipe, *, scale: int, seed: int) -> Tensor:
+    """Make the low-resolution image of an image.
 
     Args:
-        images: ``(B, S, S, 3)`` uint8, windows with a margin of ``2 * scale`` HR pixels on each side.
-        structure: ``(B, S, S)`` float32.
-        turns: ``(B,)`` int64 in 0..7, see ``dihedral``.
-        scale: how much smaller LR is.
-        orders: ``(B,)`` int64 in 0..5, see ``permute_channels``; None leaves the channels as they are.
-        mixture: windows that are blended afterwards, see ``mix_windows``; its guests are not in the batch.
-    """
-    planes = dihedral(images.permute(0, 3, 1, 2).contiguous(), turns)
-    fields = dihedral(structure[:, None], turns)
-    if orders is not None:
-        planes = permute_channels(planes, orders)
-    if mixture is not None:
-        planes, fields = mix_windows(planes, fields, mixture)
-    return degrade(planes, fields, scale=scale)
-
-
-def degrade(windows: Tensor, structure: Tensor, *, scale: int) -> TrainingBatch:
-    """LR by the MATLAB bicubic, rounded to 8 bit; the margin, which edges would spoil, is cut away.
-
-    Args:
-        windows: ``(B, 3, P + 2m, P + 2m)`` uint8 with ``m = 2 * scale``.
-        structure: ``(B, 1, P + 2m, P + 2m)`` float32.
-        scale: how much smaller LR is.
-    """
-    margin = MARGIN_LR * scale
-    hr = windows[..., margin:-margin, margin:-margin]
-    return TrainingBatch(
-        lr=_reduce(windows, scale) / 255,
-        hr=hr.float() / 255,
-        structure=structure[..., margin:-margin, margin:-margin].contiguous(),
-    )
-
-
-def _reduce(windows: Tensor, scale: int) -> Tensor:
-    """``imresize(windows, 1 / scale)`` without the margin, as float32 of whole numbers.
-
-    On the CPU as two matrix products, which take a tenth of the time; their sums are exact, so the result is
-    the same.
-    """
-    if windows.device.type != "cpu":
-        return imresize(windows, 1 / scale)[..., MARGIN_LR:-MARGIN_LR, MARGIN_LR:-MARGIN_LR].float()
-    rows, columns = (_reduction_matrix(side, scale) for side in windows.shape[-2:])
-    # rounded between the passes as imresize does, which keeps the image's class as MATLAB
-    half = torch.matmul(rows, windows.to(rows.dtype)).round_().clamp_(0, 255).to(columns.dtype)
-    return torch.matmul(half, columns.T).round_().clamp_(0, 255).float()
-
-
-@lru_cache(maxsize=32)
-def _reduction_matrix(side: int, scale: int) -> Tensor:
-    """``(h, side)`` weights of the rows that are left; float32 where its sums of 8-bit pixels are exact."""
-    with torch.inference_mode(False), torch.no_grad():
-        full = imresize(torch.eye(side, dtype=torch.float64), size=(side // scale, side))
-        matrix = full[MARGIN_LR:-MARGIN_LR].contiguous()
-    # Weights are whole multiples of 2**-13 at scale 4: products and sums with 8-bit pixels fit into 24 bits.
-    units = matrix * 2**13
-    exact = bool((units == units.round()).all()) and float(units.abs().sum(1).max()) * 255 < 2**24
-    return matrix.float() if exact else matrix
-
-
-def dihedral(images: Tensor, turns: Tensor) -> Tensor:
-    """One of the 8 symmetries of the square for each image.
-
-    Args:
-        images: ``(B, C, S, S)``, any dtype.
-        turns: ``(B,)`` int64 in 0..7: 1 mirrors columns, 2 mirrors rows, 4 transposes (last).
+        hr: ``(1, 3, H, W)`` uint8, sides multiples of ``scale``; on any device.
+        recipe: the steps; the last reduction ends at ``(H / scale, W / scale)``.
+        scale: how much smaller the result is.
+        seed: chooses the noise.
 
     Returns:
-        ``(B, C, S, S)``, a new tensor.
+        ``(1, 3, H / scale, W / scale)`` float32 of whole numbers in 0..255. Pixel centres lie where
+        those of the MATLAB reduction do.
 
     Raises:
-        ArgumentError: images are not square.
+        ArgumentError: the sides are no multiples of the scale.
     """
-    if images.shape[-1] != images.shape[-2]:
-        raise ArgumentError(f"expected square images, got {tuple(images.shape[-2:])}")
-    bits = turns.view(-1, 1, 1, 1)
-    images = torch.where((bits & 1).bool(), images.flip(-1), images)
-    images = torch.where((bits & 2).bool(), images.flip(-2), images)
-    return torch.where((bits & 4).bool(), images.transpose(-1, -2), images)
+    height, width = hr.shape[-2:]
+    if height % scale or width % scale:
+        raise ArgumentError(f"sides must be multiples of the scale {scale}, got {height}x{width}")
+    if not recipe:
+        return imresize(hr, 1 / scale).float()
+    generator = torch.Generator().manual_seed(seed)
+    image = hr.float() / 255
+    for name, numbers in recipe:
+        if name == "reduce":
+            kernel, share = numbers
+            size = tuple(max(1, round(side * scale**-share)) for side in (height, width))
+            image = _reduce(image, (size[0], size[1]), list(KERNELS)[int(kernel)])
+        else:
+            image = STEPS[name](image, numbers, generator)
+    return _to_levels(image)
+
+
+def draw_recipe(rng: np.random.Generator, config: DegradationConfig) -> Recipe:
+    """Draw the damage of one image.
+
+    Blur comes before the reduction of its round, noise and JPEG after it in either order. Two rounds reduce
+    in two parts, so that an image is damaged at two sizes.
+    """
+    if rng.random() < config.clean:
+        return ()
+    twice = rng.random() < config.twice
+    steps: list[Step] = []
+    for share in (float(rng.uniform(0.0, 0.9)), 1.0) if twice else (1.0,):
+        if rng.random() < config.blur.probability:
+            steps.append(("blur", _draw_widths(rng, config)))
+        steps.append(("reduce", (float(rng.integers(len(KERNELS))), share)))
+        after: list[Step] = []
+        for name, damage in (("noise", config.noise), ("poisson", config.poisson)):
+            if rng.random() < damage.probability:
+                gray = float(rng.random() < config.gray)
+                after.append((name, (float(rng.uniform(damage.low, damage.high)), gray)))
+        if rng.random() < config.jpeg.probability:
+            quality = float(rng.uniform(config.jpeg.low, config.jpeg.high))
+            compressed: Step = ("jpeg", (quality, float(rng.random() < 0.25)))
+            # noise is mostly older than the file that it is in
+            after.insert(len(after) if rng.random() < 0.8 else 0, compressed)
+        steps += after
+    return tuple(steps)
+
+
+def _draw_widths(rng: np.random.Generator, config: DegradationConfig) -> tuple[float, float, float]:
+    """Two sigmas and an angle; narrow blurs are more likely, by the square of a uniform number."""
+    low, high = config.blur.low, config.blur.high
+    wide, narrow = (low + (high - low) * float(rng.random()) ** 2 for _ in range(2))
+    if rng.random() >= config.anisotropic:
+        return wide, wide, 0.0
+    return wide, narrow, float(rng.uniform(0, math.pi))
+
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """A named way from an image to its low-resolution image."""
+
+    name: str
+    """The text that it was read from."""
+    recipe: Recipe | None
+    """Its steps; None draws other ones of ``PHOTO`` for every seed."""
+
+    def __call__(self, hr: Tensor, *, scale: int = 4, seed: int = 0) -> Tensor:
+        """Make the low-resolution image; equal arguments give an equal result.
+
+        Args:
+            hr: ``(1, 3, H, W)`` uint8, sides multiples of ``scale``.
+            scale: how much smaller the result is.
+            seed: chooses noise and, for ``photo``, the damage; give every image its own.
+
+        Returns:
+            ``(1, 3, H / scale, W / scale)`` uint8.
+
+        Raises:
+            ArgumentError: the sides are no multiples of the scale.
+        """
+        recipe = self.recipe
+        if recipe is None:
+            recipe = draw_recipe(np.random.default_rng([seed, 2]), PHOTO)
+        return apply_recipe(hr, recipe, scale=scale, seed=seed).to(torch.uint8)
+
+
+_STRENGTHS: dict[str, tuple[float, float, Callable[[float], tuple[float, ...]]]] = {
+    "blur": (0.0, 20.0, lambda sigma: (sigma, sigma, 0.0)),
+    "noise": (0.0, 255.0, lambda sigma: (sigma, 0.0)),
+    "poisson": (0.01, 255.0, lambda sigma: (sigma, 0.0)),
+    "jpeg": (1.0, 100.0, lambda quality: (quality, 0.0)),
+}
+"""For each damage that text can name: least and largest strength, and the numbers of its step."""
+
+
+def parse_degradation(text: str) -> Degradation:
+    """Read a degradation's name.
+
+    ``bicubic`` is MATLAB's reduction. ``jpeg50`` (4:2:0), ``noise10`` (Gaussian, sigma out of 255, colour),
+    ``poisson5`` (sigma at white) and ``blur1.5`` (sigma in HR pixels) add one damage to it. Names joined by
+    ``+``, such as ``blur1+noise5+jpeg75``, add several in this order; blur comes before the reduction, the
+    rest after it. ``photo`` draws other damage for every seed, as training does.
+
+    Raises:
+        ArgumentError: the text names no degradation, or a strength is out of range.
+    """
+    name = text.strip().lower()
+    if name == "photo":
+        return Degradation(name, None)
+    if name == "bicubic":
+        return Degradation(name, ())
+    steps: list[Step] = []
+    for part in name.split("+"):
+        match = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", part)
+        if match is None or match[1] not in _STRENGTHS:
+            raise ArgumentError(
+                f"a degradation is bicubic, photo, or damages joined by + such as "
+                f"{', '.join(f'{each}<number>' for each in _STRENGTHS)}; got {text!r}"
+            )
+        low, high, numbers = _STRENGTHS[match[1]]
+        strength = float(match[2])
+        if not low <= strength <= high:
+            raise ArgumentError(f"{match[1]} must lie in {low:g}..{high:g}, got {strength:g} in {text!r}")
+        steps.append((match[1], numbers(strength)))
+    before = [step for step in steps if step[0] == "blur"]
+    after = [step for step in steps if step[0] != "blur"]
+    return Degradation(name, (*before, ("reduce", (0.0, 1.0)), *after))
+
+
+def _gauss(distance: Tensor) -> Tensor:
+    """Gaussian of a distance in sigmas, with the sum 1."""
+    weights = torch.exp(-0.5 * distance.square())
+    return weights / weights.sum()
+
+
+def _normal(image: Tensor, *, gray: bool, generator: torch.Generator) -> Tensor:
+    shape = (*image.shape[:1], 1 if gray else 3, *image.shape[-2:])
+    return torch.randn(shape, generator=generator).to(image.device)
+
+
+def _to_levels(image: Tensor) -> Tensor:
+    """[0, 1] to whole numbers in 0..255, rounded half up."""
+    return (image * 255 + 0.5).floor().clamp(0, 255)
+
+
+def _reduce(image: Tensor, size: tuple[int, int], kernel: str) -> Tensor:
+    """Resize by one of ``KERNELS``, antialiased; 8-bit levels before and after, as in image files."""
+    levels, function = _to_levels(image), KERNELS[kernel]
+    if function is None:
+        return imresize(levels.to(torch.uint8), size=size).float() / 255
+    rows, columns = (
+        _weights(source, target, function).to(image)
+        for source, target in zip(image.shape[-2:], size, strict=True)
+    )
+    return _to_levels(rows @ levels @ columns.T / 255) / 255
+
+
+@lru_cache(maxsize=256)
+def _weights(source: int, target: int, kernel: Callable[[Tensor, float], Tensor]) -> Tensor:
+    """``(target, source)`` weights of a reduction with aligned centres and mirrored edges."""
+    factor = source / target
+    with torch.inference_mode(False), torch.no_grad():
+        centre = (torch.arange(target, dtype=torch.float64) + 0.5) * factor - 0.5
+        reach = math.ceil(factor) + 1
+        index = centre.floor().long()[:, None] + torch.arange(-reach, reach + 1)
+        weight = kernel((centre[:, None] - index).abs(), factor)
+        weight = weight / weight.sum(1, keepdim=True)
+        index = index.remainder(2 * source)
+        index = torch.minimum(index, 2 * source - 1 - index)
+        return torch.zeros(target, source, dtype=torch.float64).scatter_add_(1, index, weight).float()

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam_diffsr.data.augment import Mixture, draw, share_rows
+from sam_diffsr.data.batch import MARGIN_LR, TrainingBatch, make_batch
 from sam_diffsr.data.config import AugmentConfig, DataConfig
 from sam_diffsr.data.crops import CropStore
-from sam_diffsr.data.degrade import MARGIN_LR, TrainingBatch, make_batch
+from sam_diffsr.data.degrade import DegradationConfig, Recipe, draw_recipe
 from sam_diffsr.data.prepare import prepare_crops
 from sam_diffsr.data.synthetic import Drawing, SyntheticPool
 from sam_diffsr.errors import ArgumentError, ConfigError, DataError
@@ -65,6 +66,10 @@ class HostBatch:
     """``(B,)`` int64 in 0..5, orders of the channels, or None; see ``permute_channels``."""
     mixture: Mixture | None = None
     """Blends of rows, or None; its guests are the last rows and no part of the batch."""
+    recipes: tuple[Recipe, ...] = ()
+    """Damage of each row that is no guest; empty for bicubic LR images."""
+    seed: int = 0
+    """Seed of the noise of the recipes."""
 
 
 class TrainingSource(Protocol):
@@ -92,6 +97,7 @@ class MixedSource:
         synthetic_fraction: share of synthetic rows when both are given.
         structure: False sets E = 0.
         augment: augmentation beyond turning and mirroring; None is none.
+        degradation: ranges of the damage of LR images; None makes bicubic ones.
         rank: number of this process; it gets the rows ``rank``, ``rank + world``, ...
         world: number of processes.
 
@@ -113,6 +119,7 @@ class MixedSource:
         synthetic_fraction: float = 0.0,
         structure: bool = True,
         augment: AugmentConfig | None = None,
+        degradation: DegradationConfig | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -142,6 +149,7 @@ class MixedSource:
                 f"margin), but data.synthetic.size is {pool.size}; use a smaller patch or larger images"
             )
         self.store, self.pool, self.structure, self.augment = store, pool, structure, augment
+        self.degradation = degradation
         self.scale, self.batch, self.seed, self.rank, self.world = scale, batch, seed, rank, world
         self.fraction = 0.0 if pool is None else 1.0 if store is None else synthetic_fraction
         self._epoch = -1
@@ -182,7 +190,17 @@ class MixedSource:
             tuple(synthetic),
             torch.from_numpy(drawn.orders[rows]) if self.augment.permute_channels else None,
             mixture,
+            *self._recipes(step),
         )
+
+    def _recipes(self, step: int) -> tuple[tuple[Recipe, ...], int]:
+        """Damage of this process's rows, and the seed of its noise."""
+        if self.degradation is None:
+            return (), 0
+        rng = np.random.default_rng([self.seed, 2, step])
+        seed = int(rng.integers(2**32)) + self.rank * self.batch
+        recipes = tuple(draw_recipe(rng, self.degradation) for _ in range(self.batch))
+        return recipes[self.rank :: self.world], seed
 
     def device_batch(self, host: HostBatch, device: torch.device) -> TrainingBatch:
         """Copy to the device, make synthetic pixels, augment image and field together, make the LR image."""
@@ -201,6 +219,8 @@ class MixedSource:
             scale=self.scale,
             orders=None if host.orders is None else host.orders.to(device),
             mixture=None if host.mixture is None else host.mixture.to(device),
+            recipes=host.recipes,
+            seed=host.seed,
         )
 
     def _place(self, step: int, row: int) -> tuple[bool, int]:
@@ -276,6 +296,7 @@ def open_source(
         synthetic_fraction=config.synthetic_fraction,
         structure=config.structure == "stored",
         augment=config.augment,
+        degradation=config.damage,
         rank=rank,
         world=world,
     )

@@ -1,4 +1,4 @@
-"""How much of an image's error looks like artefacts: LDL's map of local variance.
+"""LDL's artefact score: how much of an image's error varies locally, as ringing and invented texture do.
 
 Liang, Zeng and Zhang, "Details or Artifacts: A Locally Discriminative Learning Approach to Realistic Image
 Super-Resolution", CVPR 2022, arXiv 2203.09195. With the residual ``R`` of an image and the truth,
@@ -7,8 +7,7 @@ Super-Resolution", CVPR 2022, arXiv 2203.09195. With the residual ``R`` of an im
     sigma   = var(R over the whole image) ** (1 / a),     a = 5
     map     = sigma * M
 
-A smooth error, such as a shift of brightness, has little local variance; ringing and invented texture have
-much.
+A smooth error, such as a shift of brightness, has little local variance.
 """
 
 from __future__ import annotations
@@ -17,85 +16,65 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sam_diffsr.errors import ArgumentError
+from sam_diffsr.evaluation.metrics import check_pair, inside
 
 __all__ = ["artifact_map", "artifact_score"]
 
 _WINDOW = 7
 _ROOT = 5
 _SMALLEST = _WINDOW // 2 + 1
-"""Reflection at the edge needs more pixels than it mirrors."""
+"""Least side of an image, because reflection at the edge mirrors three pixels."""
 
 
 def artifact_map(sr: Tensor, hr: Tensor, *, data_range: float) -> Tensor:
     """LDL's map: local variance of the residual, times the fifth root of its variance over the image.
 
     The residual is the absolute difference summed over R, G and B, in units of full brightness. Both
-    variances are the unbiased ones; windows at the edge are completed by reflection. What the paper does next
-    in training, setting the map to 0 where an averaged model errs more, needs a second model and is no part
-    of a score.
+    variances are unbiased; windows at the edge are completed by reflection. The paper's comparison with an
+    averaged model belongs to training and is left out.
 
     Args:
         sr: ``(B, 3, H, W)`` of any real dtype in [0, ``data_range``], H and W >= 4.
-        hr: the ground truth, same shape.
-        data_range: the value of full brightness, 1 for float images and 255 for 8-bit ones.
+        hr: Ground truth, same shape.
+        data_range: Value of full brightness: 1 for float images, 255 for 8-bit images.
 
     Returns:
-        ``(B, 1, H, W)`` float64 >= 0; 0 where the residual is constant. An error that is c times as large
-        everywhere gives ``c ** 2.4`` times the map.
+        ``(B, 1, H, W)`` float64 >= 0; 0 where the residual is constant. An error c times as large gives
+        ``c ** 2.4`` times the map.
 
     Raises:
-        ArgumentError: shapes differ, wrong rank or channels, an image is too small, or ``data_range`` is not
+        ArgumentError: Shapes differ, wrong rank or channels, an image is too small, or ``data_range`` is not
             positive.
     """
-    residual = _residual(sr, hr, data_range=data_range)
+    check_pair(sr, hr, border=0, data_range=data_range, smallest=_SMALLEST)
+    if sr.device.type == "mps":  # it has no float64
+        sr, hr = sr.cpu(), hr.cpu()
+    difference = sr.to(torch.float64) - hr.to(torch.float64)
+    residual = difference.abs().sum(dim=1, keepdim=True) / data_range
     whole = residual.var(dim=(1, 2, 3), keepdim=True) ** (1 / _ROOT)
     return whole * _local_variance(residual)
 
 
 def artifact_score(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tensor:
-    """Mean of :func:`artifact_map`, one number an image; lower is better.
+    """Mean of :func:`artifact_map` inside a border, one number per image; lower is better.
 
-    This is not the "artifact" number of the SAM-DiffSR paper: the script behind that was never published, so
-    only scores of this function can be compared with each other.
+    This is not the "artifact" number of the SAM-DiffSR paper, whose script was never published. Compare
+    scores of this function only with each other.
 
     Args:
-        sr: ``(B, 3, H, W)`` RGB in [0, ``data_range``].
-        hr: the ground truth, same shape.
-        border: pixels to leave out on every side before anything is computed.
-        data_range: the value of full brightness, 1 for float images and 255 for 8-bit ones.
+        sr: As in :func:`artifact_map`.
+        hr: As in :func:`artifact_map`.
+        border: Pixels left out on every side before anything is computed.
+        data_range: As in :func:`artifact_map`.
 
     Returns:
         ``(B,)`` float64 >= 0; 0 for equal images.
 
     Raises:
-        ArgumentError: as :func:`artifact_map`, or the border is negative.
+        ArgumentError: Shapes differ, wrong rank or channels, or too few pixels inside the border.
     """
-    if border < 0:
-        raise ArgumentError(f"border must be >= 0 pixels, got {border}")
-    height, width = sr.shape[-2:]
-    inside = (..., slice(border, max(border, height - border)), slice(border, max(border, width - border)))
-    if sr.shape == hr.shape:  # else the map refuses them, with their own shapes
-        sr, hr = sr[inside], hr[inside]
-    return artifact_map(sr, hr, data_range=data_range).mean(dim=(1, 2, 3))
-
-
-def _residual(sr: Tensor, hr: Tensor, *, data_range: float) -> Tensor:
-    if sr.shape != hr.shape:
-        raise ArgumentError(f"both images must have one shape, got {tuple(sr.shape)} and {tuple(hr.shape)}")
-    if sr.ndim != 4 or sr.shape[1] != 3:
-        raise ArgumentError(f"expected RGB images of shape (B, 3, H, W), got {tuple(sr.shape)}")
-    if min(sr.shape[-2:]) < _SMALLEST:
-        raise ArgumentError(
-            f"artifacts need at least {_SMALLEST}x{_SMALLEST} pixels inside the border, "
-            f"got {sr.shape[-2]}x{sr.shape[-1]}"
-        )
-    if not data_range > 0:
-        raise ArgumentError(f"data_range must be positive (1.0 or 255), got {data_range}")
-    if sr.device.type == "mps":  # it has no float64
-        sr, hr = sr.cpu(), hr.cpu()
-    difference = sr.to(torch.float64) - hr.to(torch.float64)
-    return difference.abs().sum(dim=1, keepdim=True) / data_range
+    check_pair(sr, hr, border=border, data_range=data_range, smallest=_SMALLEST)
+    return artifact_map(inside(sr, border), inside(hr, border), data_range=data_range).mean(dim=(1, 2, 3))
 
 
 def _local_variance(residual: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a measurement or a bug report must say about the machine: versions, devices, threads, caches."""
+"""Describes the machine and the software for measurements and bug reports."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _GIBIBYTE = 1024**3
 
 
 def describe_versions(*, extra: Sequence[str] = ()) -> dict[str, str]:
-    """Versions of this library, Python, what it runs on and more packages; a missing one is called so."""
+    """Versions of this library, Python, its dependencies and the packages in ``extra``."""
     from sam_diffsr import __version__  # here, because the package root names modules below this one
 
     versions = {"sam-diffsr": __version__, "python": platform.python_version()}
@@ -49,22 +49,20 @@ def describe_versions(*, extra: Sequence[str] = ()) -> dict[str, str]:
 
 
 def describe_commit() -> str | None:
-    """Git commit of the checkout that this library runs from, ``-dirty`` if its files differ; else None."""
+    """Git commit of the library's checkout, ``-dirty`` if files differ; None for an installed library."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
-    commit, changes = (
-        _git(root, "rev-parse", "HEAD"),
-        _git(root, "status", "--porcelain", "--untracked-files=no"),
-    )
+    commit = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
     return None if not commit else f"{commit}-dirty" if changes else commit
 
 
 def describe_machine(device: str | torch.device = "auto") -> dict[str, Any]:
-    """The device that a name stands for and the threads that torch uses, as JSON values.
+    """The resolved device and torch's threads, as JSON values.
 
     Raises:
-        ArgumentError: this machine does not have the device.
+        ArgumentError: This machine does not have the device.
     """
     resolved = resolve_device(device)
     return {
@@ -77,7 +75,7 @@ def describe_machine(device: str | torch.device = "auto") -> dict[str, Any]:
 
 
 def describe_models() -> list[dict[str, Any]]:
-    """The models inside the package: name, scale, size and default sampling."""
+    """Name, scale, size and default sampling of the bundled models."""
     models: list[dict[str, Any]] = []
     for name in available_models():
         config, state_dict = load_pretrained(name)
@@ -96,12 +94,16 @@ def describe_models() -> list[dict[str, Any]]:
 
 
 def describe_environment() -> dict[str, Any]:
-    """Everything that ``sam-diffsr info`` prints, as JSON values. No network is used."""
+    """Everything that ``sam-diffsr info`` prints, as JSON values; uses no network."""
     from huggingface_hub import constants
 
     return {
         "versions": describe_versions(),
-        "machine": {**describe_machine(), "cuda_devices": _cuda_devices(), "mps": _has_mps()},
+        "machine": {
+            **describe_machine(),
+            "cuda_devices": _cuda_devices(),
+            "mps": torch.backends.mps.is_available(),
+        },
         "hub": {
             "cache": str(Path(constants.HF_HUB_CACHE)),
             "endpoint": constants.ENDPOINT,
@@ -112,7 +114,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    """Output of git; nothing where it is not installed or refuses."""
+    """Output of git; empty if git is missing or fails."""
     command = ["git", "-C", str(root), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
@@ -130,7 +132,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    """The CPU's name; Python's own answer is empty or only the architecture on Linux."""
+    """Name of the CPU, which Python does not know on Linux."""
     table = Path("/proc/cpuinfo")
     if table.is_file():
         for line in table.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -143,10 +145,7 @@ def _cuda_devices() -> list[dict[str, Any]]:
     if not torch.cuda.is_available():
         return []
     return [
-        {
-            "name": torch.cuda.get_device_name(index),
-            "memory_gb": _gigabytes(index),
-        }
+        {"name": torch.cuda.get_device_name(index), "memory_gb": _gigabytes(index)}
         for index in range(torch.cuda.device_count())
     ]
 
@@ -154,7 +153,3 @@ def _cuda_devices() -> list[dict[str, Any]]:
 def _gigabytes(index: int) -> float:
     _, total = torch.cuda.mem_get_info(index)
     return round(total / _GIBIBYTE, 1)
-
-
-def _has_mps() -> bool:
-    return torch.backends.mps.is_available()

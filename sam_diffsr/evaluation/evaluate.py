@@ -1,7 +1,7 @@
-"""One evaluator for every quality number: methods side by side on pairs of truth and input.
+"""Scores methods side by side on pairs of ground truth and input, and writes the images they made.
 
 Results are rounded to 8 bit before they are compared, as saved files would be. A table holds means of
-per-image values. Everything that a number depends on is recorded beside it.
+per-image values.
 """
 
 from __future__ import annotations
@@ -15,33 +15,29 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from sam_diffsr.errors import ArgumentError
+from sam_diffsr.data.degrade import Degradation
+from sam_diffsr.errors import ArgumentError, OutputError
 from sam_diffsr.evaluation.artifacts import artifact_score
 from sam_diffsr.evaluation.environment import describe_commit, describe_machine, describe_versions
 from sam_diffsr.evaluation.measures import MEASURES, check_measures, take
-from sam_diffsr.evaluation.methods import Method, bicubic_method, encoder_only, model_methods
-from sam_diffsr.evaluation.metrics import psnr_y, ssim_y
-from sam_diffsr.evaluation.pairs import Pair, check_sizes, make_pair, read_pair, to_uint8
+from sam_diffsr.evaluation.methods import Method, bicubic_method
+from sam_diffsr.evaluation.metrics import inside, psnr_rgb, psnr_y, ssim_y
+from sam_diffsr.evaluation.pairs import Pair, check_names, check_sizes, read_pair, to_gray, to_uint8
 from sam_diffsr.evaluation.perceptual import Features, PairDistance, frechet_distance
 from sam_diffsr.evaluation.result import MADE_INPUTS, Evaluation, ImageScore, Row
-from sam_diffsr.pipeline.config import SamplingConfig
-from sam_diffsr.pipeline.resolver import SuperResolver
+from sam_diffsr.evaluation.score_log import ScoreLog
+from sam_diffsr.image import save_image
 
-__all__ = [
-    "ImageResult",
-    "Protocol",
-    "encoder_only",
-    "evaluate_images",
-    "evaluate_methods",
-    "make_pair",
-]
+__all__ = ["ImageResult", "Protocol", "ResultFolders", "evaluate_methods"]
 
 logger = logging.getLogger(__name__)
 
 Protocol = Literal["matlab", "paper"]
-"""``matlab`` leaves out a border as wide as the scale, ``paper`` leaves out nothing."""
+"""``matlab`` leaves out a border as wide as the scale and scores gray files on gray values, as published
+tables do; ``paper`` leaves out nothing and scores gray files as RGB, as the published code does."""
 
 PathLike = str | os.PathLike[str]
 _SSIM_WINDOW = 11
@@ -49,8 +45,10 @@ _SSIM_WINDOW = 11
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageResult:
-    """What all methods made of one image."""
+    """The outputs of all methods for one image."""
 
+    damage: str
+    """Name of the degradation that made the input; empty for the usual input."""
     pair: Pair
     """Truth and input."""
     outputs: tuple[Tensor, ...]
@@ -65,6 +63,7 @@ def evaluate_methods(
     *,
     scale: int,
     lr_files: Sequence[PathLike] | None = None,
+    damages: Sequence[Degradation] = (),
     protocol: Protocol = "matlab",
     seed: int = 0,
     lpips: PairDistance | None = None,
@@ -73,31 +72,38 @@ def evaluate_methods(
     device: str | torch.device = "cpu",
     dataset: str = "",
     on_image: Callable[[ImageResult], None] | None = None,
+    log: ScoreLog | None = None,
 ) -> Evaluation:
     """Score several methods on the same images.
 
     Args:
-        hr_files: ground truths of any size; cropped at the bottom and right to a multiple of the scale.
-        methods: what is compared, one row each.
-        scale: upscaling factor of all of them.
-        lr_files: the input of each truth; None makes it by MATLAB's bicubic, rounded to 8 bit.
-        protocol: which pixels count for PSNR, SSIM, artefacts and LPIPS.
-        seed: of every image's noise.
-        lpips: see :func:`~sam_diffsr.evaluation.perceptual.lpips_distance`; None leaves LPIPS out.
-        features: see :func:`~sam_diffsr.evaluation.perceptual.inception_features`; None leaves FID out. FID
+        hr_files: Ground truths of any size; cropped at the bottom and right to a multiple of the scale.
+        methods: Methods to compare, one row each.
+        scale: Upscaling factor of all methods.
+        lr_files: Input of each truth; None makes it by MATLAB's bicubic, rounded to 8 bit.
+        damages: Degradations that make the inputs from the truths; every method gets one row for each.
+        protocol: Pixels that count for PSNR, SSIM, artefacts and LPIPS, and what gray files are.
+        seed: Seed of every image's noise and damage.
+        lpips: See :func:`~sam_diffsr.evaluation.perceptual.lpips_distance`; None leaves LPIPS out.
+        features: See :func:`~sam_diffsr.evaluation.perceptual.inception_features`; None leaves FID out. FID
             compares whole images.
-        measures: names of :data:`~sam_diffsr.evaluation.measures.MEASURES` to take, too.
-        device: what the record says of the machine. If it is no CPU, the first image is enlarged twice by
-            each method, and the second time counts for ``seconds``.
-        dataset: what the record calls the images.
-        on_image: called after each image with everything that was made of it.
+        measures: Further measures, names of :data:`~sam_diffsr.evaluation.measures.MEASURES`.
+        device: Device in the record. Unless it is a CPU, each method enlarges the first image twice and the
+            second time counts for ``seconds``.
+        dataset: Name of the images in the record.
+        on_image: Called after each image that was computed, with everything that was made of it.
+        log: Keeps the scores of each image, and gives back those of an earlier run.
 
     Raises:
-        ArgumentError: unknown protocol or measure, no files, no methods, fewer than two images for FID, or
-            another number of inputs than of truths.
-        ImageError: an image cannot be read, is too small to be scored, or does not fit its truth. Sizes are
+        ArgumentError: Unknown protocol or measure; no files or methods; fewer than two images for FID, or
+            FID with kept scores; inputs that do not match the truths; or damages together with inputs or
+            result files.
+        ImageError: An image cannot be read, is too small to score, or does not fit its truth. Sizes are
             checked for all files first.
+        DataError: ``log`` holds scores of other settings.
+        OutputError: ``log`` cannot be written.
     """
+    # checks that need no pixels
     if protocol not in get_args(Protocol):
         raise ArgumentError(f"protocol must be one of {', '.join(get_args(Protocol))}; got {protocol!r}")
     if not hr_files:
@@ -105,116 +111,172 @@ def evaluate_methods(
     if not methods:
         raise ArgumentError("there is nothing to evaluate; expected at least one method")
     if lr_files is not None and len(lr_files) != len(hr_files):
-        raise ArgumentError(f"expected one input a truth, {len(hr_files)} in all, got {len(lr_files)}")
-    if features is not None and len(hr_files) < 2:
-        raise ArgumentError("FID compares two sets of at least 2 images, got 1; leave it out")
+        raise ArgumentError(f"expected one input per truth, {len(hr_files)} in all, got {len(lr_files)}")
+    if damages and (lr_files is not None or any(method.kind == "images" for method in methods)):
+        raise ArgumentError("damages make inputs from the truths; leave out input files and result files")
+    if features is not None and (len(hr_files) < 2 or (log is not None and log.resume)):
+        raise ArgumentError("FID needs at least 2 images, all in one run; leave out FID, or do not resume")
     measures = check_measures(measures)
     check_sizes(hr_files, scale=scale, inputs=lr_files)
     border = scale if protocol == "matlab" else 0
-    machine = describe_machine(device)
+    machine, lr = describe_machine(device), MADE_INPUTS if lr_files is None else str(Path(lr_files[0]).parent)
+    lr = f"the truths, damaged by {', '.join(damage.name for damage in damages)}" if damages else lr
+    if log is not None:
+        settings = {"scale": scale, "protocol": protocol, "seed": seed, "lr": lr, "measures": list(measures)}
+        settings |= {"methods": [[method.label, method.identity] for method in methods]}
+        log.open({**settings, "lpips": lpips is not None})
 
-    scored: list[list[ImageScore]] = [[] for _ in methods]
+    # scores, and features for FID, by damage and method
+    cases: list[Degradation | None] = list(damages) or [None]
+    scored: list[list[list[ImageScore]]] = [[[] for _ in methods] for _ in cases]
     truths: list[Tensor] = []
-    embedded: list[list[Tensor]] = [[] for _ in methods]
+    embedded: list[list[list[Tensor]]] = [[[] for _ in methods] for _ in cases]
     cropped: list[str] = []
+    gray: list[str] = []
+    cold = machine["device"] != "cpu"
     for index, hr_file in enumerate(hr_files):
-        lr_file = None if lr_files is None else lr_files[index]
-        pair = read_pair(hr_file, scale=scale, lr_file=lr_file, smallest=_SSIM_WINDOW + 2 * border)
-        cropped += [pair.name] if pair.cropped else []
-        outputs: list[Tensor] = []
-        if index == 0 and machine["device"] != "cpu":
-            _warm_up(methods, pair, seed)
-        others = _compared_with(pair, measures, scale=scale)
-        for method, scores in zip(methods, scored, strict=True):
-            output, seconds = _enlarge(method, pair, seed)
-            outputs.append(output)
-            scores.append(_score(pair, output, border=border, lpips=lpips, others=others, seconds=seconds))
-        if features is not None:
-            truths.append(features(pair.hr))
-            for vectors, output in zip(embedded, outputs, strict=True):
-                vectors.append(features(output))
-        latest = tuple(scores[-1] for scores in scored)
-        logger.info("[%d/%d] %s: %s", index + 1, len(hr_files), pair.name, _brief(methods, latest, most=4))
-        if on_image is not None:
-            on_image(ImageResult(pair=pair, outputs=tuple(outputs), scores=latest))
-    rows = tuple(
-        Row(
-            method=method.kind,
-            name=method.name,
-            sampling=method.sampling,
-            images=tuple(scores),
-            fid=None if features is None else frechet_distance(truths, vectors),
-        )
-        for method, scores, vectors in zip(methods, scored, embedded, strict=True)
-    )
+        lr_file = None if lr_files is None else Path(lr_files[index])
+        files = [Path(hr_file), *([lr_file] if lr_file is not None else [])]
+        files += [method.files[index] for method in methods if method.files]
+        for number, damage in enumerate(cases):
+            # the pair is read even if its scores are kept: it says whether it is gray or cropped
+            pair = read_pair(
+                hr_file,
+                scale=scale,
+                lr_file=lr_file,
+                damage=damage,
+                seed=seed,
+                smallest=_SSIM_WINDOW + 2 * border,
+            )
+            name = "" if damage is None else damage.name
+            as_gray = pair.gray and protocol == "matlab"
+            if number == 0:
+                cropped += [pair.name] if pair.cropped else []
+                gray += [pair.name] if as_gray else []
+            latest = None if log is None else log.find(pair.name, name, files=files)
+            if latest is None:
+                if cold:
+                    _warm_up(methods, pair, seed)
+                    cold = False
+                outputs, seconds = zip(*(_enlarge(one, pair, seed, as_gray) for one in methods), strict=True)
+                others = _compared_with(pair, measures, scale=scale)
+                latest = tuple(
+                    _score(
+                        pair, output, border=border, gray=as_gray, lpips=lpips, others=others, seconds=spent
+                    )
+                    for output, spent in zip(outputs, seconds, strict=True)
+                )
+                if features is not None:
+                    truths += [features(pair.hr)] if number == 0 else []
+                    for vectors, output in zip(embedded[number], outputs, strict=True):
+                        vectors.append(features(output))
+                if on_image is not None:
+                    on_image(ImageResult(damage=name, pair=pair, outputs=outputs, scores=latest))
+                if log is not None:
+                    log.add(pair.name, name, files=files, scores=latest)
+                logger.info(
+                    "[%d/%d] %s: %s",
+                    index + 1,
+                    len(hr_files),
+                    f"{pair.name}, {name}" if name else pair.name,
+                    _brief(methods, latest, most=4),
+                )
+            for scores, score in zip(scored[number], latest, strict=True):
+                scores.append(score)
+
+    rows: list[Row] = []
+    for number, damage in enumerate(cases):
+        for method, scores, vectors in zip(methods, scored[number], embedded[number], strict=True):
+            setting = method.setting
+            rows.append(
+                Row(
+                    label=method.label if damage is None else f"{damage.name}: {method.label}",
+                    damage="" if damage is None else damage.name,
+                    method=method.kind,
+                    name=method.name,
+                    sampling=None if setting is None else setting.sampling,
+                    fidelity=None if setting is None else setting.fidelity,
+                    images=tuple(scores),
+                    fid=None if features is None else frechet_distance(truths, vectors),
+                )
+            )
     return Evaluation(
         dataset=dataset,
         protocol=protocol,
         scale=scale,
         border=border,
         seed=seed,
-        lr=MADE_INPUTS if lr_files is None else str(Path(lr_files[0]).parent),
+        lr=lr,
         cropped=tuple(cropped),
-        rows=rows,
+        gray=tuple(gray),
+        rows=tuple(rows),
         machine=machine,
-        versions=describe_versions(extra=_extra_packages(lpips, features)),
+        versions=describe_versions(
+            extra=["lpips"] * (lpips is not None) + ["torch-fidelity"] * (features is not None)
+        ),
         commit=describe_commit(),
     )
 
 
-def evaluate_images(
-    resolver: SuperResolver,
-    files: Sequence[PathLike],
-    *,
-    model_name: str,
-    settings: Sequence[SamplingConfig] | None = None,
-    protocol: Protocol = "matlab",
-    seed: int = 0,
-    on_image: Callable[[ImageResult], None] | None = None,
-) -> Evaluation:
-    """Score bicubic, the encoder alone and one model on high-resolution images.
+class ResultFolders:
+    """Writes inputs and results as PNG files named like the truth, one folder per row.
 
     Args:
-        resolver: the model.
-        files: high-resolution images, see :func:`evaluate_methods`.
-        model_name: what the result calls the model.
-        settings: how the model samples, one row each, see
-            :func:`~sam_diffsr.evaluation.methods.sampling_grid`; None is its default.
-        protocol: which pixels count.
-        seed: of every image's noise.
-        on_image: called after each image.
+        root: Folder of the folders; made if it does not exist.
+        methods: The methods; call ``evaluate_methods`` with ``on_image=folders.add``.
+        hr_files: Ground truths, whose names without ending the results get.
+        damages: Names of the degradations, if any.
 
     Raises:
-        ArgumentError: unknown protocol, or no files.
-        ImageError: an image cannot be read, or is too small to be scored.
+        ImageError: Two truths would share one file of results; both are named, and nothing is made.
+        OutputError: A folder cannot be made, or ``add`` cannot write a file.
     """
-    methods = [
-        bicubic_method(resolver.scale),
-        *model_methods(resolver, name=model_name, settings=settings),
-    ]
-    return evaluate_methods(
-        files,
-        methods,
-        scale=resolver.scale,
-        protocol=protocol,
-        seed=seed,
-        device=resolver.device,
-        on_image=on_image,
-    )
+
+    def __init__(
+        self,
+        root: PathLike,
+        methods: Sequence[Method],
+        *,
+        hr_files: Sequence[PathLike],
+        damages: Sequence[str] = (),
+    ) -> None:
+        check_names(hr_files, doubt=f"whose results {root} is to hold")
+        self.folders: dict[str, list[Path]] = {}
+        for damage in damages or [""]:
+            parent = Path(root) / damage
+            self.folders[damage] = [parent / "lr"]
+            for method in methods:
+                name, count = method.folder_name, 1
+                while parent / name in self.folders[damage]:
+                    count += 1
+                    name = f"{method.folder_name}_{count}"
+                self.folders[damage].append(parent / name)
+        try:
+            for folder in (folder for folders in self.folders.values() for folder in folders):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make the folders of results in {root}: {error}") from error
+
+    def add(self, result: ImageResult) -> None:
+        """Write one image of each method."""
+        images = (result.pair.lr, *result.outputs)
+        for folder, output in zip(self.folders[result.damage], images, strict=True):
+            image = Image.fromarray(output[0].permute(1, 2, 0).contiguous().numpy())
+            save_image(image, folder / f"{result.pair.stem}.png")
 
 
 def _warm_up(methods: Sequence[Method], pair: Pair, seed: int) -> None:
-    """Accelerators load and choose their kernels at the first call, which is no part of a time."""
+    """Let an accelerator load and choose its kernels, which happens at the first call."""
     for method in methods:
         if method.kind != "images":
             method.enlarge(pair, seed)
 
 
-def _enlarge(method: Method, pair: Pair, seed: int) -> tuple[Tensor, float | None]:
+def _enlarge(method: Method, pair: Pair, seed: int, gray: bool) -> tuple[Tensor, float | None]:
     started = time.perf_counter()
     output = to_uint8(method.enlarge(pair, seed)).cpu()  # the copy waits for the device
     seconds = time.perf_counter() - started
-    return output, None if method.kind == "images" else seconds
+    return to_gray(output) if gray else output, None if method.kind == "images" else seconds
 
 
 def _score(
@@ -222,28 +284,25 @@ def _score(
     sr: Tensor,
     *,
     border: int,
+    gray: bool,
     lpips: PairDistance | None,
     others: Mapping[str, Tensor],
     seconds: float | None,
 ) -> ImageScore:
-    distance = None
-    if lpips is not None:
-        height, width = pair.hr.shape[-2:]
-        inside = (..., slice(border, height - border), slice(border, width - border))
-        distance = lpips(sr[inside], pair.hr[inside])
     return ImageScore(
         name=pair.name,
-        psnr_y=psnr_y(sr, pair.hr, border=border, data_range=255).item(),
-        ssim_y=ssim_y(sr, pair.hr, border=border, data_range=255).item(),
+        psnr_y=psnr_y(sr, pair.hr, border=border, data_range=255, gray=gray).item(),
+        ssim_y=ssim_y(sr, pair.hr, border=border, data_range=255, gray=gray).item(),
+        psnr_rgb=psnr_rgb(sr, pair.hr, border=border, data_range=255).item(),
         artifacts=artifact_score(sr, pair.hr, border=border, data_range=255).item(),
-        lpips=distance,
+        lpips=None if lpips is None else lpips(inside(sr, border), inside(pair.hr, border)),
         seconds=seconds,
         measures={name: take(name, sr, other, border=border) for name, other in others.items()},
     )
 
 
 def _compared_with(pair: Pair, measures: Sequence[str], *, scale: int) -> dict[str, Tensor]:
-    """For each measure the image that results are compared with."""
+    """The image that each measure compares results with."""
     wanted = {MEASURES[name].against for name in measures}
     bicubic = to_uint8(bicubic_method(scale).enlarge(pair, 0)) if "bicubic" in wanted else pair.hr
     return {name: bicubic if MEASURES[name].against == "bicubic" else pair.hr for name in measures}
@@ -253,7 +312,3 @@ def _brief(methods: Sequence[Method], scores: Sequence[ImageScore], *, most: int
     shown = [f"{method.label} {score.psnr_y:.2f} dB" for method, score in zip(methods, scores, strict=True)]
     more = f"; and {len(shown) - most} more" if len(shown) > most else ""
     return "; ".join(shown[:most]) + more
-
-
-def _extra_packages(lpips: PairDistance | None, features: Features | None) -> tuple[str, ...]:
-    return (("lpips",) if lpips is not None else ()) + (("torch-fidelity",) if features is not None else ())

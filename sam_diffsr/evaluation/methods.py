@@ -1,4 +1,4 @@
-"""The ways to an enlarged image that are compared: bicubic, an encoder alone, a model, files of anyone."""
+"""The methods that an evaluation compares: bicubic, an encoder alone, a model, files made elsewhere."""
 
 from __future__ import annotations
 
@@ -15,31 +15,49 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sam_diffsr.device import Precision
 from sam_diffsr.diffusion.samplers import SamplerName, Spacing
 from sam_diffsr.errors import ArgumentError, ImageError
-from sam_diffsr.evaluation.pairs import Pair, read_image
+from sam_diffsr.evaluation.pairs import Pair, check_sizes, match_files, read_image
+from sam_diffsr.models import ModelConfig
+from sam_diffsr.pipeline.batch import find_images
+from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.resolver import SuperResolver
-from sam_diffsr.pipeline.run import pad_to_multiple
 from sam_diffsr.pipeline.settings import resolve_settings
 from sam_diffsr.resize import imresize
 
 __all__ = [
     "Method",
     "MethodKind",
+    "Setting",
     "Start",
     "bicubic_method",
-    "encoder_only",
+    "common_scale",
+    "folder_methods",
+    "load_models",
     "model_methods",
     "results_method",
     "sampling_grid",
+    "split_labels",
 ]
 
 logger = logging.getLogger(__name__)
 
+PathLike = str | os.PathLike[str]
 MethodKind = Literal["bicubic", "encoder", "model", "images"]
 """``encoder`` is the stage-1 network's own image, without diffusion; ``images`` are files made elsewhere."""
 Start = int | Literal["noise"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """How a model samples in one row."""
+
+    sampling: SamplingConfig
+    """Sampler, steps, start and spacing."""
+    fidelity: float | None = None
+    """The fidelity that chose them; None where they were given one by one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,78 +65,94 @@ class Method:
     """One row of a table."""
 
     kind: MethodKind
-    """What it is."""
+    """Kind of method."""
     name: str = ""
-    """Of the model or of the folder."""
-    sampling: SamplingConfig | None = None
-    """Of a model; None for the others."""
+    """Name of the model or of the folder."""
+    setting: Setting | None = None
+    """How a model samples; None for other kinds."""
     enlarge: Callable[[Pair, int], Tensor]
     """Pair and seed to ``(1, 3, H, W)``, float in [0, 1] or uint8, on any device."""
+    identity: str = ""
+    """Fingerprint of the weights and the config, or the folder of the files."""
+    files: tuple[Path, ...] = ()
+    """Files made elsewhere, one per truth."""
 
     @property
     def label(self) -> str:
-        """One line that tells it from the others."""
-        return method_label(self.kind, self.name, self.sampling)
+        """One line that tells the method from the others."""
+        parts = [self.name] if self.name else []
+        parts += [self.kind] if self.kind in ("bicubic", "encoder") else []
+        if self.setting is not None:
+            sampling, fidelity = self.setting.sampling, self.setting.fidelity
+            parts += [] if fidelity is None else [f"fidelity {fidelity:g}"]
+            start = "" if sampling.start is None else f" from t={sampling.start}"
+            plural = "" if sampling.steps == 1 else "s"
+            steps = f"{sampling.sampler} {sampling.steps} step{plural}{start}"
+            parts.append(steps if sampling.steps else "encoder's image")
+            parts += [sampling.spacing] if sampling.spacing == "trailing" else []
+        return ", ".join(parts)
 
     @property
     def folder_name(self) -> str:
-        """The label as a name of a folder."""
+        """The label as the name of a folder."""
         return re.sub(r"[^\w.-]+", "_", self.label).strip("._") or "unnamed"
 
 
-def method_label(kind: MethodKind, name: str, sampling: SamplingConfig | None) -> str:
-    """How a method is called in tables and pages."""
-    parts = [name] if name else []
-    if kind in ("bicubic", "encoder"):
-        parts.append(kind)
-    if sampling is not None:
-        start = "" if sampling.start is None else f" from t={sampling.start}"
-        plural = "" if sampling.steps == 1 else "s"
-        parts.append(f"{sampling.sampler} {sampling.steps} step{plural}{start}")
-        parts += [sampling.spacing] if sampling.spacing == "trailing" else []
-    return ", ".join(parts)
-
-
 def bicubic_method(scale: int) -> Method:
-    """MATLAB's bicubic enlargement, which everything is measured against."""
+    """MATLAB's bicubic enlargement, the baseline."""
     return Method(kind="bicubic", enlarge=lambda pair, seed: imresize(pair.lr.float() / 255, scale))
 
 
 def model_methods(
-    resolver: SuperResolver, *, name: str, settings: Sequence[SamplingConfig] | None = None
+    resolver: SuperResolver, *, name: str, settings: Sequence[Setting] | None = None
 ) -> list[Method]:
     """The encoder alone, then the model at each setting.
 
     Args:
-        resolver: the model.
-        name: what results call it.
-        settings: how it samples, one method each, see :func:`sampling_grid`; None is its default.
+        resolver: The model.
+        name: Name in results.
+        settings: One method each, see :func:`sampling_grid`; None is the model's default.
     """
+    identity = f"{resolver!r} {resolver.config}"
 
     def encoder(pair: Pair, seed: int) -> Tensor:
-        return encoder_only(resolver, _input(pair, resolver))
+        return resolver.upscale_tensor(_input(pair, resolver), seeds=[seed], steps=0)
 
-    def sampled(sampling: SamplingConfig) -> Callable[[Pair, int], Tensor]:
-        other = copy.copy(resolver)  # at one setting, which may differ from its default in anything
-        other.config = replace(resolver.config, sampling=sampling)
-        return lambda pair, seed: other.upscale_tensor(_input(pair, resolver), seeds=[seed])
+    def sampled(setting: Setting) -> Callable[[Pair, int], Tensor]:
+        sampling, other = setting.sampling, copy.copy(resolver)
+        spaced = replace(resolver.config.sampling, spacing=sampling.spacing)
+        other.config = replace(resolver.config, sampling=spaced)
+        start: Start = "noise" if sampling.start is None else sampling.start
 
-    chosen = [resolver.config.sampling] if settings is None else settings
+        def enlarge(pair: Pair, seed: int) -> Tensor:
+            return other.upscale_tensor(
+                _input(pair, resolver),
+                seeds=[seed],
+                sampler=sampling.sampler,
+                steps=sampling.steps,
+                start=start if setting.fidelity is None else None,
+                fidelity=setting.fidelity,
+            )
+
+        return enlarge
+
+    chosen = [Setting(sampling=resolver.config.sampling)] if settings is None else settings
     return [
-        Method(kind="encoder", name=name, enlarge=encoder),
-        *(Method(kind="model", name=name, sampling=one, enlarge=sampled(one)) for one in chosen),
+        Method(kind="encoder", name=name, enlarge=encoder, identity=identity),
+        *(
+            Method(kind="model", name=name, setting=one, enlarge=sampled(one), identity=identity)
+            for one in chosen
+        ),
     ]
 
 
-def results_method(
-    hr_files: Sequence[str | os.PathLike[str]], results: Sequence[str | os.PathLike[str]], *, name: str
-) -> Method:
-    """Files that somebody else wrote.
+def results_method(hr_files: Sequence[PathLike], results: Sequence[PathLike], *, name: str) -> Method:
+    """Files made elsewhere.
 
     Args:
-        hr_files: ground truths; no two of them have one file name.
-        results: one file a truth, of its size or of that of the cropped truth, which are cropped alike.
-        name: what the table calls them.
+        hr_files: Ground truths with different file names.
+        results: One file per truth, of its size or of that of the cropped truth; cropped as the truth is.
+        name: Name in results.
     """
     by_name = {Path(hr).name: Path(result) for hr, result in zip(hr_files, results, strict=True)}
 
@@ -132,23 +166,31 @@ def results_method(
             )
         return image[..., :height, :width].contiguous()
 
-    return Method(kind="images", name=name, enlarge=enlarge)
+    files = tuple(by_name.values())
+    folder = str(files[0].parent.resolve()) if files else ""
+    return Method(kind="images", name=name, enlarge=enlarge, identity=folder, files=files)
 
 
-@torch.inference_mode()
-def encoder_only(resolver: SuperResolver, lr: Tensor) -> Tensor:
-    """The stage-1 network's own image, without diffusion.
+def folder_methods(
+    folders: Sequence[tuple[str, PathLike]], hr_files: Sequence[PathLike], *, scale: int
+) -> list[Method]:
+    """One method per folder of results.
 
     Args:
-        resolver: the model.
-        lr: ``(B, 3, h, w)`` float32 in [0, 1] on the resolver's device, any size.
+        folders: Names and folders.
+        hr_files: Ground truths.
+        scale: Upscaling factor.
 
-    Returns:
-        ``(B, 3, s*h, s*w)`` float32 in [0, 1].
+    Raises:
+        ImageError: No such folder, a truth without a result or with several, or a wrong size; files are
+            named.
     """
-    height, width = (size * resolver.scale for size in lr.shape[-2:])
-    condition = resolver.model.encode(pad_to_multiple(lr, resolver.config.model).to(resolver.dtype))
-    return resolver.model.encoder_image(condition)[..., :height, :width].float()
+    methods: list[Method] = []
+    for name, folder in folders:
+        files = match_files(hr_files, find_images(folder), scale=scale, what=f"a result in {folder}")
+        check_sizes(hr_files, scale=scale, results=[files])
+        methods.append(results_method(hr_files, files, name=name))
+    return methods
 
 
 def sampling_grid(
@@ -159,37 +201,97 @@ def sampling_grid(
     starts: Sequence[Start] | None = None,
     fidelities: Sequence[float] | None = None,
     spacings: Sequence[Spacing] | None = None,
-) -> list[SamplingConfig]:
+) -> list[Setting]:
     """All combinations of samplers, steps, starts or fidelities, and spacings.
 
-    What is not given is the model's default or, with a fidelity, what that stands for.
-
-    A combination with more steps than there are timesteps from its start is left out, and said so in the log.
+    Omitted lists take the model's default or what a fidelity chooses. Combinations with more steps than
+    timesteps are left out and logged.
 
     Raises:
-        ArgumentError: an unknown sampler; a start, fidelity or steps out of range; starts and fidelities;
-            or no combination is possible.
-        ConfigError: an unknown spacing.
+        ArgumentError: An unknown sampler; a start, fidelity or steps out of range; starts and fidelities
+            together; or no combination is possible.
+        ConfigError: An unknown spacing.
     """
-    grid: list[SamplingConfig] = []
+    grid: list[Setting] = []
     places = product([None] if starts is None else starts, [None] if fidelities is None else fidelities)
     for start, fidelity in places:
-        first = resolve_settings(config, start=start, fidelity=fidelity, steps=1).sampling.start
+        first = resolve_settings(config, start=start, fidelity=fidelity, steps=0).sampling.start
         most = config.schedule.timesteps if first is None else first + 1
-        for sampler in [None] if samplers is None else samplers:
-            for count in [None] if steps is None else steps:
-                if count is not None and most < count <= config.schedule.timesteps:
-                    logger.info("left out: %d steps from start %s, which has only %d", count, first, most)
-                    continue
-                sampling = resolve_settings(
-                    config, sampler=sampler, steps=count, start=start, fidelity=fidelity
-                ).sampling
-                for spacing in [sampling.spacing] if spacings is None else spacings:
-                    setting = replace(sampling, spacing=spacing)
-                    grid += [setting] if setting not in grid else []
+        for sampler, count in product(samplers or [None], steps or [None]):
+            if count is not None and most < count <= config.schedule.timesteps:
+                logger.info("left out: %d steps from start %s, which has only %d", count, first, most)
+                continue
+            settings = resolve_settings(config, sampler=sampler, steps=count, start=start, fidelity=fidelity)
+            sampling = settings.sampling
+            for spacing in spacings or [sampling.spacing]:
+                setting = Setting(sampling=replace(sampling, spacing=spacing), fidelity=fidelity)
+                grid += [setting] if setting not in grid else []
     if not grid:
         raise ArgumentError("no combination of steps and start is possible; use fewer steps or a later start")
     return grid
+
+
+def split_labels(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Split each ``NAME=VALUE``; a value alone is named after itself, or after the last part of its path.
+
+    An existing file or folder is never split.
+
+    Raises:
+        ArgumentError: Two have the same name.
+    """
+    labelled: list[tuple[str, str]] = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (equals and name and value) or Path(text).exists():
+            name, value = (Path(text).resolve().name if Path(text).exists() else text), text
+        same = next((other for known, other in labelled if known == name), None)
+        if same is not None:
+            raise ArgumentError(
+                f"{same} and {value} are both called {name}; give one another name, like second={value}"
+            )
+        labelled.append((name, value))
+    return labelled
+
+
+def load_models(
+    labelled: Sequence[tuple[str, str]],
+    *,
+    default: bool = True,
+    device: str | torch.device = "auto",
+    dtype: Precision | torch.dtype = "auto",
+) -> list[tuple[str, SuperResolver]]:
+    """Load models by name.
+
+    Args:
+        labelled: Name in results, and source as ``from_pretrained`` takes it.
+        default: Load the default model when the list is empty.
+        device: Device of :class:`~sam_diffsr.pipeline.resolver.SuperResolver`.
+        dtype: Floating type of the networks.
+
+    Raises:
+        ModelLoadError: A model cannot be found or read.
+    """
+    wanted = list(labelled) or ([(DEFAULT_MODEL, DEFAULT_MODEL)] if default else [])
+    return [
+        (name, SuperResolver.from_pretrained(source, device=device, dtype=dtype)) for name, source in wanted
+    ]
+
+
+def common_scale(scales: Sequence[int], *, asked: int | None = None) -> int:
+    """The scale of a comparison: the models', else the one asked for, else the default of a model.
+
+    Raises:
+        ArgumentError: Several scales, or a scale below 2.
+    """
+    wanted: list[int] = sorted({*scales} | ({asked} if asked is not None else set()))
+    if len(wanted) > 1:
+        raise ArgumentError(
+            f"a comparison is at one scale, got {' and '.join(map(str, wanted))}; evaluate them separately"
+        )
+    scale = wanted[0] if wanted else ModelConfig().scale
+    if scale < 2:
+        raise ArgumentError(f"scale must be at least 2, got {scale}")
+    return scale
 
 
 def _input(pair: Pair, resolver: SuperResolver) -> Tensor:

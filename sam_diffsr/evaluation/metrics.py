@@ -1,7 +1,6 @@
-"""PSNR and SSIM on luma, as super-resolution papers report them (MATLAB's ``rgb2ycbcr`` and ``ssim``).
+"""PSNR and SSIM on luma as super-resolution papers report them (MATLAB's), and PSNR on RGB.
 
-Pure functions: one value per image, so that a table is the mean of per-image values and never the value
-of pooled errors. Nothing is rounded in here; round images to 8 bit first where a protocol says so.
+Every function returns one value per image; a table is the mean of these. Images are not rounded here.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError
 
-__all__ = ["LUMA_OFFSET", "check_pair", "inside", "luma", "psnr_y", "ssim_y"]
+__all__ = ["LUMA_OFFSET", "check_pair", "inside", "luma", "psnr_rgb", "psnr_y", "ssim_y"]
 
 _LUMA_WEIGHTS = (65.481, 128.553, 24.966)
 LUMA_OFFSET = 16.0
@@ -24,15 +23,16 @@ _C1 = (0.01 * _PEAK) ** 2
 _C2 = (0.03 * _PEAK) ** 2
 
 
-def luma(image: Tensor, *, data_range: float) -> Tensor:
+def luma(image: Tensor, *, data_range: float, gray: bool = False) -> Tensor:
     """Studio-range BT.601 luma, ``16 + 65.481 R + 128.553 G + 24.966 B`` with R, G, B in [0, 1].
 
     Args:
         image: ``(B, 3, H, W)`` RGB of any real dtype in [0, ``data_range``].
-        data_range: the value of full brightness, 1 for float images and 255 for 8-bit ones.
+        data_range: Value of full brightness: 1 for float images, 255 for 8-bit images.
+        gray: Return the mean of the channels in 0..255 instead. MATLAB scripts score gray files so.
 
     Returns:
-        ``(B, 1, H, W)`` float64 in [16, 235], not rounded.
+        ``(B, 1, H, W)`` float64 in [16, 235], or in [0, 255] with ``gray``.
 
     Raises:
         ArgumentError: wrong rank or channels, or ``data_range`` is not positive.
@@ -40,48 +40,52 @@ def luma(image: Tensor, *, data_range: float) -> Tensor:
     _check_image(image, data_range=data_range)
     if image.device.type == "mps":  # it has no float64
         image = image.cpu()
+    if gray:
+        return image.to(torch.float64).mean(dim=1, keepdim=True) * (_PEAK / data_range)
     weights = torch.tensor(_LUMA_WEIGHTS, dtype=torch.float64, device=image.device) / data_range
     return torch.einsum("bchw,c->bhw", image.to(torch.float64), weights)[:, None] + LUMA_OFFSET
 
 
-def psnr_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tensor:
+def psnr_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float, gray: bool = False) -> Tensor:
     """Peak signal-to-noise ratio on luma, ``10 log10(255^2 / MSE)``.
 
     Args:
         sr: ``(B, 3, H, W)`` RGB in [0, ``data_range``].
-        hr: the ground truth, same shape.
-        border: pixels to leave out on every side; the scale in MATLAB's protocol, 0 in the paper's.
-        data_range: the value of full brightness, 1 for float images and 255 for 8-bit ones.
+        hr: Ground truth, same shape.
+        border: Pixels left out on every side: the scale in MATLAB's protocol, 0 in the paper's.
+        data_range: Value of full brightness: 1 for float images, 255 for 8-bit images.
+        gray: Compare gray values as they are, see :func:`luma`.
 
     Returns:
-        ``(B,)`` float64 in dB; infinite where two images are equal.
+        ``(B,)`` float64 in dB; infinite for equal images.
 
     Raises:
-        ArgumentError: shapes differ, wrong rank or channels, or the border leaves nothing over.
+        ArgumentError: Shapes differ, wrong rank or channels, or no pixel lies inside the border.
     """
-    sr_luma, hr_luma = _prepare(sr, hr, border=border, data_range=data_range, smallest=1)
-    mse = (sr_luma - hr_luma).square().mean(dim=(1, 2, 3))
-    return 10.0 * torch.log10(_PEAK**2 / mse)
+    x, y = _prepare(sr, hr, border=border, data_range=data_range, smallest=1, gray=gray)
+    return _psnr(x - y)
 
 
-def ssim_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tensor:
+def psnr_rgb(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tensor:
+    """Peak signal-to-noise ratio over R, G and B together; arguments and errors as in :func:`psnr_y`."""
+    check_pair(sr, hr, border=border, data_range=data_range)
+    x, y = (inside(image.cpu(), border).to(torch.float64) for image in (sr, hr))
+    return _psnr((x - y) * (_PEAK / data_range))
+
+
+def ssim_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float, gray: bool = False) -> Tensor:
     """Structural similarity on luma (Wang et al. 2004): Gaussian 11x11 window of sigma 1.5, L = 255.
 
-    Only windows that lie inside the image count, as in MATLAB's reference code (its "valid" region).
-
-    Args:
-        sr: ``(B, 3, H, W)`` RGB in [0, ``data_range``].
-        hr: the ground truth, same shape.
-        border: pixels to leave out on every side before the windows are laid.
-        data_range: the value of full brightness, 1 for float images and 255 for 8-bit ones.
+    Only windows inside the image count, as in MATLAB's reference code (its "valid" region). Arguments are as
+    in :func:`psnr_y`.
 
     Returns:
         ``(B,)`` float64 in [-1, 1].
 
     Raises:
-        ArgumentError: shapes differ, wrong rank or channels, or less than 11x11 pixels are left.
+        ArgumentError: Shapes differ, wrong rank or channels, or fewer than 11x11 pixels inside the border.
     """
-    x, y = _prepare(sr, hr, border=border, data_range=data_range, smallest=_WINDOW)
+    x, y = _prepare(sr, hr, border=border, data_range=data_range, smallest=_WINDOW, gray=gray)
     mean_x, mean_y = _blur(x), _blur(y)
     variance_x = _blur(x * x) - mean_x.square()
     variance_y = _blur(y * y) - mean_y.square()
@@ -92,18 +96,11 @@ def ssim_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tensor:
 
 
 def check_pair(sr: Tensor, hr: Tensor, *, border: int, data_range: float, smallest: int = 1) -> None:
-    """Refuse what cannot be compared.
-
-    Args:
-        sr: one image.
-        hr: the other.
-        border: pixels that are left out on every side.
-        data_range: the value of full brightness.
-        smallest: height and width that must be left.
+    """Refuse images that cannot be compared.
 
     Raises:
-        ArgumentError: shapes differ, wrong rank or channels, ``data_range`` is not positive, or the border is
-            negative or leaves less than ``smallest``.
+        ArgumentError: Shapes differ, wrong rank or channels, ``data_range`` is not positive, or the border is
+            negative or leaves fewer than ``smallest`` rows or columns.
     """
     if sr.shape != hr.shape:
         raise ArgumentError(
@@ -129,16 +126,20 @@ def _check_image(image: Tensor, *, data_range: float) -> None:
 
 
 def _prepare(
-    sr: Tensor, hr: Tensor, *, border: int, data_range: float, smallest: int
+    sr: Tensor, hr: Tensor, *, border: int, data_range: float, smallest: int, gray: bool
 ) -> tuple[Tensor, Tensor]:
-    """Check both images and return their luma without the border."""
+    """Check both images and return their luma inside the border."""
     check_pair(sr, hr, border=border, data_range=data_range, smallest=smallest)
-    x, y = (inside(luma(image, data_range=data_range), border) for image in (sr, hr))
+    x, y = (inside(luma(image, data_range=data_range, gray=gray), border) for image in (sr, hr))
     return x, y
 
 
+def _psnr(difference: Tensor) -> Tensor:
+    return 10.0 * torch.log10(_PEAK**2 / difference.square().mean(dim=(1, 2, 3)))
+
+
 def inside(image: Tensor, border: int) -> Tensor:
-    """``(..., H, W)`` without a border, a view."""
+    """The pixels of ``(..., H, W)`` inside a border, as a view."""
     height, width = image.shape[-2:]
     return image[..., border : height - border, border : width - border]
 

@@ -1,12 +1,13 @@
-"""Which files belong together, and the ground truth and input that are made of them.
+"""Finds the ground truth and the input that belong together, and reads or makes them.
 
-The conventions of the field: the truth is cropped at the bottom and right to a multiple of the scale, the
-input is MATLAB's bicubic reduction of what is left, and both are 8-bit.
+The field's conventions hold: the truth is cropped at the bottom and right to a multiple of the scale, the
+input is MATLAB's bicubic reduction of the rest, and both are 8-bit.
 """
 
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +15,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sam_diffsr.data import find_dataset
+from sam_diffsr.data.degrade import Degradation
 from sam_diffsr.errors import ImageError
 from sam_diffsr.image import decode_image
 from sam_diffsr.image.read import open_file
+from sam_diffsr.pipeline.batch import find_images
 from sam_diffsr.resize import imresize
 
 __all__ = [
     "Pair",
     "check_names",
     "check_sizes",
+    "find_pairs",
     "make_pair",
     "match_files",
     "read_image",
@@ -45,6 +50,8 @@ class Pair:
     """``(1, 3, h, w)`` uint8."""
     full_size: tuple[int, int]
     """Height and width of the file, before it was cropped."""
+    gray: bool = False
+    """Whether the truth's file has one channel."""
 
     @property
     def stem(self) -> str:
@@ -53,24 +60,59 @@ class Pair:
 
     @property
     def cropped(self) -> bool:
-        """Whether pixels of the file were left out, because its sides are no multiples of the scale."""
+        """Whether the file's sides are no multiples of the scale, so that it was cropped."""
         return tuple(self.hr.shape[-2:]) != self.full_size
 
 
-def read_pair(hr_file: PathLike, *, scale: int, lr_file: PathLike | None = None, smallest: int = 1) -> Pair:
-    """Read the truth and its input, or make the input.
+def find_pairs(
+    hr: PathLike, lr: PathLike | None = None, *, scale: int, inputs: bool = True
+) -> tuple[list[Path], list[Path] | None]:
+    """Find truths and inputs in folders.
 
     Args:
-        hr_file: ground truth of any size, cropped at the bottom and right to a multiple of the scale.
-        scale: factor between the two.
-        lr_file: the input; None makes it by MATLAB's bicubic, rounded to 8 bit.
-        smallest: least height and width of the cropped truth.
+        hr: Folder of HR images, or a data set as :func:`~sam_diffsr.data.find_dataset` knows it.
+        lr: Folder of LR images; None takes those of the data set, if it has any.
+        scale: Factor between the two.
+        inputs: Look for the data set's LR images.
+
+    Returns:
+        The truths, sorted, and an input for each, or None where inputs have to be made.
 
     Raises:
-        ImageError: a file cannot be read, the truth is too small, or the input is not exactly ``scale`` times
+        DataError: No such data set, no images in it, or inputs for only some of them.
+        ImageError: ``lr`` is no folder, or lacks inputs, which are named.
+    """
+    found = find_dataset(hr, scale=scale, inputs=inputs and lr is None)
+    if lr is None:
+        return found.hr, found.lr
+    return found.hr, match_files(found.hr, find_images(lr), scale=scale, what=f"an input in {lr}")
+
+
+def read_pair(
+    hr_file: PathLike,
+    *,
+    scale: int,
+    lr_file: PathLike | None = None,
+    damage: Degradation | None = None,
+    seed: int = 0,
+    smallest: int = 1,
+) -> Pair:
+    """Read the truth, and read or make its input.
+
+    Args:
+        hr_file: Ground truth of any size, cropped at the bottom and right to a multiple of the scale.
+        scale: Factor between the two.
+        lr_file: The input; None makes it from the cropped truth, rounded to 8 bit.
+        damage: Makes the input; None is MATLAB's bicubic.
+        seed: Seed of the damage, which also depends on the file's name.
+        smallest: Least height and width of the cropped truth.
+
+    Raises:
+        ImageError: A file cannot be read, the truth is too small, or the input is not exactly ``scale`` times
             smaller than the cropped truth.
     """
-    image = read_image(hr_file)
+    decoded = decode_image(Path(hr_file))
+    image = to_uint8(decoded.rgb)
     full = (image.shape[-2], image.shape[-1])
     height, width = (side // scale * scale for side in full)
     if min(height, width) < max(smallest, scale):
@@ -79,50 +121,49 @@ def read_pair(hr_file: PathLike, *, scale: int, lr_file: PathLike | None = None,
             "are needed to score it"
         )
     hr = image[..., :height, :width].contiguous()
-    if lr_file is None:
-        lr = imresize(hr, 1 / scale)
-    else:
+    name, gray = Path(hr_file).name, decoded.format.grayscale
+    if lr_file is not None:
         lr = read_image(lr_file)
         _check_lr(Path(lr_file), (lr.shape[-2], lr.shape[-1]), hr_file, full, scale)
-    return Pair(name=Path(hr_file).name, hr=hr, lr=lr, full_size=full)
+    elif damage is not None:
+        drawn = (seed + zlib.crc32(os.fsencode(name))) % 2**31
+        lr = damage(hr, scale=scale, seed=drawn)
+        lr = to_gray(lr) if gray else lr
+    else:
+        lr = imresize(hr, 1 / scale)
+    return Pair(name=name, hr=hr, lr=lr, full_size=full, gray=gray)
 
 
 def make_pair(file: PathLike, *, scale: int, smallest: int = 1) -> tuple[Tensor, Tensor]:
-    """The truth and its bicubic reduction of :func:`read_pair` as floats, for code that goes on computing.
-
-    Returns:
-        ``hr`` ``(1, 3, s*h, s*w)`` and ``lr`` ``(1, 3, h, w)``, float32 in [0, 1], whole numbers of 255ths.
-
-    Raises:
-        ImageError: it cannot be read or is too small.
-    """
+    """Truth ``(1, 3, s*h, s*w)`` and bicubic input ``(1, 3, h, w)``, float32 in [0, 1]."""
     pair = read_pair(file, scale=scale, smallest=smallest)
     return pair.hr.float() / 255, pair.lr.float() / 255
 
 
 def read_image(file: PathLike) -> Tensor:
-    """Colours of a file as ``(1, 3, H, W)`` uint8; gray is repeated, transparency is left out.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
+    """Colours of a file as ``(1, 3, H, W)`` uint8 without transparency; raises ``ImageError``."""
     return to_uint8(decode_image(Path(file)).rgb)
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """Clip to [0, 1] and round to 8 bit, as a saved file would be; uint8 comes back as it is."""
+    """Clip to [0, 1] and round to 8 bit, as a saved file would be; uint8 is returned unchanged."""
     return image if image.dtype == torch.uint8 else (image.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
 
 
+def to_gray(image: Tensor) -> Tensor:
+    """Mean of the channels of a uint8 image, repeated: what ``upscale`` saves for a gray input."""
+    return image.float().mean(dim=1, keepdim=True).round().to(torch.uint8).expand_as(image).contiguous()
+
+
 def check_names(truths: Sequence[PathLike], *, doubt: str) -> None:
-    """Refuse truths that only their endings tell apart, where endings do not count.
+    """Refuse truths that differ only in their endings.
 
     Args:
-        truths: ground-truth files.
-        doubt: what is not clear then, such as ``"which of them has an input"``.
+        truths: Ground-truth files.
+        doubt: What would be unclear, such as ``"which of them has an input"``.
 
     Raises:
-        ImageError: two share a name; both are named.
+        ImageError: Two have the same name without ending; both are named.
     """
     seen: dict[str, Path] = {}
     for truth in map(Path, truths):
@@ -137,21 +178,21 @@ def check_names(truths: Sequence[PathLike], *, doubt: str) -> None:
 def match_files(
     truths: Sequence[PathLike], others: Sequence[PathLike], *, scale: int, what: str
 ) -> list[Path]:
-    """For each truth its counterpart by name: ``0001``, ``0001x4`` or ``0001_x4``, each also with ``_out``.
+    """Find each truth's counterpart by name: ``0001``, ``0001x4`` or ``0001_x4``, each also with ``_out``.
 
-    Endings do not count. What belongs to no truth is left alone.
+    Endings do not count, nor does ``_SRF_4_HR`` in the truth's name. Other files are ignored.
 
     Args:
-        truths: ground-truth files.
-        others: the files to choose from.
-        scale: the number behind the ``x``.
-        what: how errors call the counterpart, such as ``"an image in results"``.
+        truths: Ground-truth files.
+        others: Files to choose from.
+        scale: Number after the ``x``.
+        what: Name of the counterpart in errors, such as ``"a result in FOLDER"``.
 
     Returns:
-        One file a truth, in their order.
+        One file per truth, in the truths' order.
 
     Raises:
-        ImageError: truths that share a name, have no counterpart, or have several; all are named.
+        ImageError: Truths share a name, have no counterpart, or have several; all are named.
     """
     check_names(truths, doubt=f"which of them has {what}")
     by_stem: dict[str, list[Path]] = {}
@@ -160,9 +201,14 @@ def match_files(
     found: list[Path] = []
     missing: list[str] = []
     for truth in map(Path, truths):
+        bare = truth.stem.removesuffix(f"_SRF_{scale}_HR")
         stems = [
-            f"{truth.stem}{size}{tail}" for tail in ("", "_out") for size in ("", f"x{scale}", f"_x{scale}")
+            f"{stem}{size}{tail}"
+            for stem in dict.fromkeys((truth.stem, bare))
+            for tail in ("", "_out")
+            for size in ("", f"x{scale}", f"_x{scale}")
         ]
+        stems += [f"{bare}_SRF_{scale}_LR", f"{bare}_SRF_{scale}"] if bare != truth.stem else []
         candidates = [path for stem in stems for path in by_stem.get(stem, [])]
         if len(candidates) > 1:
             raise ImageError(
@@ -186,19 +232,19 @@ def check_sizes(
     inputs: Sequence[PathLike] | None = None,
     results: Sequence[Sequence[PathLike]] = (),
 ) -> None:
-    """Compare the sizes of all files by their headers, before any work is done for the first of them.
+    """Compare the sizes of all files by their headers, before any image is enlarged.
 
-    No pixel is decoded. Orientation, which may stand behind the pixels, is not looked at: a size passes in
-    either order here, and :func:`read_pair` and the methods check again what they read.
+    A header may not know the orientation, so results may pass with height and width exchanged;
+    :func:`read_pair` and the methods check the decoded images again.
 
     Args:
-        truths: ground truths.
-        scale: factor between input and truth.
-        inputs: their low-resolution files; None where these are made.
-        results: for each folder of results, one file a truth.
+        truths: Ground truths.
+        scale: Factor between input and truth.
+        inputs: Their LR files; None where these are made.
+        results: For each folder of results, one file per truth.
 
     Raises:
-        ImageError: a file cannot be opened, an input is not exactly ``scale`` times smaller than the cropped
+        ImageError: A file cannot be opened, an input is not exactly ``scale`` times smaller than the cropped
             truth, or a result is neither as large as the truth nor as large as the cropped truth.
     """
     for index, truth in enumerate(truths):

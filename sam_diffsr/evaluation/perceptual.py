@@ -1,9 +1,8 @@
-"""LPIPS and FID: other people's libraries and weights behind two small functions.
+"""LPIPS and FID through the libraries ``lpips`` and ``torch-fidelity``.
 
-Neither runs unless it is asked for: both need networks that were trained on ImageNet, whose weights no
-package contains. They are downloaded once into torch's cache (``torch.hub.get_dir()``, moved by
-``TORCH_HOME``), or put there by hand. They are read with ``weights_only=True`` before a library that reads
-them otherwise gets them.
+Both need networks trained on ImageNet, whose weights no package contains. They are downloaded once into
+torch's cache (``torch.hub.get_dir()``, moved by ``TORCH_HOME``), or put there by hand. The files are read
+with ``weights_only=True`` before a library gets them.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError, ModelLoadError
@@ -29,10 +30,12 @@ __all__ = [
     "frechet_distance",
     "inception_features",
     "lpips_distance",
+    "lpips_loss",
+    "lpips_weights_path",
 ]
 
 PairDistance = Callable[[Tensor, Tensor], float]
-"""Of two uint8 images ``(1, 3, H, W)``."""
+"""Distance of two uint8 images ``(1, 3, H, W)``."""
 Features = Callable[[Tensor], Tensor]
 """uint8 ``(1, 3, H, W)`` to a float vector ``(D,)`` on the CPU."""
 
@@ -47,26 +50,17 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
     """LPIPS with AlexNet, version 0.1 (Zhang et al. 2018, arXiv 1801.03924), which papers report most.
 
     Args:
-        device: where the network runs.
-        network: an ``lpips.LPIPS`` module to use as it is; None builds the trained one.
+        device: Device of the network.
+        network: An ``lpips.LPIPS`` module; None builds the trained one.
 
     Returns:
         A function of two 8-bit images: 0 for equal ones, larger is worse.
 
     Raises:
         MissingDependencyError: ``lpips`` is not installed.
-        ModelLoadError: the weights of AlexNet are not in torch's cache and cannot be downloaded.
+        ModelLoadError: AlexNet's weights are not in torch's cache and cannot be downloaded, or are damaged.
     """
-    if network is None:
-        try:
-            import lpips
-        except ImportError as error:
-            raise MissingDependencyError("LPIPS needs lpips: pip install 'sam-diffsr[eval]'") from error
-        _require_weights(LPIPS_BACKBONE_URL, what="LPIPS")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # lpips calls torchvision in a way that it calls deprecated
-            network = lpips.LPIPS(net="alex", verbose=False)
-    network = network.to(device).eval()
+    network = (_lpips_network() if network is None else network).to(device).eval()
 
     @torch.inference_mode()
     def distance(sr: Tensor, hr: Tensor) -> float:
@@ -81,19 +75,80 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
     return distance
 
 
-def inception_features(device: str | torch.device = "cpu", *, network: Any = None) -> Features:
-    """The 2048 pooled features of the FID's Inception network; images are resized to 299x299 in there.
+def lpips_loss(*, network: Any = None) -> Callable[[Tensor, Tensor], Tensor]:
+    """LPIPS as a loss: differentiable, of batches, in float32 whatever the precision around it is.
 
     Args:
-        device: where the network runs.
-        network: a feature extractor of torch-fidelity to use as it is; None builds the trained one.
+        network: An ``lpips.LPIPS`` module; None builds the trained one.
+
+    Returns:
+        A function of two batches of images ``(B, 3, H, W)`` in [-1, 1] that gives ``(B,)``.
+
+    Raises:
+        MissingDependencyError: ``lpips`` is not installed.
+        ModelLoadError: AlexNet's weights are not in torch's cache and cannot be downloaded, or are damaged.
+    """
+    network = (_lpips_network() if network is None else network).eval().requires_grad_(False)
+
+    def loss(sr: Tensor, hr: Tensor) -> Tensor:
+        with torch.autocast(sr.device.type, enabled=False):
+            return network.to(sr.device)(sr.float(), hr.float()).flatten()
+
+    return loss
+
+
+def _lpips_network() -> Any:
+    """The trained ``lpips.LPIPS`` module with AlexNet."""
+    try:
+        import lpips
+    except ImportError as error:
+        raise MissingDependencyError("LPIPS needs lpips: pip install 'sam-diffsr[eval]'") from error
+    own = lpips_weights_path()
+    if not own.is_file():
+        _require_weights(LPIPS_BACKBONE_URL, what="LPIPS")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lpips calls torchvision in a way that it calls deprecated
+        network = lpips.LPIPS(net="alex", verbose=False, pnet_rand=own.is_file())
+    if own.is_file():
+        _load_backbone(network.net, own)
+    return network
+
+
+def lpips_weights_path() -> Path:
+    """Where ``examples/lab/lpips_weights.py`` puts AlexNet's convolutions."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / "lpips-alexnet.safetensors"
+
+
+def _load_backbone(network: Any, path: Path) -> None:
+    """Put the convolutions of a file into ``lpips``'s AlexNet, whose layers keep torchvision's indices."""
+    slices = [network.slice1, network.slice2, network.slice3, network.slice4, network.slice5]
+    layers = {name: layer for part in slices for name, layer in part.named_children()}
+    try:
+        state = load_file(path)
+        for index in ("0", "3", "6", "8", "10"):
+            layers[index].load_state_dict(
+                {kind: state[f"features.{index}.{kind}"] for kind in ("weight", "bias")}
+            )
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelLoadError(
+            f"{path} does not hold AlexNet's convolutions ({error}); make it again with "
+            "examples/lab/lpips_weights.py"
+        ) from error
+
+
+def inception_features(device: str | torch.device = "cpu", *, network: Any = None) -> Features:
+    """The 2048 pooled features of the FID's Inception network; the network resizes images to 299x299.
+
+    Args:
+        device: Device of the network.
+        network: A feature extractor of torch-fidelity; None builds the trained one.
 
     Returns:
         A function of one 8-bit image.
 
     Raises:
         MissingDependencyError: ``torch-fidelity`` is not installed.
-        ModelLoadError: the weights are not in torch's cache and cannot be downloaded.
+        ModelLoadError: The weights are not in torch's cache and cannot be downloaded.
     """
     if network is None:
         try:
@@ -121,11 +176,11 @@ def frechet_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float
     their number: compare only values from equally many images.
 
     Args:
-        first: vectors ``(D,)``, two at least.
-        second: likewise; as many or not.
+        first: At least two vectors ``(D,)``.
+        second: At least two vectors ``(D,)``.
 
     Raises:
-        ArgumentError: fewer than two vectors in a set.
+        ArgumentError: Fewer than two vectors in a set.
     """
     if min(len(first), len(second)) < 2:
         raise ArgumentError(
@@ -146,10 +201,10 @@ def _moments(vectors: Sequence[Tensor]) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def _require_weights(url: str, *, what: str) -> Path:
-    """Have a file of weights in torch's cache, and know that reading it runs no code.
+    """Download a file of weights into torch's cache unless it is there; check that it holds only weights.
 
     Raises:
-        ModelLoadError: it is not there and cannot be downloaded, or holds more than weights.
+        ModelLoadError: The file cannot be downloaded, or holds more than weights.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     try:
@@ -158,7 +213,7 @@ def _require_weights(url: str, *, what: str) -> Path:
         )
     except Exception as error:  # the network, the disk and the unpickler each have errors of their own
         raise ModelLoadError(
-            f"{what} needs weights that are not part of any package, and {path} cannot be had or read "
-            f"({error}); download {url} on a machine with a network and put it there, or leave {what} out"
+            f"{what} needs weights that are not part of any package, and {path} cannot be downloaded or read "
+            f"({error}); download {url} on another machine and put it there, or leave {what} out"
         ) from error
     return path

@@ -1,4 +1,4 @@
-"""Results as text tables, and files of text and JSON."""
+"""Text tables and outlines, and files of text and JSON."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def outline(data: Mapping[str, Any], *, indent: int = 0) -> str:
 
 
 def write_json(path: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
-    """Write a JSON file in one step: nobody ever sees half of it.
+    """Write a JSON file atomically.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: The file cannot be written.
     """
     write_text(path, json.dumps(data, indent=2) + "\n")
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-    """Find out before the work, not after it, that a file cannot be written; makes the folders that it needs.
+    """Check before the work that a file can be written, and make its folder.
 
     Raises:
-        OutputError: it is a folder, or its folder cannot be made or written to.
+        OutputError: The target is a folder, or its folder cannot be made or written to.
     """
     target = Path(path)
     try:
@@ -72,16 +72,17 @@ def check_target(path: str | os.PathLike[str]) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file in one step, with the folders that it needs.
+    """Write a text file atomically, and make its folder.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: The file cannot be written.
     """
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            # names of files may hold bytes that are not UTF-8
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error}") from error
 

@@ -1,9 +1,8 @@
-"""Scores of a network in training on a folder, beside bicubic's, and a picture of what it makes of it."""
+"""Scores a network during training on a folder of images, next to bicubic, and shows what it made of them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError, ImageError
-from sam_diffsr.evaluation.evaluate import encoder_only, make_pair
 from sam_diffsr.evaluation.metrics import psnr_y, ssim_y
+from sam_diffsr.evaluation.pairs import make_pair, to_uint8
 from sam_diffsr.models import DiffSR
 from sam_diffsr.pipeline.batch import find_images
 from sam_diffsr.pipeline.config import ResolverConfig
@@ -26,37 +25,37 @@ __all__ = ["FolderValidator", "Validation"]
 
 _GAP = 4
 _SMALLEST = 11
-"""Pixels of each side that SSIM's window needs."""
+"""Side of SSIM's window."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validation:
-    """What was measured, and seen."""
+    """Scores and a picture."""
 
     scores: dict[str, float]
-    """``psnr_y`` (dB), ``ssim_y``, and the same of bicubic as ``bicubic_psnr_y`` and ``bicubic_ssim_y``:
-    means over the images, with a border as wide as the scale left out."""
+    """Means of ``psnr_y`` (dB), ``ssim_y``, ``bicubic_psnr_y`` and ``bicubic_ssim_y``, with a border as
+    wide as the scale left out."""
     picture: NDArray[np.uint8] | None
-    """``(H, W, 3)``: a row for each image with enlarged LR pixels, bicubic, result and HR side by side."""
+    """``(H, W, 3)``: one row per image with enlarged LR pixels, bicubic, result and HR."""
 
 
 class FolderValidator:
-    """Scores models on one folder of high-resolution images, always in the same way.
+    """Scores models on one folder of high-resolution images, which are read once and kept in memory.
 
-    The images are read and reduced once and stay in memory. Networks compute in float32.
+    Networks compute in float32.
 
     Args:
-        folder: high-resolution images, taken in the order of their names.
-        config: how the model samples and what its images are divided by.
-        method: ``encoder`` scores the encoder's own image, ``model`` what sampling gives.
-        limit: images to take; None takes all.
-        crop: side of the square cut from the middle of each image; None takes whole images.
-        pictures: images that are shown.
-        seed: of every image's noise.
+        folder: High-resolution images, sorted by name.
+        config: Sampling and normalisation of the model.
+        method: ``encoder`` scores the encoder's own image, ``model`` the sampled one.
+        limit: Number of images; None takes all.
+        crop: Side of the square cut from the middle of each image; None takes whole images.
+        pictures: Number of images in the picture.
+        seed: Seed of every image's noise.
 
     Raises:
         ArgumentError: ``limit`` or ``crop`` is out of range.
-        ImageError: there is no such folder, no image in it, or one cannot be read or is too small.
+        ImageError: No such folder, no image in it, or an image cannot be read or is too small.
     """
 
     def __init__(
@@ -91,32 +90,21 @@ class FolderValidator:
             self.pairs.append((hr, lr))
 
     def __call__(self, model: DiffSR) -> Validation:
-        """Score a model, which is moved to evaluation mode and may be changed in memory layout.
-
-        Args:
-            model: on any device, in float32.
-        """
+        """Score a model in float32 on any device; it is put into evaluation mode."""
         device = next(model.parameters()).device
         resolver = SuperResolver(model, self.config, device=device, dtype="fp32")
-        scale = self.config.model.scale
-        upscale: Callable[[Tensor], Tensor] = (
-            (lambda lr: encoder_only(resolver, lr))
-            if self.method == "encoder"
-            else (lambda lr: resolver.upscale_tensor(lr, seeds=[self.seed]))
-        )
-        totals: dict[str, float] = dict.fromkeys(
-            ("psnr_y", "ssim_y", "bicubic_psnr_y", "bicubic_ssim_y"), 0.0
-        )
+        scale, steps = self.config.model.scale, 0 if self.method == "encoder" else None
+        names = ("psnr_y", "ssim_y", "bicubic_psnr_y", "bicubic_ssim_y")
+        totals: dict[str, float] = dict.fromkeys(names, 0.0)
         rows: list[NDArray[np.uint8]] = []
         for hr, lr in self.pairs:
-            truth, sr, bicubic = (
-                _levels(image) for image in (hr, upscale(lr.to(device)), imresize(lr, scale))
-            )
+            sr = resolver.upscale_tensor(lr.to(device), seeds=[self.seed], steps=steps)
+            truth, sr, bicubic = (to_uint8(image).cpu() for image in (hr, sr, imresize(lr, scale)))
             for prefix, image in (("", sr), ("bicubic_", bicubic)):
                 for name, metric in (("psnr_y", psnr_y), ("ssim_y", ssim_y)):
                     totals[prefix + name] += metric(image, truth, border=scale, data_range=255).item()
             if len(rows) < self.pictures:
-                blocks = functional.interpolate(_levels(lr), scale_factor=scale, mode="nearest")
+                blocks = functional.interpolate(to_uint8(lr), scale_factor=scale, mode="nearest")
                 rows.append(_side_by_side(blocks, bicubic, sr, truth))
         return Validation(
             scores={key: value / len(self.pairs) for key, value in totals.items()},
@@ -125,13 +113,9 @@ class FolderValidator:
 
 
 def _middle(image: Tensor, side: int, *, multiple: int) -> Tensor:
-    """The square in the middle, its corner on the grid of LR pixels."""
+    """Square in the middle, aligned with LR pixels."""
     top, left = ((size - side) // 2 // multiple * multiple for size in image.shape[-2:])
     return image[..., top : top + side, left : left + side]
-
-
-def _levels(image: Tensor) -> Tensor:
-    return (image.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).cpu()
 
 
 def _side_by_side(*images: Tensor) -> NDArray[np.uint8]:
@@ -142,7 +126,7 @@ def _side_by_side(*images: Tensor) -> NDArray[np.uint8]:
 
 
 def _stacked(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Rows of any sizes below each other on white."""
+    """Rows of any width, stacked on white."""
     width = max(row.shape[1] for row in rows)
     height = sum(row.shape[0] + _GAP for row in rows) - _GAP
     picture = np.full((height, width, 3), 255, np.uint8)

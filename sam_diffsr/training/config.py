@@ -83,8 +83,24 @@ class DiffusionConfig:
     """Factor of the residual before it is clipped to [-1, 1]."""
     lr_up_levels: Literal[255, 256] = 255
     """Divisor of the 8-bit LR image before it is enlarged. The published code uses 256."""
+    timestep_power: float = 1.0
+    """Timesteps are drawn as ``T * u ** power`` with u uniform in [0, 1): 1 draws all equally often, 2 draws
+    half of them from the first quarter, where sampling that starts near the encoder's image takes place."""
+    encoder_starts: float = 0.0
+    """Share of a batch that begins, as sampling does, at the encoder's image plus noise, up to t = 0.6 T; the
+    loss of these rows is the L1 error of the predicted residual."""
+    perceptual: float = 0.0
+    """Weight of LPIPS in the loss of these rows, beside the L1 error of the residual; needs ``lpips``."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.timestep_power <= 10:
+            raise ConfigError(f"diffusion.timestep_power must lie in (0, 10], got {self.timestep_power}")
+        if not 0 <= self.encoder_starts <= 1:
+            raise ConfigError(f"diffusion.encoder_starts must lie in [0, 1], got {self.encoder_starts}")
+        if not 0 <= self.perceptual < math.inf:
+            raise ConfigError(f"diffusion.perceptual must be >= 0, got {self.perceptual}")
+        if self.perceptual > 0 and self.encoder_starts == 0:
+            raise ConfigError("diffusion.perceptual needs diffusion.encoder_starts above 0, got 0")
         if not self.residual_scale > 0:
             raise ConfigError(f"diffusion.residual_scale must be > 0, got {self.residual_scale}")
 

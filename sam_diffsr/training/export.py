@@ -99,7 +99,7 @@ def resolver_config(config: TrainConfig, *, sampling: SamplingConfig) -> Resolve
             residual_scale=diffusion.residual_scale, lr_up_levels=diffusion.lr_up_levels
         ),
         modulation=diffusion.modulation,
-        degradation="bicubic",
+        degradation="bicubic" if config.data.damage is None else "photo",
         sampling=sampling,
     )
 

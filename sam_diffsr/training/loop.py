@@ -25,7 +25,7 @@ from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.launch import launched, limit_threads, stop_flag
 from sam_diffsr.training.log import CROPS, Meter, RunLog, tracker_names
 from sam_diffsr.training.resume import find_checkpoint
-from sam_diffsr.training.stages import StageName
+from sam_diffsr.training.stages import Distance, StageName
 from sam_diffsr.training.state import checkpoint_path, latest_checkpoint, remove_leftovers
 from sam_diffsr.training.trainer import Trainer
 
@@ -74,6 +74,7 @@ def train(
     *,
     resume: bool | str | os.PathLike[str] = False,
     validate: Validate | None = None,
+    distance: Distance | None = None,
     progress: bool | None = None,
 ) -> TrainResult:
     """Train one stage; checkpoints, ``log.jsonl`` and pictures go to ``out_dir``.
@@ -90,13 +91,16 @@ def train(
             is none; a path continues from that checkpoint.
         validate: scores the averaged weights every ``run.validate_every`` steps and at the end, in the first
             process; :class:`sam_diffsr.evaluation.validation.FolderValidator` does so on ``validation.hr``.
+        distance: perceptual distance for ``diffusion.perceptual``;
+            :func:`sam_diffsr.evaluation.perceptual.lpips_loss` makes it.
         progress: show a progress bar on standard error; None shows it on a terminal.
 
     Raises:
         ArgumentError: unknown stage, or ``validation.hr`` is set and ``validate`` is None.
         ConfigError: the folder holds a run and ``resume`` is False, the run has another configuration, the
             device is not available, the tracker is unknown, the batch cannot be divided among the processes,
-            or the denoiser has no trained encoder.
+            the denoiser has no trained encoder, or ``diffusion.perceptual`` is above 0 and ``distance`` is
+            None.
         DataError: the training data are damaged or too small.
         MissingDependencyError: the extra ``train``, or the tracker's package, is not installed.
         ModelLoadError: a checkpoint or initial weights cannot be read or do not fit.
@@ -123,7 +127,7 @@ def train(
                 world=accelerator.num_processes,
                 cache=folder / CROPS,
             )
-        trainer = Trainer(stage, config, accelerator=accelerator, checkpoint=checkpoint)
+        trainer = Trainer(stage, config, accelerator=accelerator, checkpoint=checkpoint, distance=distance)
         run = _Run(trainer, folder, resumed=None if checkpoint is None else checkpoint.path)
         with stop_flag(config.run.max_seconds) as stopping:  # also while the last checkpoint is saved
             return run.train(source, stopping, validate=validate, progress=progress)

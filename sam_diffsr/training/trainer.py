@@ -22,7 +22,7 @@ from sam_diffsr.models.weights import check_module_weights
 from sam_diffsr.pipeline.checkpoint import load_pretrained
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.resume import check_same_run
-from sam_diffsr.training.stages import DenoiserStage, EncoderStage, Stage, StageName
+from sam_diffsr.training.stages import DenoiserStage, Distance, EncoderStage, Stage, StageName
 from sam_diffsr.training.state import (
     Checkpoint,
     checkpoint_path,
@@ -46,9 +46,11 @@ class Trainer:
         config: the run's configuration.
         accelerator: device, precision and processes.
         checkpoint: where to resume; None starts a new run.
+        distance: perceptual distance for stage 2, see ``DenoiserStage``.
 
     Raises:
-        ConfigError: the checkpoint is of another run, or the denoiser has no trained encoder.
+        ConfigError: the checkpoint is of another run, the denoiser has no trained encoder, or the config
+            asks for a perceptual distance and there is none.
         ModelLoadError: initial weights cannot be read or do not fit.
     """
 
@@ -59,6 +61,7 @@ class Trainer:
         *,
         accelerator: Accelerator,
         checkpoint: Checkpoint | None = None,
+        distance: Distance | None = None,
     ) -> None:
         self.name: StageName = stage
         self.config, self.accelerator = config, accelerator
@@ -82,7 +85,7 @@ class Trainer:
         self.stage: Stage = (
             EncoderStage(self.model, loss=config.optimizer.loss)
             if stage == "encoder"
-            else DenoiserStage(self.model, config.diffusion, device=self.device)
+            else DenoiserStage(self.model, config.diffusion, device=self.device, distance=distance)
         )
         average = cast("Callable[..., None]", get_ema_multi_avg_fn(config.run.ema_decay))
         self.ema = AveragedModel(self.network, multi_avg_fn=average, use_buffers=False)

@@ -217,6 +217,87 @@ def test_evaluate_saves_no_results_over_each_other(hr_dir, tmp_path, capsys) -> 
     assert (captured.out, (tmp_path / "sr").exists()) == ("", False)
 
 
+def test_evaluate_damages_inputs(model_dir, hr_dir, tmp_path, capsys) -> None:
+    arguments = ["evaluate", "--hr", str(hr_dir), "-m", str(model_dir), "--degrade", "bicubic,jpeg20"]
+    assert main([*arguments, "--save", str(tmp_path / "sr")]) == 0
+    out = capsys.readouterr().out
+    assert "inputs from the truths, damaged by bicubic, jpeg20" in out
+    assert [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("|")][2:] == [
+        *["bicubic"] * 3,
+        *["jpeg20"] * 3,
+    ]
+    assert sorted(path.name for path in (tmp_path / "sr" / "jpeg20").iterdir()) == [
+        "bicubic",
+        "lr",
+        "tiny_ddim_2_steps",
+        "tiny_encoder",
+    ]
+    assert main([*arguments, "--lr", str(hr_dir)]) == 1
+    assert "damages make inputs from the truths" in capsys.readouterr().err
+    assert main(["evaluate", "--hr", str(hr_dir), "--degrade", "rust7"]) == 1
+    assert "got 'rust7'" in capsys.readouterr().err
+
+
+def test_evaluate_resumes(model_dir, hr_dir, tmp_path, monkeypatch, capsys) -> None:
+    Image.effect_noise((40, 38), 60).convert("RGB").save(hr_dir / "b.png")
+    target = tmp_path / "x.json"
+    arguments = ["evaluate", "--hr", str(hr_dir), "-m", str(model_dir), "--json", str(target)]
+    real = evaluation.read_pair
+
+    def stopped(file, **options):
+        if file.name == "b.png":
+            raise KeyboardInterrupt
+        return real(file, **options)
+
+    monkeypatch.setattr(evaluation, "read_pair", stopped)
+    assert main(arguments) == 130
+    log = tmp_path / "x.json.partial.jsonl"
+    assert f"scores so far are in {log}" in capsys.readouterr().err
+    assert len(log.read_text().splitlines()) == 2
+    monkeypatch.setattr(evaluation, "read_pair", real)
+    assert main([*arguments, "--resume"]) == 0
+    captured = capsys.readouterr()
+    assert f"1 scores were reused from {log}" in captured.out
+    assert "a.png" not in captured.err
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["x.json"]
+    # a file that was named stays
+    named = tmp_path / "kept.jsonl"
+    for _ in range(2):
+        assert main([*arguments, "--resume", str(named)]) == 0
+    assert "2 scores were reused" in capsys.readouterr().out
+    assert len(named.read_text().splitlines()) == 3
+    assert main([*arguments[:-2], "--resume"]) == 1
+    assert "--resume needs a FILE here" in capsys.readouterr().err
+
+
+def test_evaluate_prints_and_writes_any_name(model_dir, hr_dir, tmp_path) -> None:
+    """Names that are not UTF-8, or not in the code page of the console, end nothing."""
+    folder = hr_dir.rename(tmp_path / "写真")
+    (folder / "a.png").rename(folder / os.fsdecode(b"caf\xe9.png"))
+    files = [f"--{kind}={tmp_path / f'x.{kind}'}" for kind in ("json", "csv", "html")]
+    command = [sys.executable, "-m", "sam_diffsr", "evaluate", "--hr", str(folder), "-m", str(model_dir)]
+    done = subprocess.run(
+        [*command, *files, "--save", str(tmp_path / "sr")],
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "cp1252"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"\\u5199\\u771f, x4, 1 image" in done.stdout
+    for kind in ("json", "csv", "html"):
+        assert "caf\\udce9.png" in (tmp_path / f"x.{kind}").read_text(encoding="utf-8")
+
+
+def test_evaluate_looks_for_no_inputs_when_results_are_scored(hr_dir, tmp_path, capsys) -> None:
+    root = tmp_path / "Set1"
+    root.mkdir()
+    hr_dir.rename(root / "HR")
+    (root / "LR_bicubic" / "X4").mkdir(parents=True)
+    Image.new("RGB", (3, 3)).save(root / "LR_bicubic" / "X4" / "ax4.png")  # of a wrong size
+    assert main(["evaluate", "--hr", str(root), "--sr", f"truth={root / 'HR'}"]) == 0
+    assert "inputs from" not in capsys.readouterr().out
+
+
 def test_evaluate_takes_inputs_from_files(model_dir, hr_dir, tmp_path, capsys) -> None:
     lr = tmp_path / "lr"
     lr.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import torch
 from PIL import Image
 
 from sam_diffsr.diffusion import ScheduleConfig
+from sam_diffsr.evaluation.evaluate import evaluate_methods
+from sam_diffsr.evaluation.methods import bicubic_method, model_methods
+from sam_diffsr.evaluation.result import Evaluation
 from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_model
 from sam_diffsr.pipeline import ResolverConfig, SamplingConfig, SuperResolver
 
@@ -41,3 +45,14 @@ def photos(tmp_path: Path) -> list[Path]:
         coarse = np.random.default_rng(index).integers(0, 256, (5, 6, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(paths[-1])
     return paths
+
+
+@pytest.fixture
+def evaluate_model(resolver: SuperResolver) -> Callable[..., Evaluation]:
+    """Scores bicubic, the encoder alone and the model on files."""
+
+    def evaluate(files, *, name: str = "tiny", settings=None, **options) -> Evaluation:
+        methods = [bicubic_method(4), *model_methods(resolver, name=name, settings=settings)]
+        return evaluate_methods(files, methods, scale=4, **options)
+
+    return evaluate

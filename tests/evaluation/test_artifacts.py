@@ -107,8 +107,8 @@ def test_more_noise_scores_more_and_blur_less_than_noise_of_the_same_size() -> N
         (((3, 16, 16), (3, 16, 16)), {}, r"expected RGB images of shape \(B, 3, H, W\)"),
         (((1, 1, 16, 16), (1, 1, 16, 16)), {}, r"got \(1, 1, "),
         (((1, 3, 16, 16), (1, 3, 16, 16)), {"border": -1}, "border must be >= 0"),
-        (((1, 3, 16, 16), (1, 3, 16, 16)), {"border": 7}, "at least 4x4 pixels inside the border, got 2x2"),
-        (((1, 3, 16, 16), (1, 3, 16, 16)), {"border": 9}, "at least 4x4 pixels inside the border, got 0x0"),
+        (((1, 3, 16, 16), (1, 3, 16, 16)), {"border": 7}, "at least 4x4 must be left inside a border of 7"),
+        (((1, 3, 16, 16), (1, 3, 16, 16)), {"border": 9}, "at least 4x4 must be left inside a border of 9"),
         (((1, 3, 16, 16), (1, 3, 16, 16)), {"data_range": 0.0}, "data_range must be positive"),
     ],
 )

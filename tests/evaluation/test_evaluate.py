@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import os
+from typing import Any
+
 import pytest
 import torch
 from PIL import Image
 
-from sam_diffsr.errors import ArgumentError, ImageError
+from sam_diffsr.data.degrade import parse_degradation
+from sam_diffsr.errors import ArgumentError, ImageError, OutputError
 from sam_diffsr.evaluation import evaluate
 from sam_diffsr.evaluation.artifacts import artifact_score
-from sam_diffsr.evaluation.evaluate import ImageResult, evaluate_images, evaluate_methods
-from sam_diffsr.evaluation.flaws import colour_shift
-from sam_diffsr.evaluation.measures import MEASURES
-from sam_diffsr.evaluation.methods import Method, bicubic_method, encoder_only, model_methods, results_method
-from sam_diffsr.evaluation.metrics import psnr_y, ssim_y
+from sam_diffsr.evaluation.evaluate import ImageResult, ResultFolders, evaluate_methods
+from sam_diffsr.evaluation.measures import MEASURES, colour_shift
+from sam_diffsr.evaluation.methods import (
+    Method,
+    Setting,
+    bicubic_method,
+    folder_methods,
+    model_methods,
+    results_method,
+)
+from sam_diffsr.evaluation.metrics import psnr_rgb, psnr_y, ssim_y
 from sam_diffsr.evaluation.pairs import Pair, read_pair, to_uint8
 from sam_diffsr.pipeline import SamplingConfig
 from sam_diffsr.resize import imresize
 
 
-def test_rows_hold_what_their_parts_give(resolver, photos) -> None:
+def test_rows_hold_what_their_parts_give(resolver, evaluate_model, photos) -> None:
     settings = [SamplingConfig(sampler="ddim", steps=1), SamplingConfig(sampler="dpmpp_2m", steps=2, start=4)]
-    result = evaluate_images(resolver, photos, model_name="tiny", settings=settings, seed=3)
+    result = evaluate_model(photos, settings=[Setting(sampling=one) for one in settings], seed=3)
     assert [(row.method, row.name) for row in result.rows] == [
         ("bicubic", ""),
         ("encoder", "tiny"),
@@ -35,7 +47,7 @@ def test_rows_hold_what_their_parts_give(resolver, photos) -> None:
     lr = pair.lr.float() / 255
     expected = {
         0: imresize(lr, 4),
-        1: encoder_only(resolver, lr),
+        1: resolver.upscale_tensor(lr, seeds=[3], steps=0),
         3: resolver.upscale_tensor(lr, seeds=[3], sampler="dpmpp_2m", steps=2, start=4),
     }
     for row, sr in expected.items():
@@ -43,21 +55,21 @@ def test_rows_hold_what_their_parts_give(resolver, photos) -> None:
         assert score.name == "1.png"
         assert score.lpips is None
         assert score.seconds is not None
-        for metric in (psnr_y, ssim_y):
+        for metric in (psnr_y, ssim_y, psnr_rgb):
             wanted = metric(to_uint8(sr), pair.hr, border=4, data_range=255).item()
             assert getattr(score, metric.__name__) == pytest.approx(wanted)
         wanted = artifact_score(to_uint8(sr), pair.hr, border=4, data_range=255).item()
         assert score.artifacts == pytest.approx(wanted)
 
 
-def test_a_mean_is_one_of_per_image_values(resolver, photos) -> None:
-    row = evaluate_images(resolver, photos, model_name="tiny").rows[0]
-    for name in ("psnr_y", "ssim_y", "artifacts", "seconds"):
+def test_a_mean_is_one_of_per_image_values(evaluate_model, photos) -> None:
+    row = evaluate_model(photos).rows[0]
+    for name in ("psnr_y", "ssim_y", "psnr_rgb", "artifacts", "seconds"):
         assert getattr(row, name) == pytest.approx(sum(getattr(score, name) for score in row.images) / 2)
 
 
-def test_the_papers_protocol_has_no_border(resolver, photos) -> None:
-    result = evaluate_images(resolver, photos[:1], model_name="tiny", protocol="paper")
+def test_the_papers_protocol_has_no_border(evaluate_model, photos) -> None:
+    result = evaluate_model(photos[:1], protocol="paper")
     pair = read_pair(photos[0], scale=4)
     bicubic = to_uint8(imresize(pair.lr.float() / 255, 4))
     assert result.border == 0
@@ -155,9 +167,9 @@ def test_an_accelerator_is_warm_before_its_time_is_taken(photos, monkeypatch, de
     assert result.rows[1].seconds is None
 
 
-def test_each_image_is_shown_when_it_is_done(resolver, photos) -> None:
+def test_each_image_is_shown_when_it_is_done(evaluate_model, photos) -> None:
     results: list[ImageResult] = []
-    evaluation = evaluate_images(resolver, photos, model_name="tiny", on_image=results.append)
+    evaluation = evaluate_model(photos, on_image=results.append)
     assert [result.pair.name for result in results] == ["0.png", "1.png"]
     for index, result in enumerate(results):
         assert result.scores == tuple(row.images[index] for row in evaluation.rows)
@@ -165,17 +177,123 @@ def test_each_image_is_shown_when_it_is_done(resolver, photos) -> None:
         assert all(output.shape == result.pair.hr.shape for output in result.outputs)
 
 
-def test_refuses(resolver, photos) -> None:
-    with pytest.raises(ArgumentError, match="no images to evaluate on"):
-        evaluate_images(resolver, [], model_name="tiny")
-    with pytest.raises(ArgumentError, match="protocol must be one of matlab, paper"):
-        evaluate_images(resolver, photos, model_name="tiny", protocol="other")  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match="nothing to evaluate; expected at least one method"):
-        evaluate_methods(photos, [], scale=4)
-    with pytest.raises(ArgumentError, match="expected one input a truth, 2 in all, got 1"):
-        evaluate_methods(photos, [bicubic_method(4)], scale=4, lr_files=photos[:1])
-    with pytest.raises(ArgumentError, match="at least 2 images, got 1"):
-        evaluate_methods(photos[:1], [bicubic_method(4)], scale=4, features=lambda image: image)
+def test_refuses(photos) -> None:
+    bicubic = [bicubic_method(4)]
+    cases: list[Any] = [
+        ([], bicubic, {}, "no images to evaluate on"),
+        (photos, bicubic, {"protocol": "other"}, "protocol must be one of matlab, paper"),
+        (photos, [], {}, "nothing to evaluate; expected at least one method"),
+        (photos, bicubic, {"lr_files": photos[:1]}, "expected one input per truth, 2 in all, got 1"),
+        (photos[:1], bicubic, {"features": lambda image: image}, "FID needs at least 2 images"),
+        (
+            photos,
+            bicubic,
+            {"lr_files": photos, "damages": [parse_degradation("noise9")]},
+            "leave out input files and result files",
+        ),
+    ]
+    for files, rows, options, message in cases:
+        with pytest.raises(ArgumentError, match=message):
+            evaluate_methods(files, rows, scale=4, **options)
+
+
+def test_damages_make_a_row_for_each_method(resolver, photos) -> None:
+    seen: list[ImageResult] = []
+    methods = [bicubic_method(4), *model_methods(resolver, name="tiny")]
+    damages = [parse_degradation("bicubic"), parse_degradation("noise40")]
+    result = evaluate_methods(photos, methods, scale=4, damages=damages, on_image=seen.append)
+    assert [row.label for row in result.rows] == [
+        "bicubic: bicubic",
+        "bicubic: tiny, encoder",
+        "bicubic: tiny, ddim 2 steps",
+        "noise40: bicubic",
+        "noise40: tiny, encoder",
+        "noise40: tiny, ddim 2 steps",
+    ]
+    assert result.rows[3].psnr_y < result.rows[0].psnr_y - 3
+    header, lines = result.columns()
+    assert header[0] == "damage"
+    assert [line[header.index("gain")] for line in (lines[0], lines[3])] == ["+0.000", "+0.000"]
+    assert "inputs from the truths, damaged by bicubic, noise40" in result.heading()
+    # the clean rows are the usual ones, and a damage depends on the seed and the image's name alone
+    usual = evaluate_methods(photos, methods, scale=4)
+    assert [row.psnr_y for row in usual.rows] == [row.psnr_y for row in result.rows[:3]]
+    again = evaluate_methods(photos[1:], methods, scale=4, damages=damages[1:])
+    assert again.rows[0].images[0].psnr_y == result.rows[3].images[1].psnr_y
+    other = evaluate_methods(photos[1:], methods, scale=4, damages=damages[1:], seed=1)
+    assert other.rows[0].images[0].psnr_y != again.rows[0].images[0].psnr_y
+    assert [(one.damage, one.pair.name) for one in seen] == [
+        ("bicubic", "0.png"),
+        ("noise40", "0.png"),
+        ("bicubic", "1.png"),
+        ("noise40", "1.png"),
+    ]
+
+
+def test_gray_files_are_scored_on_their_gray_values(photos, tmp_path) -> None:
+    gray = tmp_path / "gray.png"
+    Image.open(photos[0]).convert("L").save(gray)
+    (row,) = evaluate_methods([gray, photos[1]], [bicubic_method(4)], scale=4).rows
+    values = read_pair(gray, scale=4).hr[:, :1].double()
+    bicubic = to_uint8(imresize(read_pair(gray, scale=4).lr.float() / 255, 4))[:, :1].double()
+    error = (bicubic - values)[..., 4:-4, 4:-4].square().mean()
+    expected = 10 * torch.log10(255**2 / error).item()
+    assert row.images[0].psnr_y == pytest.approx(expected)
+    assert row.images[0].psnr_rgb == pytest.approx(expected)
+    result = evaluate_methods([gray, photos[1]], [bicubic_method(4)], scale=4)
+    assert result.gray == ("gray.png",)
+    assert "1 gray image scored on gray values" in result.heading()
+    # the paper's protocol converts gray to luma, whose range is 219 of 255
+    paper = evaluate_methods([gray], [bicubic_method(4)], scale=4, protocol="paper")
+    assert paper.gray == ()
+    image = paper.rows[0].images[0]
+    assert image.psnr_y - image.psnr_rgb == pytest.approx(20 * math.log10(255 / 219), abs=1e-6)
+
+
+def test_saved_results_score_as_they_did(resolver, photos, tmp_path) -> None:
+    Image.open(photos[0]).convert("L").save(photos[0])
+    methods = [bicubic_method(4), *model_methods(resolver, name="tiny")]
+    folders = ResultFolders(tmp_path / "sr", methods, hr_files=photos)
+    first = evaluate_methods(photos, methods, scale=4, on_image=folders.add)
+    inputs, *saved = folders.folders[""]
+    assert [folder.name for folder in saved] == ["bicubic", "tiny_encoder", "tiny_ddim_2_steps"]
+    assert sorted(os.listdir(saved[2])) == ["0.png", "1.png"]
+    again = evaluate_methods(
+        photos, folder_methods([(folder.name, folder) for folder in saved], photos, scale=4), scale=4
+    )
+    for row, new_row in zip(first.rows, again.rows, strict=True):
+        assert new_row.name == row.label.replace(", ", "_").replace(" ", "_")
+        for old, new in zip(row.images, new_row.images, strict=True):
+            assert dataclasses.replace(old, seconds=None) == new
+    lr_files = sorted(inputs.iterdir())
+    from_files = evaluate_methods(photos, methods, scale=4, lr_files=lr_files)
+    assert [row.psnr_y for row in from_files.rows] == [row.psnr_y for row in first.rows]
+
+
+def test_result_folders_are_separate_or_refused(resolver, photos, tmp_path) -> None:
+    methods = [*model_methods(resolver, name="a/b"), *model_methods(resolver, name="a:b")]
+    folders = ResultFolders(tmp_path / "x", methods, hr_files=[], damages=["jpeg50", "photo"]).folders
+    assert [folder.relative_to(tmp_path).as_posix() for folder in folders["photo"]] == [
+        "x/photo/lr",
+        "x/photo/a_b_encoder",
+        "x/photo/a_b_ddim_2_steps",
+        "x/photo/a_b_encoder_2",
+        "x/photo/a_b_ddim_2_steps_2",
+    ]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot make the folders of results in .*file"):
+        ResultFolders(tmp_path / "file", methods, hr_files=[])
+    double = [*photos, photos[0].with_suffix(".jpg")]
+    message = r"0\.png and .*0\.jpg have the same name without ending, .* whose results .*sr is to hold"
+    with pytest.raises(ImageError, match=message):
+        ResultFolders(tmp_path / "sr", methods, hr_files=double)
+    assert not (tmp_path / "sr").exists()
+
+
+def test_nothing_here_touches_torchs_random_state(photos) -> None:
+    before = torch.get_rng_state()
+    evaluate_methods(photos, [bicubic_method(4)], scale=4, damages=[parse_degradation("noise10")])
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_sizes_are_checked_before_the_first_image_is_enlarged(resolver, photos, tmp_path) -> None:

@@ -8,31 +8,30 @@ import pytest
 import torch
 from PIL import Image
 
-from sam_diffsr.errors import ArgumentError, ConfigError, ImageError
+from sam_diffsr.errors import ArgumentError, ConfigError, ImageError, ModelLoadError
 from sam_diffsr.evaluation.methods import (
+    Setting,
     bicubic_method,
-    encoder_only,
+    common_scale,
+    folder_methods,
+    load_models,
     model_methods,
     results_method,
     sampling_grid,
+    split_labels,
 )
 from sam_diffsr.evaluation.pairs import read_pair
+from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline import SamplingConfig
-from sam_diffsr.pipeline.fidelity import sampling_of_fidelity
+from sam_diffsr.pipeline.settings import sampling_of_fidelity
 from sam_diffsr.resize import imresize
-
-
-@pytest.mark.parametrize("size", [(1, 1), (9, 11), (16, 16)])
-def test_the_encoder_alone_takes_any_size(resolver, size) -> None:
-    image = encoder_only(resolver, torch.rand(2, 3, *size))
-    assert image.shape == (2, 3, 4 * size[0], 4 * size[1])
-    assert image.dtype == torch.float32
 
 
 def test_methods_of_a_model(resolver, photos) -> None:
     settings = [
-        SamplingConfig(sampler="ddim", steps=1),
-        SamplingConfig(sampler="dpmpp_2m", steps=2, start=4, spacing="trailing"),
+        Setting(sampling=SamplingConfig(sampler="ddim", steps=1)),
+        Setting(sampling=SamplingConfig(sampler="dpmpp_2m", steps=2, start=4, spacing="trailing")),
+        *sampling_grid(resolver.config, fidelities=[0.5]),
     ]
     methods = [bicubic_method(4), *model_methods(resolver, name="a/b", settings=settings)]
     assert [method.label for method in methods] == [
@@ -40,34 +39,43 @@ def test_methods_of_a_model(resolver, photos) -> None:
         "a/b, encoder",
         "a/b, ddim 1 step",
         "a/b, dpmpp_2m 2 steps from t=4, trailing",
+        methods[4].label,
     ]
+    assert methods[4].label.startswith("a/b, fidelity 0.5, ")
     assert methods[3].folder_name == "a_b_dpmpp_2m_2_steps_from_t_4_trailing"
     pair = read_pair(photos[0], scale=4)
     lr = pair.lr.float() / 255
     assert torch.equal(methods[0].enlarge(pair, 0), imresize(lr, 4))
-    assert torch.equal(methods[1].enlarge(pair, 0), encoder_only(resolver, lr))
+    assert torch.equal(methods[1].enlarge(pair, 0), resolver.upscale_tensor(lr, seeds=[3], steps=0))
     assert torch.equal(methods[2].enlarge(pair, 3), resolver.upscale_tensor(lr, seeds=[3], steps=1))
+    assert torch.equal(methods[4].enlarge(pair, 3), resolver.upscale_tensor(lr, seeds=[3], fidelity=0.5))
+
+
+def test_the_identity_of_a_model_is_that_of_its_weights(resolver) -> None:
+    encoder, model = model_methods(resolver, name="a")
+    assert encoder.identity == model.identity == model_methods(resolver, name="b")[0].identity
+    assert resolver.fingerprint in model.identity
 
 
 def test_a_model_without_settings_is_at_its_default(resolver) -> None:
     methods = model_methods(resolver, name="tiny")
-    assert [method.sampling for method in methods] == [None, resolver.config.sampling]
+    assert [method.setting for method in methods] == [None, Setting(sampling=resolver.config.sampling)]
 
 
 def test_spacings_are_part_of_the_grid_and_reach_the_sampler(resolver, photos, monkeypatch) -> None:
     grid = sampling_grid(resolver.config, steps=[3], spacings=["linspace", "trailing"])
-    assert [one.spacing for one in grid] == ["linspace", "trailing"]
-    used: list[SamplingConfig] = []
+    assert [one.sampling.spacing for one in grid] == ["linspace", "trailing"]
+    used: list[str] = []
 
-    def fake(self, lr, *, seeds):
-        used.append(self.config.sampling)
+    def fake(self, lr, **options):
+        used.append(self.config.sampling.spacing)
         return imresize(lr, 4)
 
     monkeypatch.setattr(type(resolver), "upscale_tensor", fake)
     pair = read_pair(photos[0], scale=4)
     for method in model_methods(resolver, name="tiny", settings=grid)[1:]:
         method.enlarge(pair, 0)
-    assert used == grid
+    assert used == ["linspace", "trailing"]
     assert resolver.config.sampling.spacing == "linspace"
     with pytest.raises(ConfigError, match=r"sampling\.spacing must be one of"):
         sampling_grid(resolver.config, spacings=["odd"])  # type: ignore[list-item]
@@ -76,8 +84,14 @@ def test_spacings_are_part_of_the_grid_and_reach_the_sampler(resolver, photos, m
 def test_a_grid_of_fidelities_is_what_they_stand_for(resolver) -> None:
     timesteps = resolver.config.schedule.timesteps
     grid = sampling_grid(resolver.config, fidelities=[1.0, 0.5, 0.0])
-    assert grid == [sampling_of_fidelity(value, timesteps=timesteps) for value in (1.0, 0.5, 0.0)]
-    assert [one.steps for one in sampling_grid(resolver.config, fidelities=[0.5], steps=[1, 2])] == [1, 2]
+    assert grid == [
+        Setting(sampling=sampling_of_fidelity(value, timesteps=timesteps), fidelity=value)
+        for value in (1.0, 0.5, 0.0)
+    ]
+    assert [one.sampling.steps for one in sampling_grid(resolver.config, fidelities=[0.5], steps=[1, 2])] == [
+        1,
+        2,
+    ]
     with pytest.raises(ArgumentError, match="give one"):
         sampling_grid(resolver.config, fidelities=[0.5], starts=[3])
 
@@ -101,7 +115,7 @@ def test_files_of_another_size_are_refused(photos, tmp_path) -> None:
 
 
 def test_a_grid_defaults_to_the_model(resolver) -> None:
-    assert sampling_grid(resolver.config) == [resolver.config.sampling]
+    assert sampling_grid(resolver.config) == [Setting(sampling=resolver.config.sampling)]
 
 
 def test_a_grid_is_all_combinations_that_are_possible(resolver, caplog) -> None:
@@ -109,7 +123,7 @@ def test_a_grid_is_all_combinations_that_are_possible(resolver, caplog) -> None:
         grid = sampling_grid(
             resolver.config, samplers=["ddpm", "ddim"], steps=[1, 2, 10], starts=["noise", 4]
         )
-    assert [(one.start, one.sampler, one.steps) for one in grid] == [
+    assert [(one.sampling.start, one.sampling.sampler, one.sampling.steps) for one in grid] == [
         (None, "ddpm", 1),
         (None, "ddpm", 2),
         (None, "ddpm", 10),
@@ -128,7 +142,7 @@ def test_a_grid_is_all_combinations_that_are_possible(resolver, caplog) -> None:
     ("options", "message"),
     [
         ({"samplers": ["euler"]}, "sampler must be one of"),
-        ({"steps": [11]}, "steps must be a whole number from 1 to 10"),
+        ({"steps": [11]}, "steps must be a whole number from 0 .* to 10"),
         ({"starts": [10]}, "start must be 'noise' or a timestep"),
         ({"starts": [2], "steps": [5]}, "no combination of steps and start is possible"),
     ],
@@ -136,3 +150,55 @@ def test_a_grid_is_all_combinations_that_are_possible(resolver, caplog) -> None:
 def test_a_grid_refuses(resolver, options, message) -> None:
     with pytest.raises(ArgumentError, match=message):
         sampling_grid(resolver.config, **options)
+
+
+def test_labels(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "x4").mkdir(parents=True)
+    (tmp_path / "a=b").mkdir()
+    assert split_labels(["runs/x4", "mine=runs/x4", "a=b", "owner/name", "Q=owner/name", "=x"]) == [
+        ("x4", "runs/x4"),
+        ("mine", "runs/x4"),
+        ("a=b", "a=b"),
+        ("owner/name", "owner/name"),
+        ("Q", "owner/name"),
+        ("=x", "=x"),
+    ]
+    with pytest.raises(
+        ArgumentError, match=r"runs/x4 and \./runs/x4 are both called x4; .* second=\./runs/x4"
+    ):
+        split_labels(["runs/x4", "./runs/x4"])
+
+
+def test_models_are_loaded_by_name_and_the_bundled_one_when_there_is_none(resolver, tmp_path) -> None:
+    resolver.save_pretrained(tmp_path / "tiny")
+    ((name, loaded),) = load_models([("mine", str(tmp_path / "tiny"))], device="cpu")
+    assert name == "mine"
+    assert loaded.config == resolver.config
+    assert load_models([], default=False) == []
+    ((name, _),) = load_models([], device="cpu")
+    assert name == "sam-diffsr-x4-small"
+    with pytest.raises(ModelLoadError, match="there is no model 'gone'"):
+        load_models([("gone", "gone")])
+
+
+def test_one_scale() -> None:
+    assert common_scale([2, 2]) == 2
+    assert common_scale([2], asked=2) == 2
+    assert common_scale([], asked=3) == 3
+    assert common_scale([]) == ModelConfig().scale
+    with pytest.raises(ArgumentError, match="a comparison is at one scale, got 2 and 4"):
+        common_scale([4, 2])
+    with pytest.raises(ArgumentError, match="at one scale, got 3 and 4"):
+        common_scale([4], asked=3)
+    with pytest.raises(ArgumentError, match="scale must be at least 2, got 1"):
+        common_scale([], asked=1)
+
+
+def test_results_of_a_wrong_size_are_found_before_anything_runs(photos, tmp_path) -> None:
+    folder = tmp_path / "sr"
+    folder.mkdir()
+    for photo in photos:
+        Image.new("RGB", (20, 20)).save(folder / photo.name)
+    with pytest.raises(ImageError, match=r"sr.0\.png has 20x20 pixels, but .*photos.0\.png has 38x47"):
+        folder_methods([("x", folder)], photos, scale=4)

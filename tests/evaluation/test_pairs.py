@@ -9,9 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from sam_diffsr.errors import ImageError
+from sam_diffsr.data.degrade import parse_degradation
+from sam_diffsr.errors import DataError, ImageError
+from sam_diffsr.evaluation.methods import folder_methods
 from sam_diffsr.evaluation.pairs import (
     check_sizes,
+    find_pairs,
     make_pair,
     match_files,
     read_image,
@@ -72,6 +75,19 @@ def test_an_input_of_another_size_is_refused(photos, tmp_path) -> None:
         check_sizes(photos[:1], scale=4, inputs=[tmp_path / "0x4.png"])
 
 
+def test_a_damage_makes_the_input_from_the_cropped_truth(photos) -> None:
+    pair = read_pair(photos[0], scale=4, damage=parse_degradation("jpeg30"))
+    assert pair.lr.shape == (1, 3, 9, 11)
+    assert not torch.equal(pair.lr, read_pair(photos[0], scale=4).lr)
+    assert torch.equal(
+        read_pair(photos[0], scale=4, damage=parse_degradation("bicubic")).lr, imresize(pair.hr, 0.25)
+    )
+    Image.open(photos[0]).convert("L").save(photos[0])
+    gray = read_pair(photos[0], scale=4, damage=parse_degradation("noise20"))
+    assert gray.gray
+    assert torch.equal(gray.lr[:, :1].expand_as(gray.lr), gray.lr)
+
+
 def test_rounding_is_that_of_a_saved_file() -> None:
     image = torch.tensor([-0.1, 0.0, 0.499 / 255, 0.501 / 255, 1.0, 1.2])
     assert to_uint8(image).tolist() == [0, 0, 0, 1, 255, 255]
@@ -86,6 +102,9 @@ def test_counterparts_are_found_by_every_name(tmp_path) -> None:
     )
     found = match_files([t for t in truths if t.stem != "ax4"], others, scale=4, what="a result")
     assert [path.name for path in found] == ["ax4_out.png", "b_x4.jpg", "c_out.png", "dx4.png", "e.webp"]
+    truths = touch(tmp_path / "srf", "img_001_SRF_4_HR.png", "img_002_SRF_4_HR.png")
+    others = touch(tmp_path / "ours", "img_001_SRF_4_HR_out.png", "img_002x4.png")
+    assert match_files(truths, others, scale=4, what="a result") == others
 
 
 def test_what_is_missing_double_or_ambiguous_is_named(tmp_path) -> None:
@@ -133,3 +152,38 @@ def test_a_turned_file_passes_and_is_checked_when_it_is_read(tmp_path) -> None:
         read_pair(tmp_path / "turned.jpg", scale=4, lr_file=tmp_path / "lies.png")
     with pytest.raises(ImageError, match="no such file"):
         check_sizes([tmp_path / "gone.png"], scale=4)
+
+
+def test_pairs_of_a_folder_and_of_a_data_set(photos, tmp_path) -> None:
+    folder = photos[0].parent
+    assert find_pairs(folder, scale=4) == (sorted(photos), None)
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    for photo in photos:
+        Image.new("RGB", (4, 4)).save(inputs / f"{photo.stem}x4.png")
+    found = [inputs / "0x4.png", inputs / "1x4.png"]
+    assert find_pairs(folder, inputs, scale=4) == (sorted(photos), found)
+    root = tmp_path / "Set5"
+    (root / "LR_bicubic").mkdir(parents=True)
+    folder.rename(root / "HR")
+    inputs.rename(root / "LR_bicubic" / "X4")
+    truths, found = find_pairs(root, scale=4)
+    assert [path.relative_to(root).as_posix() for path in truths] == ["HR/0.png", "HR/1.png"]
+    assert [path.relative_to(root).as_posix() for path in found or []] == [
+        "LR_bicubic/X4/0x4.png",
+        "LR_bicubic/X4/1x4.png",
+    ]
+    assert find_pairs(root, scale=2)[1] is None
+
+
+def test_what_is_not_there_is_named(photos, tmp_path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(DataError, match=r"no images in .*empty"):
+        find_pairs(empty, scale=4)
+    with pytest.raises(ImageError, match=r"2 of 2 images do not have an input in .*empty: 0\.png, 1\.png"):
+        find_pairs(photos[0].parent, empty, scale=4)
+    with pytest.raises(ImageError, match="gone is not a folder"):
+        find_pairs(photos[0].parent, tmp_path / "gone", scale=4)
+    with pytest.raises(ImageError, match=r"2 of 2 images do not have a result in .*empty: 0\.png, 1\.png"):
+        folder_methods([("x", empty)], photos, scale=4)

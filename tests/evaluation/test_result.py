@@ -7,22 +7,21 @@ import io
 import json
 import re
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from sam_diffsr.evaluation import environment
-from sam_diffsr.evaluation.evaluate import evaluate_images, evaluate_methods
-from sam_diffsr.evaluation.methods import bicubic_method, results_method
+from sam_diffsr.evaluation.evaluate import evaluate_methods
+from sam_diffsr.evaluation.methods import Setting, bicubic_method, results_method, sampling_grid
 from sam_diffsr.evaluation.result import Evaluation, ImageScore, Row
 from sam_diffsr.pipeline import SamplingConfig
 
 
-def test_table_and_json(resolver, photos) -> None:
-    settings = [SamplingConfig(sampler="ddim", steps=2, start=4)]
-    result = evaluate_images(resolver, photos, model_name="tiny", settings=settings)
+def test_table_and_json(evaluate_model, photos) -> None:
+    settings = [Setting(sampling=SamplingConfig(sampler="ddim", steps=2, start=4))]
+    result = evaluate_model(photos, settings=settings)
     assert result.heading() == (
         "x4, 2 images, protocol matlab (border 4), seed 0, 2 cropped to a multiple of 4"
     )
@@ -44,7 +43,7 @@ def test_table_and_json(resolver, photos) -> None:
         "spacing": "linspace",
     }
     assert data["rows"][2]["label"] == "tiny, ddim 2 steps from t=4"
-    for key in ("psnr_y", "ssim_y", "artifacts", "seconds"):
+    for key in ("psnr_y", "ssim_y", "psnr_rgb", "artifacts", "seconds"):
         assert data["rows"][0][key] == pytest.approx(getattr(result.rows[0], key))
     assert data["versions"]["torch"] == torch.__version__.split("+")[0]
     assert (data["protocol"], data["seed"], data["cropped"]) == ("matlab", 0, ["0.png", "1.png"])
@@ -64,12 +63,29 @@ def test_equal_images_are_infinitely_good_and_json_has_no_infinity(photos) -> No
 
 def test_columns_that_are_empty_are_left_out(photos) -> None:
     result = evaluate_methods(photos, [bicubic_method(4)], scale=4)
-    assert result.columns()[0] == ["method", "PSNR-Y", "gain", "SSIM-Y", "artifacts 1e-4", "s/image"]
+    assert result.columns()[0] == [
+        "method",
+        "PSNR-Y",
+        "gain",
+        "SSIM-Y",
+        "PSNR-RGB",
+        "artifacts 1e-4",
+        "s/image",
+    ]
 
 
-def test_csv_has_a_line_for_each_image_and_method(resolver, photos) -> None:
-    settings = [SamplingConfig(sampler="ddim", steps=2, start=4)]
-    result = evaluate_images(resolver, photos, model_name='odd, "name"', settings=settings)
+def test_rows_of_a_fidelity_say_so(resolver, evaluate_model, photos) -> None:
+    result = evaluate_model(photos, settings=sampling_grid(resolver.config, fidelities=[1.0, 0.25]))
+    header, lines = result.columns()
+    assert [line[header.index("fidelity")] for line in lines] == ["", "", "1", "0.25"]
+    assert [row["fidelity"] for row in result.to_json()["rows"]] == [None, None, 1.0, 0.25]
+    assert [line["fidelity"] for line in csv.DictReader(io.StringIO(result.to_csv()))][-1] == "0.25"
+    assert result.rows[3].label.startswith("tiny, fidelity 0.25, ")
+
+
+def test_csv_has_a_line_for_each_image_and_method(evaluate_model, photos) -> None:
+    settings = [Setting(sampling=SamplingConfig(sampler="ddim", steps=2, start=4))]
+    result = evaluate_model(photos, name='odd, "name"', settings=settings)
     lines = list(csv.DictReader(io.StringIO(result.to_csv())))
     assert [(line["image"], line["method"]) for line in lines] == [
         (name, method) for method in ("bicubic", "encoder", "model") for name in ("0.png", "1.png")
@@ -110,16 +126,13 @@ def test_without_git_there_is_no_commit(monkeypatch) -> None:
     assert Path(environment.__file__).is_file()
 
 
-def measured(*settings: tuple[str, int, int | None, tuple[float, float, float]]) -> Evaluation:
-    rows = [
-        Row(
-            method="model",
-            name="m",
-            sampling=SamplingConfig(sampler=sampler, steps=steps, start=start),  # pyright: ignore[reportArgumentType]
-            images=(ImageScore(name="a", psnr_y=scores[0], ssim_y=scores[1], artifacts=scores[2]),),
-        )
-        for sampler, steps, start, scores in settings
-    ]
+def timed(*seconds: float | None) -> Evaluation:
+    def score(value: float | None) -> ImageScore:
+        return ImageScore(name="a", psnr_y=28.0, ssim_y=0.8, psnr_rgb=26.0, artifacts=2.0, seconds=value)
+
+    rows = tuple(
+        Row(label="m", method="model", name="m", sampling=None, images=(score(value),)) for value in seconds
+    )
     return Evaluation(
         dataset="",
         protocol="matlab",
@@ -128,18 +141,11 @@ def measured(*settings: tuple[str, int, int | None, tuple[float, float, float]])
         seed=0,
         lr="",
         cropped=(),
-        rows=tuple(rows),
+        rows=rows,
         machine={},
         versions={},
         commit=None,
     )
-
-
-def timed(*seconds: float | None) -> Evaluation:
-    one = measured(("ddim", 1, None, (28.0, 0.8, 2.0)))
-    image = one.rows[0].images[0]
-    rows = tuple(replace(one.rows[0], images=(replace(image, seconds=value),)) for value in seconds)
-    return replace(one, rows=rows)
 
 
 def test_times_are_a_column_and_said_to_be_of_what() -> None:
@@ -160,20 +166,3 @@ def test_times_are_a_column_and_said_to_be_of_what() -> None:
         "12.3456",
         "",
     ]
-
-
-def test_the_cheapest_setting_loses_nothing_on_any_measure() -> None:
-    rows = (
-        ("ddpm", 100, None, (28.0, 0.80, 2.0)),
-        ("ddpm", 20, None, (28.1, 0.81, 1.9)),
-        ("ddim", 4, None, (29.0, 0.79, 1.0)),
-        ("ddim", 3, None, (29.0, 0.81, 2.1)),
-        ("ddim", 2, None, (27.9, 0.81, 1.0)),
-        ("ddim", 5, 9, (28.0, 0.80, 2.0)),
-        ("dpmpp_2m", 5, 9, (28.5, 0.80, 2.0)),
-    )
-    ((reference, row),) = measured(*rows).cheapest()
-    assert reference.label == "m, ddpm 100 steps"
-    assert row.label == "m, dpmpp_2m 5 steps from t=9"
-    assert measured(rows[0], *rows[2:5]).cheapest() == []
-    assert measured(*rows[2:]).cheapest() == []

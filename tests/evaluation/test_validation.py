@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from sam_diffsr.errors import ArgumentError, ImageError
-from sam_diffsr.evaluation.evaluate import evaluate_images
+from sam_diffsr.evaluation.evaluate import evaluate_methods
+from sam_diffsr.evaluation.methods import bicubic_method, model_methods
 from sam_diffsr.evaluation.validation import FolderValidator
 from sam_diffsr.models import DenoiserConfig, DiffSR, EncoderConfig, ModelConfig, build_model
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
@@ -46,7 +47,9 @@ def test_scores_are_the_evaluators(method: str, folder: Path, model: DiffSR) -> 
     validator = FolderValidator(folder, CONFIG, method=method)  # pyright: ignore[reportArgumentType]
     scores = validator(model).scores
     files = sorted(folder.iterdir())
-    rows = evaluate_images(SuperResolver(model, CONFIG, device="cpu"), files, model_name="m").rows
+    resolver = SuperResolver(model, CONFIG, device="cpu")
+    methods = [bicubic_method(2), *model_methods(resolver, name="m")]
+    rows = evaluate_methods(files, methods, scale=2).rows
     row = next(row for row in rows if row.method == method)
     assert scores == {
         "psnr_y": pytest.approx(row.psnr_y, abs=1e-4),

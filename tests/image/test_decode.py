@@ -7,6 +7,7 @@ import os
 import struct
 import warnings
 import zlib
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -784,7 +785,8 @@ def test_xmp_of_other_files_is_kept(tmp_path, extension):
     content = b"http://ns.adobe.com/xap/1.0/\0<x/>"
     jpeg = {"extra": b"\xff\xe1" + struct.pack(">H", 2 + len(content)) + content}
     Image.new("RGB", (6, 4)).save(
-        tmp_path / f"a.{extension}", **{"jpg": jpeg, "webp": {"xmp": b"<x/>"}, "tif": options}[extension]
+        tmp_path / f"a.{extension}",
+        **cast("Any", {"jpg": jpeg, "webp": {"xmp": b"<x/>"}, "tif": options}[extension]),
     )
     with Image.open(tmp_path / f"a.{extension}") as image:
         if "xmp" not in image.info:

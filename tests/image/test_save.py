@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import warnings
+from typing import Any
 
 import numpy as np
 import PIL
@@ -408,7 +409,7 @@ def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch, error):
 # What is refused before the work
 
 
-def form(channels=3, sample_type="uint8", **metadata):
+def form(channels: Any = 3, sample_type: Any = "uint8", **metadata):
     return ImageFormat(container="pil", channels=channels, sample_type=sample_type, metadata=metadata)
 
 

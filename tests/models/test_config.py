@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, cast
 
 import pytest
 
@@ -25,7 +26,7 @@ def test_low_resolution_sizes_fit_the_strides(scale: int, multiple: int, minimum
 
 
 def test_reflection_needs_two_pixels() -> None:
-    sizes = {"scale": 8, "denoiser": DenoiserConfig(multipliers=(1, 2))}
+    sizes: Any = {"scale": 8, "denoiser": DenoiserConfig(multipliers=(1, 2))}
     assert ModelConfig(**sizes).lr_minimum == 1
     assert ModelConfig(**sizes, encoder=EncoderConfig(padding="reflect")).lr_minimum == 2
 
@@ -47,7 +48,10 @@ def test_configs_survive_the_round_trip_and_are_frozen() -> None:
         (lambda: EncoderConfig(blocks=1), r"encoder\.blocks must be >= 2, got 1"),
         (lambda: EncoderConfig(channels=0), r"must be >= 1, got 0 and 32"),
         (lambda: EncoderConfig(growth=0), r"must be >= 1, got 64 and 0"),
-        (lambda: EncoderConfig(padding="same"), r"encoder\.padding must be 'zeros' or 'reflect', got 'same'"),
+        (
+            lambda: EncoderConfig(padding=cast("Any", "same")),
+            r"encoder\.padding must be 'zeros' or 'reflect', got 'same'",
+        ),
         (lambda: DenoiserConfig(dim=7), r"denoiser\.dim must be even and >= 4, got 7"),
         (lambda: DenoiserConfig(dim=2), r"denoiser\.dim must be even and >= 4, got 2"),
         (lambda: DenoiserConfig(multipliers=(1,)), r"two or more positive integers, got \(1,\)"),

@@ -9,6 +9,7 @@ import pickle
 import threading
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -233,7 +234,8 @@ def test_traced_exported_and_compiled_networks_are_plain(monkeypatch: pytest.Mon
         traced = torch.jit.trace(net, arguments, check_trace=False)
         exported = torch.export.export(net, arguments).module()
         compiled = torch.compile(net, backend="eager", fullgraph=True)
-        for module in (traced, exported, compiled):
+        modules: list[Any] = [traced, exported, compiled]
+        for module in modules:
             torch.testing.assert_close(module(*arguments), expected, rtol=1e-5, atol=1e-5)
         assert not used.count
 

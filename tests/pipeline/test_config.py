@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from sam_diffsr.pipeline.config import (
     config_to_json,
 )
 
+JPEG: Any = "jpeg"
 SAMPLING = SamplingConfig(sampler="ddim", steps=4, start=30)
 
 
@@ -72,7 +74,7 @@ def test_configs_are_frozen():
             r"bytes_per_pixel must be null or >= 1",
         ),
         (
-            lambda: ResolverConfig(sampling=SAMPLING, degradation="jpeg"),
+            lambda: ResolverConfig(sampling=SAMPLING, degradation=JPEG),
             r"degradation must be one of .*'jpeg'",
         ),  # type: ignore[arg-type]
         (lambda: SamplingConfig(sampler="ddim", steps=1, start=-1), r"sampling\.start must be >= 0 or null"),

@@ -188,11 +188,11 @@ def test_auto_takes_the_largest_tile_that_fits_into_half_of_the_free_memory(
 def test_nan_and_infinity_are_errors(resolver: SuperResolver) -> None:
     for number in (float("nan"), float("inf")):  # infinity would be clipped and hide
         with torch.no_grad():
-            resolver.model.denoiser.final_conv.bias.fill_(number)
+            resolver.model.denoiser.final_conv.get_parameter("bias").fill_(number)
         with pytest.raises(NumericalError, match=r"produced NaN or infinity in float32; check the weights"):
             resolver.upscale_tensor(torch.rand(1, 3, 4, 4), seeds=[0])
     with torch.no_grad():
-        resolver.model.encoder.conv_first.bias.fill_(float("inf"))
+        resolver.model.encoder.conv_first.get_parameter("bias").fill_(float("inf"))
     with pytest.raises(NumericalError, match=r"produced NaN or infinity"):
         resolver.upscale_tensor(torch.rand(1, 3, 4, 4), seeds=[0], steps=0)
 

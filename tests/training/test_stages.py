@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from sam_diffsr.data import TrainingBatch
 from sam_diffsr.diffusion.modulation import ModulationMode, modulate
-from sam_diffsr.diffusion.process import image_to_residual
+from sam_diffsr.diffusion.process import image_to_residual, q_sample
+from sam_diffsr.errors import ConfigError
 from sam_diffsr.models import DenoiserConfig, DiffSR, EncoderConfig, ModelConfig, build_model
 from sam_diffsr.resize import imresize
 from sam_diffsr.training.config import DiffusionConfig
@@ -64,7 +65,7 @@ def test_denoiser_loss_is_l1_on_the_modulated_noise(batch: TrainingBatch, mode: 
     config = DiffusionConfig(modulation=mode, lr_up_levels=levels)  # pyright: ignore[reportArgumentType]
     stage = DenoiserStage(model, config, device=CPU)
     generator = seeded()
-    t = torch.randint(100, (2,), generator=generator)
+    t = (torch.rand(2, generator=generator) * 100).long()
     noise = torch.randn(2, 3, 16, 16, generator=generator)
     lr_up = imresize(batch.lr * 255 / levels, 2)
     x0 = image_to_residual(batch.hr * 2 - 1, lr_up * 2 - 1, residual_scale=2.0)
@@ -85,6 +86,71 @@ def test_losses_of_the_encoder(batch: TrainingBatch, name: str, expected: Callab
     model = tiny()
     loss = loss_of(EncoderStage(model, loss=name), batch)  # pyright: ignore[reportArgumentType]
     torch.testing.assert_close(loss, expected(model.encoder(batch.lr) - batch.hr))
+
+
+@pytest.mark.parametrize(("power", "share"), [(1.0, 0.25), (2.0, 0.5)])
+def test_timesteps_can_be_weighted_towards_the_start(power: float, share: float) -> None:
+    config = DiffusionConfig(timestep_power=power)
+    stage = DenoiserStage(tiny(), config, device=torch.device("cpu"))
+    t, _, own = stage.draw((4000, 1, 1, 1), generator=seeded())
+    assert not own.any()
+    assert t.dtype == torch.int64
+    assert int(t.min()) >= 0
+    assert int(t.max()) < config.schedule.timesteps
+    assert float((t < config.schedule.timesteps // 4).float().mean()) == pytest.approx(share, abs=0.03)
+
+
+def test_rows_from_the_encoders_image_are_scored_on_the_residual(batch: TrainingBatch) -> None:
+    model = tiny()
+    config = DiffusionConfig(encoder_starts=1.0, perceptual=0.5, modulation="none")
+    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def distance(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        pairs.append((sr, hr))
+        return (sr - hr).square().mean((1, 2, 3))
+
+    stage = DenoiserStage(model, config, device=CPU, distance=distance)
+    t, noise, own = stage.draw((2, 3, 16, 16), generator=seeded())
+    assert own.all()
+    assert int(t.max()) <= 60
+    loss = stage(batch, t, noise, own)
+    loss.backward()
+    lr_up = imresize(batch.lr, 2) * 2 - 1
+    image = model.encoder_image(model.encode(batch.lr)) * 2 - 1
+    xt = q_sample(image_to_residual(image, lr_up, residual_scale=2.0), t, noise, stage.schedule)
+    eps = model(xt, t, model.encode(batch.lr))
+    signal = stage.schedule.at(stage.schedule.sqrt_alphas_cumprod, t)
+    residual = (xt - stage.schedule.at(stage.schedule.sqrt_one_minus_alphas_cumprod, t) * eps) / signal
+    truth = image_to_residual(batch.hr * 2 - 1, lr_up, residual_scale=2.0)
+    [(sr, hr)] = pairs
+    torch.testing.assert_close(sr, residual / 2 + lr_up)
+    torch.testing.assert_close(hr, batch.hr * 2 - 1)
+    expected = functional.l1_loss(residual, truth) + 0.5 * functional.mse_loss(sr, hr)
+    torch.testing.assert_close(loss, expected)
+    assert all(parameter.grad is None for parameter in model.encoder.parameters())
+
+
+@torch.no_grad()
+def test_rows_of_both_kinds_share_a_batch(batch: TrainingBatch) -> None:
+    """Each row counts as in a batch of its own kind."""
+    stages = [
+        DenoiserStage(tiny(), DiffusionConfig(encoder_starts=share), device=CPU) for share in (0.5, 0.5)
+    ]
+    for stage in stages:
+        stage.load_state_dict(stages[0].state_dict())
+    t, noise, _ = stages[0].draw((2, 3, 16, 16), generator=seeded())
+    t = t.clamp(max=60)
+    both = stages[0](batch, t, noise, torch.tensor([True, False]))
+    own = stages[1](batch, t, noise, torch.tensor([True, True]))
+    none = stages[1](batch, t, noise, torch.tensor([False, False]))
+    assert min(float(own), float(none)) > 0
+    assert float(both) < float(own) + float(none)
+
+
+def test_a_perceptual_term_needs_a_distance() -> None:
+    config = DiffusionConfig(encoder_starts=0.5, perceptual=1.0)
+    with pytest.raises(ConfigError, match="there is no perceptual distance; pass distance="):
+        DenoiserStage(tiny(), config, device=CPU)
 
 
 def test_rows_and_their_noise_can_be_shared_out(batch: TrainingBatch) -> None:

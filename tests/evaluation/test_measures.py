@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sam_diffsr.errors import ArgumentError
-from sam_diffsr.evaluation.flaws import colour_shift, grain, ringing
+from sam_diffsr.evaluation.measures import colour_shift, grain, ringing
 
 
 def gray(values: np.ndarray | torch.Tensor) -> torch.Tensor:

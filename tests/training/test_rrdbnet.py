@@ -1,4 +1,4 @@
-"""Weights that a run starts from: an RRDBNet of the ESRGAN family as the denoiser's encoder."""
+"""An RRDBNet of the ESRGAN family as the encoder of a denoiser run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError
 from sam_diffsr.models import EncoderConfig, RRDBEncoder
 from sam_diffsr.training import TrainConfig, train
-from sam_diffsr.training.start import load_part
 from sam_diffsr.training.state import read_checkpoint
+from sam_diffsr.training.trainer import read_weights
 
 
 def published_names(encoder: RRDBEncoder) -> dict[str, Tensor]:
@@ -29,7 +29,7 @@ def published_names(encoder: RRDBEncoder) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_denoiser_stands_on_an_rrdbnet(
+def test_denoiser_with_an_rrdbnet_as_encoder(
     make_config: Callable[..., TrainConfig], tmp_path: Path, suffix: str
 ) -> None:
     path = tmp_path / f"net{suffix}"
@@ -42,9 +42,7 @@ def test_a_denoiser_stands_on_an_rrdbnet(
     assert all(torch.equal(frozen[key], value) for key, value in encoder.state_dict().items())
 
 
-def test_an_rrdbnet_of_other_sizes_is_refused(
-    make_config: Callable[..., TrainConfig], tmp_path: Path
-) -> None:
+def test_rrdbnet_of_other_sizes_is_refused(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     torch.save(published_names(RRDBEncoder(EncoderConfig(blocks=3, channels=6, growth=4), scale=2)), path)
     config = make_config(diffusion={"encoder": str(path)})
@@ -57,4 +55,4 @@ def test_an_rrdbnet_has_no_denoiser(tmp_path: Path) -> None:
         published_names(RRDBEncoder(EncoderConfig(blocks=2, channels=6), scale=2)), tmp_path / "net.pth"
     )
     with pytest.raises(ModelLoadError, match=r"net\.pth"):
-        load_part(str(tmp_path / "net.pth"), "denoiser")
+        read_weights(str(tmp_path / "net.pth"), "denoiser")
