@@ -103,7 +103,7 @@ COMMANDS = sorted(
         for page in PAGES
         for code in blocks(page, "sh")
         for command in re.finditer(
-            r"(?:^|/|&& )sam-diffsr (.+?)(?: &&|$)", code.replace("\\\n", " "), re.MULTILINE
+            r"(?:^|/|&& )sam-diffsr (.+?)(?: &&| [<>] |$)", code.replace("\\\n", " "), re.MULTILINE
         )
     }
 )
