@@ -54,7 +54,8 @@ def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
 
     def public(link: re.Match[str]) -> str:
         subpackage = ".".join(link["path"].split("/")[:2])
-        return f'<autoref optional identifier="{subpackage}.{link["name"]}"><code>{link["name"]}</code></autoref>'
+        name = link["name"]
+        return f'<autoref optional identifier="{subpackage}.{name}"><code>{name}</code></autoref>'
 
     def outside(link: re.Match[str]) -> str:
         text, path = link["text"], link["path"]

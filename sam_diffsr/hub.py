@@ -38,7 +38,7 @@ class HubOptions:
 
 
 def download_model(
-    repo_id: str, filenames: tuple[str, ...], options: HubOptions | None = None
+    repo_id: str, filenames: tuple[str, ...], *, options: HubOptions | None = None
 ) -> tuple[Path, ...]:
     """Fetch files of one model repository, all from one commit, through the client's cache.
 
