@@ -85,7 +85,30 @@ def samples() -> dict[str, bytes]:
     return found | {"deep.png": deep.getvalue()}
 
 
-READ = [".png", ".jpg", ".webp", ".tif", ".gif", ".bmp", ".ico", ".tga", ".ppm", ".avif", ".jp2", ".pcx", ".sgi", ".qoi", ".mpo", ".heic", ".dds", ".im", ".msp", ".icns", ".xbm", ".blp"]
+READ = [
+    ".png",
+    ".jpg",
+    ".webp",
+    ".tif",
+    ".gif",
+    ".bmp",
+    ".ico",
+    ".tga",
+    ".ppm",
+    ".avif",
+    ".jp2",
+    ".pcx",
+    ".sgi",
+    ".qoi",
+    ".mpo",
+    ".heic",
+    ".dds",
+    ".im",
+    ".msp",
+    ".icns",
+    ".xbm",
+    ".blp",
+]
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:

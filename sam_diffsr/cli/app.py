@@ -20,6 +20,7 @@ from sam_diffsr.cli.info import register as register_info
 from sam_diffsr.cli.masks import register as register_masks
 from sam_diffsr.cli.options import HelpFormatter, Parser, as_flags, nearest
 from sam_diffsr.cli.output import messages, say
+from sam_diffsr.cli.page import register as register_page
 from sam_diffsr.cli.train import register as register_train
 from sam_diffsr.cli.upscale import register as register_upscale
 from sam_diffsr.errors import SamDiffsrError
@@ -31,6 +32,7 @@ _INTERRUPTED = 130
 _TERMINATED = 143
 _COMMANDS = (
     register_upscale,
+    register_page,
     register_convert,
     register_info,
     register_evaluate,

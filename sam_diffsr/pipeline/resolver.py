@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
@@ -57,6 +58,10 @@ PathLike = str | os.PathLike[str]
 Array = NDArray[Any]
 ResolverT = TypeVar("ResolverT", bound="SuperResolver")
 
+_LOGGER = logging.getLogger(__name__)
+
+_CLEAN_JPEG = 90
+"""Quality from which a JPEG counts as clean."""
 _NAMES_ELSEWHERE = {
     "device_map": "device",
     "torch_dtype": "dtype",
@@ -118,6 +123,7 @@ class SuperResolver:
         """The networks, in evaluation mode."""
         self.schedule = NoiseSchedule.from_config(config.schedule)
         """Tables of the diffusion process."""
+        self._warned = False
         self._place()
 
     def to(self, target: str | torch.device | torch.dtype) -> Self:
@@ -326,7 +332,9 @@ class SuperResolver:
             final(*size)
 
         def read(batch: list[int]) -> list[tuple[int, DecodedImage]]:
-            return [(i, decode_input(images[i], index=index_of[i], max_pixels=max_pixels)) for i in batch]
+            items = [(i, decode_input(images[i], index=index_of[i], max_pixels=max_pixels)) for i in batch]
+            self._warn_of_compression(item for _, item in items)
+            return items
 
         def compute(batch: list[tuple[int, DecodedImage]]) -> list[tuple[int, DecodedImage, Tensor]]:
             if len({item.rgb.shape for _, item in batch}) > 1:  # a header was wrong about a size
@@ -392,6 +400,17 @@ class SuperResolver:
         with Progress(show=progress, callback=callback, total=total) as reporter:
             sr = super_resolve(self.model, self.config, self.schedule, lr, seeds, settings, reporter)
         return sr.contiguous()
+
+    def _warn_of_compression(self, items: Iterable[DecodedImage]) -> None:
+        """Say once per resolver that a model of clean images meets a compressed one."""
+        qualities = [item.format.jpeg_quality or 100 for item in items]
+        if self.config.degradation == "bicubic" and min(qualities) < _CLEAN_JPEG and not self._warned:
+            self._warned = True
+            _LOGGER.warning(
+                "a JPEG of quality about %d meets a model for clean images, which sharpens its blocks too; the "
+                "model 'photo' removes them",
+                min(qualities),
+            )
 
     def _steps(self, sizes: Sequence[tuple[int, int]], settings: Settings) -> int:
         """Steps that progress is going to count for images of these sizes."""

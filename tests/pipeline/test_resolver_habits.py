@@ -65,9 +65,7 @@ def bundled() -> SuperResolver:
     return SuperResolver.from_pretrained(device="cpu")
 
 
-@pytest.mark.parametrize(
-    ("channels", "options"), [(1, {}), (4, {"outscale": 2.0})]
-)
+@pytest.mark.parametrize(("channels", "options"), [(1, {}), (4, {"outscale": 2.0})])
 def test_a_seamless_texture_stays_seamless(bundled, channels, options) -> None:
     """Which border is at the border does not matter: a rolled input gives the rolled result."""
     image = texture(channels)
