@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,19 @@ from sam_diffsr.pipeline import ResolverConfig, SamplingConfig, SuperResolver
 
 pytestmark = pytest.mark.slow
 
-MUTATIONS = 600
+MUTATIONS = 4000
 MOMENTS = 40
 MOST_MEMORY = 400 * 2**20
 """Growth of the process over all mutated files, in bytes."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The networks are tiny: threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
