@@ -441,6 +441,12 @@ class SuperResolver:
             card = model_card(self.config, name=Path(folder).resolve().name)
         save_pretrained_folder(folder, self.config, self.model.state_dict(), card=card, dtype=dtype)
 
+    def export_onnx(self, folder: PathLike, *, half: bool = False) -> float:
+        """Write ``encoder.onnx`` and ``denoiser.onnx``; see :func:`sam_diffsr.pipeline.onnx.export_onnx`."""
+        from sam_diffsr.pipeline.onnx import export_onnx
+
+        return export_onnx(self.model, self.config, folder, half=half)
+
     def push_to_hub(
         self,
         repo_id: str,
