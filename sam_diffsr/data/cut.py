@@ -41,7 +41,7 @@ def gradient_energy(image: NDArray[np.uint8]) -> float:
 
 
 def textured_corners(image: NDArray[np.uint8], *, crop_size: int, min_gradient: float) -> NDArray[np.int32]:
-    """Find the crops with a ``gradient_energy`` of at least ``min_gradient`` on a centred grid without overlap.
+    """Find the crops of a centred grid whose ``gradient_energy`` is at least ``min_gradient``.
 
     Returns:
         ``(n, 2)`` int32, top and left; empty when the image is smaller than a crop.
