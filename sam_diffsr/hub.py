@@ -10,10 +10,11 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 from sam_diffsr.errors import ModelLoadError, OutputError
 
-__all__ = ["HubOptions", "download_model", "push_folder"]
+__all__ = ["HubKeywords", "HubOptions", "download_model", "push_folder"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LIBRARY = "sam_diffsr"
@@ -35,6 +36,17 @@ class HubOptions:
     """Download files again that are in the cache."""
     local_files_only: bool = False
     """Use the cache only, never the network."""
+
+
+class HubKeywords(TypedDict, total=False):
+    """The fields of ``HubOptions`` as keywords of a function."""
+
+    revision: str | None
+    subfolder: str | None
+    cache_dir: str | os.PathLike[str] | None
+    token: str | bool | None
+    force_download: bool
+    local_files_only: bool
 
 
 def download_model(
