@@ -1,4 +1,4 @@
-"""Input, bicubic and output side by side: ``python examples/compare.py LR.. PICTURE --crop X Y SIDE``.
+"""Input, bicubic and output side by side: ``python examples/lab/compare.py LR.. PICTURE --crop X Y SIDE``.
 
 Each input makes a row. The crop is given in pixels of the input, which is shown with its pixels enlarged to
 squares. With ``--fidelity 1 0.5 0`` there is one output for each, ``--sr NAME=FOLDER`` shows what another

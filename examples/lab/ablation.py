@@ -4,7 +4,7 @@ Trains a denoiser for each variant and seed on one frozen encoder, with equal da
 it, scores all on held-back photographs and prints mean and spread over the seeds. What is finished is kept:
 the command can be repeated after a stop::
 
-    python examples/ablation.py ablation --encoder sam-diffsr-x4-small --hr data/holdout \
+    python examples/lab/ablation.py ablation --encoder sam-diffsr-x4-small --hr data/holdout \
         --crops data/crops --region-crops data/crops-region --set model.denoiser.dim=16 --set run.steps=1000
 
 ``--region-crops`` are the same crops prepared with ``--reduction region``; without them those variants are

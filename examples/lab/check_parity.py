@@ -1,6 +1,6 @@
 """Print how far the library is from the published procedure and from its own promises.
 
-``python examples/check_parity.py`` from the top of the checkout; the numbers of the published procedure are
+``python examples/lab/check_parity.py`` from the top of the checkout; the numbers of the published procedure are
 those of ``tests/golden``, whose README says how they were made. A minute or two on a CPU.
 """
 
@@ -19,7 +19,7 @@ from sam_diffsr.image import decode_image
 from sam_diffsr.models import build_model, load_reference_checkpoint
 from sam_diffsr.resize import imresize
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 
 

@@ -1,6 +1,6 @@
 """Make masks for a folder of photographs, encode them, and show the first one's regions and structure field.
 
-    python examples/make_masks.py photos masks [PICTURE]
+    python examples/05_masks.py photos masks [PICTURE]
 
 ``masks`` gets ``<stem>.json`` (records as Segment Anything's own tool writes them) and ``<stem>.npz`` (the
 structure field) for each photograph; ``sam-diffsr data prepare photos crops --reductions 1 --masks masks``

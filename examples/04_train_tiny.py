@@ -1,4 +1,4 @@
-"""Train a model from nothing in a minute or two: ``python examples/train_tiny.py OUT [--steps N]``.
+"""Train a tiny model in a minute or two: ``python examples/04_train_tiny.py OUT [--steps N]``.
 
 Both stages of the ``tiny`` presets, from synthetic images that are made on the way: no data set, no masks, no
 download. Then the result is exported, loaded again and used. It is a demonstration of the whole path, not a
