@@ -1,4 +1,6 @@
-"""Write clean and damaged LR images: ``python examples/lab/damage.py HR OUT --jpeg 50 30 --noise 5 10``.
+"""Make low-resolution images, clean and damaged.
+
+    python examples/lab/damage.py HR OUT --jpeg 50 30 --noise 5 10
 
 HR is a file or a folder. ``OUT/clean`` gets MATLAB's bicubic reductions in 8 bit, which are what models are
 trained on and scored with; ``OUT/jpeg30`` the same after JPEG of quality 30, ``OUT/noise10`` with Gaussian
