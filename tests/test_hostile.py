@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,19 @@ from sam_diffsr.pipeline import ResolverConfig, SamplingConfig, SuperResolver
 
 pytestmark = pytest.mark.slow
 
-MUTATIONS = 600
+MUTATIONS = 4000
 MOMENTS = 40
 MOST_MEMORY = 400 * 2**20
 """Growth of the process over all mutated files, in bytes."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The networks are tiny: threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +264,7 @@ SERVER = """
 
 
 def kill(moments: int, number: int, longest: float, command: list[str]) -> list[int]:
-    """Run a command in forks of one process and send each a signal at a random moment; give the exit codes."""
+    """Run a command in forks of one process, signal each at a random moment, and give the exit codes."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SERVER), str(moments), str(number), str(longest), *command],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from sam_diffsr.evaluation.pairs import read_pair
-from sam_diffsr.pipeline.batch import find_images
+from sam_diffsr.image.jobs import find_images
 
 
 def write(hr: Path, out: Path, *, scale: int, jpeg: list[int], noise: list[float], seed: int) -> None:

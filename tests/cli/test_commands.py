@@ -22,8 +22,8 @@ from sam_diffsr.diffusion.samplers import SamplerName, Spacing
 from sam_diffsr.errors import ConfigError
 from sam_diffsr.evaluation import evaluate as evaluation
 from sam_diffsr.evaluation.measures import MEASURES
+from sam_diffsr.image.jobs import Extension
 from sam_diffsr.pipeline import load_pretrained
-from sam_diffsr.pipeline.batch import Extension
 
 ROOT = Path(__file__).parents[2]
 
