@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin, features
 
 from sam_diffsr.errors import ArgumentError, OutputError
-from sam_diffsr.files import atomic_path, open_new
+from sam_diffsr.files import atomic_file
 from sam_diffsr.image.formats import check_file, check_image, format_of, kept_entries
 from sam_diffsr.image.metadata import png_texts
 
@@ -170,7 +170,7 @@ def _png_chunks(info: dict[Any, Any], xmp: bytes | None) -> PngImagePlugin.PngIn
 
 def _write(image: Image.Image, target: Path, file_format: str, options: dict[str, Any]) -> None:
     try:
-        with atomic_path(target) as temporary, open_new(temporary, like=target) as file:
+        with atomic_file(target) as file:
             image.save(file, format=file_format, **options)
     except MemoryError:
         raise
