@@ -265,7 +265,7 @@ SERVER = """
 
 
 def kill(moments: int, number: int, longest: float, command: list[str]) -> list[int]:
-    """Run a command in forks of one process, and send each a signal at a random moment: their exit codes."""
+    """Run a command in forks of one process, signal each at a random moment, and give the exit codes."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SERVER), str(moments), str(number), str(longest), *command],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},

@@ -15,6 +15,7 @@ from sam_diffsr.cli.convert import register as register_convert
 from sam_diffsr.cli.data import register as register_data
 from sam_diffsr.cli.evaluate import register as register_evaluate
 from sam_diffsr.cli.export import register as register_export
+from sam_diffsr.cli.export_onnx import register as register_export_onnx
 from sam_diffsr.cli.heap import keep_freed_memory
 from sam_diffsr.cli.info import register as register_info
 from sam_diffsr.cli.masks import register as register_masks
@@ -41,6 +42,7 @@ _COMMANDS = (
     register_data,
     register_train,
     register_export,
+    register_export_onnx,
 )
 
 

@@ -198,7 +198,8 @@ def _quality(text: str) -> int | str:
 def run(args: argparse.Namespace) -> int:
     """Plan, upscale, print one line per file and a summary."""
     from sam_diffsr.image import MAX_PIXELS_DEFAULT, decode_image
-    from sam_diffsr.pipeline.batch import STDOUT, plan_jobs, run_jobs
+    from sam_diffsr.image.jobs import STDOUT, plan_jobs
+    from sam_diffsr.pipeline.batch import run_jobs
     from sam_diffsr.pipeline.images import output_size
     from sam_diffsr.pipeline.resolver import SuperResolver
 

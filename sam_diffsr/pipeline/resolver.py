@@ -361,9 +361,13 @@ class SuperResolver:
 
         results: dict[int, Image.Image | Array] = {}
         total = self._steps([(height + 2 * margin, width + 2 * margin) for height, width in sizes], settings)
+        batches = _batches(sizes, batch_size)
         with Progress(show=progress, callback=callback, total=total) as reporter:
-            for finished in overlapped(_batches(sizes, batch_size), read=read, compute=compute, write=write):
-                results.update(finished)
+            if len(batches) == 1:
+                results = write(compute(read(batches[0])))
+            else:
+                for finished in overlapped(batches, read=read, compute=compute, write=write):
+                    results.update(finished)
         return results[0] if single else [results[index] for index in range(len(images))]
 
     __call__ = upscale
@@ -407,8 +411,8 @@ class SuperResolver:
         if self.config.degradation == "bicubic" and min(qualities) < _CLEAN_JPEG and not self._warned:
             self._warned = True
             _LOGGER.warning(
-                "a JPEG of quality about %d meets a model for clean images, which sharpens its blocks too; the "
-                "model 'photo' removes them",
+                "a JPEG of quality about %d meets a model for clean images, which sharpens its blocks too; "
+                "the model 'photo' removes them",
                 min(qualities),
             )
 
@@ -436,6 +440,12 @@ class SuperResolver:
         if card is None and not (Path(folder) / CARD_NAME).exists():
             card = model_card(self.config, name=Path(folder).resolve().name)
         save_pretrained_folder(folder, self.config, self.model.state_dict(), card=card, dtype=dtype)
+
+    def export_onnx(self, folder: PathLike, *, half: bool = False) -> float:
+        """Write ``encoder.onnx`` and ``denoiser.onnx``; see :func:`sam_diffsr.pipeline.onnx.export_onnx`."""
+        from sam_diffsr.pipeline.onnx import export_onnx
+
+        return export_onnx(self.model, self.config, folder, half=half)
 
     def push_to_hub(
         self,
