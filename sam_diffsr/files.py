@@ -81,8 +81,10 @@ def atomic_file(target: str | os.PathLike[str]) -> Generator[IO[bytes], None, No
 
 
 def printable(name: str | os.PathLike[str]) -> str:
-    """A name that can be written as UTF-8: bytes that are no text appear as escapes."""
-    return os.fspath(name).encode("utf-8", "backslashreplace").decode("utf-8")
+    """A file name that can be shown anywhere: control characters and bytes that are no text are escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in os.fspath(name)
+    )
 
 
 def _mode(path: Path) -> int | None:

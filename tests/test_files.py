@@ -89,3 +89,4 @@ def test_any_name_can_be_printed():
     assert printable("写真.png") == "写真.png"
     assert printable(os.fsdecode(b"a.png")) == "a.png"
     assert printable("caf\udce9.png") == "caf\\udce9.png"
+    assert printable("a\nb\x1b[31m.png") == r"a\nb\x1b[31m.png"

@@ -135,9 +135,12 @@ def _metadata_options(file_format: str, info: dict[Any, Any]) -> dict[str, Any]:
     xmp = options.pop("xmp", None)
     if file_format == "PNG":
         options["pnginfo"] = _png_chunks(info, xmp)
-    elif xmp is not None and file_format == "JPEG":
-        content = b"http://ns.adobe.com/xap/1.0/\0" + xmp
-        options["extra"] = b"\xff\xe1" + struct.pack(">H", 2 + len(content)) + content
+    elif file_format == "JPEG":
+        blocks = [(0xFFE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp)] if xmp is not None else []
+        blocks += [(0xFFED, info["iptc"])] if info.get("iptc") else []
+        options["extra"] = b"".join(
+            struct.pack(">HH", kind, 2 + len(block)) + block for kind, block in blocks
+        )
     elif file_format == "TIFF":
         exif = Image.Exif()
         exif.load(options.get("exif", b""))
