@@ -53,8 +53,9 @@ def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
     """Link ``[`name`](../sam_diffsr/x/y.py)`` to the API if it is public; other files are linked or named."""
 
     def public(link: re.Match[str]) -> str:
+        name = link["name"]
         subpackage = ".".join(link["path"].split("/")[:2])
-        return f'<autoref optional identifier="{subpackage}.{link["name"]}"><code>{link["name"]}</code></autoref>'
+        return f'<autoref optional identifier="{subpackage}.{name}"><code>{name}</code></autoref>'
 
     def outside(link: re.Match[str]) -> str:
         text, path = link["text"], link["path"]

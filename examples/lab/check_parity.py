@@ -1,7 +1,7 @@
 """Print how far the library is from the published procedure and from its own promises.
 
-``python examples/lab/check_parity.py`` from the top of the checkout; the numbers of the published procedure are
-those of ``tests/golden``, whose README says how they were made. A minute or two on a CPU.
+``python examples/lab/check_parity.py`` prints them. The numbers of the published procedure are those
+of ``tests/golden``, whose README says how they were made. A minute or two on a CPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Low-resolution images, clean and damaged: ``python examples/lab/damage.py HR OUT --jpeg 50 30 --noise 5 10``.
+"""Make low-resolution images, clean and damaged.
+
+    python examples/lab/damage.py HR OUT --jpeg 50 30 --noise 5 10
 
 HR is a file or a folder. ``OUT/clean`` gets MATLAB's bicubic reductions in 8 bit, which are what models are
 trained on and scored with; ``OUT/jpeg30`` the same after JPEG of quality 30, ``OUT/noise10`` with Gaussian
@@ -14,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from sam_diffsr.evaluation.pairs import read_pair
-from sam_diffsr.pipeline.batch import find_images
+from sam_diffsr.image.jobs import find_images
 
 
 def write(hr: Path, out: Path, *, scale: int, jpeg: list[int], noise: list[float], seed: int) -> None:

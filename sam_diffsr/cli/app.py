@@ -19,7 +19,7 @@ from sam_diffsr.cli.export_onnx import register as register_export_onnx
 from sam_diffsr.cli.heap import keep_freed_memory
 from sam_diffsr.cli.info import register as register_info
 from sam_diffsr.cli.masks import register as register_masks
-from sam_diffsr.cli.options import Parser, as_flags, nearest
+from sam_diffsr.cli.options import HelpFormatter, Parser, as_flags, nearest
 from sam_diffsr.cli.output import messages, say
 from sam_diffsr.cli.page import register as register_page
 from sam_diffsr.cli.train import register as register_train
@@ -52,6 +52,8 @@ def build_parser() -> Parser:
         prog="sam-diffsr",
         description="Image super-resolution by residual diffusion (SAM-DiffSR).\n"
         "sam-diffsr PHOTO is short for sam-diffsr upscale PHOTO.\n",
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
         epilog="Exit codes: 0 done, 1 something failed (see stderr), 2 wrong usage, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"sam-diffsr {__version__}")
