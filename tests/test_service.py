@@ -14,7 +14,7 @@ from PIL import Image
 pytest.importorskip("fastapi")
 testclient = pytest.importorskip("fastapi.testclient")
 
-PATH = Path(__file__).parents[1] / "examples" / "service.py"
+PATH = Path(__file__).parents[1] / "examples" / "03_service.py"
 
 
 @pytest.fixture(scope="module")
