@@ -1,4 +1,4 @@
-"""Upscaling over HTTP. ``python examples/03_service.py`` listens on 127.0.0.1:8000; needs sam-diffsr[service].
+"""Upscale over HTTP: ``python examples/03_service.py`` listens on 127.0.0.1:8000 (extra ``service``).
 
 curl --data-binary @photo.jpg http://127.0.0.1:8000/upscale -o large.png
 """
