@@ -292,7 +292,7 @@ class SuperResolver:
                 raising cancels the work.
 
         Returns:
-            The same kind as the input (a PIL image for a path or file), exactly ``scale`` times as large unless
+            The same kind as the input (a PIL image for a path or file), ``scale`` times as large unless
             ``outscale`` is given, with the same mode, bit depth, transparency and metadata (in ``info``, from
             where :func:`~sam_diffsr.save_image` writes it). A list for a list.
 
