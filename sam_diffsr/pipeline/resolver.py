@@ -266,7 +266,7 @@ class SuperResolver:
 
         Args:
             image: a PIL image of any mode; an array ``(H, W)`` or ``(H, W, C)`` of uint8, uint16 or float in
-                [0, 1]; a path; or a list of these. Any size from 1 x 1.
+                [0, 1]; a path; an open binary file; or a list of these. Any size from 1 x 1.
             steps: denoising steps; 0 gives the encoder's image alone; None takes the model's own.
             sampler: ``"ddpm"``, ``"ddim"`` or ``"dpmpp_2m"``; None takes the model's own.
             start: timestep to start from with the encoder's image plus noise, or ``"noise"`` to start from
@@ -292,9 +292,9 @@ class SuperResolver:
                 raising cancels the work.
 
         Returns:
-            The same kind as the input (a PIL image for a path), exactly ``scale`` times as large unless
-            ``outscale`` is given, with the same mode, bit depth, transparency, EXIF and ICC data. A list
-            for a list.
+            The same kind as the input (a PIL image for a path or file), ``scale`` times as large unless
+            ``outscale`` is given, with the same mode, bit depth, transparency and metadata (in ``info``, from
+            where :func:`~sam_diffsr.save_image` writes it). A list for a list.
 
         Raises:
             ImageError: an image cannot be read or has a wrong rank, type or range.
