@@ -55,18 +55,12 @@ class Mixture:
 
     def to(self, device: torch.device) -> Mixture:
         """Move to a device."""
-        rows, partners, weights = (each.to(device) for each in (self.rows, self.partners, self.weights))
-        return Mixture(rows, partners, weights, self.guests)
+        tensors = (each.to(device) for each in (self.rows, self.partners, self.weights))
+        return Mixture(*tensors, guests=self.guests)
 
 
 def draw(rng: np.random.Generator, config: AugmentConfig, *, batch: int) -> Drawn:
-    """Draw for a whole batch; turns come first, so that they do not depend on the config.
-
-    Args:
-        rng: generator of the step.
-        config: probabilities.
-        batch: number of rows, at least 2 if ``config.mixup`` is not 0.
-    """
+    """Draw for a whole batch of 2 or more; turns come first, so that they do not depend on the config."""
     turns = rng.integers(0, 8, size=batch)
     orders = np.where(rng.random(batch) < config.permute_channels, rng.integers(0, 6, size=batch), 0)
     steps = np.where(rng.random(batch) < config.mixup, rng.integers(1, max(batch, 2), size=batch), 0)
@@ -97,16 +91,7 @@ def share_rows(drawn: Drawn, *, rank: int, world: int) -> tuple[list[int], Mixtu
 
 
 def permute_channels(images: Tensor, orders: Tensor) -> Tensor:
-    """Permute the channels of each image.
-
-    Args:
-        images: ``(B, 3, H, W)``, any dtype.
-        orders: ``(B,)`` int64 in 0..5: channel c of the result b is channel
-            ``CHANNEL_ORDERS[orders[b]][c]`` of image b.
-
-    Returns:
-        ``(B, 3, H, W)``, a new tensor.
-    """
+    """Permute the channels of ``(B, 3, H, W)`` images; ``orders``, ``(B,)``, index ``CHANNEL_ORDERS``."""
     channels = torch.tensor(CHANNEL_ORDERS, device=images.device)[orders]
     return images[torch.arange(len(images), device=images.device)[:, None], channels]
 

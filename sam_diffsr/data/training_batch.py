@@ -120,6 +120,7 @@ def dihedral(images: Tensor, turns: Tensor) -> Tensor:
     """
     if images.shape[-1] != images.shape[-2]:
         raise ArgumentError(f"expected square images, got {tuple(images.shape[-2:])}")
-    for bit, turn in ((1, lambda x: x.flip(-1)), (2, lambda x: x.flip(-2)), (4, lambda x: x.mT)):
-        images = torch.where((turns & bit).bool().view(-1, 1, 1, 1), turn(images), images)
-    return images
+    bits = turns.view(-1, 1, 1, 1)
+    images = torch.where((bits & 1).bool(), images.flip(-1), images)
+    images = torch.where((bits & 2).bool(), images.flip(-2), images)
+    return torch.where((bits & 4).bool(), images.mT, images)

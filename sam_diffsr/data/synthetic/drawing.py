@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -33,20 +32,10 @@ class Drawing:
     """``(L + 1, 3)``, per shape: its texture, and the row and column of the image's first pixel in it."""
     blur: float
     """Standard deviation of the blur of soft shapes, in pixels; 0 is none."""
-    encoding: Encoding
-    """See ``masks.spe``."""
-    reduction: Reduction
-    """See ``masks.spe``."""
-
-    @cached_property
-    def labels(self) -> NDArray[np.uint16]:
-        """``(S, S)`` region of each pixel, from 1."""
-        return np.ascontiguousarray(self.fine[::FINE, ::FINE])
-
-    @cached_property
-    def values(self) -> NDArray[np.float32]:
-        """``(L + 1,)`` structure value of each region; 0 for label 0."""
-        return encode_label_map(self.labels, encoding=self.encoding, reduction=self.reduction)
+    labels: NDArray[np.uint16]
+    """``(S, S)`` region of each pixel, from 1."""
+    values: NDArray[np.float32]
+    """``(L + 1,)`` structure value of each region; 0 for label 0."""
 
     def structure(self, top: int, left: int, side: int) -> NDArray[np.float32]:
         """Window of the structure field, ``(side, side)`` float32."""
@@ -67,7 +56,7 @@ def draw_image(
 
     Args:
         index: number of the image, >= 0.
-        size: side of the image.
+        size: side of the image, pixels.
         seed: seed of the sequence.
         pages: share of pages of text and line art.
         bank: textures of the shapes.
@@ -96,7 +85,10 @@ def draw_image(
     fills[:, 6:9] = strength if taken else strength * (0.2 + 1.4 * fills[:, :3])
     fills[:, 9] = rng.random(count) < rng.random()
     blur = float(rng.uniform(0.4, 1.5)) if rng.random() < 0.4 else 0.0
-    return Drawing(index, canvas.labels(), fills, textures, blur, encoding, reduction)
+    fine = canvas.labels()
+    labels = np.ascontiguousarray(fine[::FINE, ::FINE])
+    values = encode_label_map(labels, encoding=encoding, reduction=reduction)
+    return Drawing(index, fine, fills, textures, blur, labels, values)
 
 
 def _leaf_colours(
