@@ -14,13 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sam_diffsr.data.augment import Mixture, draw, share_rows
 from sam_diffsr.data.config import AugmentConfig, DataConfig
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.degrade import DegradationConfig, Recipe, draw_recipe
 from sam_diffsr.data.prepare import prepare_crops
 from sam_diffsr.data.synthetic import Drawing, SyntheticPool
-from sam_diffsr.data.training_batch import MARGIN_LR, TrainingBatch, make_batch
+from sam_diffsr.data.training_batch import MARGIN_LR, Mixture, TrainingBatch, draw, make_batch, share_rows
 from sam_diffsr.errors import ArgumentError, ConfigError, DataError
 from sam_diffsr.masks.spe import Encoding, Reduction
 
