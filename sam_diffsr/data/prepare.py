@@ -239,6 +239,7 @@ def _find_photos(
 
 
 def _digest(file: Path) -> str | None:
+    """SHA-256 of a photo; None if it cannot be read."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError:  # reading the photo will report it

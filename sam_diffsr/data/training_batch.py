@@ -226,12 +226,8 @@ def _reduction_matrix(side: int, scale: int) -> Tensor:
 def dihedral(images: Tensor, turns: Tensor) -> Tensor:
     """One of the 8 symmetries of the square for each image.
 
-    Args:
-        images: ``(B, C, S, S)``, any dtype; so is the result.
-        turns: ``(B,)`` int64 in 0..7: 1 mirrors columns, 2 mirrors rows, 4 transposes (last).
-
-    Raises:
-        ArgumentError: images are not square.
+    ``images`` are ``(B, C, S, S)`` of any dtype; of ``turns``, ``(B,)`` int64 in 0..7, 1 mirrors columns, 2
+    mirrors rows and 4 transposes (last). Raises ``ArgumentError`` unless images are square.
     """
     if images.shape[-1] != images.shape[-2]:
         raise ArgumentError(f"expected square images, got {tuple(images.shape[-2:])}")

@@ -52,16 +52,9 @@ def draw_image(
     encoding: Encoding = "rope",
     reduction: Reduction = "image",
 ) -> Drawing:
-    """Draw image ``index`` of the sequence of a seed.
+    """Draw image ``index`` (>= 0) of the sequence of a seed, with a side of ``size`` pixels.
 
-    Args:
-        index: number of the image, >= 0.
-        size: side of the image, pixels.
-        seed: seed of the sequence.
-        pages: share of pages of text and line art.
-        bank: textures of the shapes.
-        encoding: see ``masks.spe``.
-        reduction: see ``masks.spe``.
+    ``pages`` is the share of pages of text and line art.
     """
     rng = np.random.default_rng([seed, 4, index])
     canvas = Canvas(size)
@@ -129,12 +122,7 @@ def _strengths(rng: np.random.Generator, count: int, *, page: bool, taken: bool)
 def render(drawing: Drawing, tiles: Tensor) -> Tensor:
     """Make the pixels of a drawing: fill the shapes, antialias their edges, blur soft shapes.
 
-    Args:
-        drawing: image to render.
-        tiles: ``(T, 256, 256, 4)`` int8, the textures of the drawing's bank, on any device.
-
-    Returns:
-        ``(S, S, 3)`` uint8 on that device.
+    ``tiles`` are the textures of the drawing's bank, on any device; there the result is ``(S, S, 3)`` uint8.
     """
     device = tiles.device
     words = tiles.view(torch.int32).view(-1)

@@ -36,12 +36,6 @@ class SyntheticPool:
     ``config.pool`` images are in use at a time; after every ``config.windows`` windows a new one replaces the
     oldest. ``drawing`` may run in one thread and ``picture`` in another.
 
-    Args:
-        config: properties of the images.
-        seed: seed of the sequence.
-        encoding: see ``masks.spe``.
-        reduction: see ``masks.spe``.
-
     Raises:
         DataError: ``config.photos`` has no photo of a useful size.
         ImageError: one of these photos cannot be read.
