@@ -50,7 +50,7 @@ class HubKeywords(TypedDict, total=False):
 
 
 def download_model(
-    repo_id: str, filenames: tuple[str, ...], options: HubOptions | None = None
+    repo_id: str, filenames: tuple[str, ...], *, options: HubOptions | None = None
 ) -> tuple[Path, ...]:
     """Fetch files of one model repository, all from one commit, through the client's cache.
 

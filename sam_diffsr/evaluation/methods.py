@@ -19,8 +19,8 @@ from sam_diffsr.device import Precision
 from sam_diffsr.diffusion.samplers import SamplerName, Spacing
 from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.evaluation.pairs import Pair, check_sizes, match_files, read_image
+from sam_diffsr.image.jobs import find_images
 from sam_diffsr.models import ModelConfig
-from sam_diffsr.pipeline.batch import find_images
 from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.resolver import SuperResolver

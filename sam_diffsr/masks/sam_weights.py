@@ -81,7 +81,7 @@ def find_weights(name_or_path: str | os.PathLike[str], hub: HubOptions) -> Path:
             f"{name!r} is no file, folder, Hub id 'owner/name' or one of {', '.join(HUB_NAMES)}; "
             "check the path"
         )
-    (file,) = download_model(repo_id, (_WEIGHTS_NAME,), hub)
+    (file,) = download_model(repo_id, (_WEIGHTS_NAME,), options=hub)
     return file
 
 
