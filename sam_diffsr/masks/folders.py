@@ -85,14 +85,10 @@ def load_generator(
     longest_side: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> MaskGenerator:
-    """Load a mask generator by name. ``None`` stands for the generator's own default.
+    """Load the mask generator ``"graph"`` (no weights), or one of ``SamMaskGenerator.from_pretrained``.
 
-    Args:
-        model: ``"graph"`` (no weights), or a name that ``SamMaskGenerator.from_pretrained`` takes.
-        device: device of SAM.
-        precision: precision of SAM.
-        longest_side: segment larger images at this longest side.
-        options: fields of ``SamOptions``.
+    ``device``, ``precision`` and ``options`` (fields of ``SamOptions``) are SAM's; larger images are segmented
+    at ``longest_side``. ``None`` stands for the generator's own default.
 
     Raises:
         ArgumentError: an option is out of range or belongs to SAM only.
