@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from sam_diffsr.bench.memory import run_probe
-from sam_diffsr.bench.reference import ReferenceProcedure, reference_sample
+from sam_diffsr.bench.reference import ReferenceProcedure
 from sam_diffsr.bench.result import BenchResult
 from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
 from sam_diffsr.device import network_layout
@@ -66,19 +66,16 @@ def measure_step(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) -
     )
 
 
-def measure_image(
-    resolver: SuperResolver, *, size: int = 64, repeats: int = 5, full: bool = False
-) -> BenchResult:
+def measure_image(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) -> BenchResult:
     """Time a whole image with the model's default sampling against the published procedure.
 
-    Also measures the peak memory of a fresh process that upscales such an image.
+    The reference's time is that of its encoder plus the number of timesteps times one step, which leaves out
+    its sampling arithmetic. Also measures the peak memory of a fresh process that upscales such an image.
 
     Args:
         resolver: the model; its device, dtype and sampling are used for the released architecture, too.
         size: side of the low-resolution image.
         repeats: rounds, >= 1.
-        full: run the reference's image in full. Otherwise its time is its encoder's plus the number of
-            timesteps times one step, which leaves out its sampling arithmetic.
 
     Raises:
         ArgumentError: ``size`` or ``repeats`` is out of range.
@@ -92,13 +89,8 @@ def measure_image(
         tasks[f"reference_encoder{suffix}"] = side.reference_encoder
         tasks[f"reference_step{suffix}"] = side.reference_step
     seconds = medians(time_in_turns(tasks, repeats=repeats, device=resolver.device))
-
-    # the reference's image: put together from its parts, or run once in full
     for suffix, side in (("", released), ("_bundled", own)):
         whole = seconds[f"reference_encoder{suffix}"] + side.timesteps * seconds[f"reference_step{suffix}"]
-        if full:
-            task = {"whole": side.reference_image}
-            whole = time_in_turns(task, repeats=1, device=resolver.device, warm_up=False)["whole"][0]
         seconds[f"reference_image{suffix}"] = whole
 
     _LOGGER.info("measuring: memory of a process")
@@ -122,7 +114,6 @@ def measure_image(
             "steps": sampling.steps,
             "start": sampling.start,
             "reference_steps": released.timesteps,
-            "reference_image": "run in full" if full else "encoder + timesteps x step",
         },
         seconds=seconds,
     )
@@ -197,14 +188,3 @@ class _Side:
 
     def image(self) -> Tensor:
         return self.resolver.upscale_tensor(self._lr, seeds=[0])
-
-    def reference_image(self) -> Tensor:
-        generator = torch.Generator(self.resolver.device).manual_seed(0)
-        return reference_sample(
-            self._procedure,
-            self._lr,
-            torch.zeros_like(self._xt),
-            betas=self.resolver.schedule.betas,
-            x_T=self._xt,
-            noise=lambda x: torch.randn(x.shape, generator=generator, device=x.device),
-        )
