@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -155,16 +155,29 @@ def evaluate_methods(
                 gray += [pair.name] if as_gray else []
             latest = None if log is None else log.find(pair.name, name, files=files)
             if latest is None:
-                if cold:
-                    _warm_up(methods, pair, seed)
+                if cold:  # an accelerator loads and chooses its kernels at the first call
+                    for method in methods:
+                        _enlarge(method, pair, seed, as_gray)
                     cold = False
-                outputs, seconds = zip(*(_enlarge(one, pair, seed, as_gray) for one in methods), strict=True)
-                others = _compared_with(pair, measures, scale=scale)
+                timed = [_enlarge(method, pair, seed, as_gray) for method in methods]
+                outputs = tuple(output for output, _ in timed)
+                wanted = any(MEASURES[measure].against == "bicubic" for measure in measures)
+                bicubic = to_uint8(bicubic_method(scale).enlarge(pair, 0)) if wanted else pair.hr
                 latest = tuple(
-                    _score(
-                        pair, output, border=border, gray=as_gray, lpips=lpips, others=others, seconds=spent
+                    ImageScore(
+                        name=pair.name,
+                        psnr_y=psnr_y(sr, pair.hr, border=border, data_range=255, gray=as_gray).item(),
+                        ssim_y=ssim_y(sr, pair.hr, border=border, data_range=255, gray=as_gray).item(),
+                        psnr_rgb=psnr_rgb(sr, pair.hr, border=border, data_range=255).item(),
+                        artifacts=artifact_score(sr, pair.hr, border=border, data_range=255).item(),
+                        lpips=None if lpips is None else lpips(inside(sr, border), inside(pair.hr, border)),
+                        seconds=seconds,
+                        measures={
+                            measure: take(measure, sr, truth=pair.hr, bicubic=bicubic, border=border)
+                            for measure in measures
+                        },
                     )
-                    for output, spent in zip(outputs, seconds, strict=True)
+                    for sr, seconds in timed
                 )
                 if features is not None:
                     truths += [features(pair.hr)] if number == 0 else []
@@ -174,13 +187,10 @@ def evaluate_methods(
                     on_image(ImageResult(damage=name, pair=pair, outputs=outputs, scores=latest))
                 if log is not None:
                     log.add(pair.name, name, files=files, scores=latest)
-                logger.info(
-                    "[%d/%d] %s: %s",
-                    index + 1,
-                    len(hr_files),
-                    f"{pair.name}, {name}" if name else pair.name,
-                    _brief(methods, latest, most=4),
-                )
+                brief = [f"{one.label} {own.psnr_y:.2f} dB" for one, own in zip(methods, latest, strict=True)]
+                brief[4:] = [f"and {len(brief) - 4} more"] if len(brief) > 4 else []
+                which = f"{pair.name}, {name}" if name else pair.name
+                logger.info("[%d/%d] %s: %s", index + 1, len(hr_files), which, "; ".join(brief))
             for scores, score in zip(scored[number], latest, strict=True):
                 scores.append(score)
 
@@ -265,50 +275,8 @@ class ResultFolders:
             save_image(image, folder / f"{result.pair.stem}.png")
 
 
-def _warm_up(methods: Sequence[Method], pair: Pair, seed: int) -> None:
-    """Let an accelerator load and choose its kernels, which happens at the first call."""
-    for method in methods:
-        if method.kind != "images":
-            method.enlarge(pair, seed)
-
-
 def _enlarge(method: Method, pair: Pair, seed: int, gray: bool) -> tuple[Tensor, float | None]:
     started = time.perf_counter()
     output = to_uint8(method.enlarge(pair, seed)).cpu()  # the copy waits for the device
     seconds = time.perf_counter() - started
     return to_gray(output) if gray else output, None if method.kind == "images" else seconds
-
-
-def _score(
-    pair: Pair,
-    sr: Tensor,
-    *,
-    border: int,
-    gray: bool,
-    lpips: PairDistance | None,
-    others: Mapping[str, Tensor],
-    seconds: float | None,
-) -> ImageScore:
-    return ImageScore(
-        name=pair.name,
-        psnr_y=psnr_y(sr, pair.hr, border=border, data_range=255, gray=gray).item(),
-        ssim_y=ssim_y(sr, pair.hr, border=border, data_range=255, gray=gray).item(),
-        psnr_rgb=psnr_rgb(sr, pair.hr, border=border, data_range=255).item(),
-        artifacts=artifact_score(sr, pair.hr, border=border, data_range=255).item(),
-        lpips=None if lpips is None else lpips(inside(sr, border), inside(pair.hr, border)),
-        seconds=seconds,
-        measures={name: take(name, sr, other, border=border) for name, other in others.items()},
-    )
-
-
-def _compared_with(pair: Pair, measures: Sequence[str], *, scale: int) -> dict[str, Tensor]:
-    """The image that each measure compares results with."""
-    wanted = {MEASURES[name].against for name in measures}
-    bicubic = to_uint8(bicubic_method(scale).enlarge(pair, 0)) if "bicubic" in wanted else pair.hr
-    return {name: bicubic if MEASURES[name].against == "bicubic" else pair.hr for name in measures}
-
-
-def _brief(methods: Sequence[Method], scores: Sequence[ImageScore], *, most: int) -> str:
-    shown = [f"{method.label} {score.psnr_y:.2f} dB" for method, score in zip(methods, scores, strict=True)]
-    more = f"; and {len(shown) - most} more" if len(shown) > most else ""
-    return "; ".join(shown[:most]) + more
