@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 PathLike = str | os.PathLike[str]
-_Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

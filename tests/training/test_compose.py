@@ -145,7 +145,9 @@ def test_preset_is_complete_and_survives_being_printed(name: str, tmp_path: Path
 
 
 def test_presets_of_every_kind() -> None:
-    stages = {f"{size}/{stage}" for size in ("paper", "small", "tiny") for stage in ("rrdb", "diffusion")}
+    stages = {
+        f"{size}/{stage}" for size in ("paper", "small", "tiny", "photo") for stage in ("rrdb", "diffusion")
+    }
     ablations = ("none", "released", "paper", "zero-structure", "cosine", "sincos", "random", "region")
     assert set(PRESETS) == stages | {f"ablation/{name}" for name in ablations}
 
