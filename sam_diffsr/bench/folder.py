@@ -26,13 +26,8 @@ def measure_folder(
 ) -> BenchResult:
     """Time a folder of small photographs against upscaling its files one by one.
 
-    Two folders are measured: one of photographs of equal size, which are batched, and one of different sizes.
-
-    Args:
-        resolver: the model.
-        files: photographs in a folder.
-        size: height of the smallest photograph; the width is 1.5 times as large.
-        repeats: rounds, >= 1.
+    Two folders are measured: photographs of equal size, which are batched, and of different sizes. ``size`` is
+    the height of the smallest photograph, whose width is 1.5 times as large.
 
     Raises:
         ArgumentError: a number is out of range.

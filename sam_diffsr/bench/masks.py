@@ -37,15 +37,8 @@ def measure_masks(
 ) -> BenchResult:
     """Time structural position encoding on made-up regions, and weigh the stored field.
 
-    Args:
-        size: ``(height, width)`` of the image.
-        regions: regions of the image, >= 1.
-        region_counts: other numbers of regions, compared with ``regions``.
-        megapixels: other sizes of the image, compared with ``size``.
-        repeats: rounds, >= 1.
-
-    Raises:
-        ArgumentError: a value is out of range.
+    ``size`` is ``(height, width)`` of the image; images with other numbers of regions and of other sizes are
+    compared with it. Raises ``ArgumentError`` for values below 1.
     """
     if min(*size, regions, repeats) < 1:
         raise ArgumentError(f"expected sides, regions and repeats >= 1; got {size}, {regions}, {repeats}")
@@ -81,13 +74,7 @@ def measure_masks(
 
 
 def made_up_records(size: tuple[int, int], count: int, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Overlapping wavy blobs as run-length records, large ones first, as SAM's regions often are.
-
-    Args:
-        size: ``(height, width)`` of the image.
-        count: number of regions.
-        seed: of their places and shapes.
-    """
+    """Overlapping wavy blobs in an image of ``size`` ``(height, width)`` as run-length records, large ones first."""
     rng = np.random.default_rng(seed)
     height, width = size
     records: list[dict[str, Any]] = []

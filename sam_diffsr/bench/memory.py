@@ -41,7 +41,7 @@ def measure_memory(
         resolver: the model; its device and dtype are used as well.
         sizes: sides of the low-resolution images, growing.
         tile: side of the tiles, as in :meth:`SuperResolver.upscale`.
-        max_memory: memory limit in bytes, as in :meth:`SuperResolver.upscale`.
+        max_memory: memory limit in bytes.
 
     Raises:
         ArgumentError: ``sizes`` is empty or does not grow.
@@ -72,15 +72,10 @@ def measure_memory(
 def run_probe(
     resolver: SuperResolver, *, size: int, options: Mapping[str, int | str] | None = None
 ) -> dict[str, Any]:
-    """Upscale one image in a fresh process that loads a copy of the model.
+    """Upscale one ``size x size`` image in a fresh process that loads a copy of the model.
 
-    Args:
-        resolver: the model; its device and dtype are used as well.
-        size: side of the low-resolution image.
-        options: keywords of :meth:`SuperResolver.upscale`.
-
-    Returns:
-        ``seconds``, ``before_mb`` and ``peak_mb``, see :mod:`sam_diffsr.bench.probe`.
+    ``options`` are keywords of :meth:`SuperResolver.upscale`. Returns ``seconds``, ``before_mb`` and
+    ``peak_mb``, see :mod:`sam_diffsr.bench.probe`.
 
     Raises:
         OutputError: the process failed; the message ends with the last line of its standard error.

@@ -31,13 +31,8 @@ _MATRIX_SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 def measure_step(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) -> BenchResult:
     """Time one denoising step against the reference's step and a matrix product.
 
-    Args:
-        resolver: the model; its device and dtype are used for the released architecture, too.
-        size: side of the low-resolution image.
-        repeats: rounds, >= 1.
-
-    Raises:
-        ArgumentError: ``size`` or ``repeats`` is out of range.
+    The released architecture is measured on the device and in the dtype of ``resolver``. ``size`` is the side
+    of the low-resolution image. Raises ``ArgumentError`` for a ``size`` or ``repeats`` out of range.
     """
     own, released = _sides(resolver, size=size, repeats=repeats)
     _LOGGER.info("measuring: step, %sx%s", size, size)
@@ -71,11 +66,7 @@ def measure_image(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) 
 
     The reference's time is that of its encoder plus the number of timesteps times one step, which leaves out
     its sampling arithmetic. Also measures the peak memory of a fresh process that upscales such an image.
-
-    Args:
-        resolver: the model; its device, dtype and sampling are used for the released architecture, too.
-        size: side of the low-resolution image.
-        repeats: rounds, >= 1.
+    Arguments are those of :func:`measure_step`.
 
     Raises:
         ArgumentError: ``size`` or ``repeats`` is out of range.
@@ -120,13 +111,9 @@ def measure_image(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) 
 
 
 def step_flops(config: ModelConfig, *, size: int) -> int:
-    """Floating-point operations of one denoising step of one image, with plain convolutions.
+    """Floating-point operations of a denoising step of one ``size x size`` image, with plain convolutions.
 
     The condition is not projected in a step, but once per image.
-
-    Args:
-        config: sizes of the networks.
-        size: side of the low-resolution image, a multiple of ``config.lr_multiple``.
     """
     with torch.device("meta"), torch.no_grad():
         weights = build_model(config).state_dict()

@@ -66,12 +66,7 @@ class BenchResult:
 def to_json(results: Sequence[BenchResult], *, device: str | torch.device = "auto") -> dict[str, Any]:
     """All measurements of a run as one JSON object.
 
-    Args:
-        results: the measurements.
-        device: where they were made.
-
-    Returns:
-        Figures and tables by key; ``seconds`` and ``settings`` by measurement; ``machine`` and ``versions``.
+    Figures and tables by key; ``seconds`` and ``settings`` by measurement; ``machine`` and ``versions``.
 
     Raises:
         ArgumentError: this machine does not have the device.

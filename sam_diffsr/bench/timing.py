@@ -19,15 +19,9 @@ def time_in_turns(
     repeats: int,
     device: torch.device | None = None,
 ) -> dict[str, list[float]]:
-    """Run every task once per round, in order; a first round does not count.
+    """Run every task once per round, in order, and give its seconds, one per round.
 
-    Args:
-        tasks: functions by name.
-        repeats: rounds that count, >= 1.
-        device: waited for before and after each task; None for tasks on the CPU.
-
-    Returns:
-        Seconds of each task, one per round.
+    A first round does not count. ``device`` is waited for before and after each task; None is the CPU.
     """
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for round_number in range(repeats + 1):

@@ -41,11 +41,11 @@ _SLACK = 48
 def measure_training(
     stage: StageName, config: TrainConfig, *, own_data: bool = False, rounds: int = 5, steps: int = 16
 ) -> BenchResult:
-    """Time training steps whose batches are made as in a run.
+    """Time training steps whose batches are made as in a run; nothing of the run is written.
 
     Args:
-        stage: networks to train.
-        config: the run; nothing of it is written. The denoiser is trained on a fresh encoder.
+        stage: networks to train; the denoiser is trained on a fresh encoder.
+        config: the run.
         own_data: measure ``config.data`` instead of crops and synthetic images made for the measurement.
         rounds: rounds that count, >= 1.
         steps: steps of each kind per round, >= 1.

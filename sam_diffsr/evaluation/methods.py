@@ -168,12 +168,7 @@ def results_method(hr_files: Sequence[PathLike], results: Sequence[PathLike], *,
 def folder_methods(
     folders: Sequence[tuple[str, PathLike]], hr_files: Sequence[PathLike], *, scale: int
 ) -> list[Method]:
-    """One method per folder of results.
-
-    Args:
-        folders: Names and folders.
-        hr_files: Ground truths.
-        scale: Upscaling factor.
+    """One method per pair of a name and a folder of results.
 
     Raises:
         ImageError: No such folder, a truth without a result or with several, or a wrong size; files are

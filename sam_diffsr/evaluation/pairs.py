@@ -151,12 +151,8 @@ def to_gray(image: Tensor) -> Tensor:
 def check_names(truths: Sequence[PathLike], *, doubt: str) -> None:
     """Refuse truths that differ only in their endings.
 
-    Args:
-        truths: Ground-truth files.
-        doubt: What would be unclear, such as ``"which of them has an input"``.
-
-    Raises:
-        ImageError: Two have the same name without ending; both are named.
+    ``doubt`` says what would be unclear, such as ``"which of them has an input"``. The ``ImageError`` names
+    both files.
     """
     seen: dict[str, Path] = {}
     for truth in map(Path, truths):

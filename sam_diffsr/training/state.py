@@ -175,12 +175,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def find_checkpoint(folder: Path, resume: bool | str | os.PathLike[str]) -> Checkpoint | None:
-    """Find the checkpoint to resume from; None starts a new run.
-
-    Args:
-        folder: the run's folder.
-        resume: False starts, True or ``latest`` takes the newest checkpoint of the folder, a path takes that
-            checkpoint or that run's newest one.
+    """Find the checkpoint to resume from; None starts a new run. ``resume`` is as in ``train``.
 
     Raises:
         ConfigError: the folder holds a run and ``resume`` is False, or it holds newer checkpoints than the
