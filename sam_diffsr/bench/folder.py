@@ -26,8 +26,8 @@ def measure_folder(
 ) -> BenchResult:
     """Time a folder of small photographs against upscaling its files one by one.
 
-    Two folders are measured: photographs of equal size, which are batched, and of different sizes. ``size`` is
-    the height of the smallest photograph, whose width is 1.5 times as large.
+    Two folders are measured: photographs of equal size, which are batched, and of different sizes. The
+    smallest photograph has ``size`` rows and 1.5 times as many columns.
 
     Raises:
         ArgumentError: a number is out of range.

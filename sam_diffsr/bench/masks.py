@@ -74,7 +74,7 @@ def measure_masks(
 
 
 def made_up_records(size: tuple[int, int], count: int, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Overlapping wavy blobs in an image of ``size`` ``(height, width)`` as run-length records, large ones first."""
+    """Overlapping wavy blobs in a ``(height, width)`` image as run-length records, large ones first."""
     rng = np.random.default_rng(seed)
     height, width = size
     records: list[dict[str, Any]] = []

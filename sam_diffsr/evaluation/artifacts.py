@@ -56,7 +56,7 @@ def artifact_map(sr: Tensor, hr: Tensor, *, data_range: float) -> Tensor:
 
 
 def artifact_score(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tensor:
-    """Mean of :func:`artifact_map` inside a border, ``(B,)`` float64 >= 0; lower is better, 0 for equal images.
+    """Mean of :func:`artifact_map` inside a border, ``(B,)`` float64 >= 0; lower is better.
 
     This is not the "artifact" number of the SAM-DiffSR paper, whose script was never published. Compare
     scores of this function only with each other. ``border`` is the number of pixels left out on every side
