@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -126,11 +126,11 @@ def evaluate_methods(
         settings |= {"methods": [[method.label, method.identity] for method in methods]}
         log.open({**settings, "lpips": lpips is not None})
 
-    # scores, and features for FID, by damage and method
-    cases: list[Degradation | None] = list(damages) or [None]
-    scored: list[list[list[ImageScore]]] = [[[] for _ in methods] for _ in cases]
+    # for each damage and image: scores, and features for FID, of every method
+    cases: dict[str, Degradation | None] = {damage.name: damage for damage in damages} or {"": None}
+    scored: dict[str, list[tuple[ImageScore, ...]]] = {name: [] for name in cases}
+    embedded: dict[str, list[list[Tensor]]] = {name: [] for name in cases}
     truths: list[Tensor] = []
-    embedded: list[list[list[Tensor]]] = [[[] for _ in methods] for _ in cases]
     cropped: list[str] = []
     gray: list[str] = []
     cold = machine["device"] != "cpu"
@@ -138,78 +138,69 @@ def evaluate_methods(
         lr_file = None if lr_files is None else Path(lr_files[index])
         files = [Path(hr_file), *([lr_file] if lr_file is not None else [])]
         files += [method.files[index] for method in methods if method.files]
-        for number, damage in enumerate(cases):
+        for name, damage in cases.items():
             # the pair is read even if its scores are kept: it says whether it is gray or cropped
+            smallest = _SSIM_WINDOW + 2 * border
             pair = read_pair(
-                hr_file,
-                scale=scale,
-                lr_file=lr_file,
-                damage=damage,
-                seed=seed,
-                smallest=_SSIM_WINDOW + 2 * border,
+                hr_file, scale=scale, lr_file=lr_file, damage=damage, seed=seed, smallest=smallest
             )
-            name = "" if damage is None else damage.name
             as_gray = pair.gray and protocol == "matlab"
-            if number == 0:
+            if name == next(iter(cases)):
                 cropped += [pair.name] if pair.cropped else []
                 gray += [pair.name] if as_gray else []
-            latest = None if log is None else log.find(pair.name, name, files=files)
-            if latest is None:
-                if cold:  # an accelerator loads and chooses its kernels at the first call
-                    for method in methods:
-                        _enlarge(method, pair, seed, as_gray)
-                    cold = False
-                timed = [_enlarge(method, pair, seed, as_gray) for method in methods]
-                outputs = tuple(output for output, _ in timed)
-                wanted = any(MEASURES[measure].against == "bicubic" for measure in measures)
-                bicubic = to_uint8(bicubic_method(scale).enlarge(pair, 0)) if wanted else pair.hr
-                latest = tuple(
-                    ImageScore(
-                        name=pair.name,
-                        psnr_y=psnr_y(sr, pair.hr, border=border, data_range=255, gray=as_gray).item(),
-                        ssim_y=ssim_y(sr, pair.hr, border=border, data_range=255, gray=as_gray).item(),
-                        psnr_rgb=psnr_rgb(sr, pair.hr, border=border, data_range=255).item(),
-                        artifacts=artifact_score(sr, pair.hr, border=border, data_range=255).item(),
-                        lpips=None if lpips is None else lpips(inside(sr, border), inside(pair.hr, border)),
-                        seconds=seconds,
-                        measures={
-                            measure: take(measure, sr, truth=pair.hr, bicubic=bicubic, border=border)
-                            for measure in measures
-                        },
-                    )
-                    for sr, seconds in timed
-                )
-                if features is not None:
-                    truths += [features(pair.hr)] if number == 0 else []
-                    for vectors, output in zip(embedded[number], outputs, strict=True):
-                        vectors.append(features(output))
-                if on_image is not None:
-                    on_image(ImageResult(damage=name, pair=pair, outputs=outputs, scores=latest))
-                if log is not None:
-                    log.add(pair.name, name, files=files, scores=latest)
-                brief = [f"{one.label} {own.psnr_y:.2f} dB" for one, own in zip(methods, latest, strict=True)]
-                brief[4:] = [f"and {len(brief) - 4} more"] if len(brief) > 4 else []
-                which = f"{pair.name}, {name}" if name else pair.name
-                logger.info("[%d/%d] %s: %s", index + 1, len(hr_files), which, "; ".join(brief))
-            for scores, score in zip(scored[number], latest, strict=True):
-                scores.append(score)
+                truths += [] if features is None else [features(pair.hr)]
+            kept = None if log is None else log.find(pair.name, name, files=files)
+            if kept is not None:
+                scored[name].append(kept)
+                continue
 
-    rows: list[Row] = []
-    for number, damage in enumerate(cases):
-        for method, scores, vectors in zip(methods, scored[number], embedded[number], strict=True):
-            setting = method.setting
-            rows.append(
-                Row(
-                    label=method.label if damage is None else f"{damage.name}: {method.label}",
-                    damage="" if damage is None else damage.name,
-                    method=method.kind,
-                    name=method.name,
-                    sampling=None if setting is None else setting.sampling,
-                    fidelity=None if setting is None else setting.fidelity,
-                    images=tuple(scores),
-                    fid=None if features is None else frechet_distance(truths, vectors),
-                )
+            # enlarge and score
+            if cold:  # an accelerator loads and chooses its kernels at the first call
+                for method in methods:
+                    _enlarge(method, pair, seed, as_gray)
+                cold = False
+            timed = [_enlarge(method, pair, seed, as_gray) for method in methods]
+            needed = any(MEASURES[measure].against == "bicubic" for measure in measures)
+            bicubic = to_uint8(bicubic_method(scale).enlarge(pair, 0)) if needed else pair.hr
+            others = {
+                measure: bicubic if MEASURES[measure].against == "bicubic" else pair.hr
+                for measure in measures
+            }
+            scores = tuple(
+                _score(pair, sr, border=border, gray=as_gray, lpips=lpips, others=others, seconds=seconds)
+                for sr, seconds in timed
             )
+            scored[name].append(scores)
+
+            # report and keep
+            outputs = tuple(output for output, _ in timed)
+            if features is not None:
+                embedded[name].append([features(output) for output in outputs])
+            if on_image is not None:
+                on_image(ImageResult(damage=name, pair=pair, outputs=outputs, scores=scores))
+            if log is not None:
+                log.add(pair.name, name, files=files, scores=scores)
+            brief = [f"{one.label} {own.psnr_y:.2f} dB" for one, own in zip(methods, scores, strict=True)]
+            brief[4:] = [f"and {len(brief) - 4} more"] if len(brief) > 4 else []
+            which = f"{pair.name}, {name}" if name else pair.name
+            logger.info("[%d/%d] %s: %s", index + 1, len(hr_files), which, "; ".join(brief))
+
+    rows = [
+        Row(
+            label=f"{name}: {method.label}" if name else method.label,
+            damage=name,
+            method=method.kind,
+            name=method.name,
+            sampling=None if method.setting is None else method.setting.sampling,
+            fidelity=None if method.setting is None else method.setting.fidelity,
+            images=tuple(scores[index] for scores in scored[name]),
+            fid=None
+            if features is None
+            else frechet_distance(truths, [vectors[index] for vectors in embedded[name]]),
+        )
+        for name in cases
+        for index, method in enumerate(methods)
+    ]
     return Evaluation(
         dataset=dataset,
         protocol=protocol,
@@ -280,3 +271,26 @@ def _enlarge(method: Method, pair: Pair, seed: int, gray: bool) -> tuple[Tensor,
     output = to_uint8(method.enlarge(pair, seed)).cpu()  # the copy waits for the device
     seconds = time.perf_counter() - started
     return to_gray(output) if gray else output, None if method.kind == "images" else seconds
+
+
+def _score(
+    pair: Pair,
+    sr: Tensor,
+    *,
+    border: int,
+    gray: bool,
+    lpips: PairDistance | None,
+    others: Mapping[str, Tensor],
+    seconds: float | None,
+) -> ImageScore:
+    """Every score of one result; ``others`` are the images that the measures compare it with."""
+    return ImageScore(
+        name=pair.name,
+        psnr_y=psnr_y(sr, pair.hr, border=border, data_range=255, gray=gray).item(),
+        ssim_y=ssim_y(sr, pair.hr, border=border, data_range=255, gray=gray).item(),
+        psnr_rgb=psnr_rgb(sr, pair.hr, border=border, data_range=255).item(),
+        artifacts=artifact_score(sr, pair.hr, border=border, data_range=255).item(),
+        lpips=None if lpips is None else lpips(inside(sr, border), inside(pair.hr, border)),
+        seconds=seconds,
+        measures={name: take(name, sr, other, border=border) for name, other in others.items()},
+    )

@@ -161,11 +161,9 @@ def check_measures(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def take(name: str, sr: Tensor, *, truth: Tensor, bicubic: Tensor, border: int) -> float | None:
+def take(name: str, sr: Tensor, other: Tensor, *, border: int) -> float | None:
     """Compute one measure of one 8-bit image ``(1, 3, H, W)``; None where it is undefined."""
-    measure = MEASURES[name]
-    other = bicubic if measure.against == "bicubic" else truth
-    value = measure.score(sr, other, border=border, data_range=255).item()
+    value = MEASURES[name].score(sr, other, border=border, data_range=255).item()
     return None if math.isnan(value) else value
 
 
