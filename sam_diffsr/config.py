@@ -81,11 +81,11 @@ def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> Config
     return cls(**values)
 
 
-def check_choice(value: str, choices: Any, *, what: str) -> None:
-    """Raise ``ConfigError`` unless ``value`` is one of a ``Literal``'s members."""
+def check_choice(value: str, choices: Any, *, what: str, error: type[Exception] = ConfigError) -> None:
+    """Raise ``error`` unless ``value`` is one of a ``Literal``'s members."""
     allowed = get_args(choices)
     if value not in allowed:
-        raise ConfigError(f"{what} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+        raise error(f"{what} must be one of {', '.join(map(str, allowed))}; got {value!r}")
 
 
 def _suggestion(unknown: Sequence[str], known: Iterable[str]) -> str:

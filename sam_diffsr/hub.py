@@ -10,10 +10,11 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 from sam_diffsr.errors import ModelLoadError, OutputError
 
-__all__ = ["HubOptions", "download_model", "push_folder"]
+__all__ = ["HubKeywords", "HubOptions", "download_model", "push_folder"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LIBRARY = "sam_diffsr"
@@ -37,8 +38,19 @@ class HubOptions:
     """Use the cache only, never the network."""
 
 
+class HubKeywords(TypedDict, total=False):
+    """The fields of ``HubOptions`` as keywords of a function."""
+
+    revision: str | None
+    subfolder: str | None
+    cache_dir: str | os.PathLike[str] | None
+    token: str | bool | None
+    force_download: bool
+    local_files_only: bool
+
+
 def download_model(
-    repo_id: str, filenames: tuple[str, ...], options: HubOptions | None = None
+    repo_id: str, filenames: tuple[str, ...], *, options: HubOptions | None = None
 ) -> tuple[Path, ...]:
     """Fetch files of one model repository, all from one commit, through the client's cache.
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import runpy
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,14 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sam_diffsr.evaluation import psnr_y, ssim_y
-from sam_diffsr.evaluation.pairs import read_pair
 from sam_diffsr.masks import encode_structure, read_records, read_structure
-from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_model
-from sam_diffsr.pipeline.checkpoint import load_pretrained, save_pretrained_folder
-from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.resize import imresize
-from sam_diffsr.training import load_config, train
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -48,14 +46,14 @@ def test_large_photo_is_the_public_one():
 def test_upscale_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source = tmp_path / "small.png"
     Image.open(EXAMPLES / "chelsea_lr.png").crop((0, 0, 20, 16)).save(source)
-    run(monkeypatch, "upscale_one.py", str(source), str(tmp_path / "large.png"))
+    run(monkeypatch, "01_upscale_one.py", str(source), str(tmp_path / "large.png"))
     assert Image.open(tmp_path / "large.png").size == (80, 64)
 
 
 def test_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source = tmp_path / "small.png"
     Image.open(EXAMPLES / "chelsea_lr.png").crop((0, 0, 20, 16)).save(source)
-    run(monkeypatch, "compare.py", str(source), str(tmp_path / "row.png"), "--crop", "2", "2", "12")
+    run(monkeypatch, "lab/compare.py", str(source), str(tmp_path / "row.png"), "--crop", "2", "2", "12")
     row = Image.open(tmp_path / "row.png")
     assert row.width == 3 * 48 + 2 * 8
 
@@ -65,14 +63,14 @@ def test_compare_shows_inputs_results_of_others_and_the_truth(
 ):
     hr = tmp_path / "hr.png"
     Image.open(EXAMPLES / "chelsea.png").crop((0, 0, 80, 64)).save(hr)
-    run(monkeypatch, "damage.py", str(hr), str(tmp_path / "lr"), "--jpeg", "30", "--noise", "10")
+    run(monkeypatch, "lab/damage.py", str(hr), str(tmp_path / "lr"), "--jpeg", "30", "--noise", "10")
     others = tmp_path / "theirs"
     others.mkdir()
     Image.open(hr).save(others / "hr.png")
     inputs = [str(tmp_path / "lr" / name) for name in ("clean/hr.png", "jpeg30/hr.jpg", "noise10/hr.png")]
     arguments = [*inputs, str(tmp_path / "grid.png"), "--sr", f"theirs={others}", "--crop", "2", "2", "10"]
     capsys.readouterr()
-    run(monkeypatch, "compare.py", *arguments, "--hr", str(hr))
+    run(monkeypatch, "lab/compare.py", *arguments, "--hr", str(hr))
     picture = pixels(tmp_path / "grid.png")
     assert picture.shape == (3 * (40 + 24), 5 * 48 - 8, 3)
     truth = pixels(hr)[8:48, 8:48]
@@ -91,7 +89,7 @@ def test_compare_says_which_result_is_missing(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "theirs").mkdir()
     lr = str(EXAMPLES / "chelsea_lr.png")
     with pytest.raises(SystemExit, match="has 0 files named chelsea_lr; there must be one"):
-        run(monkeypatch, "compare.py", lr, str(tmp_path / "x.png"), "--sr", str(tmp_path / "theirs"))
+        run(monkeypatch, "lab/compare.py", lr, str(tmp_path / "x.png"), "--sr", str(tmp_path / "theirs"))
     assert list(tmp_path.glob("*.png")) == []
 
 
@@ -100,14 +98,14 @@ def test_compare_wants_one_crop_or_one_for_each_input(
 ):
     lr, crop = str(EXAMPLES / "chelsea_lr.png"), ["--crop", "0", "0", "8"]
     with pytest.raises(SystemExit):
-        run(monkeypatch, "compare.py", lr, lr, lr, str(tmp_path / "x.png"), *crop, *crop)
+        run(monkeypatch, "lab/compare.py", lr, lr, lr, str(tmp_path / "x.png"), *crop, *crop)
     assert "--crop must be given once or for each of the 3 inputs" in capsys.readouterr().err
 
 
 def test_damage_of_a_folder_is_the_same_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("first", "second"):
         folder = tmp_path / name
-        run(monkeypatch, "damage.py", str(EXAMPLES), str(folder), "--jpeg", "50", "--noise", "5", "2.5")
+        run(monkeypatch, "lab/damage.py", str(EXAMPLES), str(folder), "--jpeg", "50", "--noise", "5", "2.5")
         assert {path.name for path in folder.iterdir()} == {"clean", "jpeg50", "noise5", "noise2.5"}
     clean = pixels(tmp_path / "first" / "clean" / "chelsea.png")
     np.testing.assert_array_equal(clean, pixels(EXAMPLES / "chelsea_lr.png"))
@@ -119,11 +117,11 @@ def test_damage_of_a_folder_is_the_same_each_time(tmp_path: Path, monkeypatch: p
 
 def test_upscale_one_tells_how_it_is_used(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(SystemExit, match="INPUT OUTPUT"):
-        run(monkeypatch, "upscale_one.py")
+        run(monkeypatch, "01_upscale_one.py")
 
 
 def test_parity_table_is_made_from_the_golden_numbers(capsys: pytest.CaptureFixture[str]):
-    program = runpy.run_path(str(EXAMPLES / "check_parity.py"))
+    program = runpy.run_path(str(EXAMPLES / "lab/check_parity.py"))
     with torch.inference_mode():
         program["against_the_published_procedure"]()
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
@@ -136,66 +134,100 @@ def test_make_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     photos = tmp_path / "photos"
     photos.mkdir()
     Image.open(EXAMPLES / "chelsea.png").crop((0, 0, 160, 120)).save(photos / "cat.png")
-    run(monkeypatch, "make_masks.py", str(photos), str(tmp_path / "masks"), str(tmp_path / "shown.png"))
+    run(monkeypatch, "05_masks.py", str(photos), str(tmp_path / "masks"), str(tmp_path / "shown.png"))
     assert re.search(r"cat\.png: \d+ regions, E from", capsys.readouterr().out)
     structure = read_structure(tmp_path / "masks" / "cat.npz", size=(120, 160))
     records = read_records(tmp_path / "masks" / "cat.json", size=(120, 160))
     np.testing.assert_allclose(structure.to_tensor(), encode_structure(records), rtol=1e-6)
     assert Image.open(tmp_path / "shown.png").width > 2 * 160
     with pytest.raises(SystemExit, match="PHOTOS MASKS"):
-        run(monkeypatch, "make_masks.py")
+        run(monkeypatch, "05_masks.py")
 
 
 def test_train_tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    run(monkeypatch, "train_tiny.py", str(tmp_path / "tiny"), "--steps", "2", "--device", "cpu")
+    run(monkeypatch, "04_train_tiny.py", str(tmp_path / "tiny"), "--steps", "2", "--device", "cpu")
     assert Image.open(tmp_path / "tiny" / "chelsea_x4.png").size == (192, 192)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines[:2]] == ["encoder", "denoiser"]
     assert (tmp_path / "tiny" / "rrdb" / "samples" / "step-00000002.png").is_file()
 
 
-def test_deepen_changes_nothing_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    torch.manual_seed(0)
-    config = ResolverConfig(
-        model=ModelConfig(
-            encoder=EncoderConfig(blocks=2, channels=8, growth=4),
-            denoiser=DenoiserConfig(dim=4, multipliers=(1, 2)),
-        ),
-        sampling=SamplingConfig(sampler="ddim", steps=1),
+def test_folder_reports_unreadable_files_and_skips_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.open(EXAMPLES / "chelsea_lr.png").crop((0, 0, 20, 16)).save(photos / "good.png")
+    (photos / "bad.jpg").write_text("text")
+    for code in (1, 1):
+        with pytest.raises(SystemExit) as stopped:
+            run(monkeypatch, "02_folder.py", str(photos), str(tmp_path / "out"))
+        assert stopped.value.code == code
+    assert Image.open(tmp_path / "out" / "good_x4.png").size == (80, 64)
+    said = capsys.readouterr()
+    assert "good_x4.png: 80 x 64" in said.out
+    assert "good_x4.png: exists" in said.out
+    assert said.err.count("bad.jpg") >= 2
+
+
+def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    Image.open(EXAMPLES / "chelsea.png").crop((160, 60, 256, 140)).save(tmp_path / "cat.png")
+    run(monkeypatch, "06_evaluate.py", str(tmp_path / "cat.png"))
+    rows = {line[:14].strip(): line[14:].split() for line in capsys.readouterr().out.splitlines()}
+    assert list(rows)[1:] == ["bicubic", "encoder", "fidelity 1", "fidelity 0.5", "fidelity 0"]
+    assert float(rows["encoder"][0]) > float(rows["bicubic"][0])
+
+
+def test_cluster_tasks_divide_the_files(tmp_path: Path):
+    photos, tools = tmp_path / "photos", tmp_path / "tools"
+    photos.mkdir()
+    tools.mkdir()
+    names = [f"photo {number}.png" for number in range(5)]
+    for name in names:
+        (photos / name).touch()
+    (tools / "sam-diffsr").write_text('#!/bin/sh\nfor word; do printf "<%s>" "$word"; done\n')
+    (tools / "sam-diffsr").chmod(0o755)
+
+    def task(script: str, index: int, of: int) -> str:
+        environment = os.environ | {
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "SLURM_ARRAY_TASK_ID": str(index),
+            "SLURM_ARRAY_TASK_COUNT": str(of),
+        }
+        command = ["bash", str(EXAMPLES / "07_cluster" / script), str(photos), "out"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    said = [task("upscale.sbatch", index, 2) for index in range(2)]
+    assert [sum(f"<{photos / name}>" in text for text in said) for name in names] == [1] * 5
+    assert "task 5 of 6: no files" in task("upscale.sbatch", 5, 6) or "no files" in task(
+        "upscale.sbatch", 0, 6
     )
-    model = build_model(config.model)
-    save_pretrained_folder(tmp_path / "flat", config, model.state_dict(), card=None)
-    run(monkeypatch, "deepen.py", str(tmp_path / "flat"), str(tmp_path / "deep"))
-    deep_config, weights = load_pretrained(tmp_path / "deep")
-    assert deep_config.model.encoder == EncoderConfig(blocks=5, channels=8, growth=4)
-    deeper = build_model(deep_config.model)
-    deeper.load_state_dict(weights)
-    lr, xt, t = torch.rand(1, 3, 12, 16), torch.randn(1, 3, 48, 64), torch.tensor([3])
-    with torch.inference_mode():
-        before, after = model.encode(lr), deeper.encode(lr)
-        torch.testing.assert_close(after.trunk, before.trunk)
-        torch.testing.assert_close(deeper(xt, t, after), model(xt, t, before))
+    assert "<--shard><2/4>" in task("masks.sbatch", 1, 4)
 
 
-def test_deepen_wants_what_it_can_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    with pytest.raises(SystemExit):
-        run(monkeypatch, "deepen.py", "sam-diffsr-x4-small", str(tmp_path / "deep"), "--blocks", "2")
-    assert "a positive multiple of 3, got 2" in capsys.readouterr().err
-    assert not (tmp_path / "deep").exists()
+def test_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    notebook = json.loads((EXAMPLES / "quickstart.ipynb").read_text(encoding="utf-8"))
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {"__name__": "__notebook__", "display": lambda *shown: None}
+    for cell in notebook["cells"]:
+        assert cell.get("outputs", []) == []
+        code = "".join(cell["source"])
+        if cell["cell_type"] == "code" and not code.startswith(("!", "%")):
+            exec(compile(code, "quickstart.ipynb", "exec"), scope)
+    assert Image.open(tmp_path / "large.png").size == (448, 296)
 
 
-def test_score_encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    hr = tmp_path / "hr"
-    hr.mkdir()
-    Image.open(EXAMPLES / "chelsea.png").crop((0, 0, 128, 96)).save(hr / "cat.png")
-    overrides = ["data.synthetic.size=96", "data.patch=32", "run.steps=1", "optimizer.lr=1e-12"]
-    train("encoder", load_config("tiny/rrdb", overrides=overrides), tmp_path / "fresh")
-    run(monkeypatch, "score_encoders.py", str(tmp_path / "fresh"), "--hr", str(hr))
-    name, folder, psnr, right, ssim = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")
-    assert (name, folder) == ("fresh", "hr")
-    pair = read_pair(hr / "cat.png", scale=4)  # a fresh encoder enlarges bilinearly, about
-    enlarged = torch.nn.functional.interpolate(pair.lr / 255, scale_factor=4, mode="bilinear")
-    expected = [float(score(enlarged, pair.hr / 255, border=4, data_range=1.0)) for score in (psnr_y, ssim_y)]
-    assert float(psnr) == pytest.approx(expected[0], abs=0.5)
-    assert float(ssim) == pytest.approx(expected[1], abs=0.02)
-    assert float(right) == pytest.approx(float(psnr), abs=0.05)
+def test_pictures_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("skimage")
+    program = runpy.run_path(str(EXAMPLES / "lab" / "pictures.py"))
+    small = Image.open(EXAMPLES / "chelsea.png").crop((160, 60, 240, 124)).convert("RGB")
+    names = program["main"].__globals__
+    monkeypatch.setitem(names, "photograph", lambda name: small)
+    monkeypatch.setitem(names, "IMAGES", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pictures.py", "hero", "spe", "--part", "8", "8", "40", "--jpeg", "75"])
+    program["main"]()
+    hero = Image.open(tmp_path / "hero.webp")
+    assert hero.size == (550 + 2 * (8 + 203), 440 + 26)
+    assert Image.open(tmp_path / "spe.webp").size == (2 * 80 + 8, 2 * (64 + 26))

@@ -28,6 +28,7 @@ RANKS = {
     "pipeline": 4,
     "training": 5,
     "evaluation": 5,
+    "app": 6,
     "bench": 6,
     "cli": 7,
     "__main__": 8,

@@ -13,7 +13,8 @@ from sam_diffsr.bench.result import BenchResult
 from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.image import decode_image, save_image
-from sam_diffsr.pipeline.batch import Job, plan_jobs, run_jobs
+from sam_diffsr.image.jobs import Job, plan_jobs
+from sam_diffsr.pipeline.batch import run_jobs
 from sam_diffsr.pipeline.resolver import SuperResolver
 
 __all__ = ["measure_folder"]

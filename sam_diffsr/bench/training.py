@@ -22,7 +22,7 @@ from sam_diffsr.data import (
     prefetch,
     synthesize_crops,
 )
-from sam_diffsr.data.batch import MARGIN_LR
+from sam_diffsr.data.training_batch import MARGIN_LR
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.launch import launched, limit_threads

@@ -15,11 +15,13 @@ from sam_diffsr.cli.convert import register as register_convert
 from sam_diffsr.cli.data import register as register_data
 from sam_diffsr.cli.evaluate import register as register_evaluate
 from sam_diffsr.cli.export import register as register_export
+from sam_diffsr.cli.export_onnx import register as register_export_onnx
 from sam_diffsr.cli.heap import keep_freed_memory
 from sam_diffsr.cli.info import register as register_info
 from sam_diffsr.cli.masks import register as register_masks
-from sam_diffsr.cli.options import Parser, as_flags, nearest
+from sam_diffsr.cli.options import HelpFormatter, Parser, as_flags, nearest
 from sam_diffsr.cli.output import messages, say
+from sam_diffsr.cli.page import register as register_page
 from sam_diffsr.cli.train import register as register_train
 from sam_diffsr.cli.upscale import register as register_upscale
 from sam_diffsr.errors import SamDiffsrError
@@ -31,6 +33,7 @@ _INTERRUPTED = 130
 _TERMINATED = 143
 _COMMANDS = (
     register_upscale,
+    register_page,
     register_convert,
     register_info,
     register_evaluate,
@@ -39,6 +42,7 @@ _COMMANDS = (
     register_data,
     register_train,
     register_export,
+    register_export_onnx,
 )
 
 
@@ -48,6 +52,8 @@ def build_parser() -> Parser:
         prog="sam-diffsr",
         description="Image super-resolution by residual diffusion (SAM-DiffSR).\n"
         "sam-diffsr PHOTO is short for sam-diffsr upscale PHOTO.\n",
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
         epilog="Exit codes: 0 done, 1 something failed (see stderr), 2 wrong usage, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"sam-diffsr {__version__}")

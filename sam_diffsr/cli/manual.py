@@ -1,8 +1,9 @@
-"""Every ``--help`` in one; ``COLUMNS=80 python -m sam_diffsr.cli.manual > docs/cli.txt`` writes it down."""
+"""The command reference of the documentation: the help of every command, in Markdown."""
 
 from __future__ import annotations
 
-import sys
+import os
+from unittest.mock import patch
 
 from sam_diffsr.cli.app import build_parser
 from sam_diffsr.cli.options import Parser
@@ -11,16 +12,13 @@ __all__ = ["manual"]
 
 
 def manual() -> str:
-    """Help of the command and of each subcommand, each under the command line that prints it."""
-    return "\n".join(
-        f"$ {parser.prog} --help{'-all' * parser.has_further}\n\n{parser.format_help_all()}"
-        for parser in _with_commands(build_parser())
-    )
+    """One heading per command, with its whole help in 80 columns below it."""
+    with patch.dict(os.environ, COLUMNS="80"):
+        return "\n".join(
+            f"## {parser.prog}\n\n```text\n{parser.format_help_all()}```\n"
+            for parser in _with_commands(build_parser())
+        )
 
 
 def _with_commands(parser: Parser) -> list[Parser]:
     return [parser, *(found for child in parser.commands.values() for found in _with_commands(child))]
-
-
-if __name__ == "__main__":
-    sys.stdout.write(manual())

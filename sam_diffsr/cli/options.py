@@ -19,6 +19,7 @@ __all__ = [
     "SAMPLER_CHOICES",
     "SPACING_CHOICES",
     "START_NOISE",
+    "HelpFormatter",
     "Parser",
     "Subparsers",
     "add_command",
@@ -77,9 +78,7 @@ class HelpFormatter(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Keeps groups of options for ``--help-all``, and answers misspellings with the nearest name."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, formatter_class=HelpFormatter, **options)
-        self._further: list[Any] = []
+    _further: Sequence[Any] = ()
 
     @property
     def commands(self) -> dict[str, Parser]:
@@ -105,8 +104,8 @@ class Parser(argparse.ArgumentParser):
         """Add a group of options that only ``--help-all`` shows."""
         if not self._further:
             self.add_argument("--help-all", action=_HelpAll, help="show all options and exit")
-        self._further.append(self.add_argument_group(title))
-        return self._further[-1]
+        self._further = [*self._further, group := self.add_argument_group(title)]
+        return group
 
     @property
     def has_further(self) -> bool:
@@ -178,7 +177,14 @@ def add_command(
     subparsers: Subparsers, name: str, *, help: str, description: str, epilog: str | None = None
 ) -> Parser:
     """Add a subcommand with the shared help layout."""
-    return subparsers.add_parser(name, help=help, description=description, epilog=epilog)
+    return subparsers.add_parser(
+        name,
+        help=help,
+        description=description,
+        epilog=epilog,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,  # a shortened flag would change its meaning when a new one is added
+    )
 
 
 def add_model_option(parser: Container) -> None:

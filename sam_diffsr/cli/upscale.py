@@ -44,7 +44,7 @@ examples:
   sam-diffsr upscale 'photos/*.jpg' --scale 2    a pattern, twice as large
   sam-diffsr upscale - < a.png > b.png           standard input and output
 """
-_OPTIONS = ("steps", "sampler", "start", "fidelity", "ensemble", "tile", "halo", "batch_size")
+_OPTIONS = ("steps", "sampler", "start", "fidelity", "ensemble", "wrap", "tile", "halo", "batch_size")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -146,6 +146,12 @@ def _register_further(parser: Parser) -> None:
         const=True,
         help="average the results of the eight turned and mirrored inputs; eight times the work",
     )
+    sampling.add_argument(
+        "--wrap",
+        action="store_const",
+        const=True,
+        help="seamless textures: the borders of input and result continue at the opposite ones",
+    )
     machine = parser.further_group("machine")
     add_device_options(machine)
     machine.add_argument(
@@ -192,7 +198,8 @@ def _quality(text: str) -> int | str:
 def run(args: argparse.Namespace) -> int:
     """Plan, upscale, print one line per file and a summary."""
     from sam_diffsr.image import MAX_PIXELS_DEFAULT, decode_image
-    from sam_diffsr.pipeline.batch import STDOUT, plan_jobs, run_jobs
+    from sam_diffsr.image.jobs import STDOUT, plan_jobs
+    from sam_diffsr.pipeline.batch import run_jobs
     from sam_diffsr.pipeline.images import output_size
     from sam_diffsr.pipeline.resolver import SuperResolver
 
@@ -229,16 +236,17 @@ def run(args: argparse.Namespace) -> int:
 
     bar = Bar(len(jobs), show=not args.quiet and not args.dry_run and sys.stderr.isatty())
 
+    upscale_list = cast("Any", resolver.upscale)
+
     def enlarge(images: list[DecodedImage]) -> list[Image]:
-        results: list[Any] = []
+        results: list[Image] = []
         for factor, together in itertools.groupby(images, lambda image: factor_of(*image.rgb.shape[-2:])):
             group: Any = list(together)
             seeds = [args.seed or 0] * len(group)  # a result must not depend on the other files
             size: dict[str, Any] = {} if factor is None else {"outscale": factor}
             with bar.files(len(group)) as callback:
-                call: Any = {"seed": seeds, "progress": False, **callback, **options, **size}
-                large: list[Any] = cast("Any", resolver).upscale(group, **call)
-                results += large
+                large = upscale_list(group, seed=seeds, progress=False, **callback, **options, **size)
+            results += cast("list[Image]", large)
         return results
 
     outcomes = run_jobs(

@@ -27,15 +27,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def reduce_image(rgb: Tensor, factor: float) -> NDArray[np.uint8]:
-    """Reduce a photo by ``factor``, antialiased, and round it to 8 bit.
-
-    Args:
-        rgb: ``(1, 3, H, W)`` float32 in [0, 1].
-        factor: reduction, >= 1; 1 keeps the pixels.
-
-    Returns:
-        ``(round(H / factor), round(W / factor), 3)`` uint8.
-    """
+    """Reduce a photo ``(1, 3, H, W)`` in [0, 1], antialiased, to ``(H / factor, W / factor, 3)`` uint8."""
     if factor != 1:
         height, width = rgb.shape[-2:]
         rgb = imresize(rgb, size=(max(1, round(height / factor)), max(1, round(width / factor))))
@@ -43,22 +35,13 @@ def reduce_image(rgb: Tensor, factor: float) -> NDArray[np.uint8]:
 
 
 def gradient_energy(image: NDArray[np.uint8]) -> float:
-    """Mean absolute difference between neighbouring pixels of the luma, in 8-bit levels.
-
-    Args:
-        image: ``(H, W, 3)`` uint8 with H, W >= 2.
-    """
+    """Mean absolute difference between neighbouring pixels of the luma of ``(H, W, 3)``, in 8-bit levels."""
     luma = image.astype(np.float32) @ _LUMA
     return 0.5 * float(np.abs(np.diff(luma, axis=0)).mean() + np.abs(np.diff(luma, axis=1)).mean())
 
 
 def textured_corners(image: NDArray[np.uint8], *, crop_size: int, min_gradient: float) -> NDArray[np.int32]:
-    """Find the top left corners of textured crops on a centred grid without overlap.
-
-    Args:
-        image: ``(H, W, 3)`` uint8.
-        crop_size: side of the crops.
-        min_gradient: lowest ``gradient_energy`` of a crop.
+    """Find the crops of a centred grid whose ``gradient_energy`` is at least ``min_gradient``.
 
     Returns:
         ``(n, 2)`` int32, top and left; empty when the image is smaller than a crop.
@@ -77,16 +60,12 @@ def save_part(
     path: Path,
     image: NDArray[np.uint8],
     corners: NDArray[np.int32],
-    labels: NDArray[np.uint16],
-    values: NDArray[np.float32],
+    regions: tuple[NDArray[np.uint16], NDArray[np.float32]],
     *,
     crop_size: int,
 ) -> None:
-    """Write the crops of one photo at one reduction, whole or not at all.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Write the crops of one photo with its label map and values; raises ``OutputError``."""
+    labels, values = regions
     windows = [(slice(top, top + crop_size), slice(left, left + crop_size)) for top, left in corners]
     try:
         with atomic_path(path) as temporary:

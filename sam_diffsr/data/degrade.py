@@ -72,15 +72,15 @@ class DegradationConfig:
 
     clean: float = 0.25
     """Share of the images that are the plain bicubic reduction."""
-    twice: float = 0.25
+    twice: float = 0.15
     """Share of the damaged images that go through two rounds, at two sizes."""
-    blur: Damage = Damage(probability=0.6, low=0.2, high=3.0)
+    blur: Damage = Damage(probability=0.4, low=0.2, high=2.5)
     """Gaussian blur before a reduction; sigma in HR pixels, low values are more likely."""
     anisotropic: float = 0.4
     """Share of the blurs that have two widths and a direction."""
-    noise: Damage = Damage(probability=0.4, low=0.5, high=15.0)
+    noise: Damage = Damage(probability=0.3, low=0.5, high=15.0)
     """Gaussian noise after a reduction; sigma out of 255."""
-    poisson: Damage = Damage(probability=0.2, low=0.5, high=12.0)
+    poisson: Damage = Damage(probability=0.1, low=0.5, high=12.0)
     """Poisson noise after a reduction; its sigma at white, out of 255."""
     gray: float = 0.4
     """Share of the noises that are equal in all channels."""

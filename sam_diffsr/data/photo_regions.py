@@ -15,7 +15,7 @@ from sam_diffsr.data.config import MissingMasks
 from sam_diffsr.errors import ArgumentError, DataError
 from sam_diffsr.masks.lookup import digest_masks, find_masks, load_structure
 from sam_diffsr.masks.segments import GraphMaskGenerator
-from sam_diffsr.masks.spe import Encoding, Reduction, encode_label_map
+from sam_diffsr.masks.spe import Encoding, EncodingOptions, Reduction, encode_label_map
 from sam_diffsr.masks.structure import MAX_REGIONS
 
 __all__ = ["PhotoRegions", "Segmenter"]
@@ -35,8 +35,7 @@ class PhotoRegions:
         missing: with ``"zero"``, photos without masks have no regions (E = 0).
         files: all photos; their masks are looked up at once.
         roots: folders that the places of photos are relative to.
-        encoding: see ``masks.spe``.
-        reduction: see ``masks.spe``.
+        encoding: see ``masks.spe``; so is ``reduction``.
 
     Raises:
         ArgumentError: an unknown segmenter.
@@ -54,8 +53,7 @@ class PhotoRegions:
         encoding: Encoding,
         reduction: Reduction,
     ) -> None:
-        self._encoding: Encoding = encoding
-        self._reduction: Reduction = reduction
+        self._encoding = EncodingOptions(encoding=encoding, reduction=reduction)
         self._masks: dict[Path, Path] = {}
         self._segment: Segmenter | None = None
         self.name = "masks"
@@ -65,14 +63,11 @@ class PhotoRegions:
         else:
             self._masks = find_masks(masks, files, roots=roots)
             _report_missing([file for file in files if file not in self._masks], len(files), masks, missing)
-        self._digests = {file: digest_masks(path) for file, path in self._masks.items()}
-
-    def digest(self, file: Path) -> str | None:
-        """SHA-256 of a photo's masks; None when it has none."""
-        return self._digests.get(file)
+        self.digests = {file: digest_masks(path) for file, path in self._masks.items()}
+        """SHA-256 of the masks of each photo that has some."""
 
     def find(
-        self, file: Path, image: NDArray[np.uint8], *, photo_size: tuple[int, int], needed: bool
+        self, file: Path, image: NDArray[np.uint8], *, photo_size: Sequence[int], needed: bool
     ) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
         """Give the regions of one photo.
 
@@ -91,13 +86,8 @@ class PhotoRegions:
         """
         size = (image.shape[0], image.shape[1])
         if file in self._masks:
-            structure = load_structure(
-                self._masks[file],
-                photo_size=photo_size,
-                size=size,
-                encoding=self._encoding,
-                reduction=self._reduction,
-            )
+            full = (photo_size[0], photo_size[1])
+            structure = load_structure(self._masks[file], photo_size=full, size=size, **self._encoding)
             return structure.labels, structure.values
         if self._segment is None or not needed:
             return np.zeros(size, np.uint16), np.zeros(1, np.float32)
@@ -107,8 +97,7 @@ class PhotoRegions:
         lowest, highest = int(labels.min()), int(labels.max())
         if lowest < 0 or highest > MAX_REGIONS:
             raise DataError(f"the segmenter's labels must lie in 0..{MAX_REGIONS}, got {lowest}..{highest}")
-        values = encode_label_map(labels, encoding=self._encoding, reduction=self._reduction)
-        return labels.astype(np.uint16), values
+        return labels.astype(np.uint16), encode_label_map(labels, **self._encoding)
 
 
 def _report_missing(

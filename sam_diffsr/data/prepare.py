@@ -117,7 +117,9 @@ def prepare_crops(
         "reduction": reduction,
     }
     folder, digests = Path(out), {file: _digest(file) for file in files}
-    wanted = [[digests[file], float(factor), regions.digest(file)] for file in files for factor in reductions]
+    wanted = [
+        [digests[file], float(factor), regions.digests.get(file)] for file in files for factor in reductions
+    ]
     if _is_complete(folder, settings, wanted):
         store = CropStore(folder)
         shutil.rmtree(folder / PARTS, ignore_errors=True)  # left by a run that was killed at the end
@@ -166,6 +168,7 @@ class _Work:
     regions: PhotoRegions
     settings: Mapping[str, Any]
     folder: Path
+    """Folder of the parts."""
     digests: Mapping[Path, str | None]
     licences: Mapping[str, str]
     parts: list[Path] = field(default_factory=list[Path])
@@ -190,15 +193,13 @@ class _Work:
             for factor, path in paths.items():
                 if not path.is_file():
                     self._cut(path, file, photo, factor)
-        crops = 0
-        for factor, path in paths.items():
-            source = {"file": file.name, "sha256": self.digests[file], "reduction": float(factor)}
-            header = read_part_header(path)
-            masks, licence = self.regions.digest(file), self.licences.get(file.name)
-            self.sources.append({**source, **header, "masks": masks, "licence": licence})
-            self.parts.append(path)
-            crops += header["crops"]
-        return f"{file.name}: {crops} crops"
+        source = {"file": file.name, "sha256": self.digests[file]}
+        about = {"masks": self.regions.digests.get(file), "licence": self.licences.get(file.name)}
+        headers = [read_part_header(path) for path in paths.values()]
+        for factor, header in zip(reductions, headers, strict=True):
+            self.sources.append({**source, "reduction": float(factor), **header, **about})
+        self.parts += paths.values()
+        return f"{file.name}: {sum(header['crops'] for header in headers)} crops"
 
     def count_crops(self, photos: int) -> int:
         """Number of crops; without any, raise ``DataError`` and remove the empty parts."""
@@ -218,18 +219,16 @@ class _Work:
         return count
 
     def _path(self, file: Path, factor: float) -> Path:
-        key = json.dumps(
-            [self.digests[file], float(factor), self.settings, self.regions.digest(file)], sort_keys=True
-        )
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+        made_of = [self.digests[file], float(factor), self.settings, self.regions.digests.get(file)]
+        key = json.dumps(made_of, sort_keys=True).encode()
+        return self.folder / f"{hashlib.sha256(key).hexdigest()[:24]}.npz"
 
     def _cut(self, path: Path, file: Path, photo: torch.Tensor, factor: float) -> None:
         crop_size: int = self.settings["crop_size"]
         image = reduce_image(photo, factor)
         corners = textured_corners(image, crop_size=crop_size, min_gradient=self.settings["min_gradient"])
-        height, width = photo.shape[-2:]
-        labels, values = self.regions.find(file, image, photo_size=(height, width), needed=len(corners) > 0)
-        save_part(path, image, corners, labels, values, crop_size=crop_size)
+        regions = self.regions.find(file, image, photo_size=photo.shape[-2:], needed=len(corners) > 0)
+        save_part(path, image, corners, regions, crop_size=crop_size)
 
     def _leave_out(self, file: Path, kind: str, reason: str) -> str:
         self.skipped.append({"file": file.name, "sha256": self.digests[file], "kind": kind, "reason": reason})
@@ -242,9 +241,8 @@ def _find_photos(
     """The photos, and the folders that their places are relative to."""
     if not isinstance(photos, (str, os.PathLike)):
         return list_photos(photos), []
-    root = Path(photos)
-    folders = photo_folders(root) if root.is_dir() else [root]
-    return [file for folder in folders for file in list_photos(folder)], [root, *folders]
+    folders = photo_folders(Path(photos))
+    return [file for folder in folders for file in list_photos(folder)], [Path(photos), *folders]
 
 
 def _digest(file: Path) -> str | None:
@@ -268,9 +266,7 @@ def _is_complete(folder: Path, settings: Mapping[str, Any], wanted: Sequence[lis
         manifest = read_manifest(folder)
     except DataError:
         return False
-    found = [
-        [source.get("sha256"), source.get("reduction"), source.get("masks")] for source in manifest["sources"]
-    ]
+    found = [[source.get(key) for key in ("sha256", "reduction", "masks")] for source in manifest["sources"]]
     skipped = {source["sha256"] for source in manifest.get("skipped", [])}
     kept = [entry for entry in wanted if entry[0] not in skipped]
     present = skipped <= {entry[0] for entry in wanted} and None not in skipped

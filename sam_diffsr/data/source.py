@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,21 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam_diffsr.data.augment import Mixture, draw, share_rows
-from sam_diffsr.data.batch import MARGIN_LR, TrainingBatch, make_batch
 from sam_diffsr.data.config import AugmentConfig, DataConfig
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.degrade import DegradationConfig, Recipe, draw_recipe
 from sam_diffsr.data.prepare import prepare_crops
 from sam_diffsr.data.synthetic import Drawing, SyntheticPool
+from sam_diffsr.data.training_batch import MARGIN_LR, TrainingBatch, make_batch
 from sam_diffsr.errors import ArgumentError, ConfigError, DataError
 from sam_diffsr.masks.spe import Encoding, Reduction
 
-__all__ = ["HostBatch", "MixedSource", "SyntheticWindow", "TrainingSource", "open_source"]
-
+__all__ = ["HostBatch", "SyntheticWindow", "TrainingSource", "open_source"]
 
 SLACK = 48
 """HR pixels that crops of ``data.photos`` are larger than a window."""
-_DEFAULTS: dict[str, str] = {"encoding": "rope", "reduction": "image"}
 
 
 @dataclass(frozen=True)
@@ -40,11 +37,8 @@ class SyntheticWindow:
     row: int
     """Row of the batch."""
     drawing: Drawing
-    """The image."""
     top: int
-    """First row of the window in the image."""
     left: int
-    """First column."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +53,10 @@ class HostBatch:
     structure: Tensor
     """``(B, P + 2m, P + 2m)`` float32."""
     turns: Tensor
-    """``(B,)`` int64 in 0..7, see ``dihedral``."""
+    """``(B,)`` int64, see ``dihedral``."""
     synthetic: tuple[SyntheticWindow, ...] = ()
-    """The synthetic rows."""
     orders: Tensor | None = None
-    """``(B,)`` int64 in 0..5, orders of the channels, or None; see ``permute_channels``."""
+    """``(B,)`` int64, see ``permute_channels``; None keeps the channels."""
     mixture: Mixture | None = None
     """Blends of rows, or None; its guests are the last rows and no part of the batch."""
     recipes: tuple[Recipe, ...] = ()
@@ -72,20 +65,10 @@ class HostBatch:
     """Seed of the noise of the recipes."""
 
 
-class TrainingSource(Protocol):
-    """Gives the batches of a training run; the two methods may run in different threads."""
-
-    def host_batch(self, step: int) -> HostBatch:
-        """Cut the windows of one step (0-based), on the host."""
-        ...
-
-    def device_batch(self, host: HostBatch, device: torch.device) -> TrainingBatch:
-        """Finish a batch on the device."""
-        ...
-
-
-class MixedSource:
+class TrainingSource:
     """Random windows of crops and of synthetic images; each epoch uses every crop once, in a new order.
+
+    ``host_batch`` and ``device_batch`` may run in different threads.
 
     Args:
         patch: HR side of the windows that the networks see, without margin.
@@ -125,28 +108,23 @@ class MixedSource:
     ) -> None:
         if patch < scale or patch % scale:
             raise ArgumentError(f"patch must be a multiple of the scale {scale}, got {patch}")
-        if batch < 1:
-            raise ArgumentError(f"batch must be at least 1, got {batch}")
-        if not 0 <= rank < world or batch % world:
+        if batch < 1 or not 0 <= rank < world or batch % world:
             raise ArgumentError(
                 f"a batch of {batch} cannot be shared equally by {world} processes (rank {rank}); choose a "
-                "multiple of their number"
+                "positive multiple of their number"
             )
         augment = augment or AugmentConfig()
         if augment.mixup and batch < 2:
             raise ArgumentError(f"mixup needs a second window in the batch, but batch is {batch}")
         if store is None and pool is None:
             raise ArgumentError("a source needs crops or a pool of synthetic images")
-        self.window = patch + 2 * MARGIN_LR * scale
-        if store is not None and self.window > store.crop_size:
+        self.window = window = patch + 2 * MARGIN_LR * scale
+        need = f"at least {window} pixels for patches of {patch} and their margin, but"
+        if store is not None and window > store.crop_size:
+            raise DataError(f"crops need {need} {store.path} has {store.crop_size}; prepare larger crops")
+        if pool is not None and window > pool.config.size:
             raise DataError(
-                f"patches of {patch} pixels need crops of at least {self.window} (patch and margin), but "
-                f"{store.path} has crops of {store.crop_size}; use a smaller patch or prepare larger crops"
-            )
-        if pool is not None and self.window > pool.size:
-            raise DataError(
-                f"patches of {patch} pixels need synthetic images of at least {self.window} (patch and "
-                f"margin), but data.synthetic.size is {pool.size}; use a smaller patch or larger images"
+                f"synthetic images need {need} data.synthetic.size is {pool.config.size}; raise it"
             )
         self.store, self.pool, self.structure, self.augment = store, pool, structure, augment
         self.degradation = degradation
@@ -161,7 +139,10 @@ class MixedSource:
         rng = np.random.default_rng([self.seed, 1, step])
         side, corners = self.window, list[tuple[int, int]]()
         for row in range(self.batch):
-            slack = self._side(self._place(step, row)[0]) - side
+            if self._place(step, row)[0]:
+                slack = cast("SyntheticPool", self.pool).config.size - side
+            else:
+                slack = cast("CropStore", self.store).crop_size - side
             top, left = (int(offset) for offset in rng.integers(0, slack, size=2, endpoint=True))
             corners.append((top, left))
         drawn = draw(rng, self.augment, batch=self.batch)
@@ -183,24 +164,21 @@ class MixedSource:
                 images[place], field = store.window(self._index(position), top, left, side)
             if self.structure:
                 structure[place] = field
+        recipes, noise_seed = (), 0
+        if self.degradation is not None:
+            rng = np.random.default_rng([self.seed, 2, step])
+            noise_seed = int(rng.integers(2**32)) + self.rank * self.batch
+            recipes = tuple(draw_recipe(rng, self.degradation) for _ in range(self.batch))
         return HostBatch(
-            torch.from_numpy(images),
-            torch.from_numpy(structure),
-            torch.from_numpy(drawn.turns[rows]),
-            tuple(synthetic),
-            torch.from_numpy(drawn.orders[rows]) if self.augment.permute_channels else None,
-            mixture,
-            *self._recipes(step),
+            images=torch.from_numpy(images),
+            structure=torch.from_numpy(structure),
+            synthetic=tuple(synthetic),
+            turns=torch.from_numpy(drawn.turns[rows]),
+            orders=torch.from_numpy(drawn.orders[rows]) if self.augment.permute_channels else None,
+            mixture=mixture,
+            recipes=recipes[self.rank :: self.world],
+            seed=noise_seed,
         )
-
-    def _recipes(self, step: int) -> tuple[tuple[Recipe, ...], int]:
-        """Damage of this process's rows, and the seed of its noise."""
-        if self.degradation is None:
-            return (), 0
-        rng = np.random.default_rng([self.seed, 2, step])
-        seed = int(rng.integers(2**32)) + self.rank * self.batch
-        recipes = tuple(draw_recipe(rng, self.degradation) for _ in range(self.batch))
-        return recipes[self.rank :: self.world], seed
 
     def device_batch(self, host: HostBatch, device: torch.device) -> TrainingBatch:
         """Copy to the device, make synthetic pixels, augment image and field together, make the LR image."""
@@ -230,12 +208,8 @@ class MixedSource:
         # The two kinds alternate evenly.
         return (True, before) if after > before else (False, position - before)
 
-    def _side(self, is_synthetic: bool) -> int:
-        if is_synthetic:
-            return cast("SyntheticPool", self.pool).size
-        return cast("CropStore", self.store).crop_size
-
     def _index(self, position: int) -> int:
+        """Crop at a position among all crops of the run; every epoch has its own order."""
         count = len(cast("CropStore", self.store))
         epoch, place = divmod(position, count)
         if epoch != self._epoch:
@@ -261,8 +235,8 @@ def open_source(
     Args:
         config: table ``data`` of the training config.
         scale: 2, 4 or 8; ``config.patch`` is a multiple of it.
-        seed: see ``MixedSource``.
-        rank: see ``MixedSource``.
+        seed: see ``TrainingSource``.
+        rank: see ``TrainingSource``.
         world: number of processes; divides ``config.batch``.
         cache: folder for the crops of ``config.photos``.
 
@@ -274,19 +248,30 @@ def open_source(
         ImageError: a photo cannot be read.
         OutputError: ``cache`` cannot be written.
     """
-    window = config.patch + 2 * MARGIN_LR * scale
-    store = None
+    store, stored = None, config.structure == "stored"
     if config.crops is not None:
         store = CropStore(config.crops)
     elif config.photos is not None:
         if cache is None:
             raise ArgumentError("data.photos needs a cache folder for the crops")
-        store = _cut_photos(config, Path(cache), window=window)
+        store = prepare_crops(  # every photo at its full size, flat crops included
+            config.photos,
+            cache,
+            crop_size=config.patch + 2 * MARGIN_LR * scale + SLACK,
+            reductions=(1.0,),
+            min_gradient=0.0,
+            segmenter="graph" if stored else "none",
+            encoding=config.encoding or "rope",
+            reduction=config.reduction or "image",
+            masks=config.masks if stored else None,
+            missing_masks=config.missing_masks,
+            overwrite=True,  # the cache belongs to the run
+        )
     encoding, reduction = _how_encoded(config, store)
     pool = None
     if config.synthetic is not None:
         pool = SyntheticPool(config.synthetic, seed=seed, encoding=encoding, reduction=reduction)
-    return MixedSource(
+    return TrainingSource(
         patch=config.patch,
         scale=scale,
         batch=config.batch,
@@ -294,7 +279,7 @@ def open_source(
         store=store,
         pool=pool,
         synthetic_fraction=config.synthetic_fraction,
-        structure=config.structure == "stored",
+        structure=stored,
         augment=config.augment,
         degradation=config.damage,
         rank=rank,
@@ -302,29 +287,11 @@ def open_source(
     )
 
 
-def _cut_photos(config: DataConfig, cache: Path, *, window: int) -> CropStore:
-    """Crops of every photo at its full size, flat crops included."""
-    stored = config.structure == "stored"
-    return prepare_crops(
-        cast("str", config.photos),
-        cache,
-        crop_size=window + SLACK,
-        reductions=(1.0,),
-        min_gradient=0.0,
-        segmenter="graph" if stored else "none",
-        encoding=config.encoding or cast("Encoding", _DEFAULTS["encoding"]),
-        reduction=config.reduction or cast("Reduction", _DEFAULTS["reduction"]),
-        masks=config.masks if stored else None,
-        missing_masks=config.missing_masks,
-        overwrite=True,  # the cache belongs to the run
-    )
-
-
 def _how_encoded(config: DataConfig, store: CropStore | None) -> tuple[Encoding, Reduction]:
     """The encoding and reduction of the crops, or those of the config."""
     settings: dict[str, Any] = store.manifest.get("settings", {}) if store is not None else {}
     chosen: dict[str, Any] = {}
-    for name, default in _DEFAULTS.items():
+    for name, default in (("encoding", "rope"), ("reduction", "image")):
         wanted, made = getattr(config, name), settings.get(name, default)
         if store is not None and config.structure == "stored" and wanted not in (None, made):
             raise ConfigError(

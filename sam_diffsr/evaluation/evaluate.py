@@ -160,12 +160,9 @@ def evaluate_methods(
                     _enlarge(method, pair, seed, as_gray)
                 cold = False
             timed = [_enlarge(method, pair, seed, as_gray) for method in methods]
-            needed = any(MEASURES[measure].against == "bicubic" for measure in measures)
-            bicubic = to_uint8(bicubic_method(scale).enlarge(pair, 0)) if needed else pair.hr
-            others = {
-                measure: bicubic if MEASURES[measure].against == "bicubic" else pair.hr
-                for measure in measures
-            }
+            bicubic = to_uint8(bicubic_method(scale).enlarge(pair, 0)) if measures else pair.hr
+            compared = {"truth": pair.hr, "bicubic": bicubic}
+            others = {measure: compared[MEASURES[measure].against] for measure in measures}
             scores = tuple(
                 _score(pair, sr, border=border, gray=as_gray, lpips=lpips, others=others, seconds=seconds)
                 for sr, seconds in timed

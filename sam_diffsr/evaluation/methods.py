@@ -17,8 +17,8 @@ from torch import Tensor
 from sam_diffsr.diffusion.samplers import SamplerName, Spacing
 from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.evaluation.pairs import Pair, check_sizes, match_files, read_image
+from sam_diffsr.image.jobs import find_images
 from sam_diffsr.models import ModelConfig
-from sam_diffsr.pipeline.batch import find_images
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.pipeline.settings import resolve_settings

@@ -19,8 +19,8 @@ from sam_diffsr.data import find_dataset
 from sam_diffsr.data.degrade import Degradation
 from sam_diffsr.errors import ImageError
 from sam_diffsr.image import decode_image
+from sam_diffsr.image.jobs import find_images
 from sam_diffsr.image.read import open_file
-from sam_diffsr.pipeline.batch import find_images
 from sam_diffsr.resize import imresize
 
 __all__ = [

@@ -60,7 +60,8 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
         MissingDependencyError: ``lpips`` is not installed.
         ModelLoadError: AlexNet's weights are not in torch's cache and cannot be downloaded, or are damaged.
     """
-    network = (_lpips_network() if network is None else network).to(device).eval()
+    network = _lpips_network() if network is None else network
+    network = network.to(device).eval()
 
     @torch.inference_mode()
     def distance(sr: Tensor, hr: Tensor) -> float:
@@ -92,7 +93,7 @@ def lpips_loss(*, network: Any = None) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _lpips_network() -> Any:
-    """The trained ``lpips.LPIPS`` module with AlexNet."""
+    """The trained network of :func:`lpips_distance`."""
     try:
         import lpips
     except ImportError as error:

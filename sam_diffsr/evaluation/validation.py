@@ -15,8 +15,8 @@ from torch.nn import functional
 from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.evaluation.metrics import psnr_y, ssim_y
 from sam_diffsr.evaluation.pairs import Pair, read_pair, to_uint8
+from sam_diffsr.image.jobs import find_images
 from sam_diffsr.models import DiffSR
-from sam_diffsr.pipeline.batch import find_images
 from sam_diffsr.pipeline.config import ResolverConfig
 from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.resize import imresize

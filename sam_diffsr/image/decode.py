@@ -30,6 +30,8 @@ from sam_diffsr.image.read import check_size, file_name, load_pixels, open_file
 __all__ = ["decode_image", "image_size"]
 
 _ARRAY_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
+_JPEG_TABLE_SUM = 3688
+"""Sum of the luminance table of quality 50 (ITU-T T.81, table K.1)."""
 _FLOAT_SLACK = 1e-6
 """How far beyond [0, 1] a float sample may be, for the rounding of earlier steps; it is clipped."""
 
@@ -154,8 +156,19 @@ def _decode_pil(image: Image.Image, max_pixels: int | None, *, name: str) -> Dec
         channels=cast("Literal[1, 2, 3, 4]", len(plain.getbands())),
         sample_type=cast("SampleType", sample_name(array)),
         metadata=kept_metadata(image, exif),
+        jpeg_quality=_jpeg_quality(image),
     )
     return _to_tensors(array, form, name=name)
+
+
+def _jpeg_quality(image: Image.Image) -> int | None:
+    """Estimate the quality of a JPEG from its luminance table, by the scaling rule of the IJG's encoder."""
+    tables: dict[int, list[int]] = getattr(image, "quantization", None) or {}
+    if image.format not in ("JPEG", "MPO") or 0 not in tables:
+        return None
+    percent = 100 * sum(tables[0]) / _JPEG_TABLE_SUM
+    quality = (200 - percent) / 2 if percent <= 100 else 5000 / percent
+    return min(max(round(quality), 1), 100)
 
 
 def _to_plain_mode(image: Image.Image, name: str) -> Image.Image:

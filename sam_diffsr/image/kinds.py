@@ -46,6 +46,9 @@ class ImageFormat:
     """Entries for ``PIL.Image.Image.info``: EXIF without orientation, ICC profile, resolution, XMP, PNG's
     text and colour chunks. Empty for arrays."""
 
+    jpeg_quality: int | None = None
+    """Estimated quality, 1 to 100, of a JPEG file; None for other sources."""
+
     @property
     def grayscale(self) -> bool:
         """Whether the image has one colour channel."""

@@ -87,11 +87,7 @@ def run_lengths(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], tuple[int, i
     if not isinstance(rle, Mapping) or "size" not in rle or "counts" not in rle:  # pyright: ignore[reportUnnecessaryIsInstance]
         keys = sorted(map(str, rle)) if isinstance(rle, Mapping) else type(rle).__name__  # pyright: ignore[reportUnnecessaryIsInstance]
         raise DataError(f"an RLE record needs the keys 'size' and 'counts', got {keys}")
-    size = rle["size"]
-    numbers = _as_array(size)
-    if numbers is None or numbers.shape != (2,) or numbers.dtype.kind not in "iu" or int(numbers.min()) < 1:
-        raise DataError(f"RLE size must be [height, width], two integers >= 1, got {size!r}")
-    height, width = int(numbers[0]), int(numbers[1])
+    height, width = record_size(rle)
     counts = _read_counts(rle["counts"])
     total = height * width
     # The largest count is checked first, so that the sum cannot overflow.
@@ -104,6 +100,14 @@ def run_lengths(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], tuple[int, i
             f"RLE counts are incomplete: size {[height, width]} has {total} pixels, got {covered}"
         )
     return counts, (height, width)
+
+
+def record_size(rle: Mapping[str, Any]) -> tuple[int, int]:
+    """Give the ``(height, width)`` of a record; raises ``DataError``."""
+    numbers = _as_array(rle["size"])
+    if numbers is None or numbers.shape != (2,) or numbers.dtype.kind not in "iu" or int(numbers.min()) < 1:
+        raise DataError(f"RLE size must be [height, width], two integers >= 1, got {rle['size']!r}")
+    return int(numbers[0]), int(numbers[1])
 
 
 def rle_runs(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, int]]:

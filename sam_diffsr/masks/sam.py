@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from sam_diffsr.config import check_choice
 from sam_diffsr.device import resolve_device
 from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError
-from sam_diffsr.hub import HubOptions
+from sam_diffsr.hub import HubKeywords, HubOptions
 from sam_diffsr.masks.rle import decode, encode, encode_runs, rle_runs, runs_bbox_xywh
 from sam_diffsr.masks.sam_model import build_sam, import_segment_anything, make_generator
 from sam_diffsr.masks.sam_weights import find_weights, read_weights
 from sam_diffsr.masks.segments import check_image, enlarge_labels, shrink_to
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["SamMaskGenerator", "SamOptions", "SamPrecision"]
 
@@ -72,11 +76,11 @@ class SamOptions:
         if (self.points_per_side is None) == (self.point_grids is None):
             given = "neither" if self.point_grids is None else "both (set points_per_side=None)"
             raise ArgumentError(f"exactly one of points_per_side and point_grids must be given, got {given}")
-        whole_numbers = {"points_per_batch": 1, "crop_n_layers": 0, "crop_n_points_downscale_factor": 1}
-        whole_numbers["min_mask_region_area"] = 0
-        if self.point_grids is None:
-            whole_numbers["points_per_side"] = 1
-        for name, lowest in whole_numbers.items():
+        lowest_of = {"points_per_batch": 1, "crop_n_layers": 0, "crop_n_points_downscale_factor": 1}
+        lowest_of |= {"min_mask_region_area": 0} | (
+            {} if self.point_grids is not None else {"points_per_side": 1}
+        )
+        for name, lowest in lowest_of.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
                 raise ArgumentError(f"{name} must be an integer >= {lowest}, got {value!r}")
@@ -87,28 +91,19 @@ class SamOptions:
             raise ArgumentError(f"crop_overlap_ratio must be in [0, 1), got {self.crop_overlap_ratio!r}")
         if not self.stability_score_offset >= 0:
             raise ArgumentError(f"stability_score_offset must be >= 0, got {self.stability_score_offset!r}")
-        if self.output_mode not in get_args(OutputMode):
+        check_choice(self.output_mode, OutputMode, what="output_mode", error=ArgumentError)
+        layers, factor = self.crop_n_layers, self.crop_n_points_downscale_factor
+        if self.points_per_side is not None and self.points_per_side // factor**layers < 1:
             raise ArgumentError(
-                f"output_mode must be one of {', '.join(get_args(OutputMode))}; got {self.output_mode!r}"
+                f"points_per_side={self.points_per_side} leaves no point in layer {layers} when divided by "
+                f"crop_n_points_downscale_factor={factor} per layer"
             )
-
-        self._check_grid()
-
-    def _check_grid(self) -> None:
-        if self.point_grids is None:
-            side = self.points_per_side or 0
-            if side // self.crop_n_points_downscale_factor**self.crop_n_layers < 1:
-                raise ArgumentError(
-                    f"points_per_side={side} leaves no point in layer {self.crop_n_layers} when divided by "
-                    f"crop_n_points_downscale_factor={self.crop_n_points_downscale_factor} per layer"
-                )
-            return
-        if len(self.point_grids) != self.crop_n_layers + 1:
+        if self.point_grids is not None and len(self.point_grids) != layers + 1:
             raise ArgumentError(
-                f"point_grids must hold one array for each of {self.crop_n_layers + 1} layers, "
+                f"point_grids must hold one array for each of {layers + 1} layers, "
                 f"got {len(self.point_grids)}"
             )
-        for index, grid in enumerate(self.point_grids):
+        for index, grid in enumerate(self.point_grids or ()):
             if np.ndim(grid) != 2 or np.shape(grid)[1] != 2 or not len(grid):
                 raise ArgumentError(f"point_grids[{index}] must be (P, 2) with P >= 1, got {np.shape(grid)}")
 
@@ -143,16 +138,19 @@ class SamMaskGenerator:
         import_segment_anything()
         self.options = options or SamOptions()
         self.device = resolve_device(device)
-        if precision not in get_args(SamPrecision):
-            raise ArgumentError(
-                f"precision must be one of {', '.join(get_args(SamPrecision))}; got {precision!r}"
-            )
+        check_choice(precision, SamPrecision, what="precision", error=ArgumentError)
         if precision != "fp32" and self.device.type != "cuda":
             raise ArgumentError(f"precision={precision!r} needs a CUDA device, got {self.device}; use 'fp32'")
         if longest_side is not None and longest_side < 16:
             raise ArgumentError(f"longest_side must be None or >= 16, got {longest_side}")
         if self.options.min_mask_region_area > 0:
-            _require_opencv()
+            try:
+                import cv2  # pyright: ignore  # noqa: F401
+            except ImportError as error:
+                raise MissingDependencyError(
+                    "min_mask_region_area > 0 needs OpenCV; install it with: "
+                    "pip install opencv-python-headless, or leave the option at 0"
+                ) from error
         self.precision = precision
         self.longest_side = longest_side
         autocast = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
@@ -169,29 +167,13 @@ class SamMaskGenerator:
         device: str | torch.device = "auto",
         precision: SamPrecision = "fp32",
         longest_side: int | None = None,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        token: str | bool | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
+        **hub: Unpack[HubKeywords],
     ) -> SamMaskGenerator:
-        """Load SAM's published weights.
+        """Load SAM's published weights; the other arguments are those of the class and of ``HubOptions``.
 
-        Args:
-            pretrained_model_name_or_path: ``"vit_b"``, ``"vit_l"`` or ``"vit_h"`` (fetched from the
-                official repositories on the Hub), a native ``.pth`` or a ``.safetensors`` file, a folder
-                with ``model.safetensors``, or a Hub id. The weights tell the size of the model.
-            options: see the class.
-            device: see the class.
-            precision: see the class.
-            longest_side: see the class.
-            revision: branch, tag or commit of the Hub repository.
-            subfolder: folder inside the folder or repository.
-            cache_dir: download cache; None is the Hub client's own.
-            token: access token for the Hub.
-            force_download: download again even if the file is in the cache.
-            local_files_only: use the cache only.
+        The name is ``"vit_b"``, ``"vit_l"`` or ``"vit_h"`` (fetched from the official repositories on the
+        Hub), a native ``.pth`` or a ``.safetensors`` file, a folder with ``model.safetensors``, or a Hub id.
+        The weights tell the size of the model.
 
         Raises:
             ModelLoadError: the weights cannot be found, reached or read, or are damaged.
@@ -201,15 +183,7 @@ class SamMaskGenerator:
         """
         import_segment_anything()  # fails, as the device does, before a download of gigabytes
         device = resolve_device(device)
-        hub = HubOptions(
-            revision=revision,
-            subfolder=subfolder,
-            cache_dir=cache_dir,
-            token=token,
-            force_download=force_download,
-            local_files_only=local_files_only,
-        )
-        path = find_weights(pretrained_model_name_or_path, hub)
+        path = find_weights(pretrained_model_name_or_path, HubOptions(**hub))
         sam = build_sam(read_weights(path), source=str(path))
         return cls(sam, options=options, device=device, precision=precision, longest_side=longest_side)
 
@@ -231,15 +205,15 @@ class SamMaskGenerator:
         check_image(image)
         small = shrink_to(image, self.longest_side)
         height, width = small.shape[:2]
-        self._generator.points_per_batch = self._batch_for(height, width)
-        self._check_crops(height, width)
+        self._prepare(height, width)
         found: list[dict[str, Any]] = self._generator.generate(small)
         size = (image.shape[0], image.shape[1])
         records = [self._record(record, (height, width), size) for record in found if record["area"] > 0]
         return [record for record in records if record["area"] > 0]
 
-    def _batch_for(self, height: int, width: int) -> int:
-        """Points per batch that keep every tensor of masks below 2**31 elements."""
+    def _prepare(self, height: int, width: int) -> None:
+        """Set the points per batch; refuse images that are too large, or too thin for SAM to shrink."""
+        # Every tensor of masks stays below 2**31 elements.
         side = self._generator.predictor.model.image_encoder.img_size
         fits = _INDEX_LIMIT // (3 * max(height * width, side * side))
         if fits < 1 or width > _WIDTH_LIMIT:
@@ -247,14 +221,11 @@ class SamMaskGenerator:
                 f"an image of {height} x {width} is too large for SAM's mask decoder in one piece; "
                 "set longest_side (SAM itself works at 1024)"
             )
-        return min(self.options.points_per_batch, fits)
+        self._generator.points_per_batch = min(self.options.points_per_batch, fits)
 
-    def _check_crops(self, height: int, width: int) -> None:
-        """Refuse images that SAM would shrink to no rows or columns."""
-        side = self._generator.predictor.model.image_encoder.img_size
-        for crop_width, crop_height in self._generator.crop_sizes(height, width):
-            longest, shortest = max(crop_width, crop_height), min(crop_width, crop_height)
-            if shortest < 1 or int(shortest * side / longest + 0.5) < 1:
+        # SAM shrinks the image and every crop to its own size.
+        for crop in self._generator.crop_sizes(height, width):
+            if min(crop) < 1 or int(min(crop) * side / max(crop) + 0.5) < 1:
                 raise ImageError(
                     f"an image of {height} x {width} is too thin for SAM with "
                     f"crop_n_layers={self.options.crop_n_layers}: its short side would be 0 pixels of {side}"
@@ -286,13 +257,3 @@ class SamMaskGenerator:
         else:
             record["segmentation"] = segmentation
         return record
-
-
-def _require_opencv() -> None:
-    try:
-        import cv2  # pyright: ignore  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            "min_mask_region_area > 0 needs OpenCV; install it with: pip install opencv-python-headless, "
-            "or leave the option at 0"
-        ) from error

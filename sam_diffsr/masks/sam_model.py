@@ -44,11 +44,7 @@ def import_segment_anything() -> Any:
 
 
 def build_sam(state: Mapping[str, Tensor], *, source: str = "the file") -> nn.Module:
-    """Build a ``Sam`` with given weights; their shapes tell its sizes.
-
-    Args:
-        state: tensors by native name.
-        source: name of the weights in error messages.
+    """Build a ``Sam`` with weights by native name, whose shapes tell its sizes; errors name ``source``.
 
     Raises:
         CheckpointMismatchError: tensors are missing, unexpected or of another shape.
@@ -73,11 +69,7 @@ def build_sam(state: Mapping[str, Tensor], *, source: str = "the file") -> nn.Mo
 
 
 def make_generator(
-    sam: nn.Module,
-    options: Mapping[str, Any],
-    device: torch.device,
-    *,
-    autocast: torch.dtype | None,
+    sam: nn.Module, options: Mapping[str, Any], device: torch.device, *, autocast: torch.dtype | None
 ) -> Any:
     """Make segment_anything's own generator, with the faults of the published wheel (1.0) mended.
 
@@ -152,8 +144,6 @@ def _assemble(state: Mapping[str, Tensor]) -> Any:
     sides = [(len(table) + 1) // 2 for table in tables]
     windows = [side for side in sides if side != grid]
     prompt_width, embedding = state["image_encoder.neck.0.weight"].shape[0], (grid, grid)
-    decoder = "mask_decoder.transformer.layers"
-    heads_depth = _count(state, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\.")
     return cast(Any, Sam)(
         image_encoder=cast(Any, ImageEncoderViT)(
             img_size=grid * patch,
@@ -180,10 +170,10 @@ def _assemble(state: Mapping[str, Tensor]) -> Any:
                 depth=_count(state, r"mask_decoder\.transformer\.layers\.(\d+)\."),
                 embedding_dim=prompt_width,
                 num_heads=_DECODER_HEADS,
-                mlp_dim=state[f"{decoder}.0.mlp.lin1.weight"].shape[0],
+                mlp_dim=state["mask_decoder.transformer.layers.0.mlp.lin1.weight"].shape[0],
             ),
             transformer_dim=prompt_width,
-            iou_head_depth=heads_depth,
+            iou_head_depth=_count(state, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\."),
             iou_head_hidden_dim=state["mask_decoder.iou_prediction_head.layers.0.weight"].shape[0],
         ),
         pixel_mean=list(_PIXEL_MEAN),
@@ -192,5 +182,4 @@ def _assemble(state: Mapping[str, Tensor]) -> Any:
 
 
 def _count(keys: Iterable[str], pattern: str) -> int:
-    found = [int(match[1]) for key in keys if (match := re.match(pattern, key))]
-    return max(found) + 1
+    return max(int(match[1]) for key in keys if (match := re.match(pattern, key))) + 1

@@ -59,19 +59,13 @@ _RENAMES = (
 """Hub name to native name, applied in this order."""
 
 
-def find_weights(name_or_path: str | os.PathLike[str], hub: HubOptions | None = None) -> Path:
-    """Find the file of weights, or download it from the Hub.
-
-    Args:
-        name_or_path: see ``SamMaskGenerator.from_pretrained``.
-        hub: options of the download; ``subfolder`` also applies to a local folder.
+def find_weights(name_or_path: str | os.PathLike[str], hub: HubOptions) -> Path:
+    """Find the file of weights, see ``SamMaskGenerator.from_pretrained``, or download it from the Hub.
 
     Raises:
         ModelLoadError: no such file, folder or repository, or the download failed.
     """
-    hub = hub or HubOptions()
-    name = os.fspath(name_or_path)
-    path = Path(name)
+    name, path = os.fspath(name_or_path), Path(name_or_path)
     if path.is_file():
         return path
     if path.is_dir():
@@ -87,7 +81,7 @@ def find_weights(name_or_path: str | os.PathLike[str], hub: HubOptions | None = 
             f"{name!r} is no file, folder, Hub id 'owner/name' or one of {', '.join(HUB_NAMES)}; "
             "check the path"
         )
-    (file,) = download_model(repo_id, (_WEIGHTS_NAME,), hub)
+    (file,) = download_model(repo_id, (_WEIGHTS_NAME,), options=hub)
     return file
 
 
@@ -102,7 +96,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     published = _NATIVE_NAME.fullmatch(path.name)
     if published:
-        digest = _md5(path)
+        md5 = hashlib.md5(usedforsecurity=False)
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                md5.update(block)
+        digest = md5.hexdigest()
         if not digest.startswith(published[1]):
             raise ModelLoadError(
                 f"{path} is damaged or not what its name says: its MD5 sum starts with {digest[:6]}, "
@@ -138,20 +136,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turn the names of the official Hub weights into native ones."""
-    renamed: dict[str, Tensor] = {}
-    for key, value in state.items():
-        if key.startswith(_HUB_DUPLICATE):
-            continue
-        name = key
+
+    def native(key: str) -> str:
         for pattern, replacement in _RENAMES:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = value
-    return renamed
+            key = re.sub(pattern, replacement, key)
+        return key
 
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return {native(key): value for key, value in state.items() if not key.startswith(_HUB_DUPLICATE)}

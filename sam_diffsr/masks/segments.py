@@ -44,14 +44,14 @@ class GraphMaskGenerator:
     """Segment larger images at this longest side and enlarge the regions; ``None`` never shrinks."""
 
     def __post_init__(self) -> None:
-        if not self.scale > 0:
-            raise ArgumentError(f"scale must be > 0, got {self.scale}")
-        if not self.sigma >= 0:
-            raise ArgumentError(f"sigma must be >= 0, got {self.sigma}")
-        if self.min_size < 1:
-            raise ArgumentError(f"min_size must be >= 1, got {self.min_size}")
-        if self.longest_side is not None and self.longest_side < 16:
-            raise ArgumentError(f"longest_side must be None or >= 16, got {self.longest_side}")
+        for name, allowed, limit in (
+            ("scale", self.scale > 0, "> 0"),
+            ("sigma", self.sigma >= 0, ">= 0"),
+            ("min_size", self.min_size >= 1, ">= 1"),
+            ("longest_side", self.longest_side is None or self.longest_side >= 16, "None or >= 16"),
+        ):
+            if not allowed:
+                raise ArgumentError(f"{name} must be {limit}, got {getattr(self, name)}")
         _felzenszwalb()
 
     def label_map(self, image: NDArray[np.uint8]) -> NDArray[np.uint16]:
@@ -70,15 +70,13 @@ class GraphMaskGenerator:
         check_image(image)
         height, width = image.shape[:2]
         small = shrink_to(image, self.longest_side)
-        segment = _felzenszwalb()
-        labels = segment(small, scale=self.scale, sigma=self.sigma, min_size=self.min_size, channel_axis=-1)
+        options: dict[str, Any] = {"scale": self.scale, "sigma": self.sigma, "min_size": self.min_size}
+        labels = _felzenszwalb()(small, **options, channel_axis=-1)
         count = int(labels.max()) + 1
         if count > np.iinfo(np.uint16).max:
             raise DataError(f"got {count} regions, more than 65535; raise min_size or scale")
         result = (labels + 1).astype(np.uint16)
-        if small is image:
-            return result
-        return enlarge_labels(result, (height, width))
+        return result if small is image else enlarge_labels(result, (height, width))
 
     def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
         """Find the regions of an image as records like those of SAM's automatic mask generator.

@@ -5,7 +5,7 @@ Shapes: field and E ``(H, W)``; values ``(N,)``, one per region.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 import torch
@@ -15,10 +15,26 @@ from torch import Tensor
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.masks.regions import MaskInput, RegionRuns, collect_runs, label_runs, lay_out
 
-__all__ = ["Encoding", "Reduction", "encode_label_map", "encode_structure", "position_field", "region_values"]
+__all__ = [
+    "Encoding",
+    "EncodingOptions",
+    "Reduction",
+    "encode_label_map",
+    "encode_structure",
+    "position_field",
+    "region_values",
+]
 
 Encoding = Literal["rope", "cosine", "sincos", "random"]
 Reduction = Literal["image", "region"]
+
+
+class EncodingOptions(TypedDict, total=False):
+    """Keywords that say how the value of a region is made; see ``encode_structure``."""
+
+    encoding: Encoding
+    reduction: Reduction
+
 
 _BASE = 10000.0
 

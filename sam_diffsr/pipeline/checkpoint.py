@@ -103,7 +103,7 @@ def load_pretrained(
             f"({', '.join(available_models()) or 'none'}), an existing folder or .safetensors file, "
             "or a Hub id of the form owner/name"
         )
-    config_path, weights_path = download_model(name, (CONFIG_NAME, WEIGHTS_NAME), options)
+    config_path, weights_path = download_model(name, (CONFIG_NAME, WEIGHTS_NAME), options=options)
     return read_pair(config_path, weights_path)
 
 

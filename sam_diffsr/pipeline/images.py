@@ -16,7 +16,19 @@ from sam_diffsr.errors import ArgumentError, ImageError, ImageTooLargeError
 from sam_diffsr.image import DecodedImage, ImageInput, decode_image, encode_image, image_size
 from sam_diffsr.resize import imresize
 
-__all__ = ["check_tensor", "decode_input", "encode_output", "input_size", "output_dtype", "output_size"]
+__all__ = [
+    "check_tensor",
+    "crop_margin",
+    "decode_input",
+    "encode_output",
+    "input_size",
+    "output_dtype",
+    "output_size",
+    "wrap_margin",
+]
+
+_RESIZE_MARGIN = 16
+"""Pixels of a wrapped result around it while it is resized."""
 
 
 def decode_input(
@@ -89,7 +101,7 @@ def output_dtype(images: Sequence[DecodedImage], *, resized: bool) -> torch.dtyp
 
 
 def encode_output(
-    rgb: Tensor, source: DecodedImage, *, scale: int, size: tuple[int, int] | None
+    rgb: Tensor, source: DecodedImage, *, scale: int, size: tuple[int, int] | None, wrap: bool = False
 ) -> Image.Image | NDArray[Any]:
     """Turn one result into the kind of image that its source was.
 
@@ -98,20 +110,42 @@ def encode_output(
         source: the decoded input.
         scale: s.
         size: final size from :func:`output_size`; None for that of ``rgb``.
+        wrap: opposite borders continue each other.
     """
-    alpha = None if source.alpha is None else _upscale_alpha(source.alpha, scale)
+    alpha = None if source.alpha is None else _upscale_alpha(source.alpha, scale, wrap)
     if size is not None:
-        rgb = imresize(rgb, size=size).clamp(0.0, 1.0)
-        alpha = None if alpha is None else imresize(alpha, size=size).clamp(0.0, 1.0)
+        rgb = _resize(rgb, size, wrap)
+        alpha = None if alpha is None else _resize(alpha, size, wrap)
     return encode_image(rgb, alpha, source.format)
 
 
-def _upscale_alpha(alpha: Tensor, scale: int) -> Tensor:
+def _upscale_alpha(alpha: Tensor, scale: int, wrap: bool) -> Tensor:
     """Bicubic transparency ``(1, 1, h, w)`` in [0, 1]; a constant one stays exactly constant."""
     low, high = alpha.aminmax()
     if bool(low == high):
         return alpha[:, :, :1, :1].expand(1, 1, alpha.shape[-2] * scale, alpha.shape[-1] * scale)
-    return imresize(alpha, scale).clamp(0.0, 1.0)
+    margin = 4 if wrap else 0
+    return crop_margin(imresize(wrap_margin(alpha, margin), scale).clamp(0.0, 1.0), margin * scale)
+
+
+def _resize(image: Tensor, size: tuple[int, int], wrap: bool) -> Tensor:
+    if not wrap:
+        return imresize(image, size=size).clamp(0.0, 1.0)
+    factor = size[0] / image.shape[-2]
+    margin = round(_RESIZE_MARGIN * factor)
+    around = (size[0] + 2 * margin, size[1] + 2 * margin)
+    return crop_margin(imresize(wrap_margin(image, _RESIZE_MARGIN), size=around).clamp(0.0, 1.0), margin)
+
+
+def wrap_margin(image: Tensor, margin: int) -> Tensor:
+    """Pad ``(B, C, H, W)`` on every side with what lies at the opposite border, as often as it takes."""
+    rows, columns = (torch.arange(-margin, length + margin) % length for length in image.shape[-2:])
+    return image[:, :, rows[:, None], columns] if margin else image
+
+
+def crop_margin(image: Tensor, margin: int) -> Tensor:
+    """Take a margin away on every side."""
+    return image[..., margin : image.shape[-2] - margin, margin : image.shape[-1] - margin]
 
 
 def check_tensor(lr: Tensor, *, seeds: Sequence[int], device: torch.device) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
@@ -28,18 +29,26 @@ from sam_diffsr.pipeline.checkpoint import CARD_NAME, DEFAULT_MODEL, load_pretra
 from sam_diffsr.pipeline.config import ResolverConfig
 from sam_diffsr.pipeline.images import (
     check_tensor,
+    crop_margin,
     decode_input,
     encode_output,
     input_size,
     output_dtype,
     output_size,
+    wrap_margin,
 )
 from sam_diffsr.pipeline.progress import Progress, ProgressCallback
 from sam_diffsr.pipeline.run import divide, super_resolve
-from sam_diffsr.pipeline.settings import Settings, Start, resolve_seeds, resolve_settings
+from sam_diffsr.pipeline.settings import (
+    Settings,
+    Start,
+    explains_names,
+    resolve_seeds,
+    resolve_settings,
+)
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from sam_diffsr.pipeline.settings import RunOptions, UpscaleOptions
 
@@ -49,6 +58,22 @@ PathLike = str | os.PathLike[str]
 Array = NDArray[Any]
 ResolverT = TypeVar("ResolverT", bound="SuperResolver")
 
+_LOGGER = logging.getLogger(__name__)
+
+_CLEAN_JPEG = 90
+"""Quality from which a JPEG counts as clean."""
+_NAMES_ELSEWHERE = {
+    "device_map": "device",
+    "torch_dtype": "dtype",
+    "num_inference_steps": "steps",
+    "num_steps": "steps",
+    "generator": "seed",
+    "scale": "outscale",
+    "tile_overlap": "halo",
+    "tile_pad": "halo",
+    "tile_size": "tile",
+}
+"""Arguments by the names that diffusers, Real-ESRGAN and others have for them."""
 _MOST_TOGETHER = 8
 _PIXELS_TOGETHER = 2**16
 """LR pixels of the images of a list that are decoded, computed and encoded together."""
@@ -94,15 +119,46 @@ class SuperResolver:
         """Floating type of the networks."""
         self.fingerprint = _fingerprint(model)
         """First 12 hexadecimal digits of the SHA-256 of the weights, before they were cast."""
-        model.to(device=self.device, dtype=self.dtype)
-        if self.device.type == "cpu" and self.dtype == torch.bfloat16:
-            model.encoder.widen_head()
-        self.model: DiffSR = model.to(memory_format=network_layout(self.device)).eval()
+        self.model: DiffSR = model.eval()
         """The networks, in evaluation mode."""
-        self.schedule = NoiseSchedule.from_config(config.schedule).to(self.device)
+        self.schedule = NoiseSchedule.from_config(config.schedule)
         """Tables of the diffusion process."""
+        self._warned = False
+        self._place()
+
+    def to(self, target: str | torch.device | torch.dtype) -> Self:
+        """Move or cast the networks in place.
+
+        Args:
+            target: a device or a floating type, as for the class. The type stays as it is when the device
+                changes, except float16, which becomes float32 on a CPU. Weights that were cast to a narrower
+                type do not become exact again.
+
+        Returns:
+            The resolver itself.
+
+        Raises:
+            ArgumentError: the device or type is not available.
+        """
+        if isinstance(target, torch.dtype) or target in ("fp32", "fp16", "bf16"):
+            self.dtype = resolve_dtype(cast("Precision | torch.dtype", target), self.device)
+        else:
+            self.device = resolve_device(target)
+            if self.device.type == "cpu" and self.dtype == torch.float16:
+                self.dtype = torch.float32
+        self._place()
+        return self
+
+    def _place(self) -> None:
+        """Bring the networks to ``self.device`` and ``self.dtype``."""
+        self.model.to(device=self.device, dtype=self.dtype)
+        if self.device.type == "cpu" and self.dtype == torch.bfloat16:
+            self.model.encoder.widen_head()
+        self.model.to(memory_format=network_layout(self.device))
+        self.schedule.to(self.device)
 
     @classmethod
+    @explains_names(_NAMES_ELSEWHERE)
     def from_pretrained(
         cls: type[ResolverT],
         pretrained_model_name_or_path: PathLike | None = None,
@@ -178,6 +234,7 @@ class SuperResolver:
         self, image: Sequence[ImageInput], **options: Unpack[UpscaleOptions]
     ) -> list[Image.Image | Array]: ...
 
+    @explains_names(_NAMES_ELSEWHERE)
     def upscale(
         self,
         image: ImageInput | Sequence[ImageInput],
@@ -192,6 +249,7 @@ class SuperResolver:
         halo: int | None = None,
         batch_size: int | None = None,
         max_memory: int | None = None,
+        wrap: bool = False,
         outscale: float | None = None,
         max_pixels: int | None = MAX_PIXELS_DEFAULT,
         progress: bool | None = None,
@@ -222,6 +280,8 @@ class SuperResolver:
             batch_size: tiles or images of equal size that are computed together; None chooses.
             max_memory: bytes that the computation may take on the device, in addition to weights, input and
                 output. None takes half of what is free.
+            wrap: the image is a seamless texture: its borders continue at the opposite ones, and so do those
+                of the result.
             outscale: final factor; if it is not the model's own, the result is resized bicubically.
             max_pixels: refuse larger input images; None for no limit.
             progress: draw a progress bar; None draws it in notebooks and where standard error is a terminal.
@@ -257,6 +317,10 @@ class SuperResolver:
             max_memory=max_memory,
         )
 
+        if not isinstance(wrap, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(f"wrap must be True or False, got {wrap!r}")
+        margin = settings.halo if wrap else 0
+
         # Problems that the headers show.
         index_of = [None] if len(images) == 1 else list(range(len(images)))  # for error messages
         final = partial(output_size, scale=self.scale, outscale=outscale, max_pixels=max_pixels)
@@ -268,7 +332,9 @@ class SuperResolver:
             final(*size)
 
         def read(batch: list[int]) -> list[tuple[int, DecodedImage]]:
-            return [(i, decode_input(images[i], index=index_of[i], max_pixels=max_pixels)) for i in batch]
+            items = [(i, decode_input(images[i], index=index_of[i], max_pixels=max_pixels)) for i in batch]
+            self._warn_of_compression(item for _, item in items)
+            return items
 
         def compute(batch: list[tuple[int, DecodedImage]]) -> list[tuple[int, DecodedImage, Tensor]]:
             if len({item.rgb.shape for _, item in batch}) > 1:  # a header was wrong about a size
@@ -278,25 +344,33 @@ class SuperResolver:
                 self.model,
                 self.config,
                 self.schedule,
-                torch.cat([item.rgb for item in items]),
+                wrap_margin(torch.cat([item.rgb for item in items]), margin),
                 [seeds[index] for index, _ in batch],
                 settings,
                 reporter,
                 dtype=output_dtype(items, resized=final(*items[0].rgb.shape[-2:]) is not None),
             )
+            sr = crop_margin(sr, margin * self.scale)
             return [(index, item, sr[row : row + 1]) for row, (index, item) in enumerate(batch)]
 
         def write(batch: list[tuple[int, DecodedImage, Tensor]]) -> dict[int, Image.Image | Array]:
             return {
-                index: encode_output(rgb, item, scale=self.scale, size=final(*item.rgb.shape[-2:]))
+                index: encode_output(rgb, item, scale=self.scale, size=final(*item.rgb.shape[-2:]), wrap=wrap)
                 for index, item, rgb in batch
             }
 
         results: dict[int, Image.Image | Array] = {}
-        with Progress(show=progress, callback=callback, total=self._steps(sizes, settings)) as reporter:
-            for finished in overlapped(_batches(sizes, batch_size), read=read, compute=compute, write=write):
-                results.update(finished)
+        total = self._steps([(height + 2 * margin, width + 2 * margin) for height, width in sizes], settings)
+        batches = _batches(sizes, batch_size)
+        with Progress(show=progress, callback=callback, total=total) as reporter:
+            if len(batches) == 1:
+                results = write(compute(read(batches[0])))
+            else:
+                for finished in overlapped(batches, read=read, compute=compute, write=write):
+                    results.update(finished)
         return results[0] if single else [results[index] for index in range(len(images))]
+
+    __call__ = upscale
 
     def upscale_tensor(
         self,
@@ -331,6 +405,17 @@ class SuperResolver:
             sr = super_resolve(self.model, self.config, self.schedule, lr, seeds, settings, reporter)
         return sr.contiguous()
 
+    def _warn_of_compression(self, items: Iterable[DecodedImage]) -> None:
+        """Say once per resolver that a model of clean images meets a compressed one."""
+        qualities = [item.format.jpeg_quality or 100 for item in items]
+        if self.config.degradation == "bicubic" and min(qualities) < _CLEAN_JPEG and not self._warned:
+            self._warned = True
+            _LOGGER.warning(
+                "a JPEG of quality about %d meets a model for clean images, which sharpens its blocks too; "
+                "the model 'photo' removes them",
+                min(qualities),
+            )
+
     def _steps(self, sizes: Sequence[tuple[int, int]], settings: Settings) -> int:
         """Steps that progress is going to count for images of these sizes."""
         steps = {
@@ -355,6 +440,12 @@ class SuperResolver:
         if card is None and not (Path(folder) / CARD_NAME).exists():
             card = model_card(self.config, name=Path(folder).resolve().name)
         save_pretrained_folder(folder, self.config, self.model.state_dict(), card=card, dtype=dtype)
+
+    def export_onnx(self, folder: PathLike, *, half: bool = False) -> float:
+        """Write ``encoder.onnx`` and ``denoiser.onnx``; see :func:`sam_diffsr.pipeline.onnx.export_onnx`."""
+        from sam_diffsr.pipeline.onnx import export_onnx
+
+        return export_onnx(self.model, self.config, folder, half=half)
 
     def push_to_hub(
         self,

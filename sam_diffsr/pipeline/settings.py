@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, get_args
 
 import numpy as np
 
@@ -19,12 +22,15 @@ __all__ = [
     "Settings",
     "Start",
     "UpscaleOptions",
+    "explains_names",
     "resolve_seeds",
     "resolve_settings",
     "sampling_of_fidelity",
 ]
 
 Start = int | Literal["noise"] | None
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _FIDELITY_START = 0.5
 """Share of the schedule that ``fidelity=0`` starts from: later starts add detail that is not real."""
@@ -49,6 +55,7 @@ class UpscaleOptions(RunOptions, total=False):
     """Keyword arguments of :meth:`SuperResolver.upscale`."""
 
     seed: int | Sequence[int]
+    wrap: bool
     outscale: float | None
     max_pixels: int | None
     progress: bool | None
@@ -157,6 +164,34 @@ def resolve_seeds(seed: int | Sequence[int], count: int) -> list[int]:
     if not all(_is_integer(value) and 0 <= value < 2**63 for value in seeds):
         raise ArgumentError(f"seeds must be integers from 0 to 2**63 - 1, got {seeds}")
     return [int(value) for value in seeds]
+
+
+def explains_names(ours: Mapping[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a function answer keywords that it does not have with the names that it has.
+
+    Args:
+        ours: names of arguments by the names that other libraries have for them.
+
+    Returns:
+        A decorator. Its function raises ArgumentError for unknown keywords.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        known = inspect.signature(function).parameters
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **options: P.kwargs) -> R:
+            for name in options.keys() - known.keys():
+                near = (
+                    [ours[name]] if ours.get(name) in known else difflib.get_close_matches(name, known, n=1)
+                )
+                hint = f"it is called {near[0]} here" if near else f"expected some of {', '.join(known)}"
+                raise ArgumentError(f"{function.__name__} has no argument {name}; {hint}")
+            return function(*args, **options)
+
+        return checked
+
+    return decorate
 
 
 def _resolve_sampling(

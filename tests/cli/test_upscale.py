@@ -59,7 +59,7 @@ def test_flags_reach_the_library(model_dir, photos, tmp_path, monkeypatch) -> No
 
     monkeypatch.setattr(SuperResolver, "upscale", fake)
     flags = (
-        "--steps 3 --sampler dpmpp_2m --start 7 --seed 5 --tile 32 --halo 8 --batch-size 2 --ensemble "
+        "--steps 3 --sampler dpmpp_2m --start 7 --seed 5 --tile 32 --halo 8 --batch-size 2 --ensemble --wrap "
         "--outscale 2.5 --max-pixels 0 --max-memory 500 --precision bf16 --quiet"
     )
     assert upscale(model_dir, "-i", photos, "-o", tmp_path / "x", *flags.split()) == 0
@@ -71,6 +71,7 @@ def test_flags_reach_the_library(model_dir, photos, tmp_path, monkeypatch) -> No
         "tile": 32,
         "halo": 8,
         "ensemble": True,
+        "wrap": True,
         "batch_size": 2,
         "outscale": 2.5,
         "max_pixels": None,
@@ -218,7 +219,7 @@ def test_flags_have_the_types_of_the_library() -> None:
     """Parse one value for each flag and compare with the annotation of the argument that it becomes."""
     flags = (
         "--steps 1 --sampler ddim --start 1 --fidelity 0.5 --tile 1 --halo 1 --batch-size 1 "
-        "--outscale 2 --seed 1 --max-memory 1 --ensemble"
+        "--outscale 2 --seed 1 --max-memory 1 --ensemble --wrap"
     )
     given = build_parser().parse_args(["upscale", "-i", "a", "-o", "b", "--max-pixels", "1", *flags.split()])
     aliases = {"SamplerName": "str", "Start": "int"}

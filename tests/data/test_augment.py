@@ -14,8 +14,8 @@ from sam_diffsr.data import (
     CropStore,
     DataConfig,
     HostBatch,
-    MixedSource,
     SyntheticConfig,
+    TrainingSource,
     degrade,
     dihedral,
     make_batch,
@@ -30,10 +30,10 @@ BOTH = AugmentConfig(permute_channels=0.7, mixup=0.6)
 NAMES = ("lr", "hr", "structure")
 
 
-def source_of(store: CropStore, augment: AugmentConfig | None, **options: Any) -> MixedSource:
+def source_of(store: CropStore, augment: AugmentConfig | None, **options: Any) -> TrainingSource:
     arguments: dict[str, Any] = {"patch": 32, "scale": 4, "batch": 8, "seed": 5, **options}
     pool = SyntheticPool(SyntheticConfig(size=64, pool=3, windows=4), seed=5)
-    return MixedSource(store=store, pool=pool, synthetic_fraction=0.5, augment=augment, **arguments)
+    return TrainingSource(store=store, pool=pool, synthetic_fraction=0.5, augment=augment, **arguments)
 
 
 def plain(host: HostBatch) -> HostBatch:
@@ -46,7 +46,7 @@ def levels(images: torch.Tensor) -> torch.Tensor:
 
 
 def test_off_is_the_draws_and_the_batch_of_before(store: CropStore) -> None:
-    source = MixedSource(store=store, patch=32, scale=4, batch=8, seed=5)
+    source = TrainingSource(store=store, patch=32, scale=4, batch=8, seed=5)
     for step in (0, 3):
         host = source.host_batch(step)
         rng = np.random.default_rng([5, 1, step])
@@ -219,7 +219,7 @@ def test_open_source_passes_the_table_on(store: CropStore) -> None:
     config = DataConfig(crops=str(store.path), patch=32, batch=8, augment=BOTH)
     opened, made = (
         open_source(config, scale=4, seed=3),
-        MixedSource(store=store, patch=32, scale=4, batch=8, seed=3, augment=BOTH),
+        TrainingSource(store=store, patch=32, scale=4, batch=8, seed=3, augment=BOTH),
     )
     one, other = (each.device_batch(each.host_batch(1), CPU) for each in (opened, made))
     assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in NAMES)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from sam_diffsr.config import from_dict
-from sam_diffsr.data import DataConfig, MixedSource, make_batch, open_source
+from sam_diffsr.data import DataConfig, TrainingSource, make_batch, open_source
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.degrade import (
     KERNELS,
@@ -71,7 +71,7 @@ def test_bicubic_is_matlabs() -> None:
 
 def test_an_image_that_is_never_damaged_is_matlabs_reduction(store: CropStore) -> None:
     clean, plain = (
-        MixedSource(store=store, patch=32, scale=4, batch=4, seed=1, degradation=degradation)
+        TrainingSource(store=store, patch=32, scale=4, batch=4, seed=1, degradation=degradation)
         for degradation in (DegradationConfig(clean=1.0), None)
     )
     one, other = (source.device_batch(source.host_batch(3), torch.device("cpu")) for source in (clean, plain))
@@ -182,7 +182,7 @@ def test_a_damage_alone(name: str) -> None:
 
 def test_batches_depend_on_seed_and_step_alone(store: CropStore) -> None:
     def batch(step: int, *, seed: int = 5, first: int = 0) -> torch.Tensor:
-        source = MixedSource(store=store, patch=32, scale=4, batch=4, seed=seed, degradation=PHOTO)
+        source = TrainingSource(store=store, patch=32, scale=4, batch=4, seed=seed, degradation=PHOTO)
         for earlier in range(first, step):
             source.host_batch(earlier)
         return source.device_batch(source.host_batch(step), torch.device("cpu")).lr
@@ -195,8 +195,8 @@ def test_batches_depend_on_seed_and_step_alone(store: CropStore) -> None:
 
 
 def test_processes_share_the_damage_of_a_batch(store: CropStore) -> None:
-    def source(rank: int, world: int) -> MixedSource:
-        return MixedSource(
+    def source(rank: int, world: int) -> TrainingSource:
+        return TrainingSource(
             store=store, patch=32, scale=4, batch=4, seed=2, rank=rank, world=world, degradation=PHOTO
         )
 

@@ -8,7 +8,6 @@ import time
 import pytest
 
 from sam_diffsr.data import prefetch
-from sam_diffsr.errors import ArgumentError
 
 
 def alive() -> bool:
@@ -23,13 +22,13 @@ def test_in_order_from_start_to_stop() -> None:
 
 def test_runs_ahead_but_not_for_ever() -> None:
     made: list[int] = []
-    with prefetch(lambda step: made.append(step) or step, start=0, depth=2) as results:
+    with prefetch(lambda step: made.append(step) or step, start=0, stop=9) as results:
         assert next(results) == 0
         deadline = time.monotonic() + 5
-        while len(made) < 3 and time.monotonic() < deadline:
+        while len(made) < 2 and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(0.05)
-        assert made == [0, 1, 2]  # one taken, two waiting
+        assert made == [0, 1]  # one taken, one waiting
     assert not alive()
 
 
@@ -40,7 +39,7 @@ def test_error_comes_where_the_result_would_have(kind: type[BaseException]) -> N
             raise kind("broken")
         return step
 
-    with prefetch(make, start=0) as results:
+    with prefetch(make, start=0, stop=9) as results:
         assert [next(results), next(results)] == [0, 1]
         with pytest.raises(RuntimeError if kind is StopIteration else kind):
             next(results)
@@ -48,14 +47,11 @@ def test_error_comes_where_the_result_would_have(kind: type[BaseException]) -> N
 
 
 def test_thread_ends_when_the_block_is_left_by_an_error() -> None:
-    with pytest.raises(ZeroDivisionError), prefetch(lambda step: step, start=0):
+    with pytest.raises(ZeroDivisionError), prefetch(lambda step: step, start=0, stop=9):
         _ = 1 / 0
     assert not alive()
 
 
-def test_no_room_at_all() -> None:
-    with (
-        pytest.raises(ArgumentError, match="depth must be at least 1, got 0"),
-        prefetch(int, start=0, depth=0),
-    ):
-        pass
+def test_nothing_left_to_make() -> None:
+    with prefetch(lambda step: step, start=3, stop=3) as results:
+        assert list(results) == []

@@ -14,8 +14,8 @@ from sam_diffsr.data import (
     AugmentConfig,
     CropStore,
     DataConfig,
-    MixedSource,
     SyntheticConfig,
+    TrainingSource,
     open_source,
     prepare_crops,
 )
@@ -33,7 +33,7 @@ def assert_same(one, other) -> None:
 
 def test_field_stays_on_its_pixels_from_disk(store: CropStore) -> None:
     """Values are a known function of the red channel, source by source."""
-    source = MixedSource(store=store, patch=32, scale=4, batch=4, seed=0)
+    source = TrainingSource(store=store, patch=32, scale=4, batch=4, seed=0)
     values = {}
     for index in range(len(store)):
         for red, value in zip(
@@ -48,7 +48,7 @@ def test_field_stays_on_its_pixels_from_disk(store: CropStore) -> None:
 
 
 def test_lr_is_on_the_8_bit_grid(store: CropStore) -> None:
-    source = MixedSource(store=store, patch=32, scale=4, batch=3, seed=1)
+    source = TrainingSource(store=store, patch=32, scale=4, batch=3, seed=1)
     batch = source.device_batch(source.host_batch(0), CPU)
     levels = batch.lr * 255
     assert torch.allclose(levels, levels.round(), atol=1e-4)
@@ -56,20 +56,20 @@ def test_lr_is_on_the_8_bit_grid(store: CropStore) -> None:
 
 
 def test_batches_depend_on_seed_and_step_only(store: CropStore) -> None:
-    forward = MixedSource(store=store, patch=32, scale=4, batch=3, seed=5)
+    forward = TrainingSource(store=store, patch=32, scale=4, batch=3, seed=5)
     straight = [forward.host_batch(step) for step in range(8)]
-    jumping = MixedSource(store=store, patch=32, scale=4, batch=3, seed=5)
+    jumping = TrainingSource(store=store, patch=32, scale=4, batch=3, seed=5)
     for step in (7, 0, 3):
         host = jumping.host_batch(step)
         assert torch.equal(host.images, straight[step].images)
         assert torch.equal(host.structure, straight[step].structure)
         assert torch.equal(host.turns, straight[step].turns)
-    other = MixedSource(store=store, patch=32, scale=4, batch=3, seed=6).host_batch(0)
+    other = TrainingSource(store=store, patch=32, scale=4, batch=3, seed=6).host_batch(0)
     assert not torch.equal(other.images, straight[0].images)
 
 
 def test_every_crop_once_an_epoch_in_a_new_order(store: CropStore) -> None:
-    source = MixedSource(store=store, patch=32, scale=4, batch=1, seed=0)
+    source = TrainingSource(store=store, patch=32, scale=4, batch=1, seed=0)
     count = len(store)
     epochs = [[source._index(epoch * count + place) for place in range(count)] for epoch in range(3)]
     assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
@@ -77,21 +77,21 @@ def test_every_crop_once_an_epoch_in_a_new_order(store: CropStore) -> None:
 
 
 def test_largest_patch_fits_and_a_larger_one_is_refused(store: CropStore) -> None:
-    host = MixedSource(store=store, patch=48, scale=4, batch=1, seed=0).host_batch(0)
+    host = TrainingSource(store=store, patch=48, scale=4, batch=1, seed=0).host_batch(0)
     assert host.images.shape == (1, 64, 64, 3)
-    with pytest.raises(DataError, match=r"patches of 52 pixels need crops of at least 68"):
-        MixedSource(store=store, patch=52, scale=4, batch=1, seed=0)
+    with pytest.raises(DataError, match=r"crops need at least 68 pixels for patches of 52"):
+        TrainingSource(store=store, patch=52, scale=4, batch=1, seed=0)
 
 
 @pytest.mark.parametrize("patch", [0, 30])
 def test_patch_must_be_a_multiple_of_the_scale(store: CropStore, patch: int) -> None:
     with pytest.raises(ArgumentError, match="patch must be a multiple of the scale 4"):
-        MixedSource(store=store, patch=patch, scale=4, batch=1, seed=0)
+        TrainingSource(store=store, patch=patch, scale=4, batch=1, seed=0)
 
 
 def test_empty_batch(store: CropStore) -> None:
-    with pytest.raises(ArgumentError, match="batch must be at least 1, got 0"):
-        MixedSource(store=store, patch=32, scale=4, batch=0, seed=0)
+    with pytest.raises(ArgumentError, match="a batch of 0 cannot be shared equally by 1 processes"):
+        TrainingSource(store=store, patch=32, scale=4, batch=0, seed=0)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def pool() -> SyntheticPool:
     return SyntheticPool(SYNTHETIC, seed=5)
 
 
-def mixed(store: CropStore, fraction: float = 0.5, **options) -> MixedSource:
+def mixed(store: CropStore, fraction: float = 0.5, **options) -> TrainingSource:
     arguments: dict[str, Any] = {
         "store": store,
         "pool": SyntheticPool(SYNTHETIC, seed=5),
@@ -110,7 +110,7 @@ def mixed(store: CropStore, fraction: float = 0.5, **options) -> MixedSource:
         "seed": 5,
         **options,
     }
-    return MixedSource(**arguments)
+    return TrainingSource(**arguments)
 
 
 def test_mixed_batches_depend_on_seed_and_step_only(store: CropStore) -> None:
@@ -160,7 +160,7 @@ def test_processes_share_the_batch_of_one(store: CropStore, world: int) -> None:
 
 
 def test_field_of_a_synthetic_window_is_that_of_its_regions(pool: SyntheticPool) -> None:
-    source = MixedSource(pool=pool, patch=32, scale=4, batch=4, seed=5)
+    source = TrainingSource(pool=pool, patch=32, scale=4, batch=4, seed=5)
     host = source.host_batch(0)
     assert len(host.synthetic) == 4
     for window in host.synthetic:
@@ -197,19 +197,19 @@ def test_batch_that_cannot_be_shared(store: CropStore) -> None:
 
 def test_source_of_nothing() -> None:
     with pytest.raises(ArgumentError, match="needs crops or a pool"):
-        MixedSource(patch=32, scale=4, batch=1, seed=0)
+        TrainingSource(patch=32, scale=4, batch=1, seed=0)
 
 
 def test_synthetic_images_that_are_too_small(pool: SyntheticPool) -> None:
     with pytest.raises(
-        DataError, match=r"need synthetic images of at least 68 .* data\.synthetic\.size is 64"
+        DataError, match=r"synthetic images need at least 68 pixels .* data\.synthetic\.size is 64"
     ):
-        MixedSource(pool=pool, patch=52, scale=4, batch=1, seed=0)
+        TrainingSource(pool=pool, patch=52, scale=4, batch=1, seed=0)
 
 
 def test_open_crops(store: CropStore) -> None:
     source = open_source(DataConfig(crops=str(store.path), patch=32, batch=2), scale=4, seed=0)
-    other = MixedSource(store=store, patch=32, scale=4, batch=2, seed=0)
+    other = TrainingSource(store=store, patch=32, scale=4, batch=2, seed=0)
     assert_same(source.device_batch(source.host_batch(3), CPU), other.device_batch(other.host_batch(3), CPU))
 
 

@@ -799,3 +799,11 @@ def test_a_resolution_that_is_none_is_left_out(dpi):
     image = Image.new("RGB", (6, 4))
     image.info["dpi"] = dpi
     assert "dpi" not in decode_image(image).format.metadata
+
+
+@pytest.mark.parametrize("quality", [30, 50, 75, 90, 95])
+def test_the_quality_of_a_jpeg_is_estimated(tmp_path, quality: int):
+    for name in ("a.jpg", "a.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / name, quality=quality)
+    assert decode_image(tmp_path / "a.jpg").format.jpeg_quality == pytest.approx(quality, abs=1)
+    assert decode_image(tmp_path / "a.png").format.jpeg_quality is None

@@ -64,13 +64,21 @@ def test_any_floating_type_and_graph_is_taken(dtype):
 
 @pytest.mark.parametrize("rgb", [torch.zeros(3, 2, 2), torch.zeros(2, 3, 2, 2), torch.zeros(1, 1, 2, 2)])
 def test_wrong_shapes_are_refused(rgb):
-    with pytest.raises(ImageError, match=r"rgb must be a float tensor \(1, 3, H, W\)"):
+    with pytest.raises(ImageError, match=r"rgb must be float or uint8 \(1, 3, H, W\)"):
         encode_image(rgb, None, RGB8)
 
 
+@pytest.mark.parametrize("form", [RGB8, RGBA8])
+def test_uint8_is_taken_as_it_is(form):
+    rgb = torch.arange(12, dtype=torch.uint8).reshape(1, 3, 2, 2)
+    alpha = torch.ones(1, 1, 2, 2) if form.has_alpha else None
+    result = np.asarray(encode_image(rgb, alpha, form))
+    np.testing.assert_array_equal(result[..., :3], rgb[0].permute(1, 2, 0))
+
+
 def test_integers_are_refused():
-    with pytest.raises(ImageError, match=r"rgb must be a float tensor .* got torch\.uint8"):
-        encode_image(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), None, RGB8)
+    with pytest.raises(ImageError, match=r"rgb must be float or uint8 .* got torch\.int32"):
+        encode_image(torch.zeros(1, 3, 2, 2, dtype=torch.int32), None, RGB8)
 
 
 def test_missing_alpha_is_refused():

@@ -174,7 +174,7 @@ def test_tensors_that_do_not_fit(sam):
 )
 def test_names_of_nothing(name, message):
     with pytest.raises(ModelLoadError, match=message):
-        find_weights(name)
+        find_weights(name, HubOptions())
 
 
 def test_folder_without_weights(tmp_path):

@@ -421,3 +421,16 @@ def test_bfloat16_is_near_float32_from_the_encoders_image(model, config):
     assert model.denoiser.final_conv.weight.dtype == torch.bfloat16
     error = (narrow.upscale_tensor(lr, **options) - exact).square().mean()
     assert -10 * torch.log10(error) > 50
+
+
+def test_a_compressed_jpeg_in_a_model_for_clean_images_is_named_once(
+    model, config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    for quality in (50, 95):
+        Image.fromarray(photo(16, 16)).save(tmp_path / f"{quality}.jpg", quality=quality)
+    for degradation, file, lines in (("photo", 50, 0), ("bicubic", 95, 0), ("bicubic", 50, 1)):
+        caplog.clear()
+        resolver = SuperResolver(model, dataclasses.replace(config, degradation=degradation), device="cpu")
+        for _ in range(2):
+            resolver.upscale(tmp_path / f"{file}.jpg", steps=0)
+        assert caplog.text.count("a JPEG of quality about 50 meets a model for clean images") == lines

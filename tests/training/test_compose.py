@@ -146,9 +146,10 @@ def test_preset_is_complete_and_survives_being_printed(name: str, tmp_path: Path
 
 def test_presets_of_every_kind() -> None:
     stages = {
-        f"{size}/{stage}" for size in ("paper", "small", "tiny", "photo") for stage in ("rrdb", "diffusion")
+        f"{size}/{stage}" for size in ("paper", "small", "photo", "tiny") for stage in ("rrdb", "diffusion")
     }
     ablations = ("none", "released", "paper", "zero-structure", "cosine", "sincos", "random", "region")
+    stages.add("small/perceptual")
     assert set(PRESETS) == stages | {f"ablation/{name}" for name in ablations}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import resource
 import shutil
 from collections.abc import Callable, Generator
@@ -224,27 +223,3 @@ def test_full_disk_while_saving(make_config: MakeConfig, history: Path, tmp_path
     assert same(read_checkpoint(folder).network, read_checkpoint(history).network)
     steps = [record["step"] for record in read_log(folder)]
     assert steps == sorted(set(steps))
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_denoiser_with_an_esrgan_encoder(
-    suffix: str, make_config: MakeConfig, encoder_run: Path, tmp_path: Path
-) -> None:
-    weights = read_checkpoint(encoder_run).ema
-    file = tmp_path / f"RRDB_x2{suffix}"
-    renamed: dict[str, torch.Tensor] = {}
-    for key, value in weights.items():
-        name = re.sub(
-            r"^trunk\.(\d+)\.dense\.(\d)\.convs\.(\d)",
-            lambda m: f"RRDB_trunk.{m[1]}.RDB{int(m[2]) + 1}.conv{int(m[3]) + 1}",
-            key,
-        )
-        name = re.sub(r"^upsample\.(\d)", lambda m: f"upconv{int(m[1]) + 1}", name)
-        renamed[name.replace("conv_hr", "HRconv")] = value
-    if suffix == ".pth":
-        torch.save(renamed, file)
-    else:
-        save_file(renamed, file)
-    config = make_config(diffusion={"encoder": str(file)}, run={"steps": 1})
-    train("denoiser", config, tmp_path / "run")
-    assert same(read_checkpoint(tmp_path / "run").frozen, weights)

@@ -1,0 +1,289 @@
+"""The browser page of ``sam-diffsr app``, made with Gradio; every handler calls the worker."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sam_diffsr.app.worker import Choices, Result, Worker
+from sam_diffsr.device import Precision
+from sam_diffsr.errors import ArgumentError, CancelledError, MissingDependencyError, SamDiffsrError
+from sam_diffsr.image import MAX_PIXELS_DEFAULT
+
+try:
+    import gradio as gr
+    from gradio.themes import Soft
+except ImportError as error:
+    raise MissingDependencyError("the page needs gradio: pip install 'sam-diffsr[app]'") from error
+
+__all__ = ["build_page", "serve"]
+
+_EXAMPLES = Path(__file__).parent / "examples"
+_SCALES = (2, 3, 4)
+_FILE_TYPES = ("png", "jpg", "webp", "tif")
+_MOST_WAITING = 20
+"""Jobs that may wait; further ones are refused."""
+_PROGRESS = gr.Progress()
+_CSS = """
+.gradio-container { width: 100% !important; max-width: 1400px !important; margin: 0 auto !important; }
+footer { display: none !important; }
+"""
+
+
+def serve(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    share: bool = False,
+    open_browser: bool = False,
+    model: str | None = None,
+    device: str = "auto",
+    dtype: Precision = "auto",
+    max_pixels: int = MAX_PIXELS_DEFAULT,
+) -> None:
+    """Serve the page until the process is interrupted.
+
+    Uploads and results lie in a temporary folder, which is removed at the end.
+
+    Args:
+        host: address to listen on; ``"0.0.0.0"`` lets other machines in.
+        port: port to listen on.
+        share: also give the page a public address, through Gradio's servers.
+        open_browser: open the page in a browser.
+        model: as for :class:`Worker`.
+        device: as for :class:`Worker`.
+        dtype: as for :class:`Worker`.
+        max_pixels: as for :class:`Worker`.
+
+    Raises:
+        ArgumentError: the port cannot be used.
+        SamDiffsrError: the model cannot be loaded.
+    """
+    with tempfile.TemporaryDirectory(prefix="sam-diffsr-app-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        worker = Worker(Path(folder), model=model, device=device, dtype=dtype, max_pixels=max_pixels)
+        worker.load(worker.models[0])
+        try:
+            build_page(worker).launch(
+                server_name=host,
+                server_port=port,
+                share=share,
+                inbrowser=open_browser,
+                theme=Soft(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+                css=_CSS,
+                footer_links=[],
+                ssr_mode=False,
+            )
+        except OSError as error:
+            raise ArgumentError(
+                f"port {port} on {host} cannot be used ({error}); choose another one with --port"
+            ) from error
+
+
+def build_page(worker: Worker) -> gr.Blocks:
+    """Make the page; its ``launch`` serves it."""
+    with gr.Blocks(title="sam-diffsr", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        gr.Markdown(
+            "# sam-diffsr\nUpscale photographs by residual diffusion. Images stay on "
+            "the machine that serves this page."
+        )
+        with gr.Tab("One image"):
+            _build_one(page, worker)
+        with gr.Tab("Several images"):
+            _build_several(page, worker)
+    return page.queue(max_size=_MOST_WAITING, default_concurrency_limit=1, api_open=False)
+
+
+def _build_one(page: gr.Blocks, worker: Worker) -> None:
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            source = gr.Image(type="filepath", sources=["upload", "clipboard"], label="Input", height=300)
+            source.preprocess = _path_of  # the file as it is, whatever it holds
+            gr.Examples([str(path) for path in sorted(_EXAMPLES.iterdir())], source, label="Examples")
+            controls = _build_controls()
+        with gr.Column(scale=3, min_width=320):
+            slider = gr.ImageSlider(
+                label="Before (bicubic) and after",
+                type="filepath",
+                interactive=False,
+                buttons=["fullscreen"],
+                max_height=600,
+            )
+            download = gr.DownloadButton("Download", interactive=False)
+    settings = _build_settings(worker)
+
+    def describe(path: str, choices: Choices) -> str:
+        return worker.describe(path, choices)
+
+    def run(path: str, request: gr.Request, progress: Any = _PROGRESS, *values: Any) -> tuple[str, Any, Any]:
+        job, choices = _job(request, "one"), _choices(*values)
+        try:
+            result = worker.upscale(path, choices, job=job, report=_reporter(progress))
+        except CancelledError:
+            return "Cancelled.", gr.update(), gr.update()
+        except SamDiffsrError as error:
+            raise gr.Error(str(error), duration=None) from error
+        before, after = result.views
+        views = str(before), str(after)
+        return f"Done: {_summary(result)}.", views, gr.update(value=str(result.path), interactive=True)
+
+    _connect(page, worker, "one", controls, [source, *settings], describe, run, [slider, download])
+
+
+def _build_several(page: gr.Blocks, worker: Worker) -> None:
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            sources = gr.File(label="Input", file_count="multiple", file_types=["image"], height=300)
+            controls = _build_controls()
+        with gr.Column(scale=3, min_width=320):
+            results = gr.Markdown()
+            files = gr.File(label="Download", file_count="multiple", interactive=False)
+    settings = _build_settings(worker)
+
+    def describe(paths: list[str], choices: Choices) -> str:
+        lines: list[str] = []
+        for path in paths:
+            try:
+                lines.append(f"* {Path(path).name}: {worker.describe(path, choices)}")
+            except SamDiffsrError as error:
+                lines.append(f"* **Left out:** {error}")
+        return "\n".join(lines)
+
+    def run(
+        paths: list[str], request: gr.Request, progress: Any = _PROGRESS, *values: Any
+    ) -> Iterator[tuple[str, str, list[str]]]:
+        lines: list[str] = []
+        done: list[str] = []
+        job, choices = _job(request, "several"), _choices(*values)
+        for name, outcome in worker.upscale_all(paths, choices, job=job, report=_reporter(progress)):
+            if isinstance(outcome, Result):
+                done.append(str(outcome.path))
+                lines.append(f"* {name}: {_summary(outcome)}")
+            else:
+                lines.append(f"* **{name} failed:** {outcome}")
+            yield f"{len(lines)} of {len(paths)} files", "\n".join(lines), done
+        end = "Done" if len(lines) == len(paths) else "Cancelled"
+        text = f"{end}: {len(done)} of {len(paths)} files upscaled."
+        yield text, "\n".join(lines), [*_archive(done), *done]
+
+    _connect(page, worker, "several", controls, [sources, *settings], describe, run, [results, files])
+
+
+def _build_controls() -> tuple[gr.Markdown, gr.Button, gr.Button]:
+    """The line about the job, and the buttons to start and to cancel it."""
+    about = gr.Markdown()
+    with gr.Row():
+        go = gr.Button("Upscale", variant="primary", interactive=False, min_width=120)
+        stop = gr.Button("Cancel", interactive=False, min_width=120)
+    return about, go, stop
+
+
+def _build_settings(worker: Worker) -> list[Any]:
+    """The components whose values :func:`_choices` takes."""
+    label = "Fidelity (1: closest to the input, 0: most texture)"
+    with gr.Group():
+        with gr.Row():
+            model = gr.Dropdown(worker.models, value=worker.models[0], label="Model", scale=2)
+            scale = gr.Dropdown(_SCALES, value=_SCALES[-1], label="Scale", min_width=100)
+            extension = gr.Dropdown(_FILE_TYPES, value=_FILE_TYPES[0], label="File type", min_width=100)
+            seed = gr.Number(value=0, precision=0, minimum=0, label="Seed", min_width=100)
+        own = gr.Checkbox(value=True, label="The model's own fidelity")
+        fidelity = gr.Slider(0, 1, value=0.5, step=0.05, label=label, visible=False)
+
+    def show(own: bool) -> Any:
+        return gr.update(visible=not own)
+
+    own.change(show, own, fidelity, queue=False)
+    return [model, own, fidelity, scale, seed, extension]
+
+
+def _choices(
+    model: str, own: bool, fidelity: float, scale: float, seed: float | None, extension: str
+) -> Choices:
+    return Choices(
+        model=model,
+        fidelity=None if own else float(fidelity),
+        outscale=scale,
+        seed=int(seed or 0),
+        extension=extension,
+    )
+
+
+def _connect(
+    page: gr.Blocks,
+    worker: Worker,
+    tab: str,
+    controls: tuple[gr.Markdown, gr.Button, gr.Button],
+    inputs: list[Any],
+    describe: Callable[[Any, Choices], str],
+    run: Callable[..., Any],
+    outputs: list[Any],
+) -> None:
+    """Let a tab describe, start, await and cancel its job; leaving the page cancels it, too."""
+    about, go, stop = controls
+
+    def look(source: Any, request: gr.Request, *values: Any) -> tuple[str, Any]:
+        if not source:
+            return "", gr.update(interactive=False)
+        try:
+            text = describe(source, _choices(*values))
+            return text, gr.update(interactive=not worker.running(_job(request, tab)))
+        except SamDiffsrError as error:
+            return f"**This cannot be upscaled:** {error}", gr.update(interactive=False)
+
+    def start(request: gr.Request) -> tuple[Any, Any]:
+        worker.start(_job(request, tab))
+        return gr.update(interactive=False), gr.update(interactive=True)
+
+    def cancel(request: gr.Request) -> None:
+        worker.cancel(_job(request, tab))
+
+    def end(request: gr.Request) -> tuple[Any, Any]:
+        cancel(request)
+        return gr.update(interactive=True), gr.update(interactive=False)
+
+    gr.on(
+        [component.change for component in inputs],
+        look,
+        inputs,
+        [about, go],
+        show_progress="hidden",
+        trigger_mode="always_last",
+    )
+    started = go.click(start, None, [go, stop], queue=False)
+    finished = started.then(run, inputs, [about, *outputs], concurrency_id="work")
+    finished.then(end, None, [go, stop], queue=False)
+    stop.click(cancel, None, None, queue=False)
+    page.unload(cancel)
+
+
+def _path_of(payload: Any) -> str | None:
+    return None if payload is None else payload.path
+
+
+def _job(request: gr.Request, tab: str) -> str:
+    return f"{request.session_hash}/{tab}"
+
+
+def _reporter(progress: Any) -> Callable[[float], None]:
+    return lambda share: progress(share, desc="Upscaling")
+
+
+def _summary(result: Result) -> str:
+    height, width = result.size
+    return f"{width} × {height} pixels, {result.seconds:.1f} s"
+
+
+def _archive(paths: list[str]) -> list[str]:
+    """All results in one file, if there are several; not compressed, because images are."""
+    if len(paths) < 2:
+        return []
+    target = Path(paths[-1]).parent / "results.zip"
+    with zipfile.ZipFile(target, "w") as archive:
+        for number, path in enumerate(paths, start=1):
+            archive.write(path, f"{number:03d}_{Path(path).name}")
+    return [str(target)]

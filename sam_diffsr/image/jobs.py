@@ -1,0 +1,297 @@
+"""Finds the images of folders and patterns, and plans which file each result goes to."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import logging
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from sam_diffsr.errors import ArgumentError, ImageError
+from sam_diffsr.files import printable
+from sam_diffsr.image.formats import output_format
+from sam_diffsr.image.read import readable_endings
+
+__all__ = ["STDIN", "STDOUT", "Extension", "Job", "find_images", "plan_jobs"]
+
+logger = logging.getLogger(__name__)
+
+Extension = Literal["png", "jpg", "webp", "tif", "avif", "jp2", "auto"]
+"""File type of results; ``auto`` keeps that of the input where it can be written, and is png elsewhere."""
+PathLike = str | os.PathLike[str]
+
+STDIN, STDOUT = Path("<standard input>"), Path("<standard output>")
+"""Source and target for the path ``-``."""
+
+_UNREADABLE_ENDINGS = frozenset(
+    {".heic", ".heif", ".hif", ".jxl", ".svg", ".eps", ".pdf", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
+)
+"""Images that are counted as left out where nothing reads them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One image to upscale."""
+
+    source: Path
+    """File to read, or ``STDIN``."""
+    target: Path
+    """File to write, whose ending chooses the format, or ``STDOUT``."""
+    problem: Exception | None = None
+    """Why it cannot be done, where that is known from the beginning."""
+
+
+def find_images(folder: PathLike, *, recursive: bool = False, exclude: PathLike | None = None) -> list[Path]:
+    """List a folder's images by their endings, sorted; hidden files and folders are left out.
+
+    Args:
+        folder: where to look.
+        recursive: look into subfolders as well (symbolic links to folders are not followed). One that cannot
+            be read is logged as a warning.
+        exclude: a folder whose content is left out, such as an output folder inside the input.
+
+    Raises:
+        ImageError: there is no such folder, or it cannot be read.
+    """
+    files, unreadable = _walk(Path(folder), recursive=recursive, exclude=exclude)
+    for problem in unreadable.values():
+        logger.warning("%s", problem)
+    return files
+
+
+def _walk(
+    root: Path, *, recursive: bool, exclude: PathLike | None
+) -> tuple[list[Path], dict[Path, ImageError]]:
+    """Images below a folder, and the subfolders that cannot be read."""
+    if not os.path.isdir(root):
+        raise ImageError(f"{root} is not a folder; expected a folder of images")
+    excluded = None if exclude is None else os.path.realpath(exclude)
+    endings = readable_endings()
+    found: list[Path] = []
+    left_out: Counter[str] = Counter()
+    unreadable: dict[Path, ImageError] = {}
+
+    def refused(error: OSError) -> None:
+        where = Path(os.fsdecode(error.filename or root))
+        unreadable[where] = ImageError(f"cannot read the folder {str(where)!r}: {error.strerror}")
+
+    for parent, folders, files in os.walk(root, onerror=refused):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) != excluded
+        )
+        for name in sorted(files):
+            ending = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                continue
+            if ending in endings:
+                found.append(Path(parent, name))
+            else:
+                left_out[ending if ending in _UNREADABLE_ENDINGS else "other"] += 1
+        if not recursive:
+            left_out["subfolders"] += len(folders)
+            break
+    if root in unreadable:
+        raise unreadable[root]
+    _log_left_out(root, left_out)
+    return found, unreadable
+
+
+def _log_left_out(root: Path, left_out: Counter[str]) -> None:
+    count = left_out.pop("subfolders", 0)
+    parts = [f"{count} subfolder{'s'[: count > 1]} (--recursive reads them)"] if count else []
+    if count := left_out.pop("other", 0):
+        parts.append(f"{count} file{'s'[: count > 1]} that {'are' if count > 1 else 'is'} no image")
+    for ending, count in sorted(left_out.items()):
+        advice = " (install sam-diffsr[heif])" if ending in (".heic", ".heif", ".hif") else ""
+        parts.append(f"{count} {ending}{advice}")
+    if parts:
+        logger.info("left out of %s: %s", printable(root), ", ".join(parts))
+
+
+def plan_jobs(
+    inputs: PathLike | Sequence[PathLike],
+    output: PathLike | None = None,
+    *,
+    recursive: bool = False,
+    suffix: str | None = None,
+    ext: Extension | None = None,
+) -> list[Job]:
+    """Decide which files are read and where each result goes; nothing is read or written yet.
+
+    Args:
+        inputs: a file, a folder, a glob pattern (``"photos/*.jpg"``, ``**`` for any depth), ``"-"`` for
+            standard input, or several.
+        output: a file name if one file is read and the name ends like an image; ``"-"`` for standard output;
+            otherwise a folder, in which results are called ``{stem}_{suffix}.{ext}``. Results from a folder
+            that is read recursively keep their place in its tree. None puts ``{stem}_{suffix}.{ext}`` next to
+            a file, and ``{name}_{suffix}/{stem}.{ext}`` next to a folder.
+        recursive: read folders with their subfolders.
+        suffix: None is ``"out"``; an empty one gives ``{stem}.{ext}``.
+        ext: None is ``"png"``, because JPEG would take away again part of what was added.
+
+    Returns:
+        The jobs in a stable order. Files that are themselves the result of another job are not read, so a
+        folder can be upscaled into itself twice. Of files with one result name, such as ``a.jpg`` and
+        ``a.png``, each result is called after the whole name: ``a_jpg_out.png``.
+
+    Raises:
+        ImageError: a folder or pattern has no image.
+        ArgumentError: an option does not go with the output, or several results would go into one file.
+    """
+    if ext is not None and ext not in get_args(Extension):
+        raise ArgumentError(f"ext must be one of {', '.join(get_args(Extension))}; got {ext!r}")
+    if suffix and (os.path.basename(suffix) != suffix or "\0" in suffix):
+        raise ArgumentError(f"suffix is part of a file name and has no folder in it, got {suffix!r}")
+    listed = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    folder = None if output is None else _expand(output)
+    found = _find_sources(listed, recursive=recursive, output=folder)
+    single = len(found) == 1 and len(listed) == 1 and found[0].base is None
+
+    # One file to one name.
+    if output is not None and os.fspath(output) == "-":
+        target: Path | None = STDOUT
+    elif folder is None:
+        target = STDOUT if single and found[0].path is STDIN else None
+    else:
+        target = folder if _names_a_file(folder, os.fspath(output or "")) else None
+    if target is not None:
+        if not single:
+            raise ArgumentError(
+                "results of a folder, a pattern or several files go into a folder, but "
+                f"{target} is a file name"
+            )
+        if target is not STDOUT and (suffix is not None or ext is not None):
+            raise ArgumentError(
+                f"suffix and ext name the results in a folder, but {target} is a file name; leave them out"
+            )
+        return [Job(source=found[0].path, target=target, problem=found[0].problem)]
+
+    # Every file into a folder.
+    names: dict[Path, list[_Source]] = defaultdict(list)
+    for source in found:
+        names[source.target(folder, suffix, ext)].append(source)
+    jobs: dict[int, Job] = {}
+    for target, sources in names.items():
+        for source in sources:
+            own = target if len(sources) == 1 else source.target(folder, suffix, ext, whole=True)
+            jobs[id(source)] = Job(source=source.path, target=own, problem=source.problem)
+    return _distinct([jobs[id(source)] for source in found])
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A file to read, with the folder that was asked for and its place in that."""
+
+    path: Path
+    base: Path | None = None
+    place: Path = Path()
+    pattern: bool = False
+    problem: Exception | None = None
+
+    def target(
+        self, folder: Path | None, suffix: str | None, ext: str | None, *, whole: bool = False
+    ) -> Path:
+        """Where the result goes; ``whole`` calls it after the whole name of the source."""
+        ending = self.path.suffix.lower()
+        chosen = ext or "png"
+        if chosen == "auto":
+            chosen = ending[1:] if output_format(ending) and ending not in (".apng", ".jpe") else "png"
+            chosen = {"jpeg": "jpg", "tiff": "tif"}.get(chosen, chosen)
+        tail = "out" if suffix is None else suffix
+        stem = "stdin" if self.path is STDIN else self.path.stem
+        if whole:
+            stem = f"{stem}_{ending[1:]}"
+        if folder is None and self.base is not None and not self.pattern:
+            root = Path(os.path.realpath(self.base))
+            return root.with_name(f"{root.name}_{tail or 'out'}") / self.place / f"{stem}.{chosen}"
+        name = f"{stem}_{tail}.{chosen}" if tail else f"{stem}.{chosen}"
+        return (self.path.parent if folder is None else folder / self.place) / name
+
+
+def _find_sources(inputs: Sequence[PathLike], *, recursive: bool, output: Path | None) -> list[_Source]:
+    found: dict[str, _Source] = {}
+    for text in inputs:
+        path = _expand(text)
+        if os.fspath(text) == "-":
+            sources = [_Source(STDIN)]
+        elif os.path.isdir(path):
+            files, unreadable = _walk(path, recursive=recursive, exclude=output if recursive else None)
+            sources = [_Source(file, path, file.parent.relative_to(path)) for file in files]
+            sources += [_Source(where, path, problem=problem) for where, problem in unreadable.items()]
+            if not sources:
+                deeper = "" if recursive else " (subfolders are read only when asked for)"
+                raise ImageError(f"the folder {path} has no image{deeper}; looked for {_endings()}")
+        elif not os.path.lexists(path) and glob.has_magic(os.fspath(path)):
+            sources = [_Source(file, file.parent, pattern=True) for file in _matches(path)]
+            if not sources:
+                raise ImageError(f"no file matches {str(path)!r}; quote the pattern and check the folder")
+        else:  # a missing file is found out when it is read, so that the others still go on
+            sources = [_Source(path)]
+        for source in sources:
+            found.setdefault(os.path.realpath(source.path), source)
+    return list(found.values())
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """Files that match; leading folders that exist are taken literally, even with brackets in their names."""
+    root, rest = Path(pattern.anchor), list(pattern.parts[bool(pattern.anchor) :])
+    while len(rest) > 1 and os.path.isdir(root / rest[0]):
+        root /= rest.pop(0)
+    names = sorted(glob.glob(os.path.join(*rest), root_dir=root, recursive=True))
+    return [root / name for name in names if os.path.isfile(root / name)]
+
+
+def _expand(text: PathLike) -> Path:
+    """A path with ``~`` for the home folder, unless there is a file of that very name."""
+    text = os.fspath(text)
+    return Path(text if os.path.lexists(text) else os.path.expanduser(text))
+
+
+def _names_a_file(path: Path, text: str) -> bool:
+    """Whether an output that is no folder yet ends like an image."""
+    ending = path.suffix.lower()
+    if text.endswith(("/", os.sep)) or os.path.isdir(path):
+        return False
+    if output_format(ending) is not None:
+        return True
+    if ending in readable_endings() | _UNREADABLE_ENDINGS | {".avif", ".jp2", ".gif"}:
+        raise ArgumentError(f"results cannot be written as {ending}: {path}; use {_written()}")
+    return False
+
+
+def _distinct(jobs: Sequence[Job]) -> list[Job]:
+    """Leave out sources that are results themselves, and refuse every further job for one target."""
+    targets = {os.path.realpath(job.target) for job in jobs if job.problem is None}
+    targets -= {os.path.realpath(job.target) for job in jobs if _same_file(job)}
+    first: dict[Path, Path] = {}
+    kept: list[Job] = []
+    for job in jobs:
+        if os.path.realpath(job.source) in targets:
+            continue
+        other = first.setdefault(job.target, job.source) if job.problem is None else job.source
+        if other != job.source:
+            error = ArgumentError(
+                f"{other} and {job.source} would both be written to {job.target}; use another output folder"
+            )
+            job = dataclasses.replace(job, problem=error)
+        kept.append(job)
+    return kept
+
+
+def _same_file(job: Job) -> bool:
+    return os.path.realpath(job.target) == os.path.realpath(job.source)
+
+
+def _endings() -> str:
+    return ", ".join(sorted(readable_endings()))
+
+
+def _written() -> str:
+    return ", ".join(f".{name}" for name in get_args(Extension) if output_format(f".{name}") is not None)

@@ -1,0 +1,155 @@
+"""Exports a model to ONNX, for programs that run it without torch.
+
+Two files: the encoder, once per image, and the denoiser, once per step. The loop between them is the
+caller's; ``examples/08_onnx_upscale.py`` writes it in NumPy. Needs the extra ``onnx``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from sam_diffsr.config import to_dict
+from sam_diffsr.diffusion import NoiseSchedule
+from sam_diffsr.errors import MissingDependencyError, NumericalError, OutputError
+from sam_diffsr.files import atomic_path
+from sam_diffsr.models import DiffSR
+from sam_diffsr.models.fast import disabled
+from sam_diffsr.pipeline.config import ResolverConfig
+
+__all__ = ["METADATA_KEY", "OPSET", "export_onnx"]
+
+OPSET = 18
+"""Version of the ONNX operators."""
+METADATA_KEY = "sam_diffsr"
+"""Entry of both files' metadata with a JSON object: the config, and the schedule's ``alpha_bars``."""
+
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-2}
+"""Largest difference from torch, relative to the largest number where that is above 1."""
+
+
+class _Encoder(nn.Module):
+    """``lr`` to the projected condition and the encoder's image, float32 outside."""
+
+    def __init__(self, model: DiffSR, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.dtype = model, dtype
+
+    def forward(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        chosen, trunk = self.model.encoder.features(lr.to(self.dtype))
+        projected = self.model.denoiser.project_condition(chosen)
+        return projected.float(), self.model.encoder.image(trunk).clamp(0, 1).float()
+
+
+class _Denoiser(nn.Module):
+    """``xt``, ``t`` and the projected condition to ``eps``, float32 outside."""
+
+    def __init__(self, model: DiffSR, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.dtype = model, dtype
+
+    def forward(self, xt: Tensor, t: Tensor, projected: Tensor) -> tuple[Tensor]:
+        return (self.model.denoiser(xt.to(self.dtype), t, projected.to(self.dtype)).float(),)
+
+
+def export_onnx(
+    model: DiffSR, config: ResolverConfig, folder: str | os.PathLike[str], *, half: bool = False
+) -> float:
+    """Write ``encoder.onnx`` and ``denoiser.onnx``, and compare both with torch.
+
+    Batch, height and width are dynamic. The encoder takes ``lr (B, 3, h, w)`` with h, w >= 2 and gives
+    ``projected`` and ``image``. The denoiser takes ``xt``, ``t (B,)`` int64 and ``projected`` and gives
+    ``eps``; height and width are multiples of ``config.model.denoiser.stride`` and at least twice that. All
+    other numbers are float32.
+
+    Args:
+        model: networks with trained weights; they are copied.
+        config: the config of these weights.
+        folder: created if it does not exist.
+        half: store and compute in float16; the files are half as large.
+
+    Returns:
+        The largest difference from torch, at odd and even sizes.
+
+    Raises:
+        MissingDependencyError: onnxscript or onnxruntime is not installed.
+        NumericalError: the exported networks differ from torch.
+        OutputError: the folder cannot be written.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the export needs onnxscript and onnxruntime: pip install 'sam-diffsr[onnx]'"
+        ) from error
+    dtype = torch.float16 if half else torch.float32
+    model = copy.deepcopy(model).to(device="cpu", dtype=dtype, memory_format=torch.contiguous_format)
+    stride, channels = config.model.denoiser.stride, config.model.denoiser.channels[0]
+    alpha_bars = NoiseSchedule.from_config(config.schedule).alpha_bars
+    metadata = json.dumps({**to_dict(config), "alpha_bars": alpha_bars})
+
+    def inputs_of(name: str, batch: int, rows: int, columns: int) -> dict[str, Tensor]:
+        if name == "encoder":
+            return {"lr": torch.rand(batch, 3, rows, columns)}
+        xt, projected = (torch.randn(batch, n, stride * rows, stride * columns) for n in (3, channels))
+        return {"xt": xt, "t": torch.arange(batch) % config.schedule.timesteps, "projected": projected}
+
+    batch, rows, columns = Dim("batch"), Dim("rows", min=2), Dim("columns", min=2)
+    lr, hr = {0: batch, 2: rows, 3: columns}, {0: batch, 2: stride * rows, 3: stride * columns}
+    parts = {
+        "encoder": (_Encoder(model, dtype).eval(), {"lr": lr}, ["projected", "image"]),
+        "denoiser": (_Denoiser(model, dtype).eval(), {"xt": hr, "t": {0: batch}, "projected": hr}, ["eps"]),
+    }
+    largest = 0.0
+    with contextlib.ExitStack() as files, torch.random.fork_rng(devices=[]), torch.no_grad(), disabled():
+        torch.manual_seed(0)
+        for name, (module, shapes, outputs) in parts.items():
+            target = Path(folder) / f"{name}.onnx"
+            program = _export(module, inputs_of(name, 2, 6, 10), shapes, outputs)
+            program.model.metadata_props[METADATA_KEY] = metadata
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary = files.enter_context(atomic_path(target))
+                program.save(temporary, external_data=False)
+            except OSError as error:
+                raise OutputError(f"cannot write {target}: {error}; choose another folder") from error
+            session: Any = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
+            for size in ((1, 5, 7), (3, 4, 6)):
+                inputs = inputs_of(name, *size)
+                results = session.run(None, {key: value.numpy() for key, value in inputs.items()})
+                for result, wanted in zip(map(torch.from_numpy, results), module(**inputs), strict=True):
+                    difference = float((result - wanted).abs().max())
+                    if not difference <= _TOLERANCE[dtype] * max(1.0, float(wanted.abs().max())):
+                        raise NumericalError(
+                            f"{name}.onnx differs from torch by {difference:.2g}; try other versions of "
+                            "onnxscript and onnxruntime"
+                        )
+                    largest = max(largest, difference)
+    return largest
+
+
+def _export(module: nn.Module, inputs: dict[str, Tensor], shapes: dict[str, Any], outputs: list[str]) -> Any:
+    """Run torch's exporter, without its reports."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return torch.onnx.export(
+            module,
+            kwargs=inputs,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=shapes,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )

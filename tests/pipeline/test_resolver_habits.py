@@ -1,0 +1,91 @@
+"""Habits of users of other libraries: calling the object, ``.to``, other names; and seamless textures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sam_diffsr import SuperResolver
+from sam_diffsr.errors import ArgumentError
+
+
+def texture(channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (12, 20, channels), dtype=np.uint8)
+
+
+def test_the_resolver_can_be_called(resolver) -> None:
+    assert np.array_equal(resolver(texture(), seed=3), resolver.upscale(texture(), seed=3))
+
+
+def test_to_moves_and_casts_in_place(resolver) -> None:
+    before = resolver.upscale(texture())
+    assert resolver.to("bf16") is resolver
+    assert resolver.dtype == torch.bfloat16
+    assert resolver.model.encoder.conv_first.weight.dtype == torch.bfloat16
+    assert resolver.model.encoder.conv_last.weight.dtype == torch.float32
+    assert np.abs(resolver.to(torch.float32).to("cpu").upscale(texture()).astype(int) - before).mean() < 8
+    assert resolver.dtype == torch.float32
+    for wrong, message in (
+        ("warp", "device must be"),
+        (torch.float64, "dtype must be"),
+        ("fp16", "too slow on a CPU"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            resolver.to(wrong)
+    assert (resolver.device.type, resolver.dtype) == ("cpu", torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("num_inference_steps", "upscale has no argument num_inference_steps; it is called steps here"),
+        ("tile_overlap", "it is called halo here"),
+        ("generator", "it is called seed here"),
+        ("fidelty", "it is called fidelity here"),
+        ("xyzzy", "expected some of self, image, steps, sampler"),
+    ],
+)
+def test_names_of_other_libraries_are_answered_with_ours(resolver, name, message) -> None:
+    for call in (resolver, resolver.upscale):
+        with pytest.raises(ArgumentError, match=message):
+            call(texture(), **{name: 4})
+
+
+def test_names_of_other_libraries_while_loading() -> None:
+    for name, ours in (("torch_dtype", "dtype"), ("device_map", "device"), ("revison", "revision")):
+        with pytest.raises(
+            ArgumentError, match=f"from_pretrained has no argument {name}; it is called {ours} here"
+        ):
+            SuperResolver.from_pretrained(**{name: "auto"})  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture(scope="module")
+def bundled() -> SuperResolver:
+    return SuperResolver.from_pretrained(device="cpu")
+
+
+@pytest.mark.parametrize(("channels", "options"), [(1, {}), (4, {"outscale": 2.0})])
+def test_a_seamless_texture_stays_seamless(bundled, channels, options) -> None:
+    """Which border is at the border does not matter: a rolled input gives the rolled result."""
+    image = texture(channels)
+    if channels == 4:
+        image[..., 3] |= 128
+
+    def upscale(array):
+        return bundled.upscale(array, steps=0, wrap=True, **options).astype(int)
+
+    factor = int(options.get("outscale", bundled.scale))
+    expected = np.roll(upscale(image), (4 * factor, -6 * factor), (0, 1))
+    assert np.abs(upscale(np.roll(image, (4, -6), (0, 1))) - expected).max() <= 1
+    plain = bundled.upscale(image, steps=0, **options).astype(int)
+    assert np.abs(upscale(image) - plain).max() > 3
+
+
+def test_wrapping_round_an_image_smaller_than_the_halo(resolver) -> None:
+    assert resolver.upscale(texture()[:1, :2], wrap=True).shape == (4, 8, 3)
+
+
+def test_wrap_is_true_or_false(resolver) -> None:
+    with pytest.raises(ArgumentError, match="wrap must be True or False, got 'yes'"):
+        resolver.upscale(texture(), wrap="yes")
