@@ -93,6 +93,10 @@ def export_onnx(
         raise MissingDependencyError(
             "the export needs onnxscript and onnxruntime: pip install 'sam-diffsr[onnx]'"
         ) from error
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {error}; choose another folder") from error
     dtype = torch.float16 if half else torch.float32
     model = copy.deepcopy(model).to(device="cpu", dtype=dtype, memory_format=torch.contiguous_format)
     stride, channels = config.model.denoiser.stride, config.model.denoiser.channels[0]
@@ -119,7 +123,6 @@ def export_onnx(
             program = _export(module, inputs_of(name, 2, 6, 10), shapes, outputs)
             program.model.metadata_props[METADATA_KEY] = metadata
             try:
-                target.parent.mkdir(parents=True, exist_ok=True)
                 temporary = files.enter_context(atomic_path(target))
                 program.save(temporary, external_data=False)
             except OSError as error:
