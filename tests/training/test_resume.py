@@ -170,7 +170,7 @@ def test_resuming_needs_no_origins_any_more(
     config = make_config(diffusion={"encoder": str(tmp_path / "moved")}, run={"steps": 3, "init": "gone"})
     with caplog.at_level("WARNING"):
         assert train("denoiser", config, tmp_path / "run", resume=denoiser_run).step == 3
-    assert "moved'; the checkpoint's encoder is used" in caplog.text
+    assert "moved'; the encoder in the checkpoint is used" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
