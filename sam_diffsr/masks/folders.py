@@ -87,7 +87,7 @@ def load_generator(
 ) -> MaskGenerator:
     """Load the mask generator ``"graph"`` (no weights), or one of ``SamMaskGenerator.from_pretrained``.
 
-    ``device``, ``precision`` and ``options`` (fields of ``SamOptions``) are SAM's; larger images are segmented
+    ``device``, ``precision`` and ``options`` (``SamOptions``) are SAM's; larger images are segmented
     at ``longest_side``. ``None`` stands for the generator's own default.
 
     Raises:
