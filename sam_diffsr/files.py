@@ -10,7 +10,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["atomic_path", "open_new", "printable"]
+__all__ = ["atomic_file", "atomic_path", "printable"]
 
 
 @contextlib.contextmanager
@@ -43,19 +43,48 @@ def atomic_path(target: str | os.PathLike[str]) -> Generator[Path, None, None]:
             temporary.unlink(missing_ok=True)
 
 
-def open_new(path: Path, *, like: Path) -> IO[bytes]:
-    """Create a file that nobody can read who could not read ``like``, where that exists."""
-    mode = _mode(like)
-    return open(
-        path,
-        "x+b",
-        opener=lambda name, flags: os.open(name, flags, 0o666 if mode is None else mode & 0o666 | 0o200),
-    )
+@contextlib.contextmanager
+def atomic_file(target: str | os.PathLike[str]) -> Generator[IO[bytes], None, None]:
+    """Give a file open for writing and reading; like :func:`atomic_path`, and safe from kills on Linux.
+
+    Where the system can, the file has no name until it is whole, so that not even a killed process leaves
+    anything behind. Nobody can read it who could not read the file that it replaces.
+
+    Args:
+        target: the file to make or replace.
+
+    Yields:
+        An empty file.
+
+    Raises:
+        OSError: the file cannot be made or renamed, or whatever the block raises.
+    """
+    mode = _mode(Path(target))
+    permissions = 0o666 if mode is None else mode & 0o666 | 0o200
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags, permissions)
+
+    with atomic_path(target) as temporary:
+        try:
+            os.stat("/proc/self/fd")
+            nameless = os.open(temporary.parent, os.O_TMPFILE | os.O_RDWR, permissions)
+        except (AttributeError, OSError):  # another system, or a file system without such files
+            with open(temporary, "x+b", opener=opener) as file:
+                yield file
+            return
+        with os.fdopen(nameless, "w+b") as file:
+            yield file
+            file.flush()
+            # With a folder, which an absolute path does not need, Python follows the link of /proc.
+            os.link(f"/proc/self/fd/{nameless}", temporary, src_dir_fd=nameless)
 
 
 def printable(name: str | os.PathLike[str]) -> str:
-    """A name that can be written as UTF-8: bytes that are no text appear as escapes."""
-    return os.fspath(name).encode("utf-8", "backslashreplace").decode("utf-8")
+    """A file name that can be shown anywhere: control characters and bytes that are no text are escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in os.fspath(name)
+    )
 
 
 def _mode(path: Path) -> int | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import sys
+
 import pytest
 
-from sam_diffsr.files import atomic_path
+from sam_diffsr.files import atomic_file, atomic_path, printable
 
 
 def test_replaces_the_target_when_the_block_ends(tmp_path):
@@ -40,3 +44,49 @@ def test_a_target_that_cannot_be_replaced_is_an_oserror(tmp_path):
     with pytest.raises(OSError, match="folder"), atomic_path(target) as temporary:
         temporary.write_text("text")
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("nameless", [True, False])
+def test_a_file_is_written_whole(tmp_path, monkeypatch, nameless):
+    if not nameless:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    for content in (b"first", b"second"):
+        with atomic_file(tmp_path / "a.bin") as file:
+            file.write(content)
+            if nameless and sys.platform == "linux":
+                assert [path.name for path in tmp_path.iterdir()] in ([], ["a.bin"])
+        assert (tmp_path / "a.bin").read_bytes() == content
+
+    def cut_off():
+        with atomic_file(tmp_path / "a.bin") as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cut_off()
+    assert (tmp_path / "a.bin").read_bytes() == b"second"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and permissions are POSIX's")
+@pytest.mark.parametrize("writer", ["path", "file"])
+def test_links_and_permissions_stay(tmp_path, writer):
+    (tmp_path / "real").touch(mode=0o640)
+    (tmp_path / "real").chmod(0o640)
+    (tmp_path / "link").symlink_to("real")
+    if writer == "path":
+        with atomic_path(tmp_path / "link") as temporary:
+            temporary.write_text("new")
+    else:
+        with atomic_file(tmp_path / "link") as file:
+            file.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+    assert stat.S_IMODE((tmp_path / "real").stat().st_mode) == 0o640
+
+
+def test_any_name_can_be_printed():
+    assert printable("写真.png") == "写真.png"
+    assert printable(os.fsdecode(b"a.png")) == "a.png"
+    assert printable("caf\udce9.png") == "caf\\udce9.png"
+    assert printable("a\nb\x1b[31m.png") == r"a\nb\x1b[31m.png"

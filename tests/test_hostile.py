@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, PngImagePlugin
+from safetensors.torch import load_file
 
 from sam_diffsr.cli import main
 from sam_diffsr.diffusion import ScheduleConfig
@@ -244,7 +245,7 @@ SERVER = """
     import torch
     torch.set_num_threads(1)
     from sam_diffsr.cli import main
-    import sam_diffsr.pipeline.resolver, sam_diffsr.pipeline.batch
+    import sam_diffsr.pipeline.resolver, sam_diffsr.pipeline.batch, sam_diffsr.training.trainer, accelerate
     moments, number, longest = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     command, rng = sys.argv[4:], random.Random(number)
     for moment in range(moments):
@@ -320,12 +321,43 @@ def test_a_folder_run_that_is_killed_at_random_moments_loses_nothing(folder, mod
         whole = [name for name in found if not name.startswith(".")]
         for name in whole:
             assert (folder / "out" / name).read_bytes() == expected[name]
-        if number == signal.SIGTERM:
+        if number == signal.SIGTERM or sys.platform == "linux":
             assert whole == found, "nothing half-written stays"
         seen.update(whole)
         assert main(command) == 0
         assert {path.name for path in (folder / "out").iterdir() if path.name[0] != "."} == set(expected)
     assert seen
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_training_that_is_killed_at_random_moments_goes_on(tmp_path) -> None:
+    """Kills cost the steps since the last checkpoint, and the weights in the end are those of a calm run."""
+    import signal
+
+    (tmp_path / "photos").mkdir()
+    Image.effect_noise((64, 64), 90).convert("RGB").save(tmp_path / "photos" / "a.png")
+    prepare = ["--crop-size", "32", "--reductions", "1", "--min-gradient", "0", "--segmenter", "none"]
+    assert main(["data", "prepare", str(tmp_path / "photos"), str(tmp_path / "crops"), *prepare]) == 0
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"data: {{crops: {tmp_path / 'crops'}, patch: 16, batch: 1}}\n"
+        "model: {encoder: {blocks: 2, channels: 4, growth: 2}, denoiser: {dim: 4, multipliers: [1, 2]}}\n"
+        "run: {steps: 150, checkpoint_every: 10, device: cpu}\n"
+    )
+    command = ["train", "rrdb", str(config), "--resume", "--quiet", "--out"]
+    assert main([*command, str(tmp_path / "calm")]) == 0
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        codes = kill(MOMENTS // 4, number, 1.5, [*command, str(tmp_path / "killed")])
+        assert set(codes) <= {0, 130, 143, -number}
+        assert main([*command, str(tmp_path / "killed")]) == 0
+        calm, killed = (
+            load_file(tmp_path / name / "checkpoints" / "step-00000150.safetensors")
+            for name in ("calm", "killed")
+        )
+        assert all(torch.equal(calm[key], killed[key]) for key in calm.keys() | killed.keys())
+        left = [path.name for path in (tmp_path / "killed").rglob("*") if ".part" in path.name]
+        assert not left
+        shutil.rmtree(tmp_path / "killed")
 
 
 def _mount(place: Path, *options: str) -> None:

@@ -25,6 +25,7 @@ from sam_diffsr.cli.options import (
     tile_size,
 )
 from sam_diffsr.cli.output import Bar, say
+from sam_diffsr.files import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -268,6 +269,8 @@ def run(args: argparse.Namespace) -> int:
     )
     counts = {"written": 0, "planned": 0, "skipped": 0, "failed": 0}
     piped = jobs[0].target is STDOUT
+    if piped and sys.stdout.isatty():
+        args.parser.error("an image is not written to a terminal; redirect it, or name a file with -o")
     try:
         for number, outcome in enumerate(outcomes, start=1):
             counts[outcome.status] += 1
@@ -286,17 +289,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _report(outcome: Outcome, prefix: str, args: argparse.Namespace, *, piped: bool) -> None:
-    job = outcome.job
+    source, target = printable(outcome.job.source), printable(outcome.job.target)
     if outcome.error is not None:
         if args.debug:
             raise outcome.error
-        problem = as_flags(one_line(outcome.error), args.parser.flags)
-        say(f"{prefix}{job.source}: {problem}", error=True)
+        say(f"{prefix}{source}: {as_flags(one_line(outcome.error), args.parser.flags)}", error=True)
     elif args.quiet:
         return
     elif outcome.size is None:
-        say(f"{prefix}{job.target} already exists, skipped", error=piped)
+        say(f"{prefix}{target} already exists, skipped", error=piped)
     else:
         height, width = outcome.size
         time_taken = "would be made" if args.dry_run else f"{outcome.seconds:.1f} s"
-        say(f"{prefix}{job.source} -> {job.target} ({width}x{height}, {time_taken})", error=piped)
+        say(f"{prefix}{source} -> {target} ({width}x{height}, {time_taken})", error=piped)

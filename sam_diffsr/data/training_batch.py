@@ -120,6 +120,7 @@ def dihedral(images: Tensor, turns: Tensor) -> Tensor:
     """
     if images.shape[-1] != images.shape[-2]:
         raise ArgumentError(f"expected square images, got {tuple(images.shape[-2:])}")
-    for bit, turn in ((1, lambda x: x.flip(-1)), (2, lambda x: x.flip(-2)), (4, lambda x: x.mT)):
-        images = torch.where((turns & bit).bool().view(-1, 1, 1, 1), turn(images), images)
+    for bit in (1, 2, 4):
+        turned = images.mT if bit == 4 else images.flip(-bit)
+        images = torch.where((turns & bit).bool().view(-1, 1, 1, 1), turned, images)
     return images

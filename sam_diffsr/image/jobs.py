@@ -219,6 +219,8 @@ class _Source:
 def _find_sources(inputs: Sequence[PathLike], *, recursive: bool, output: Path | None) -> list[_Source]:
     found: dict[str, _Source] = {}
     for text in inputs:
+        if not os.fspath(text):
+            raise ArgumentError("an input is an empty name; expected a file, a folder or a pattern")
         path = _expand(text)
         if os.fspath(text) == "-":
             sources = [_Source(STDIN)]

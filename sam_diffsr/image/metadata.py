@@ -120,6 +120,11 @@ def kept_metadata(image: Image.Image, exif: bytes | None) -> dict[str, Any]:
     xmp = info.get("xmp") or info.get(_XMP_KEYWORD)
     if isinstance(xmp, (bytes, str)) and xmp:
         kept["xmp"] = _XMP_ORIENTATION.sub(b"", xmp.encode() if isinstance(xmp, str) else xmp)
+    for marker, content in getattr(image, "applist", ()):
+        if marker == "APP13":  # IPTC: captions and keywords of a JPEG
+            kept["iptc"] = content
+    if isinstance(iptc := info.get("iptc"), bytes):
+        kept["iptc"] = iptc
     if exif is not None:
         kept["exif"] = exif
     return kept

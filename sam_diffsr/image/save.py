@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin, features
 
 from sam_diffsr.errors import ArgumentError, OutputError
-from sam_diffsr.files import atomic_path, open_new
+from sam_diffsr.files import atomic_file
 from sam_diffsr.image.formats import ANIMATED, FRAMES, check_file, check_image, format_of, kept_entries
 from sam_diffsr.image.metadata import png_texts
 
@@ -151,9 +151,12 @@ def _metadata_options(file_format: str, info: dict[Any, Any]) -> dict[str, Any]:
     xmp = options.pop("xmp", None)
     if file_format == "PNG":
         options["pnginfo"] = _png_chunks(info, xmp)
-    elif xmp is not None and file_format == "JPEG":
-        content = b"http://ns.adobe.com/xap/1.0/\0" + xmp
-        options["extra"] = b"\xff\xe1" + struct.pack(">H", 2 + len(content)) + content
+    elif file_format == "JPEG":
+        blocks = [(0xFFE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp)] if xmp is not None else []
+        blocks += [(0xFFED, info["iptc"])] if info.get("iptc") else []
+        options["extra"] = b"".join(
+            struct.pack(">HH", kind, 2 + len(block)) + block for kind, block in blocks
+        )
     elif file_format == "TIFF":
         exif = Image.Exif()
         exif.load(options.get("exif", b""))
@@ -186,7 +189,7 @@ def _png_chunks(info: dict[Any, Any], xmp: bytes | None) -> PngImagePlugin.PngIn
 
 def _write(image: Image.Image, target: Path, file_format: str, options: dict[str, Any]) -> None:
     try:
-        with atomic_path(target) as temporary, open_new(temporary, like=target) as file:
+        with atomic_file(target) as file:
             image.save(file, format=file_format, **options)
     except MemoryError:
         raise

@@ -128,7 +128,7 @@ def collect_runs(masks: MaskInput, *, size: tuple[int, int] | None = None) -> Re
         try:
             if isinstance(item, np.ndarray):
                 begin, end = mask_runs(cast("NDArray[Any]", item))
-                shape = item.shape
+                shape = cast("tuple[int, ...]", item.shape)
             else:
                 begin, end, shape = rle_runs(item)
         except DataError as error:

@@ -77,9 +77,9 @@ class SamOptions:
             given = "neither" if self.point_grids is None else "both (set points_per_side=None)"
             raise ArgumentError(f"exactly one of points_per_side and point_grids must be given, got {given}")
         lowest_of = {"points_per_batch": 1, "crop_n_layers": 0, "crop_n_points_downscale_factor": 1}
-        lowest_of |= {"min_mask_region_area": 0} | (
-            {} if self.point_grids is not None else {"points_per_side": 1}
-        )
+        lowest_of["min_mask_region_area"] = 0
+        if self.point_grids is None:
+            lowest_of["points_per_side"] = 1
         for name, lowest in lowest_of.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < lowest:

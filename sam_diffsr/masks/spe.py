@@ -5,15 +5,19 @@ Shapes: field and E ``(H, W)``; values ``(N,)``, one per region.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sam_diffsr.config import check_choice
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.masks.regions import MaskInput, RegionRuns, collect_runs, label_runs, lay_out
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "Encoding",
@@ -34,34 +38,32 @@ class EncodingOptions(TypedDict, total=False):
 
     encoding: Encoding
     reduction: Reduction
+    seed: int
 
 
 _BASE = 10000.0
 
 
 def encode_structure(
-    masks: MaskInput,
-    *,
-    size: tuple[int, int] | None = None,
-    encoding: Encoding = "rope",
-    reduction: Reduction = "image",
-    seed: int = 0,
+    masks: MaskInput, *, size: tuple[int, int] | None = None, **options: Unpack[EncodingOptions]
 ) -> Tensor:
     """Turn the regions of an image into its structure field E.
 
     Regions are painted in list order, later over earlier; pixels of no region are 0. RLE records are never
-    decoded, so the cost is O(H*W + runs).
+    decoded, so the cost is O(H*W + runs). The keywords ``options`` are:
+
+    * ``encoding``, the value of a region. ``"rope"`` (default): the mean of mask times rotary field;
+      ``"sincos"``: the same with a sinusoidal field; ``"cosine"``: the cosine similarity of the mask and an
+      all-ones image; ``"random"``: a seeded draw from [0, 1).
+    * ``reduction``: the mean is over all H * W pixels (``"image"``, default, as for the published weights) or
+      over the region (``"region"``, the paper's text). ``"cosine"`` and ``"random"`` have no mean.
+    * ``seed`` (0) of ``"random"``; region k gets draw k.
 
     Args:
         masks: ``(N, H, W)`` bool or uint8 array or tensor; or a list of ``(H, W)`` masks, of COCO RLE
             dictionaries (compressed or not), or of records that hold one under ``"segmentation"``.
         size: ``(height, width)`` that the masks must have; needed for an empty list.
-        encoding: value of a region. ``"rope"``: the mean of mask times rotary field; ``"sincos"``: the same
-            with a sinusoidal field; ``"cosine"``: the cosine similarity of the mask and an all-ones image;
-            ``"random"``: a seeded draw from [0, 1).
-        reduction: the mean is over all H * W pixels (``"image"``, as for the published weights) or over the
-            region (``"region"``, the paper's text). ``"cosine"`` and ``"random"`` have no mean.
-        seed: seed of ``"random"``; region k gets draw k.
+        options: ``encoding``, ``reduction`` and ``seed``.
 
     Returns:
         ``(H, W)`` float32 on the CPU.
@@ -72,54 +74,35 @@ def encode_structure(
             ``size``.
     """
     runs = collect_runs(masks, size=size)
-    values = values_of_runs(runs, encoding=encoding, reduction=reduction, seed=seed)
+    values = values_of_runs(runs, **options)
     labels, stops = runs.segments()
-    palette = np.concatenate([np.zeros(1, np.float32), values])
-    return torch.from_numpy(lay_out(palette[labels], stops, runs.size))
+    return torch.from_numpy(lay_out(np.append(np.float32(0), values)[labels], stops, runs.size))
 
 
 def region_values(
-    masks: MaskInput,
-    *,
-    size: tuple[int, int] | None = None,
-    encoding: Encoding = "rope",
-    reduction: Reduction = "image",
-    seed: int = 0,
+    masks: MaskInput, *, size: tuple[int, int] | None = None, **options: Unpack[EncodingOptions]
 ) -> NDArray[np.float32]:
     """Give the value of each region; arguments and errors as for ``encode_structure``.
 
     Returns:
         ``(N,)`` float32 in list order; 0 for an empty region, except with ``"random"``.
     """
-    return values_of_runs(collect_runs(masks, size=size), encoding=encoding, reduction=reduction, seed=seed)
+    return values_of_runs(collect_runs(masks, size=size), **options)
 
 
-def encode_label_map(
-    labels: NDArray[Any],
-    *,
-    encoding: Encoding = "rope",
-    reduction: Reduction = "image",
-    seed: int = 0,
-) -> NDArray[np.float32]:
-    """Give the value of each label of a label map; other arguments as for ``encode_structure``.
+def encode_label_map(labels: NDArray[Any], **options: Unpack[EncodingOptions]) -> NDArray[np.float32]:
+    """Give the value of each label of an ``(H, W)`` integer map; options as for ``encode_structure``.
 
     ``values[labels]`` is the field of the masks ``labels == 1``, ``labels == 2`` and so on.
 
-    Args:
-        labels: ``(H, W)`` integers; 0 is no region.
-        encoding: see ``encode_structure``.
-        reduction: see ``encode_structure``.
-        seed: see ``encode_structure``.
-
     Returns:
-        ``(labels.max() + 1,)`` float32; entry 0 is 0.
+        ``(labels.max() + 1,)`` float32; entry 0, of no region, is 0.
 
     Raises:
         ArgumentError: an unknown ``encoding`` or ``reduction``, or a negative ``seed``.
         DataError: another rank or dtype, an empty map or a negative label.
     """
-    values = values_of_runs(label_runs(labels), encoding=encoding, reduction=reduction, seed=seed)
-    return np.concatenate([np.zeros(1, np.float32), values])
+    return np.append(np.float32(0), values_of_runs(label_runs(labels), **options))
 
 
 def position_field(size: tuple[int, int], *, encoding: Encoding = "rope") -> NDArray[np.float64]:
@@ -186,16 +169,20 @@ def _running_total(
     return before[column] + partial(column, row)
 
 
-def values_of_runs(
-    runs: RegionRuns, *, encoding: Encoding, reduction: Reduction, seed: int
-) -> NDArray[np.float32]:
-    """Give the value of each region, ``(N,)`` float32; arguments and errors as for ``encode_structure``."""
-    if encoding not in get_args(Encoding):
-        raise ArgumentError(f"encoding must be one of {', '.join(get_args(Encoding))}; got {encoding!r}")
-    if reduction not in get_args(Reduction):
-        raise ArgumentError(f"reduction must be one of {', '.join(get_args(Reduction))}; got {reduction!r}")
+def check_encoding(
+    encoding: Encoding = "rope", reduction: Reduction = "image", seed: int = 0
+) -> tuple[Encoding, Reduction, int]:
+    """Fill in the defaults of ``EncodingOptions``; raise ``ArgumentError`` for other values."""
+    check_choice(encoding, Encoding, what="encoding", error=ArgumentError)
+    check_choice(reduction, Reduction, what="reduction", error=ArgumentError)
     if seed < 0:
         raise ArgumentError(f"seed must be >= 0, got {seed}")
+    return encoding, reduction, seed
+
+
+def values_of_runs(runs: RegionRuns, **options: Unpack[EncodingOptions]) -> NDArray[np.float32]:
+    """Give the value of each region, ``(N,)`` float32; arguments and errors as for ``encode_structure``."""
+    encoding, reduction, seed = check_encoding(**options)
     if encoding == "random":
         return np.random.default_rng(seed).random(runs.count).astype(np.float32)
     pixels = runs.size[0] * runs.size[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,7 +13,10 @@ from torch import Tensor
 from sam_diffsr.errors import DataError
 from sam_diffsr.masks.regions import MaskInput, collect_runs, lay_out
 from sam_diffsr.masks.rle import flip_positions
-from sam_diffsr.masks.spe import Encoding, Reduction, values_of_runs
+from sam_diffsr.masks.spe import EncodingOptions, check_encoding, values_of_runs
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["MAX_REGIONS", "StructureField"]
 
@@ -35,38 +38,28 @@ class StructureField:
     values: NDArray[np.float32]
     """``(V,)`` value of each label; entry 0 is 0."""
     encoding: str | None = None
-    """Encoding of the values; ``None`` if unknown."""
+    """Encoding of the values; ``None`` if unknown, as for the next two."""
     reduction: str | None = None
-    """Reduction of the values; ``None`` if unknown."""
     seed: int | None = None
-    """Seed of ``"random"`` values; ``None`` for other encodings or if unknown."""
+    """Seed of ``"random"`` values; ``None`` for other encodings."""
 
     def __post_init__(self) -> None:
-        if self.labels.ndim != 2 or self.labels.dtype != np.uint16 or self.labels.size == 0:
-            raise DataError(
-                f"labels must be (H, W) uint16, got {self.labels.dtype} of shape {self.labels.shape}"
-            )
-        if self.values.ndim != 1 or self.values.dtype != np.float32:
-            raise DataError(
-                f"values must be (V,) float32, got {self.values.dtype} of shape {self.values.shape}"
-            )
-        highest = int(self.labels.max())
-        if highest >= len(self.values):
-            raise DataError(f"label {highest} has no value: there are {len(self.values)} values")
-        if not np.isfinite(self.values).all():
+        labels, values = self.labels, self.values
+        if labels.ndim != 2 or labels.dtype != np.uint16 or labels.size == 0:
+            raise DataError(f"labels must be (H, W) uint16, got {labels.dtype} of shape {labels.shape}")
+        if values.ndim != 1 or values.dtype != np.float32:
+            raise DataError(f"values must be (V,) float32, got {values.dtype} of shape {values.shape}")
+        highest = int(labels.max())
+        if highest >= len(values):
+            raise DataError(f"label {highest} has no value: there are {len(values)} values")
+        if not np.isfinite(values).all():
             raise DataError("the structure field holds NaN or infinite values; encode the masks again")
-        if self.values[0] != 0:
-            raise DataError(f"the value of label 0 (no region) must be 0, got {float(self.values[0])}")
+        if values[0] != 0:
+            raise DataError(f"the value of label 0 (no region) must be 0, got {float(values[0])}")
 
     @classmethod
     def from_masks(
-        cls,
-        masks: MaskInput,
-        *,
-        size: tuple[int, int] | None = None,
-        encoding: Encoding = "rope",
-        reduction: Reduction = "image",
-        seed: int = 0,
+        cls, masks: MaskInput, *, size: tuple[int, int] | None = None, **options: Unpack[EncodingOptions]
     ) -> StructureField:
         """Encode masks; arguments as for ``encode_structure``, and the same field.
 
@@ -75,9 +68,8 @@ class StructureField:
             DataError: malformed masks, or more than 65535 visible regions.
         """
         runs = collect_runs(masks, size=size)
-        values = np.concatenate(
-            [np.zeros(1, np.float32), values_of_runs(runs, encoding=encoding, reduction=reduction, seed=seed)]
-        )
+        encoding, reduction, seed = check_encoding(**options)
+        values = np.append(np.float32(0), values_of_runs(runs, **options))
         labels, stops = runs.segments()
         # Regions that are painted over entirely get no label.
         visible, labels = np.unique(np.append(labels, 0), return_inverse=True)
@@ -103,16 +95,10 @@ class StructureField:
         height, width = field.shape
         starts = np.concatenate([np.zeros(1, np.int64), flip_positions(field)])
         column, row = np.divmod(starts, height)
-        # Label 0 stands for the value 0, whether the field has it or not.
-        values, labels = np.unique(field[row, column], return_inverse=True)
-        zero = np.flatnonzero(values == 0)
-        if len(zero):
-            order = np.concatenate([zero, np.delete(np.arange(len(values)), zero)])
-            labels = np.argsort(order)[labels]
-            values = values[order]
-        else:
-            labels = labels + 1
-            values = np.concatenate([np.zeros(1, np.float32), values])
+        # Label 0 stands for the value 0, whether the field has it or not; the others follow in order.
+        values, labels = np.unique(np.append(np.float32(0), field[row, column]), return_inverse=True)
+        order = np.argsort(values != 0, kind="stable")
+        values, labels = values[order], np.argsort(order)[labels[1:]]
         if len(values) - 1 > MAX_REGIONS:
             raise DataError(
                 f"got {len(values) - 1} different values, not a field of at most {MAX_REGIONS} regions"

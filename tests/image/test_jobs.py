@@ -142,6 +142,7 @@ def test_a_missing_file_is_left_to_the_reader(tmp_path: Path) -> None:
         ("empty", "o", {}, ImageError, "has no image .*subfolders are read only when asked for"),
         ("empty", "o", {"recursive": True}, ImageError, "has no image; looked for"),
         ("photos/*.bmp", "o", {}, ImageError, "no file matches"),
+        ("", "o", {}, ArgumentError, "an input is an empty name"),
     ],
 )
 def test_refuses(tree, tmp_path, monkeypatch, inputs, output, options, error, message) -> None:

@@ -165,6 +165,19 @@ def test_each_format_keeps_what_it_has_a_place_for(tmp_path, extension, kept):
     assert (content.get("Author", "Ärger"), content.get("Titel", "写真")) == ("Ärger", "写真")
 
 
+def test_captions_go_from_jpeg_to_jpeg(tmp_path):
+    block = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\x08\x1c\x02\x78\0\x03cat"
+    picture().save(tmp_path / "a.jpg", extra=b"\xff\xed" + (len(block) + 2).to_bytes(2, "big") + block)
+    decoded = decode_image(tmp_path / "a.jpg")
+    result = encode_image(decoded.rgb, decoded.alpha, decoded.format)
+    assert isinstance(result, Image.Image)
+    for strip in (False, True):
+        save_image(result, tmp_path / "b.jpg", strip_metadata=strip)
+        assert (b"cat" in (tmp_path / "b.jpg").read_bytes()) == (not strip)
+        with Image.open(tmp_path / "b.jpg") as image:
+            assert ("photoshop" in image.info) == (not strip)
+
+
 def test_colour_chunks_go_from_png_to_png(tmp_path):
     image = picture()
     image.info.update(
