@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -33,8 +34,8 @@ def resize(image: np.ndarray, scale: float) -> np.ndarray:
 
 def upscale(folder: str, image: np.ndarray, seed: int = 0) -> np.ndarray:
     """Upscale an 8-bit RGB array ``(H, W, 3)``."""
-    encoder = onnxruntime.InferenceSession(f"{folder}/encoder.onnx")
-    denoiser = onnxruntime.InferenceSession(f"{folder}/denoiser.onnx")
+    encoder: Any = onnxruntime.InferenceSession(f"{folder}/encoder.onnx")
+    denoiser: Any = onnxruntime.InferenceSession(f"{folder}/denoiser.onnx")
     config = json.loads(encoder.get_modelmeta().custom_metadata_map["sam_diffsr"])
     scale, steps, start = config["model"]["scale"], config["sampling"]["steps"], config["sampling"]["start"]
     # Pad to a size that the denoiser takes.
@@ -57,7 +58,8 @@ def upscale(folder: str, image: np.ndarray, seed: int = 0) -> np.ndarray:
         for t, after in zip(grid, [*(alpha_bars[t] for t in grid[1:]), 1.0], strict=True):
             now = alpha_bars[t]
             xt = {"xt": x.astype(np.float32), "t": np.array([t]), "projected": projected}
-            x0 = np.clip((x - math.sqrt(1 - now) * denoiser.run(None, xt)[0]) / math.sqrt(now), -1, 1)
+            eps = denoiser.run(None, xt)[0]
+            x0 = np.clip((x - math.sqrt(1 - now) * eps) / math.sqrt(now), -1, 1)
             eps = (x - math.sqrt(now) * x0) / math.sqrt(1 - now)
             x = math.sqrt(after) * x0 + math.sqrt(1 - after) * eps
         sr = np.clip((x0 / gain + lr_up + 1) / 2, 0, 1)

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import torch
 from numpy.typing import NDArray
@@ -224,7 +224,9 @@ class SuperResolver:
         )
 
     @overload
-    def upscale(self, image: Image.Image | PathLike, **options: Unpack[UpscaleOptions]) -> Image.Image: ...
+    def upscale(
+        self, image: Image.Image | PathLike | IO[bytes], **options: Unpack[UpscaleOptions]
+    ) -> Image.Image: ...
 
     @overload
     def upscale(self, image: Array, **options: Unpack[UpscaleOptions]) -> Array: ...
