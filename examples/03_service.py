@@ -36,7 +36,7 @@ def enlarge(data: bytes, fidelity: float | None) -> bytes:
             fidelity=fidelity,
             max_pixels=MAX_PIXELS,
             progress=False,
-            callback=lambda step, steps, preview: time.monotonic() < deadline,
+            callback=lambda done, total, preview: time.monotonic() < deadline,
         )
     save_image(image, large)
     return large.getvalue()
