@@ -15,7 +15,7 @@ from sam_diffsr.data.config import MissingMasks
 from sam_diffsr.errors import ArgumentError, DataError
 from sam_diffsr.masks.lookup import digest_masks, find_masks, load_structure
 from sam_diffsr.masks.segments import GraphMaskGenerator
-from sam_diffsr.masks.spe import Encoding, Reduction, encode_label_map
+from sam_diffsr.masks.spe import Encoding, EncodingOptions, Reduction, encode_label_map
 from sam_diffsr.masks.structure import MAX_REGIONS
 
 __all__ = ["PhotoRegions", "Segmenter"]
@@ -53,8 +53,7 @@ class PhotoRegions:
         encoding: Encoding,
         reduction: Reduction,
     ) -> None:
-        self._encoding: Encoding = encoding
-        self._reduction: Reduction = reduction
+        self._encoding = EncodingOptions(encoding=encoding, reduction=reduction)
         self._masks: dict[Path, Path] = {}
         self._segment: Segmenter | None = None
         self.name = "masks"
@@ -82,13 +81,7 @@ class PhotoRegions:
         size = (image.shape[0], image.shape[1])
         if file in self._masks:
             full = (photo_size[0], photo_size[1])
-            structure = load_structure(
-                self._masks[file],
-                photo_size=full,
-                size=size,
-                encoding=self._encoding,
-                reduction=self._reduction,
-            )
+            structure = load_structure(self._masks[file], photo_size=full, size=size, **self._encoding)
             return structure.labels, structure.values
         if self._segment is None or not needed:
             return np.zeros(size, np.uint16), np.zeros(1, np.float32)
@@ -98,9 +91,7 @@ class PhotoRegions:
         lowest, highest = int(labels.min()), int(labels.max())
         if lowest < 0 or highest > MAX_REGIONS:
             raise DataError(f"the segmenter's labels must lie in 0..{MAX_REGIONS}, got {lowest}..{highest}")
-        return labels.astype(np.uint16), encode_label_map(
-            labels, encoding=self._encoding, reduction=self._reduction
-        )
+        return labels.astype(np.uint16), encode_label_map(labels, **self._encoding)
 
 
 def _report_missing(
