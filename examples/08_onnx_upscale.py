@@ -8,13 +8,17 @@ from __future__ import annotations
 import json
 import math
 import sys
+from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from PIL import Image
 
+Array = NDArray[Any]
 
-def resize(image: np.ndarray, scale: float) -> np.ndarray:
+
+def resize(image: Array, scale: float) -> Array:
     """Resize ``(B, C, H, W)`` as MATLAB's bicubic ``imresize`` does."""
     for axis in (2, 3):
         size, stretch = image.shape[axis], min(scale, 1.0)
@@ -31,10 +35,10 @@ def resize(image: np.ndarray, scale: float) -> np.ndarray:
     return image
 
 
-def upscale(folder: str, image: np.ndarray, seed: int = 0) -> np.ndarray:
+def upscale(folder: str, image: Array, seed: int = 0) -> Array:
     """Upscale an 8-bit RGB array ``(H, W, 3)``."""
-    encoder = onnxruntime.InferenceSession(f"{folder}/encoder.onnx")
-    denoiser = onnxruntime.InferenceSession(f"{folder}/denoiser.onnx")
+    encoder: Any = onnxruntime.InferenceSession(f"{folder}/encoder.onnx")
+    denoiser: Any = onnxruntime.InferenceSession(f"{folder}/denoiser.onnx")
     config = json.loads(encoder.get_modelmeta().custom_metadata_map["sam_diffsr"])
     scale, steps, start = config["model"]["scale"], config["sampling"]["steps"], config["sampling"]["start"]
     # Pad to a size that the denoiser takes.
@@ -53,11 +57,13 @@ def upscale(folder: str, image: np.ndarray, seed: int = 0) -> np.ndarray:
         noise = np.random.default_rng(seed).standard_normal(lr_up.shape)
         x = math.sqrt(alpha_bars[first]) * x0 + math.sqrt(1 - alpha_bars[first]) * noise
         # DDIM.
-        grid = [int(first - first * step / max(steps - 1, 1) + 0.5) for step in range(steps)]
+        gaps = max(steps - 1, 1)
+        grid = [first - (2 * first * step + gaps) // (2 * gaps) for step in range(steps)]
         for t, after in zip(grid, [*(alpha_bars[t] for t in grid[1:]), 1.0], strict=True):
             now = alpha_bars[t]
             xt = {"xt": x.astype(np.float32), "t": np.array([t]), "projected": projected}
-            x0 = np.clip((x - math.sqrt(1 - now) * denoiser.run(None, xt)[0]) / math.sqrt(now), -1, 1)
+            eps = denoiser.run(None, xt)[0]
+            x0 = np.clip((x - math.sqrt(1 - now) * eps) / math.sqrt(now), -1, 1)
             eps = (x - math.sqrt(now) * x0) / math.sqrt(1 - now)
             x = math.sqrt(after) * x0 + math.sqrt(1 - after) * eps
         sr = np.clip((x0 / gain + lr_up + 1) / 2, 0, 1)

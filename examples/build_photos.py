@@ -52,7 +52,7 @@ REDUCTIONS = (1.0, 1.6)
 SEGMENTER = GraphMaskGenerator(scale=300.0, sigma=0.8, min_size=100, longest_side=512)
 CROP_SIZE = 192
 MIN_GRADIENT = 2.5
-HELD_SIDE = 512
+HELD_SIDE = 256
 
 LOMIRI = "lomiri-wallpapers-16.04/usr/share/backgrounds"
 FOCAL = "lomiri-wallpapers-20.04/usr/share/backgrounds"

@@ -19,7 +19,7 @@ import sam_diffsr
 from sam_diffsr.cli.app import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTES = ROOT / "examples" / "lab" / "small_notes.md"
+BUNDLED = ("small", "photo")
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for folder in (
@@ -28,10 +28,9 @@ PAGES = sorted(
         "docs",
         "examples",
         "tests/golden",
-        "sam_diffsr/weights/sam-diffsr-x4-small",
+        *(f"sam_diffsr/weights/sam-diffsr-x4-{name}" for name in BUNDLED),
     )
     for path in (ROOT / folder).glob("*.md")
-    if path != NOTES  # is looked at as the end of the card
 )
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GENERATED = re.compile(r"commands\.md|api/\w+\.md")
@@ -123,9 +122,11 @@ def test_links_lead_to_files(page: str):
             assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {link[0]}"
 
 
-def test_card_of_the_bundled_model_ends_with_its_notes():
-    card = read("sam_diffsr/weights/sam-diffsr-x4-small/README.md")
-    assert card.endswith("\n\n" + NOTES.read_text(encoding="utf-8").strip() + "\n")
+@pytest.mark.parametrize("name", BUNDLED)
+def test_cards_of_the_bundled_models_end_with_their_notes(name: str):
+    notes = (ROOT / "examples" / "lab" / f"{name}_notes.md").read_text(encoding="utf-8")
+    card = read(f"sam_diffsr/weights/sam-diffsr-x4-{name}/README.md")
+    assert card.endswith("\n\n" + notes.strip() + "\n")
 
 
 def defined(tree: ast.Module) -> set[str]:

@@ -5,13 +5,13 @@ What is compared is timed in turns in one run, so that both sides see the machin
 
 from __future__ import annotations
 
+from sam_diffsr.bench.folder import measure_folder
 from sam_diffsr.bench.masks import measure_masks
 from sam_diffsr.bench.memory import measure_memory
 from sam_diffsr.bench.networks import measure_image, measure_step
 from sam_diffsr.bench.reference import ReferenceProcedure, reference_sample
 from sam_diffsr.bench.result import BenchResult, to_json
 from sam_diffsr.bench.training import measure_training
-from sam_diffsr.bench.work import measure_folder, measure_start
 
 __all__ = [
     "BenchResult",
@@ -20,7 +20,6 @@ __all__ = [
     "measure_image",
     "measure_masks",
     "measure_memory",
-    "measure_start",
     "measure_step",
     "measure_training",
     "reference_sample",

@@ -1,36 +1,30 @@
-"""Times structure fields: their encoding, the run-length codec, and reading a crop of a stored field."""
+"""Times structural position encoding against a plain way, and over sizes and numbers of regions."""
 
 from __future__ import annotations
 
-import importlib
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from sam_diffsr.bench.result import BenchResult
 from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.masks.rle import decode, encode
 from sam_diffsr.masks.spe import encode_structure, position_field
-from sam_diffsr.masks.store import read_structure, write_structure
+from sam_diffsr.masks.store import write_structure
 from sam_diffsr.masks.structure import StructureField
 
 __all__ = ["made_up_records", "measure_masks", "straightforward_structure"]
 
 _LOGGER = logging.getLogger(__name__)
 
-_CROP = 160
-"""Side of the training crop that is read, in pixels."""
 Records = Sequence[dict[str, Any]]
-Tasks = dict[str, Callable[[], object]]
 
 
 def measure_masks(
@@ -41,22 +35,13 @@ def measure_masks(
     megapixels: Sequence[float] = (0.5, 12.0),
     repeats: int = 9,
 ) -> BenchResult:
-    """Time structural position encoding and the storage of its results, on made-up regions.
+    """Time structural position encoding on made-up regions, and weigh the stored field.
 
-    Args:
-        size: ``(height, width)`` of the image, at least 160 each.
-        regions: regions of the image, >= 1.
-        region_counts: other numbers of regions, compared with ``regions``.
-        megapixels: other sizes of the image, compared with ``size``.
-        repeats: rounds, >= 1.
-
-    Raises:
-        ArgumentError: a value is out of range.
+    ``size`` is ``(height, width)`` of the image; images with other numbers of regions and of other sizes are
+    compared with it. Raises ``ArgumentError`` for values below 1.
     """
-    if min(size) < _CROP or regions < 1 or repeats < 1:
-        raise ArgumentError(
-            f"expected sides >= {_CROP}, regions >= 1 and repeats >= 1; got {size}, {regions}, {repeats}"
-        )
+    if min(*size, regions, repeats) < 1:
+        raise ArgumentError(f"expected sides, regions and repeats >= 1; got {size}, {regions}, {repeats}")
     _LOGGER.info("measuring: structure fields, %s regions at %sx%s", regions, size[0], size[1])
     height, width = size
     records = made_up_records(size, regions)
@@ -65,28 +50,21 @@ def measure_masks(
         factor = (amount * 1e6 / (height * width)) ** 0.5
         scaled = (max(1, round(height * factor)), max(1, round(width * factor)))
         others[f"{amount:g} megapixels"] = made_up_records(scaled, regions)
-    structure = StructureField.from_masks(records)
+    tasks: dict[str, Callable[[], object]] = {
+        "encode": partial(encode_structure, records),
+        "straightforward": partial(straightforward_structure, records),
+        **{name: partial(encode_structure, other) for name, other in others.items()},
+    }
+    timed = time_in_turns(tasks, repeats=repeats)
     with tempfile.TemporaryDirectory(prefix="sam-diffsr-") as folder:
-        stored = write_structure(Path(folder, "field.npz"), structure)
-        tasks: Tasks = {
-            "encode": partial(encode_structure, records),
-            "straightforward": partial(straightforward_structure, records),
-            **{name: partial(encode_structure, other) for name, other in others.items()},
-            **_codec_tasks(records[:10]),
-            **_crop_tasks(structure, Path(folder)),
-        }
-        timed = time_in_turns(tasks, repeats=repeats)
+        stored = write_structure(Path(folder, "field.npz"), StructureField.from_masks(records))
     difference = np.abs(encode_structure(records).numpy() - straightforward_structure(records)).max()
     scaling = [{"image": name, "ratio": median_ratio(timed, name, "encode")} for name in others]
-    has_coco = "coco_encode" in tasks
     return BenchResult(
         name="masks",
         figures={
             "encode_speedup": median_ratio(timed, "straightforward", "encode"),
             "encode_difference": float(difference),
-            "rle_encode_ratio": median_ratio(timed, "rle_encode", "coco_encode") if has_coco else None,
-            "rle_decode_ratio": median_ratio(timed, "rle_decode", "coco_decode") if has_coco else None,
-            "crop_ratio": median_ratio(timed, "field_crop", "image_crop"),
             "smaller_than_npy": (4 * height * width + 128) / stored,
         },
         tables={"encode_scaling": scaling},
@@ -96,13 +74,7 @@ def measure_masks(
 
 
 def made_up_records(size: tuple[int, int], count: int, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Overlapping wavy blobs as run-length records, large ones first, as SAM's regions often are.
-
-    Args:
-        size: ``(height, width)`` of the image.
-        count: number of regions.
-        seed: of their places and shapes.
-    """
+    """Overlapping wavy blobs in a ``(height, width)`` image as run-length records, large ones first."""
     rng = np.random.default_rng(seed)
     height, width = size
     records: list[dict[str, Any]] = []
@@ -130,41 +102,3 @@ def straightforward_structure(records: Records) -> NDArray[np.float32]:
         mask = np.ascontiguousarray(decode(record["segmentation"]))
         structure[mask] = (field * mask).mean()
     return structure
-
-
-def _codec_tasks(records: Records) -> Tasks:
-    """Our run-length codec and pycocotools', which gets arrays in its own layout; nothing without it."""
-    try:
-        coco: Any = importlib.import_module("pycocotools.mask")
-    except ImportError:
-        return {}
-    masks = [np.ascontiguousarray(decode(record["segmentation"])) for record in records]
-    theirs = [np.asfortranarray(mask.astype(np.uint8)) for mask in masks]
-    coded = [coco.encode(mask) for mask in theirs]
-    return {
-        "rle_encode": lambda: [encode(mask) for mask in masks],
-        "coco_encode": lambda: [coco.encode(mask) for mask in theirs],
-        "rle_decode": lambda: [decode(record["segmentation"]) for record in records],
-        "coco_decode": lambda: [coco.decode(code) for code in coded],
-    }
-
-
-def _crop_tasks(structure: StructureField, folder: Path) -> Tasks:
-    """Reading a training crop of the field stored in ``folder``, and the same crop of a PNG file."""
-    height, width = structure.size
-    top, left = (height - _CROP) // 2, (width - _CROP) // 2
-
-    # flat regions with a little grain: PNG has something to do, as with a photograph
-    rng = np.random.default_rng(1)
-    colours = rng.integers(30, 220, (len(structure.values), 3))
-    pixels = np.clip(colours[structure.labels] + rng.normal(0, 4, (height, width, 3)), 0, 255)
-    Image.fromarray(pixels.astype(np.uint8)).save(folder / "photo.png")
-
-    def image_crop() -> NDArray[np.uint8]:
-        with closing(Image.open(folder / "photo.png")) as image:
-            return np.asarray(image.crop((left, top, left + _CROP, top + _CROP)))
-
-    return {
-        "field_crop": lambda: read_structure(folder / "field.npz").crop(top, left, _CROP, _CROP),
-        "image_crop": image_crop,
-    }

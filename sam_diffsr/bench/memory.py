@@ -19,12 +19,11 @@ from sam_diffsr.bench.result import BenchResult
 from sam_diffsr.errors import ArgumentError, OutputError
 from sam_diffsr.pipeline.resolver import SuperResolver
 
-__all__ = ["measure_memory", "run_probe", "run_python"]
+__all__ = ["measure_memory", "run_probe"]
 
 _LOGGER = logging.getLogger(__name__)
 
 _ROOT = str(Path(__file__).resolve().parents[2])
-"""Folder of this package, which the new processes import too, installed or not."""
 _PROBE = str(Path(__file__).with_name("probe.py"))
 """Run by its path: as a module it would load this whole package first."""
 
@@ -42,7 +41,7 @@ def measure_memory(
         resolver: the model; its device and dtype are used as well.
         sizes: sides of the low-resolution images, growing.
         tile: side of the tiles, as in :meth:`SuperResolver.upscale`.
-        max_memory: memory limit in bytes, as in :meth:`SuperResolver.upscale`.
+        max_memory: memory limit in bytes.
 
     Raises:
         ArgumentError: ``sizes`` is empty or does not grow.
@@ -73,18 +72,13 @@ def measure_memory(
 def run_probe(
     resolver: SuperResolver, *, size: int, options: Mapping[str, int | str] | None = None
 ) -> dict[str, Any]:
-    """Upscale one image in a fresh process that loads a copy of the model.
+    """Upscale one ``size x size`` image in a fresh process that loads a copy of the model.
 
-    Args:
-        resolver: the model; its device and dtype are used as well.
-        size: side of the low-resolution image.
-        options: keywords of :meth:`SuperResolver.upscale`.
-
-    Returns:
-        ``seconds``, ``before_mb`` and ``peak_mb``, see :mod:`sam_diffsr.bench.probe`.
+    ``options`` are keywords of :meth:`SuperResolver.upscale`. Returns ``seconds``, ``before_mb`` and
+    ``peak_mb``, see :mod:`sam_diffsr.bench.probe`.
 
     Raises:
-        OutputError: the process failed.
+        OutputError: the process failed; the message ends with the last line of its standard error.
     """
     with tempfile.TemporaryDirectory(prefix="sam-diffsr-") as folder:
         model = str(Path(folder, "model"))
@@ -96,31 +90,20 @@ def run_probe(
             "init": {"device": str(resolver.device), "dtype": _precision(resolver)},
             "upscale": dict(options or {}),
         }
-        return json.loads(run_python(_PROBE, stdin=json.dumps(request)).splitlines()[-1])
-
-
-def run_python(*arguments: str, stdin: str = "") -> str:
-    """Run Python in a new process that imports this package.
-
-    Returns:
-        Its standard output.
-
-    Raises:
-        OutputError: the process failed; the message ends with the last line of its standard error.
-    """
-    path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": path},
-    )
+        # the new process imports this package, installed or not
+        path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
+        done = subprocess.run(
+            [sys.executable, _PROBE],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": path},
+        )
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise OutputError(f"the measured process failed: {reason}")
-    return done.stdout.strip()
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _precision(resolver: SuperResolver) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from sam_diffsr.bench.memory import run_probe
-from sam_diffsr.bench.reference import ReferenceProcedure, reference_sample
+from sam_diffsr.bench.reference import ReferenceProcedure
 from sam_diffsr.bench.result import BenchResult
 from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
 from sam_diffsr.device import network_layout
@@ -31,13 +31,8 @@ _MATRIX_SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 def measure_step(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) -> BenchResult:
     """Time one denoising step against the reference's step and a matrix product.
 
-    Args:
-        resolver: the model; its device and dtype are used for the released architecture, too.
-        size: side of the low-resolution image.
-        repeats: rounds, >= 1.
-
-    Raises:
-        ArgumentError: ``size`` or ``repeats`` is out of range.
+    The released architecture is measured on the device and in the dtype of ``resolver``. ``size`` is the side
+    of the low-resolution image. Raises ``ArgumentError`` for a ``size`` or ``repeats`` out of range.
     """
     own, released = _sides(resolver, size=size, repeats=repeats)
     _LOGGER.info("measuring: step, %sx%s", size, size)
@@ -66,19 +61,12 @@ def measure_step(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) -
     )
 
 
-def measure_image(
-    resolver: SuperResolver, *, size: int = 64, repeats: int = 5, full: bool = False
-) -> BenchResult:
+def measure_image(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) -> BenchResult:
     """Time a whole image with the model's default sampling against the published procedure.
 
-    Also measures the peak memory of a fresh process that upscales such an image.
-
-    Args:
-        resolver: the model; its device, dtype and sampling are used for the released architecture, too.
-        size: side of the low-resolution image.
-        repeats: rounds, >= 1.
-        full: run the reference's image in full. Otherwise its time is its encoder's plus the number of
-            timesteps times one step, which leaves out its sampling arithmetic.
+    The reference's time is that of its encoder plus the number of timesteps times one step, which leaves out
+    its sampling arithmetic. Also measures the peak memory of a fresh process that upscales such an image.
+    Arguments are those of :func:`measure_step`.
 
     Raises:
         ArgumentError: ``size`` or ``repeats`` is out of range.
@@ -92,13 +80,8 @@ def measure_image(
         tasks[f"reference_encoder{suffix}"] = side.reference_encoder
         tasks[f"reference_step{suffix}"] = side.reference_step
     seconds = medians(time_in_turns(tasks, repeats=repeats, device=resolver.device))
-
-    # the reference's image: put together from its parts, or run once in full
     for suffix, side in (("", released), ("_bundled", own)):
         whole = seconds[f"reference_encoder{suffix}"] + side.timesteps * seconds[f"reference_step{suffix}"]
-        if full:
-            task = {"whole": side.reference_image}
-            whole = time_in_turns(task, repeats=1, device=resolver.device, warm_up=False)["whole"][0]
         seconds[f"reference_image{suffix}"] = whole
 
     _LOGGER.info("measuring: memory of a process")
@@ -122,20 +105,15 @@ def measure_image(
             "steps": sampling.steps,
             "start": sampling.start,
             "reference_steps": released.timesteps,
-            "reference_image": "run in full" if full else "encoder + timesteps x step",
         },
         seconds=seconds,
     )
 
 
 def step_flops(config: ModelConfig, *, size: int) -> int:
-    """Floating-point operations of one denoising step of one image, with plain convolutions.
+    """Floating-point operations of a denoising step of one ``size x size`` image, with plain convolutions.
 
     The condition is not projected in a step, but once per image.
-
-    Args:
-        config: sizes of the networks.
-        size: side of the low-resolution image, a multiple of ``config.lr_multiple``.
     """
     with torch.device("meta"), torch.no_grad():
         weights = build_model(config).state_dict()
@@ -197,14 +175,3 @@ class _Side:
 
     def image(self) -> Tensor:
         return self.resolver.upscale_tensor(self._lr, seeds=[0])
-
-    def reference_image(self) -> Tensor:
-        generator = torch.Generator(self.resolver.device).manual_seed(0)
-        return reference_sample(
-            self._procedure,
-            self._lr,
-            torch.zeros_like(self._xt),
-            betas=self.resolver.schedule.betas,
-            x_T=self._xt,
-            noise=lambda x: torch.randn(x.shape, generator=generator, device=x.device),
-        )

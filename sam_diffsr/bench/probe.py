@@ -48,13 +48,9 @@ def main(request: dict[str, Any]) -> dict[str, float | None]:
 
 
 def peak_mb(*, on_cuda: bool) -> float | None:
-    """Peak memory of this process in units of 2**20 bytes.
+    """Peak memory of this process, on CUDA the memory allocated there, in units of 2**20 bytes.
 
-    Args:
-        on_cuda: ask for the memory allocated on the GPU instead of the resident memory of the process.
-
-    Returns:
-        None where the system does not tell.
+    None where the system does not tell.
     """
     if on_cuda:
         import torch

@@ -29,16 +29,10 @@ LABELS: dict[str, str] = {
     "memory": "Memory beyond the loaded process, and time, per input size",
     "folder_speedup": "Folder of photographs of equal size, speed relative to one by one",
     "mixed_folder_speedup": "Folder of photographs of different sizes, speed relative to one by one",
-    "import_seconds": "import sam_diffsr, seconds",
-    "own_modules_seconds": "Import of SuperResolver without the libraries it needs, seconds",
-    "command_seconds": "sam-diffsr upscale of an 8x8 image, whole process, seconds",
     "train": "Training step on batches made as in a run, time relative to a step on random tensors",
     "encode_speedup": "Encoding of regions, speed relative to decoding and painting each mask",
     "encode_difference": "Largest difference of the two fields",
     "encode_scaling": "Encoding of other images, time relative to the first",
-    "rle_encode_ratio": "Encoding of run lengths, time relative to pycocotools",
-    "rle_decode_ratio": "Decoding of run lengths, time relative to pycocotools",
-    "crop_ratio": "Reading a crop of a stored field, time relative to the crop of a PNG file",
     "smaller_than_npy": "Size of a float32 .npy file relative to the stored field",
 }
 """What each figure means, by its JSON key."""
@@ -72,12 +66,7 @@ class BenchResult:
 def to_json(results: Sequence[BenchResult], *, device: str | torch.device = "auto") -> dict[str, Any]:
     """All measurements of a run as one JSON object.
 
-    Args:
-        results: the measurements.
-        device: where they were made.
-
-    Returns:
-        Figures and tables by key; ``seconds`` and ``settings`` by measurement; ``machine`` and ``versions``.
+    Figures and tables by key; ``seconds`` and ``settings`` by measurement; ``machine`` and ``versions``.
 
     Raises:
         ArgumentError: this machine does not have the device.

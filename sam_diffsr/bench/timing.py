@@ -18,21 +18,13 @@ def time_in_turns(
     *,
     repeats: int,
     device: torch.device | None = None,
-    warm_up: bool = True,
 ) -> dict[str, list[float]]:
-    """Run every task once per round, in order.
+    """Run every task once per round, in order, and give its seconds, one per round.
 
-    Args:
-        tasks: functions by name.
-        repeats: rounds that count, >= 1.
-        device: waited for before and after each task; None for tasks on the CPU.
-        warm_up: begin with a round that does not count.
-
-    Returns:
-        Seconds of each task, one per round.
+    A first round does not count. ``device`` is waited for before and after each task; None is the CPU.
     """
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for round_number in range(0 if warm_up else 1, repeats + 1):
+    for round_number in range(repeats + 1):
         for name, task in tasks.items():
             _synchronize(device)
             started = time.perf_counter()

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -42,11 +41,11 @@ _SLACK = 48
 def measure_training(
     stage: StageName, config: TrainConfig, *, own_data: bool = False, rounds: int = 5, steps: int = 16
 ) -> BenchResult:
-    """Time training steps whose batches are made as in a run.
+    """Time training steps whose batches are made as in a run; nothing of the run is written.
 
     Args:
-        stage: networks to train.
-        config: the run; nothing of it is written. The denoiser is trained on a fresh encoder.
+        stage: networks to train; the denoiser is trained on a fresh encoder.
+        config: the run.
         own_data: measure ``config.data`` instead of crops and synthetic images made for the measurement.
         rounds: rounds that count, >= 1.
         steps: steps of each kind per round, >= 1.
@@ -65,7 +64,11 @@ def measure_training(
         launched(config, folder=Path(name), trackers=[]) as accelerator,
     ):
         folder = Path(name)
-        trainer = _make_trainer(stage, config, folder, accelerator)
+        first = replace(config, run=replace(config.run, init=None))
+        if stage == "denoiser":  # a fresh encoder costs as much as any
+            Trainer("encoder", first, accelerator=accelerator).save(folder)
+            first = replace(first, diffusion=replace(config.diffusion, encoder=str(folder)))
+        trainer = Trainer(stage, first, accelerator=accelerator)
         fixed = _random_batch(config, trainer.device)
 
         def random_steps() -> None:
@@ -73,10 +76,11 @@ def measure_training(
                 trainer.train_step(fixed)
 
         feeds: dict[str, _Feed] = {}
-        for kind, data in _data(config, folder, own=own_data).items():
+        sources = {"data": config.data} if own_data else _made_up_data(config, folder)
+        for kind, data in sources.items():
             _LOGGER.info("measuring: opening %s", kind)
-            cache, scale = folder / "cache", config.model.scale
-            source = open_source(data, scale=scale, seed=config.run.seed, cache=cache)
+            scale, seed = config.model.scale, config.run.seed
+            source = open_source(data, scale=scale, seed=seed, cache=folder / "cache")
             feeds[kind] = _Feed(trainer, source, steps)
         _LOGGER.info("measuring: training steps, %s rounds", rounds)
         tasks: dict[str, Callable[[], object]] = {"random": random_steps, **feeds}
@@ -100,14 +104,13 @@ class _Feed:
     """A task: some steps on the next batches of a source."""
 
     def __init__(self, trainer: Trainer, source: TrainingSource, steps: int) -> None:
-        self._trainer, self._source, self._steps, self._next = trainer, source, steps, 0
+        self._trainer, self._source, self._steps = trainer, source, steps
         self.waits: list[float] = []
         """Seconds that each call waited until its batches were on the device."""
 
     def __call__(self) -> None:
-        start, self._next = self._next, self._next + self._steps
-        waited = 0.0
-        with prefetch(self._source.host_batch, start=start, stop=self._next) as batches:
+        start, waited = len(self.waits) * self._steps, 0.0
+        with prefetch(self._source.host_batch, start=start, stop=start + self._steps) as batches:
             for _ in range(self._steps):
                 started = time.perf_counter()
                 batch = self._source.device_batch(next(batches), self._trainer.device)
@@ -116,19 +119,8 @@ class _Feed:
         self.waits.append(waited)
 
 
-def _make_trainer(stage: StageName, config: TrainConfig, folder: Path, accelerator: Any) -> Trainer:
-    """A trainer at its first step; the denoiser gets a fresh encoder, which costs as much as any."""
-    first = replace(config, run=replace(config.run, init=None))
-    if stage == "denoiser":
-        Trainer("encoder", first, accelerator=accelerator).save(folder)
-        first = replace(first, diffusion=replace(config.diffusion, encoder=str(folder)))
-    return Trainer(stage, first, accelerator=accelerator)
-
-
-def _data(config: TrainConfig, folder: Path, *, own: bool) -> dict[str, DataConfig]:
-    """The data to measure by kind: the config's own, or crops and synthetic images made for it."""
-    if own:
-        return {"data": config.data}
+def _made_up_data(config: TrainConfig, folder: Path) -> dict[str, DataConfig]:
+    """Crops, and synthetic images, made for the measurement."""
     window = config.data.patch + 2 * MARGIN_LR * config.model.scale
     synthesize_crops(folder / "crops", count=_CROPS, config=SyntheticConfig(size=window + _SLACK))
     others = {"photos": None, "masks": None, "synthetic": None, "encoding": None, "reduction": None}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam_diffsr.cli.options import (
@@ -20,7 +19,7 @@ from sam_diffsr.cli.options import (
     int_list,
     tile_size,
 )
-from sam_diffsr.errors import ArgumentError, OutputError
+from sam_diffsr.errors import ArgumentError
 
 if TYPE_CHECKING:
     from sam_diffsr.bench import BenchResult
@@ -34,7 +33,6 @@ _QUICK: dict[str, dict[str, Any]] = {
     "image": {"size": 32, "repeats": 2},
     "memory": {"sizes": (64, 128, 256)},
     "folder": {"files": 8, "repeats": 1},
-    "start": {"repeats": 1},
     "train": {"rounds": 2, "steps": 4},
     "masks": {"size": (340, 510), "region_counts": (10,), "megapixels": (0.5,), "repeats": 3},
 }
@@ -42,7 +40,6 @@ _QUICK: dict[str, dict[str, Any]] = {
 _DEFAULT = ("step", "image")
 _ONLY_FOR = {
     "size": _DEFAULT,
-    "full": ("image",),
     "sizes": ("memory",),
     "tile": ("memory",),
     "max_memory": ("memory",),
@@ -66,9 +63,8 @@ def register(subparsers: Subparsers) -> None:
         "  image   a whole image against the reference's, and the memory of a process\n"
         "  memory  memory and time of images of growing size, each in a fresh process\n"
         "  folder  a folder of small photographs against its files one by one\n"
-        "  start   imports, and a command on a tiny image\n"
         "  train   training steps on real batches against steps on random tensors\n"
-        "  masks   structure fields: encoding, run lengths, reading crops\n"
+        "  masks   structural position encoding\n"
         "  all     all of these",
     )
     add = parser.add_argument
@@ -81,7 +77,6 @@ def register(subparsers: Subparsers) -> None:
     add_device_options(parser)
     add = parser.add_argument_group("step and image").add_argument
     add("--size", type=int, metavar="N", help="side of the low-resolution image (default: 64)")
-    add("--full", action="store_true", help="run the reference's image in full instead of extrapolating")
     add = parser.add_argument_group("memory").add_argument
     add("--sizes", type=int_list, metavar="N,...", help="sides of the inputs (default: 512,1024,2048)")
     add("-t", "--tile", type=tile_size, metavar="auto|0|N", help="side of the tiles (default: auto)")
@@ -109,18 +104,18 @@ def run(args: argparse.Namespace) -> int:
     asked = args.what or _DEFAULT
     chosen = [name for name in _QUICK if name in asked or "all" in asked]
     for option, owners in _ONLY_FOR.items():
-        if getattr(args, option) not in (None, False) and not set(owners) & set(chosen):
+        if getattr(args, option) is not None and not set(owners) & set(chosen):
             flag = "set" if option == "overrides" else option.replace("_", "-")
             raise ArgumentError(
                 f"--{flag} belongs to bench {' and '.join(owners)}, not to bench {' '.join(chosen)}"
             )
-    if args.json is not None:
-        _check_target(args.json)
-    measurements = _prepare(args, chosen)
 
     from sam_diffsr.bench import to_json
-    from sam_diffsr.evaluation.report import write_json
+    from sam_diffsr.evaluation.report import check_target, write_json
 
+    if args.json is not None:
+        check_target(args.json)
+    measurements = _prepare(args, chosen)
     results: list[BenchResult] = []
     for measure in measurements:
         results.append(measure())
@@ -149,21 +144,15 @@ def _prepare(args: argparse.Namespace, chosen: list[str]) -> list[Callable[[], B
             options[name]["rounds" if name == "train" else "repeats"] = args.repeats
     for name in _DEFAULT:
         options[name] |= given(args, "size")
-    options["image"]["full"] = args.full
     options["memory"] |= given(args, "sizes", "tile") | given_limit(args)
 
     # models and configs
-    measures: dict[str, Callable[..., BenchResult]] = {
-        "start": bench.measure_start,
-        "masks": bench.measure_masks,
-    }
+    measures: dict[str, Callable[..., BenchResult]] = {"masks": bench.measure_masks}
     if {"step", "image", "memory", "folder"} & set(chosen):
         precision = {} if args.precision is None else {"dtype": args.precision}
         resolver = SuperResolver.from_pretrained(args.model, **given(args, "device"), **precision)
-        measures["step"] = partial(bench.measure_step, resolver)
-        measures["image"] = partial(bench.measure_image, resolver)
-        measures["memory"] = partial(bench.measure_memory, resolver)
-        measures["folder"] = partial(bench.measure_folder, resolver)
+        for name in ("step", "image", "memory", "folder"):
+            measures[name] = partial(getattr(bench, f"measure_{name}"), resolver)
     if "train" in chosen:
         from sam_diffsr.training.compose import load_config
 
@@ -178,12 +167,3 @@ def _measurement(text: str) -> str:
     if text not in (*_QUICK, "all"):
         raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(_QUICK)} and all")
     return text
-
-
-def _check_target(path: str) -> None:
-    from sam_diffsr.evaluation.report import check_target
-
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {folder}; create it first")
-    check_target(path)

@@ -10,17 +10,6 @@ from sam_diffsr.cli.options import Subparsers, add_command, add_common_options, 
 
 __all__ = ["register"]
 
-_OPTIONS = (
-    "crop_size",
-    "reductions",
-    "min_gradient",
-    "segmenter",
-    "encoding",
-    "reduction",
-    "masks",
-    "missing_masks",
-    "overwrite",
-)
 SEGMENTER_CHOICES = ("graph", "none")
 ENCODING_CHOICES = ("rope", "cosine", "sincos", "random")
 REDUCTION_CHOICES = ("image", "region")
@@ -33,11 +22,6 @@ def register(subparsers: Subparsers) -> None:
         subparsers, "data", help="prepare training data", description="Prepare training data."
     )
     commands = parser.add_subparsers(metavar="COMMAND", dest="data_command", required=True)
-    _register_prepare(commands)
-    _register_synthesize(commands)
-
-
-def _register_prepare(commands: Subparsers) -> None:
     prepare = add_command(
         commands,
         "prepare",
@@ -78,13 +62,8 @@ def _register_prepare(commands: Subparsers) -> None:
     prepare.add_argument(
         "--ignore-corrupt", action="store_true", help="exit with 0 even if photos cannot be read"
     )
-    _add_overwrite(prepare)
-    _add_encoding(prepare)
-    add_common_options(prepare)
     prepare.set_defaults(run=run_prepare)
 
-
-def _register_synthesize(commands: Subparsers) -> None:
     synthesize = add_command(
         commands,
         "synthesize",
@@ -101,27 +80,16 @@ def _register_synthesize(commands: Subparsers) -> None:
         "--pages", type=float, metavar="X", help="share of pages of text and line art (default: 0.15)"
     )
     synthesize.add_argument("--photos", metavar="DIR", help="take colours and textures from these photos")
-    _add_overwrite(synthesize)
-    _add_encoding(synthesize)
     synthesize.add_argument("--device", metavar="NAME", help="device of the computation (default: cpu)")
-    add_common_options(synthesize)
     synthesize.set_defaults(run=run_synthesize)
 
-
-def _add_overwrite(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        default=None,
-        help="replace other crops in OUT once the new ones are complete",
-    )
-
-
-def _add_encoding(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--encoding", choices=ENCODING_CHOICES, help="value of a region (default: rope)")
-    parser.add_argument(
-        "--reduction", choices=REDUCTION_CHOICES, help="divisor of a region's value (default: image)"
-    )
+    for command in (prepare, synthesize):
+        add = command.add_argument
+        overwrite = "replace other crops in OUT once the new ones are complete"
+        add("--overwrite", action="store_true", default=None, help=overwrite)
+        add("--encoding", choices=ENCODING_CHOICES, help="value of a region (default: rope)")
+        add("--reduction", choices=REDUCTION_CHOICES, help="divisor of a region's value (default: image)")
+        add_common_options(command)
 
 
 def run_prepare(args: argparse.Namespace) -> int:
@@ -129,7 +97,8 @@ def run_prepare(args: argparse.Namespace) -> int:
     from sam_diffsr.data.prepare import prepare_crops
     from sam_diffsr.errors import ArgumentError
 
-    options: dict[str, Any] = given(args, *_OPTIONS)
+    options: dict[str, Any] = given(args, "crop_size", "reductions", "min_gradient", "encoding", "reduction")
+    options |= given(args, "segmenter", "masks", "missing_masks", "overwrite")
     if args.masks is None and args.missing_masks is not None:
         raise ArgumentError("--missing-masks belongs to --masks; leave it out")
     if args.segment_side is not None:
@@ -150,10 +119,14 @@ def run_synthesize(args: argparse.Namespace) -> int:
     from sam_diffsr.data.config import SyntheticConfig
     from sam_diffsr.data.synthetic import synthesize_crops
 
+    def show(done: int, total: int) -> None:
+        if done % 100 == 0 or done == total:
+            print(f"[{done}/{total}]", file=sys.stderr, flush=True)
+
     store = synthesize_crops(
         args.out,
         config=SyntheticConfig(**given(args, "size", "pages", "photos")),
-        progress=None if args.quiet else _show_count,
+        progress=None if args.quiet else show,
         **given(args, "count", "seed", "encoding", "reduction", "device", "overwrite"),
     )
     print(f"{args.out}: {len(store)} crops")
@@ -162,8 +135,3 @@ def run_synthesize(args: argparse.Namespace) -> int:
 
 def _show(done: int, total: int, name: str) -> None:
     print(f"[{done}/{total}] {name}", flush=True)
-
-
-def _show_count(done: int, total: int) -> None:
-    if done % 100 == 0 or done == total:
-        print(f"[{done}/{total}]", file=sys.stderr, flush=True)

@@ -145,7 +145,6 @@ def run(args: argparse.Namespace) -> int:
         bicubic_method,
         common_scale,
         folder_methods,
-        load_models,
         model_methods,
         sampling_grid,
         split_labels,
@@ -154,6 +153,8 @@ def run(args: argparse.Namespace) -> int:
     from sam_diffsr.evaluation.pairs import find_pairs
     from sam_diffsr.evaluation.perceptual import inception_features, lpips_distance
     from sam_diffsr.evaluation.report import check_target, write_json, write_text
+    from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
+    from sam_diffsr.pipeline.resolver import SuperResolver
 
     # outputs, models and images
     if not args.debug:
@@ -161,13 +162,14 @@ def run(args: argparse.Namespace) -> int:
     log = _score_log(args)
     for target in filter(None, (args.json, args.csv, args.html, log and log.path)):
         check_target(target)
-    asked: list[str] = args.degrade or []
-    damages = [parse_degradation(text) for text in asked]
+    damages = [parse_degradation(text) for text in args.degrade or ()]
     folders = split_labels(args.sr or [])
     dtype = {} if args.precision is None else {"dtype": args.precision}
-    resolvers = load_models(
-        split_labels(args.model or []), default=not folders, **given(args, "device"), **dtype
-    )
+    sources = split_labels(args.model or ([] if folders else [DEFAULT_MODEL]))
+    resolvers = [
+        (name, SuperResolver.from_pretrained(source, **given(args, "device"), **dtype))
+        for name, source in sources
+    ]
     scale = common_scale([resolver.scale for _, resolver in resolvers], asked=args.scale)
     hr_files, lr_files = find_pairs(args.hr, args.lr, scale=scale, inputs=bool(resolvers) and not damages)
 

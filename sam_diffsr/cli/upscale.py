@@ -198,7 +198,7 @@ def _quality(text: str) -> int | str:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, upscale, print one line per file and a summary."""
-    from sam_diffsr.image import MAX_PIXELS_DEFAULT, decode_image
+    from sam_diffsr.image import MAX_PIXELS_DEFAULT, Animation, decode_frames
     from sam_diffsr.image.jobs import STDOUT, plan_jobs
     from sam_diffsr.pipeline.batch import run_jobs
     from sam_diffsr.pipeline.images import output_size
@@ -239,21 +239,28 @@ def run(args: argparse.Namespace) -> int:
 
     upscale_list = cast("Any", resolver.upscale)
 
-    def enlarge(images: list[DecodedImage]) -> list[Image]:
+    def enlarge(images: list[DecodedImage | Animation]) -> list[Image]:
         results: list[Image] = []
-        for factor, together in itertools.groupby(images, lambda image: factor_of(*image.rgb.shape[-2:])):
+        for (moving, factor), together in itertools.groupby(
+            images,
+            lambda image: (isinstance(image, Animation) and id(image), factor_of(*image.rgb.shape[-2:])),
+        ):
             group: Any = list(together)
-            seeds = [args.seed or 0] * len(group)  # a result must not depend on the other files
-            size: dict[str, Any] = {} if factor is None else {"outscale": factor}
+            size = {} if factor is None else {"outscale": factor}
             with bar.files(len(group)) as callback:
-                large = upscale_list(group, seed=seeds, progress=False, **callback, **options, **size)
+                arguments: dict[str, Any] = {"progress": False, **callback, **options, **size}
+                if moving:
+                    large = [resolver.upscale_animation(group[0], seed=args.seed or 0, **arguments)]
+                else:
+                    seeds = [args.seed or 0] * len(group)  # a result must not depend on the other files
+                    large = upscale_list(group, seed=seeds, **arguments)
             results += cast("list[Image]", large)
         return results
 
     outcomes = run_jobs(
         jobs,
         enlarge,
-        decode=lambda source: decode_image(source, max_pixels=max_pixels),
+        decode=lambda source: decode_frames(source, max_pixels=max_pixels),
         result_size=result_size,
         strip_metadata=args.strip_metadata,
         keep_time=args.keep_time,

@@ -38,9 +38,8 @@ class SyntheticConfig:
         if not 32 <= self.size <= 4096:
             raise ConfigError(f"data.synthetic.size must lie in 32..4096, got {self.size}")
         if self.pool < 1 or self.windows < 1:
-            raise ConfigError(
-                f"data.synthetic.pool and .windows must be >= 1, got {self.pool} and {self.windows}"
-            )
+            got = f"{self.pool} and {self.windows}"
+            raise ConfigError(f"data.synthetic.pool and .windows must be >= 1, got {got}")
         if not 0 <= self.pages <= 1:
             raise ConfigError(f"data.synthetic.pages must lie in [0, 1], got {self.pages}")
 
@@ -58,10 +57,8 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         for name in ("permute_channels", "mixup"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(
-                    f"data.augment.{name} is a probability in [0, 1], got {getattr(self, name)}"
-                )
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ConfigError(f"data.augment.{name} is a probability in [0, 1], got {value}")
         if not 0.01 <= self.mixup_alpha <= 100:
             raise ConfigError(f"data.augment.mixup_alpha must lie in [0.01, 100], got {self.mixup_alpha}")
 
@@ -120,10 +117,8 @@ class DataConfig:
             check_choice(self.degradation, DegradationName, what="data.degradation")
         check_choice(self.missing_masks, MissingMasks, what="data.missing_masks")
         check_choice(self.structure, StructureChoice, what="data.structure")
-        if self.encoding is not None:
-            check_choice(self.encoding, Encoding, what="data.encoding")
-        if self.reduction is not None:
-            check_choice(self.reduction, Reduction, what="data.reduction")
+        check_choice(self.encoding or "rope", Encoding, what="data.encoding")
+        check_choice(self.reduction or "image", Reduction, what="data.reduction")
 
     @property
     def damage(self) -> DegradationConfig | None:

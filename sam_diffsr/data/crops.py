@@ -32,6 +32,7 @@ __all__ = ["CropStore", "Crops", "check_replaceable", "read_manifest", "write_ar
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+_AGAIN = "prepare the folder again"
 ARRAYS = dict[str, str](images="uint8", labels="uint16", origins="int32", values="float32", offsets="int64")
 
 Crops = tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.int32], NDArray[np.float32]]
@@ -40,10 +41,7 @@ and structure values ``(V,)`` of the source's regions."""
 
 
 class CropStore:
-    """Read-only view of a folder of crops; the arrays are memory-mapped.
-
-    Args:
-        path: folder of ``prepare_crops`` or ``synthesize_crops``.
+    """Read-only view of a folder of ``prepare_crops`` or ``synthesize_crops``; the arrays are memory-mapped.
 
     Raises:
         DataError: the folder is unfinished or damaged, or its arrays do not fit the manifest.
@@ -59,25 +57,13 @@ class CropStore:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
-        for name in ARRAYS:
-            setattr(self, name, self._open(name))
-        count, side = len(self), self.crop_size
-        expected: dict[str, tuple[int, ...]] = {
-            "images": (count, side, side, 3),
-            "labels": (count, side, side),
-            "origins": (count, 3),
-            "offsets": (len(self.manifest["sources"]) + 1,),
-        }
-        for name, shape in expected.items():
-            if getattr(self, name).shape != shape:
-                raise DataError(
-                    f"{self.path / name}.npy: expected shape {shape} from the manifest, "
-                    f"got {getattr(self, name).shape}; prepare the folder again"
-                )
+        shapes = _shapes(len(self), self.crop_size) | {"offsets": (len(self.manifest["sources"]) + 1,)}
+        for name in ARRAYS:  # the values come after the offsets, which tell their number
+            setattr(self, name, _open(self.path / f"{name}.npy", ARRAYS[name], shapes.get(name)))
         if int(self.offsets[-1]) != len(self.values):
             raise DataError(
                 f"{self.path}: offsets.npy ends at {int(self.offsets[-1])}, but values.npy has "
-                f"{len(self.values)} entries; prepare the folder again"
+                f"{len(self.values)} entries; {_AGAIN}"
             )
 
     def __len__(self) -> int:
@@ -100,13 +86,7 @@ class CropStore:
     def window(
         self, index: int, top: int, left: int, side: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Read a window of one crop and of its structure field.
-
-        Args:
-            index: number of the crop.
-            top: first row of the window.
-            left: first column of the window.
-            side: side of the window, which must lie in the crop.
+        """Read a window of crop ``index`` and of its structure field; it must lie in the crop.
 
         Returns:
             ``(side, side, 3)`` uint8, a view, and ``(side, side)`` float32.
@@ -122,36 +102,34 @@ class CropStore:
         if highest >= len(table):
             raise DataError(
                 f"{self.path}: crop {index} has label {highest}, but source {source} has only "
-                f"{len(table)} values; prepare the folder again"
+                f"{len(table)} values; {_AGAIN}"
             )
         return self.images[index, rows, columns], np.take(np.asarray(table), labels)
 
-    def _open(self, name: str) -> NDArray[Any]:
-        path = self.path / f"{name}.npy"
-        if not path.is_file():
-            raise DataError(f"{path} is missing; prepare the folder again")
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise DataError(
-                f"{path} is damaged or not a plain array ({error}); prepare the folder again"
-            ) from error
-        if str(array.dtype) != ARRAYS[name]:
-            raise DataError(f"{path}: expected {ARRAYS[name]}, got {array.dtype}; prepare the folder again")
-        return array
+
+def _shapes(count: int, side: int) -> dict[str, tuple[int, ...]]:
+    return {"images": (count, side, side, 3), "labels": (count, side, side), "origins": (count, 3)}
+
+
+def _open(path: Path, dtype: str, shape: tuple[int, ...] | None) -> NDArray[Any]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; {_AGAIN}") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path} is damaged or not a plain array ({error}); {_AGAIN}") from error
+    if str(array.dtype) != dtype:
+        raise DataError(f"{path}: expected {dtype}, got {array.dtype}; {_AGAIN}")
+    if shape not in (None, array.shape):
+        raise DataError(f"{path}: expected shape {shape} from the manifest, got {array.shape}; {_AGAIN}")
+    return array
 
 
 def write_arrays(folder: Path, sources: Iterable[Crops], *, count: int, crop_size: int) -> None:
     """Write the arrays of a folder of crops, source after source; ``write_manifest`` completes the folder.
 
-    All arrays are put in place at the end, and an old manifest is removed just before. After an error nothing
-    new stays behind, and old crops are unchanged.
-
-    Args:
-        folder: folder to write; it must exist.
-        sources: crops of each source.
-        count: number of crops of all sources.
-        crop_size: side of the crops.
+    ``count`` is the number of crops of all sources. All arrays are put in place at the end, and an old
+    manifest is removed just before. After an error nothing new stays behind, and old crops are unchanged.
 
     Raises:
         OutputError: the disk is too full, or the arrays cannot be put in place.
@@ -163,15 +141,12 @@ def write_arrays(folder: Path, sources: Iterable[Crops], *, count: int, crop_siz
             f"the crops need {needed / 1e9:.1f} GB in {folder}, but only {free / 1e9:.1f} GB are free; "
             "make room and run the preparation again, finished photos are kept"
         )
-    shapes = {"images": (count, crop_size, crop_size, 3), "labels": (count, crop_size, crop_size)}
     try:
         with contextlib.ExitStack() as stack:
             paths = {name: stack.enter_context(atomic_path(folder / f"{name}.npy")) for name in ARRAYS}
             images, labels, origins = (
-                np.lib.format.open_memmap(
-                    paths[name], mode="w+", dtype=ARRAYS[name], shape=shapes.get(name, (count, 3))
-                )
-                for name in ("images", "labels", "origins")
+                np.lib.format.open_memmap(paths[name], mode="w+", dtype=ARRAYS[name], shape=shape)
+                for name, shape in _shapes(count, crop_size).items()
             )
             tables: list[NDArray[np.float32]] = []
             position = 0
@@ -208,23 +183,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "run the preparation again, finished photos are kept"
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is damaged ({error}); prepare the folder again") from error
+        raise DataError(f"{path} is damaged ({error}); {_AGAIN}") from error
     if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:  # pyright: ignore[reportUnknownMemberType]
-        raise DataError(
-            f"{path}: expected format_version {FORMAT_VERSION}; prepare the folder again with this version"
-        )
+        raise DataError(f"{path}: expected format_version {FORMAT_VERSION}; {_AGAIN} with this version")
     missing = sorted({"crops", "crop_size", "sources"} - set(manifest))  # pyright: ignore[reportUnknownArgumentType]
     if missing:
-        raise DataError(f"{path} lacks {missing}; prepare the folder again")
+        raise DataError(f"{path} lacks {missing}; {_AGAIN}")
     return manifest  # pyright: ignore[reportUnknownVariableType]
 
 
 def check_replaceable(folder: Path, *, overwrite: bool) -> None:
-    """Refuse to replace the crops of a finished folder without ``overwrite``.
-
-    Raises:
-        OutputError: the folder has a manifest and ``overwrite`` is False.
-    """
+    """Raise ``OutputError`` for a finished folder that ``overwrite`` does not allow to replace."""
     if not overwrite and (folder / MANIFEST).exists():
         raise OutputError(
             f"{folder} holds crops of other photos or settings; nothing was changed: "
@@ -241,11 +210,7 @@ def write_manifest(
     settings: Mapping[str, Any],
     skipped: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write ``manifest.json``, which completes the folder.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write ``manifest.json``, which completes the folder; raises ``OutputError``."""
     manifest = {
         "format_version": FORMAT_VERSION,
         "crops": crops,

@@ -8,11 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam_diffsr.data.layouts import is_lr_folder, refuse_mixed, selfexsr_pairs
 from sam_diffsr.errors import DataError
 from sam_diffsr.image.photos import PHOTO_SUFFIXES, list_photos
 
@@ -39,6 +38,10 @@ LR_FOLDERS = (
     *("LR/X{scale}", "LR/x{scale}", "LR_bicubic", "LR"),
 )
 """Places of LR images, relative to the parent of the HR folder."""
+
+_SELFEXSR = re.compile(r".+_SRF_(\d+)_(.+)")
+_TAG = re.compile(r"(.+?)(?:[-_](lr|lq|hr|gt)|[-_]?(x\d))", re.IGNORECASE)
+_LR_FOLDER = re.compile(r"(?:(.+)_)?L[RQ](?:_?bic(?:ubic)?)?(?:[-_]?x(\d+))?(?:_sub)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -80,20 +83,19 @@ def find_dataset(root: str | os.PathLike[str], *, scale: int = 4, inputs: bool =
             f"no images in {folder}; expected image files ({', '.join(sorted(PHOTO_SUFFIXES))}) in it "
             f"or in a folder named {', '.join(_PLAIN)} ..."
         )
-    named = selfexsr_pairs(hr, scale=scale)
+    named = _selfexsr_pairs(hr, scale=scale)
     if named is not None:
         return Dataset(named[0], named[1] if inputs else None)
-    refuse_mixed(hr)
-    if folders == [folder] and is_lr_folder(folder):
+    _refuse_mixed(hr)
+    if folders == [folder] and _is_lr_folder(folder):
         raise DataError(
             f"{folder} has the name of a folder of LR images; expected HR images, rename it if it holds those"
         )
     if not inputs:
         return Dataset(hr, None)
     pairs = [_lr_files(place, scale) for place in folders]
-    if any(pair is None for pair in pairs):
-        return Dataset(hr, None)
-    return Dataset(hr, [file for pair in pairs if pair is not None for file in pair])
+    found = [file for pair in pairs if pair is not None for file in pair]
+    return Dataset(hr, None if None in pairs else found)
 
 
 def _hr_folders(folder: Path) -> list[Path]:
@@ -135,11 +137,8 @@ def photo_folders(root: Path) -> list[Path]:
     if folders[0].name in COMMON_NAMES and not any(root.glob("LR*/")):
         others = {file.relative_to(root).parts[0] for file in list_photos(root)} - set(HR_FOLDERS)
         if others:
-            logger.info(
-                "%s is no known data set (it has %s): all its photographs are taken",
-                root,
-                ", ".join(sorted(others)),
-            )
+            names = ", ".join(sorted(others))
+            logger.info("%s is no known data set (it has %s): all its photographs are taken", root, names)
             return [root]
     logger.info("photographs are taken from %s only", " and ".join(str(folder) for folder in folders))
     return folders
@@ -156,11 +155,10 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _lr_places(hr: Path, scale: int) -> Iterable[Path]:
-    match = re.fullmatch(r"(?P<name>.+)_HR(?P<sub>_sub)?", hr.name)
+    match = re.fullmatch(r"(.+)_HR(_sub)?", hr.name)
     if match is not None:
-        name, sub = match["name"], match["sub"] or ""
-        for tail in (f"X{scale}{sub}", f"x{scale}{sub}"):
-            yield hr.parent / f"{name}_LR_bicubic" / tail
+        for letter in "Xx":
+            yield hr.parent / f"{match[1]}_LR_bicubic" / f"{letter}{scale}{match[2] or ''}"
     if match is not None or hr.name in HR_FOLDERS:
         for pattern in LR_FOLDERS:
             cropped = not hr.name.startswith("GTmod") and any(hr.parent.glob("GTmod*/*"))
@@ -192,17 +190,82 @@ def _lr_files(hr: Path, scale: int) -> list[Path] | None:
 
 
 def _refuse_unknown_lr(hr: Path, scale: int) -> None:
-    """Refuse LR images next to an HR folder that are not in a known place.
-
-    Raises:
-        DataError: A folder looks like the LR images of this scale.
-    """
+    """Raise ``DataError`` for LR images of this scale next to an HR folder that are not in a known place."""
     known = {pattern.format(scale=scale).split("/")[0] for pattern in LR_FOLDERS}
     known |= {place.relative_to(hr.parent).parts[0] for place in _lr_places(hr, scale)}
     for place in sorted(hr.parent.iterdir()):
-        unknown = place.is_dir() and place.name not in known and is_lr_folder(place, hr=hr, scale=scale)
+        unknown = place.is_dir() and place.name not in known and _is_lr_folder(place, hr=hr, scale=scale)
         if unknown and any(_images(folder) for folder in (place, place / f"X{scale}", place / f"x{scale}")):
             raise DataError(
                 f"{place} looks like the LR images of {hr}, but has no known name; expected "
                 f"LR_bicubic/X{scale} or LRbicx{scale}, or give it as the folder of LR images"
             )
+
+
+def _selfexsr_pairs(files: Sequence[Path], *, scale: int) -> tuple[list[Path], list[Path] | None] | None:
+    """HR and LR files of a folder in SelfExSR's layout: ``img_001_SRF_4_HR.png``, ``img_001_SRF_4_LR.png``.
+
+    Results of other methods in the folder, such as ``img_001_SRF_4_bicubic.png``, are left out.
+
+    Returns:
+        HR files and LR files (None if there are no LR files); or None if the names are others.
+
+    Raises:
+        DataError: The files are of another scale, some have no counterpart, or some have other names.
+    """
+    found = [(file, _SELFEXSR.fullmatch(file.stem)) for file in files]
+    if all(match is None or match[2] not in ("HR", "LR") for _, match in found):
+        return None
+    folder = files[0].parent
+    others = [file.name for file, match in found if match is None]
+    if others:
+        raise DataError(
+            f"{folder} has images in SelfExSR's layout (img_001_SRF_{scale}_HR.png) and others "
+            f"({others[0]}); expected one of the two, move the others away"
+        )
+    names = {(match[1], match[2], file.stem[: match.start(2)]): file for file, match in found if match}
+    hr, lr = (
+        {stem: file for (*which, stem), file in names.items() if which == [str(scale), kind]}
+        for kind in ("HR", "LR")
+    )
+    lonely = sorted(hr.keys() ^ lr.keys()) if lr else []
+    if not hr or lonely:
+        missing = f"{lonely[0]}HR and {lonely[0]}LR" if lonely else f"img_001_SRF_{scale}_HR.png"
+        raise DataError(
+            f"{folder} is in SelfExSR's layout, but not complete for scale {scale}; expected {missing}"
+        )
+    return list(hr.values()), [lr[stem] for stem in hr] if lr else None
+
+
+def _refuse_mixed(files: Sequence[Path]) -> None:
+    """Refuse a folder that holds HR images and, under related names, LR images.
+
+    Raises:
+        DataError: Two files differ only in ``x4``, ``_LR``, ``_HR`` and the like; both are named.
+    """
+    seen: dict[str, tuple[Path, bool]] = {}
+    for file in files:
+        stem, tags = file.stem, set[str]()
+        while match := _TAG.fullmatch(stem):
+            stem = match[1]
+            tags.add((match[2] or match[3]).lower())
+        low = bool(tags - {"hr", "gt"}) and not tags & {"hr", "gt"}
+        other, other_low = seen.setdefault(stem, (file, low))
+        if low != other_low:
+            raise DataError(
+                f"{file.parent} holds HR and LR images together ({other.name}, {file.name}); expected HR "
+                "images only, folders HR and LR_bicubic/X4, or SelfExSR's names img_001_SRF_4_HR.png and "
+                "img_001_SRF_4_LR.png"
+            )
+
+
+def _is_lr_folder(folder: Path, *, hr: Path | None = None, scale: int | None = None) -> bool:
+    """Whether a folder is called like LR images: ``LR_bicubic``, ``LRx4`` or ``DIV2K_valid_LR/X4``.
+
+    The part of the name before ``LR`` must be that of ``hr``, and the name must not contradict ``scale``.
+    """
+    name = folder.parent.name if re.fullmatch(r"[xX]\d+(_sub)?", folder.name) else folder.name
+    match = _LR_FOLDER.fullmatch(name)
+    if match is None or (scale is not None and match[2] not in (None, str(scale))):
+        return False
+    return hr is None or match[1] is None or hr.name.startswith(f"{match[1]}_")

@@ -69,16 +69,10 @@ class PhotoRegions:
     def find(
         self, file: Path, image: NDArray[np.uint8], *, photo_size: Sequence[int], needed: bool
     ) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-        """Give the regions of one photo.
+        """Give the regions of a photo: its label map ``(H, W)``, and one value per label, 0 for "no region".
 
-        Args:
-            file: the photo.
-            image: ``(H, W, 3)`` uint8, the photo after its reduction.
-            photo_size: ``(height, width)`` before the reduction.
-            needed: False when no crop will be cut, so that the segmenter need not run.
-
-        Returns:
-            Label map ``(H, W)``, and one value per label, that of label 0 ("no region") being 0.
+        ``image`` is the photo after its reduction from ``photo_size``, ``(H, W, 3)`` uint8. The segmenter
+        does not run unless its labels are ``needed``.
 
         Raises:
             DataError: masks are malformed or of an image of another size, or the segmenter's labels have

@@ -98,23 +98,16 @@ def prepare_crops(
     if not reductions or any(not factor >= 1 for factor in reductions):
         raise ArgumentError(f"reductions must be one or more numbers >= 1, got {list(reductions)}")
     files, roots = _find_photos(photos)
-    regions = PhotoRegions(
-        segmenter,
-        masks=masks,
-        missing=missing_masks,
-        files=files,
-        roots=roots,
-        encoding=encoding,
-        reduction=reduction,
-    )
+    options: dict[str, Any] = {"encoding": encoding, "reduction": reduction}
+    found: dict[str, Any] = {"masks": masks, "missing": missing_masks, "files": files, "roots": roots}
+    regions = PhotoRegions(segmenter, **found, **options)
 
     # A folder with the same photos, masks and settings is finished.
     settings: dict[str, Any] = {
         "crop_size": crop_size,
         "min_gradient": float(min_gradient),
         "segmenter": regions.name,
-        "encoding": encoding,
-        "reduction": reduction,
+        **options,
     }
     folder, digests = Path(out), {file: _digest(file) for file in files}
     wanted = [
@@ -246,6 +239,7 @@ def _find_photos(
 
 
 def _digest(file: Path) -> str | None:
+    """SHA-256 of a photo; None if it cannot be read."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError:  # reading the photo will report it

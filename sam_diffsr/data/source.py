@@ -14,13 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sam_diffsr.data.augment import Mixture, draw, share_rows
 from sam_diffsr.data.config import AugmentConfig, DataConfig
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.degrade import DegradationConfig, Recipe, draw_recipe
 from sam_diffsr.data.prepare import prepare_crops
 from sam_diffsr.data.synthetic import Drawing, SyntheticPool
-from sam_diffsr.data.training_batch import MARGIN_LR, TrainingBatch, make_batch
+from sam_diffsr.data.training_batch import MARGIN_LR, Mixture, TrainingBatch, draw, make_batch, share_rows
 from sam_diffsr.errors import ArgumentError, ConfigError, DataError
 from sam_diffsr.masks.spe import Encoding, Reduction
 
@@ -227,18 +226,11 @@ def open_source(
     world: int = 1,
     cache: str | os.PathLike[str] | None = None,
 ) -> TrainingSource:
-    """Open the source of batches that a config describes.
+    """Open the source of batches that the table ``data`` of a training config describes.
 
-    The photos of ``config.photos`` are cut into ``cache`` first; crops of the same photos and settings are
-    used again. Of several processes one must do that first (``accelerator.main_process_first()``).
-
-    Args:
-        config: table ``data`` of the training config.
-        scale: 2, 4 or 8; ``config.patch`` is a multiple of it.
-        seed: see ``TrainingSource``.
-        rank: see ``TrainingSource``.
-        world: number of processes; divides ``config.batch``.
-        cache: folder for the crops of ``config.photos``.
+    The photos of ``config.photos`` are cut into the folder ``cache`` first; crops of the same photos and
+    settings are used again. Of several processes one must do that first
+    (``accelerator.main_process_first()``). The other arguments are those of ``TrainingSource``.
 
     Raises:
         ArgumentError: a patch that is no multiple of the scale, a batch that cannot be shared equally, or

@@ -1,23 +1,51 @@
-"""Makes a training batch of windows on the device: augmentation, then the LR image (paper section 4.1)."""
+"""Training batches: random choices on the host; turns, channels, blends and LR images on the device.
+
+The host draws for the whole batch, so that the draws do not depend on the number of processes. The LR images
+are those of the paper's section 4.1, or damaged ones.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import permutations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from sam_diffsr.data.augment import Mixture, mix_windows, permute_channels
+from sam_diffsr.data.config import AugmentConfig
 from sam_diffsr.data.degrade import Recipe, apply_recipe
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.resize import imresize
 
-__all__ = ["MARGIN_LR", "TrainingBatch", "degrade", "dihedral", "make_batch"]
+__all__ = [
+    "CHANNEL_ORDERS",
+    "MARGIN_LR",
+    "Drawn",
+    "Mixture",
+    "TrainingBatch",
+    "degrade",
+    "dihedral",
+    "draw",
+    "make_batch",
+    "mix_windows",
+    "permute_channels",
+    "share_rows",
+]
 
 MARGIN_LR = 2
 """LR pixels cut away on each side: the reach of the antialiased cubic."""
+
+
+CHANNEL_ORDERS = tuple(permutations(range(3)))
+"""The orders of three channels; the first one is the identity."""
+
+_WEIGHT_BITS = 7
+WEIGHT_STEPS = 1 << _WEIGHT_BITS
+"""Denominator of the weights of a blend. Sums fit into 16 bits and are equal on every device."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +58,93 @@ class TrainingBatch:
     """``(B, 3, s*h, s*w)`` float32 in [0, 1]."""
     structure: Tensor
     """``(B, 1, s*h, s*w)`` float32."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Random choices for every row of a batch, over all processes."""
+
+    turns: NDArray[np.int64]
+    """``(B,)`` in 0..7, see ``dihedral``."""
+    orders: NDArray[np.int64]
+    """``(B,)`` in 0..5, index into ``CHANNEL_ORDERS``."""
+    partners: NDArray[np.int64]
+    """``(B,)``, the row blended into each row; the row itself for no blend."""
+    weights: NDArray[np.int64]
+    """``(B,)``, the row's own weight in parts of ``WEIGHT_STEPS``."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Blends of windows of a batch."""
+
+    rows: Tensor
+    """``(K,)`` int64, the windows that are replaced by a blend."""
+    partners: Tensor
+    """``(K,)`` int64, the partner of each window, before any blend."""
+    weights: Tensor
+    """``(K,)`` int16, the window's own weight in parts of ``WEIGHT_STEPS``; the rest is its partner's."""
+    guests: int = 0
+    """Number of windows at the end that belong to other processes and serve as partners only."""
+
+    def to(self, device: torch.device) -> Mixture:
+        """Move to a device."""
+        tensors = (each.to(device) for each in (self.rows, self.partners, self.weights))
+        return Mixture(*tensors, guests=self.guests)
+
+
+def draw(rng: np.random.Generator, config: AugmentConfig, *, batch: int) -> Drawn:
+    """Draw for a whole batch of 2 or more; turns come first, so that they do not depend on the config."""
+    turns = rng.integers(0, 8, size=batch)
+    orders = np.where(rng.random(batch) < config.permute_channels, rng.integers(0, 6, size=batch), 0)
+    steps = np.where(rng.random(batch) < config.mixup, rng.integers(1, max(batch, 2), size=batch), 0)
+    weights = np.rint(WEIGHT_STEPS * rng.beta(config.mixup_alpha, config.mixup_alpha, size=batch))
+    return Drawn(turns, orders, (np.arange(batch) + steps) % batch, weights.astype(np.int64))
+
+
+def share_rows(drawn: Drawn, *, rank: int, world: int) -> tuple[list[int], Mixture | None]:
+    """Give the rows that a process cuts, and their blends.
+
+    The rows are ``rank``, ``rank + world``, ..., then the partners that belong to other processes. The
+    mixture goes by place in that list; it is None without blends.
+    """
+    rows = list(range(rank, len(drawn.turns), world))
+    mixed = [row for row in rows if drawn.partners[row] != row]
+    if not mixed:
+        return rows, None
+    partners = [int(drawn.partners[row]) for row in mixed]
+    guests = sorted(set(partners).difference(rows))
+    places = {row: place for place, row in enumerate([*rows, *guests])}
+    return list(places), Mixture(
+        rows=torch.tensor([places[row] for row in mixed]),
+        partners=torch.tensor([places[row] for row in partners]),
+        weights=torch.from_numpy(drawn.weights[mixed]).short(),
+        guests=len(guests),
+    )
+
+
+def permute_channels(images: Tensor, orders: Tensor) -> Tensor:
+    """Permute the channels of ``(B, 3, H, W)`` images; ``orders``, ``(B,)``, index ``CHANNEL_ORDERS``."""
+    channels = torch.tensor(CHANNEL_ORDERS, device=images.device)[orders]
+    return images[torch.arange(len(images), device=images.device)[:, None], channels]
+
+
+def mix_windows(images: Tensor, structure: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor]:
+    """Blend pairs of windows, rounded to 8 bit (mixup for super-resolution, arXiv 2004.00448).
+
+    Images are ``(B, 3, H, W)`` uint8 and fields ``(B, 1, H, W)``; both come back without the guests. Two
+    segmentations have no mean: a blend takes the field of the window with the larger weight, its own at
+    equal weights.
+    """
+    rows, partners = mixture.rows, mixture.partners
+    weights = mixture.weights.view(-1, 1, 1, 1)
+    sums = weights * images[rows].short() + (WEIGHT_STEPS - weights) * images[partners].short()
+    fields = torch.where(2 * weights >= WEIGHT_STEPS, structure[rows], structure[partners])
+    kept = len(images) - mixture.guests
+    images, structure = images[:kept].clone(), structure[:kept].clone()
+    images[rows] = ((sums + WEIGHT_STEPS // 2) >> _WEIGHT_BITS).to(images.dtype)
+    structure[rows] = fields
+    return images, structure
 
 
 def make_batch(
@@ -111,15 +226,12 @@ def _reduction_matrix(side: int, scale: int) -> Tensor:
 def dihedral(images: Tensor, turns: Tensor) -> Tensor:
     """One of the 8 symmetries of the square for each image.
 
-    Args:
-        images: ``(B, C, S, S)``, any dtype; so is the result.
-        turns: ``(B,)`` int64 in 0..7: 1 mirrors columns, 2 mirrors rows, 4 transposes (last).
-
-    Raises:
-        ArgumentError: images are not square.
+    ``images`` are ``(B, C, S, S)`` of any dtype; of ``turns``, ``(B,)`` int64 in 0..7, 1 mirrors columns, 2
+    mirrors rows and 4 transposes (last). Raises ``ArgumentError`` unless images are square.
     """
     if images.shape[-1] != images.shape[-2]:
         raise ArgumentError(f"expected square images, got {tuple(images.shape[-2:])}")
-    for bit, turn in ((1, lambda x: x.flip(-1)), (2, lambda x: x.flip(-2)), (4, lambda x: x.mT)):
-        images = torch.where((turns & bit).bool().view(-1, 1, 1, 1), turn(images), images)
-    return images
+    bits = turns.view(-1, 1, 1, 1)
+    images = torch.where((bits & 1).bool(), images.flip(-1), images)
+    images = torch.where((bits & 2).bool(), images.flip(-2), images)
+    return torch.where((bits & 4).bool(), images.mT, images)

@@ -56,22 +56,11 @@ def artifact_map(sr: Tensor, hr: Tensor, *, data_range: float) -> Tensor:
 
 
 def artifact_score(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tensor:
-    """Mean of :func:`artifact_map` inside a border, one number per image; lower is better.
+    """Mean of :func:`artifact_map` inside a border, ``(B,)`` float64 >= 0; lower is better.
 
     This is not the "artifact" number of the SAM-DiffSR paper, whose script was never published. Compare
-    scores of this function only with each other.
-
-    Args:
-        sr: As in :func:`artifact_map`.
-        hr: As in :func:`artifact_map`.
-        border: Pixels left out on every side before anything is computed.
-        data_range: As in :func:`artifact_map`.
-
-    Returns:
-        ``(B,)`` float64 >= 0; 0 for equal images.
-
-    Raises:
-        ArgumentError: Shapes differ, wrong rank or channels, or too few pixels inside the border.
+    scores of this function only with each other. ``border`` is the number of pixels left out on every side
+    before anything is computed; other arguments and errors are those of :func:`artifact_map`.
     """
     check_pair(sr, hr, border=border, data_range=data_range, smallest=_SMALLEST)
     return artifact_map(inside(sr, border), inside(hr, border), data_range=data_range).mean(dim=(1, 2, 3))

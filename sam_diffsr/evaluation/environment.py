@@ -19,20 +19,10 @@ __all__ = [
     "describe_commit",
     "describe_environment",
     "describe_machine",
-    "describe_models",
     "describe_versions",
 ]
 
-_DISTRIBUTIONS = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "pillow",
-    "safetensors",
-    "huggingface-hub",
-    "segment-anything",
-)
-_GIBIBYTE = 1024**3
+_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "huggingface-hub", "segment-anything")
 
 
 def describe_versions(*, extra: Sequence[str] = ()) -> dict[str, str]:
@@ -40,7 +30,7 @@ def describe_versions(*, extra: Sequence[str] = ()) -> dict[str, str]:
     from sam_diffsr import __version__  # here, because the package root names modules below this one
 
     versions = {"sam-diffsr": __version__, "python": platform.python_version()}
-    for name in (*_DISTRIBUTIONS, *extra):
+    for name in (*_PACKAGES, *extra):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -53,9 +43,16 @@ def describe_commit() -> str | None:
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
-    commit = _git(root, "rev-parse", "HEAD")
-    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
-    return None if not commit else f"{commit}-dirty" if changes else commit
+    output: list[str] = []
+    for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        command = ["git", "-C", str(root), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):  # git is missing or fails
+            return None
+        output.append(done.stdout.strip())
+    commit, changes = output
+    return f"{commit}-dirty" if changes else commit
 
 
 def describe_machine(device: str | torch.device = "auto") -> dict[str, Any]:
@@ -74,82 +71,48 @@ def describe_machine(device: str | torch.device = "auto") -> dict[str, Any]:
     }
 
 
-def describe_models() -> list[dict[str, Any]]:
-    """Name, scale, size and default sampling of the bundled models."""
+def describe_environment() -> dict[str, Any]:
+    """Everything that ``sam-diffsr info`` prints, as JSON values; uses no network."""
+    from huggingface_hub import constants
+
+    cuda: list[dict[str, Any]] = []
+    for index in range(torch.cuda.device_count()):
+        memory = torch.cuda.mem_get_info(index)[1]
+        cuda.append({"name": torch.cuda.get_device_name(index), "memory_gb": round(memory / 1024**3, 1)})
     models: list[dict[str, Any]] = []
     for name in available_models():
         config, state_dict = load_pretrained(name)
+        sampling = config.sampling
         models.append(
             {
                 "name": name,
                 "default": name == DEFAULT_MODEL,
                 "scale": config.model.scale,
                 "parameters": sum(value.numel() for value in state_dict.values()),
-                "sampler": config.sampling.sampler,
-                "steps": config.sampling.steps,
-                "start": config.sampling.start,
+                "sampler": sampling.sampler,
+                "steps": sampling.steps,
+                "start": sampling.start,
             }
         )
-    return models
-
-
-def describe_environment() -> dict[str, Any]:
-    """Everything that ``sam-diffsr info`` prints, as JSON values; uses no network."""
-    from huggingface_hub import constants
-
     return {
         "versions": describe_versions(),
-        "machine": {
-            **describe_machine(),
-            "cuda_devices": _cuda_devices(),
-            "mps": torch.backends.mps.is_available(),
-        },
+        "machine": {**describe_machine(), "cuda_devices": cuda, "mps": torch.backends.mps.is_available()},
         "hub": {
             "cache": str(Path(constants.HF_HUB_CACHE)),
             "endpoint": constants.ENDPOINT,
             "offline": bool(constants.HF_HUB_OFFLINE),
         },
-        "models": describe_models(),
+        "models": models,
     }
-
-
-def _git(root: Path, *arguments: str) -> str:
-    """Output of git; empty if git is missing or fails."""
-    command = ["git", "-C", str(root), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
 
 
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return (
-        f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})" if device.type == "cpu" else device.type
-    )
-
-
-def _processor() -> str:
-    """Name of the CPU, which Python does not know on Linux."""
-    table = Path("/proc/cpuinfo")
-    if table.is_file():
-        for line in table.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _cuda_devices() -> list[dict[str, Any]]:
-    if not torch.cuda.is_available():
-        return []
-    return [
-        {"name": torch.cuda.get_device_name(index), "memory_gb": _gigabytes(index)}
-        for index in range(torch.cuda.device_count())
-    ]
-
-
-def _gigabytes(index: int) -> float:
-    _, total = torch.cuda.mem_get_info(index)
-    return round(total / _GIBIBYTE, 1)
+    if device.type != "cpu":
+        return device.type
+    table = Path("/proc/cpuinfo")  # Python does not know the CPU's name on Linux
+    lines = table.read_text(encoding="utf-8", errors="replace").splitlines() if table.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"

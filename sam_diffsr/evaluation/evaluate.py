@@ -126,11 +126,11 @@ def evaluate_methods(
         settings |= {"methods": [[method.label, method.identity] for method in methods]}
         log.open({**settings, "lpips": lpips is not None})
 
-    # scores, and features for FID, by damage and method
-    cases: list[Degradation | None] = list(damages) or [None]
-    scored: list[list[list[ImageScore]]] = [[[] for _ in methods] for _ in cases]
+    # for each damage and image: scores, and features for FID, of every method
+    cases: dict[str, Degradation | None] = {damage.name: damage for damage in damages} or {"": None}
+    scored: dict[str, list[tuple[ImageScore, ...]]] = {name: [] for name in cases}
+    embedded: dict[str, list[list[Tensor]]] = {name: [] for name in cases}
     truths: list[Tensor] = []
-    embedded: list[list[list[Tensor]]] = [[[] for _ in methods] for _ in cases]
     cropped: list[str] = []
     gray: list[str] = []
     cold = machine["device"] != "cpu"
@@ -138,68 +138,66 @@ def evaluate_methods(
         lr_file = None if lr_files is None else Path(lr_files[index])
         files = [Path(hr_file), *([lr_file] if lr_file is not None else [])]
         files += [method.files[index] for method in methods if method.files]
-        for number, damage in enumerate(cases):
+        for name, damage in cases.items():
             # the pair is read even if its scores are kept: it says whether it is gray or cropped
+            smallest = _SSIM_WINDOW + 2 * border
             pair = read_pair(
-                hr_file,
-                scale=scale,
-                lr_file=lr_file,
-                damage=damage,
-                seed=seed,
-                smallest=_SSIM_WINDOW + 2 * border,
+                hr_file, scale=scale, lr_file=lr_file, damage=damage, seed=seed, smallest=smallest
             )
-            name = "" if damage is None else damage.name
             as_gray = pair.gray and protocol == "matlab"
-            if number == 0:
+            if name == next(iter(cases)):
                 cropped += [pair.name] if pair.cropped else []
                 gray += [pair.name] if as_gray else []
-            latest = None if log is None else log.find(pair.name, name, files=files)
-            if latest is None:
-                if cold:
-                    _warm_up(methods, pair, seed)
-                    cold = False
-                outputs, seconds = zip(*(_enlarge(one, pair, seed, as_gray) for one in methods), strict=True)
-                others = _compared_with(pair, measures, scale=scale)
-                latest = tuple(
-                    _score(
-                        pair, output, border=border, gray=as_gray, lpips=lpips, others=others, seconds=spent
-                    )
-                    for output, spent in zip(outputs, seconds, strict=True)
-                )
-                if features is not None:
-                    truths += [features(pair.hr)] if number == 0 else []
-                    for vectors, output in zip(embedded[number], outputs, strict=True):
-                        vectors.append(features(output))
-                if on_image is not None:
-                    on_image(ImageResult(damage=name, pair=pair, outputs=outputs, scores=latest))
-                if log is not None:
-                    log.add(pair.name, name, files=files, scores=latest)
-                logger.info(
-                    "[%d/%d] %s: %s",
-                    index + 1,
-                    len(hr_files),
-                    f"{pair.name}, {name}" if name else pair.name,
-                    _brief(methods, latest, most=4),
-                )
-            for scores, score in zip(scored[number], latest, strict=True):
-                scores.append(score)
+                truths += [] if features is None else [features(pair.hr)]
+            kept = None if log is None else log.find(pair.name, name, files=files)
+            if kept is not None:
+                scored[name].append(kept)
+                continue
 
-    rows: list[Row] = []
-    for number, damage in enumerate(cases):
-        for method, scores, vectors in zip(methods, scored[number], embedded[number], strict=True):
-            setting = method.setting
-            rows.append(
-                Row(
-                    label=method.label if damage is None else f"{damage.name}: {method.label}",
-                    damage="" if damage is None else damage.name,
-                    method=method.kind,
-                    name=method.name,
-                    sampling=None if setting is None else setting.sampling,
-                    fidelity=None if setting is None else setting.fidelity,
-                    images=tuple(scores),
-                    fid=None if features is None else frechet_distance(truths, vectors),
-                )
+            # enlarge and score
+            if cold:  # an accelerator loads and chooses its kernels at the first call
+                for method in methods:
+                    _enlarge(method, pair, seed, as_gray)
+                cold = False
+            timed = [_enlarge(method, pair, seed, as_gray) for method in methods]
+            bicubic = to_uint8(bicubic_method(scale).enlarge(pair, 0)) if measures else pair.hr
+            compared = {"truth": pair.hr, "bicubic": bicubic}
+            others = {measure: compared[MEASURES[measure].against] for measure in measures}
+            scores = tuple(
+                _score(pair, sr, border=border, gray=as_gray, lpips=lpips, others=others, seconds=seconds)
+                for sr, seconds in timed
             )
+            scored[name].append(scores)
+
+            # report and keep
+            outputs = tuple(output for output, _ in timed)
+            if features is not None:
+                embedded[name].append([features(output) for output in outputs])
+            if on_image is not None:
+                on_image(ImageResult(damage=name, pair=pair, outputs=outputs, scores=scores))
+            if log is not None:
+                log.add(pair.name, name, files=files, scores=scores)
+            brief = [f"{one.label} {own.psnr_y:.2f} dB" for one, own in zip(methods, scores, strict=True)]
+            brief[4:] = [f"and {len(brief) - 4} more"] if len(brief) > 4 else []
+            which = f"{pair.name}, {name}" if name else pair.name
+            logger.info("[%d/%d] %s: %s", index + 1, len(hr_files), which, "; ".join(brief))
+
+    rows = [
+        Row(
+            label=f"{name}: {method.label}" if name else method.label,
+            damage=name,
+            method=method.kind,
+            name=method.name,
+            sampling=None if method.setting is None else method.setting.sampling,
+            fidelity=None if method.setting is None else method.setting.fidelity,
+            images=tuple(scores[index] for scores in scored[name]),
+            fid=None
+            if features is None
+            else frechet_distance(truths, [vectors[index] for vectors in embedded[name]]),
+        )
+        for name in cases
+        for index, method in enumerate(methods)
+    ]
     return Evaluation(
         dataset=dataset,
         protocol=protocol,
@@ -265,13 +263,6 @@ class ResultFolders:
             save_image(image, folder / f"{result.pair.stem}.png")
 
 
-def _warm_up(methods: Sequence[Method], pair: Pair, seed: int) -> None:
-    """Let an accelerator load and choose its kernels, which happens at the first call."""
-    for method in methods:
-        if method.kind != "images":
-            method.enlarge(pair, seed)
-
-
 def _enlarge(method: Method, pair: Pair, seed: int, gray: bool) -> tuple[Tensor, float | None]:
     started = time.perf_counter()
     output = to_uint8(method.enlarge(pair, seed)).cpu()  # the copy waits for the device
@@ -289,6 +280,7 @@ def _score(
     others: Mapping[str, Tensor],
     seconds: float | None,
 ) -> ImageScore:
+    """Every score of one result; ``others`` are the images that the measures compare it with."""
     return ImageScore(
         name=pair.name,
         psnr_y=psnr_y(sr, pair.hr, border=border, data_range=255, gray=gray).item(),
@@ -299,16 +291,3 @@ def _score(
         seconds=seconds,
         measures={name: take(name, sr, other, border=border) for name, other in others.items()},
     )
-
-
-def _compared_with(pair: Pair, measures: Sequence[str], *, scale: int) -> dict[str, Tensor]:
-    """The image that each measure compares results with."""
-    wanted = {MEASURES[name].against for name in measures}
-    bicubic = to_uint8(bicubic_method(scale).enlarge(pair, 0)) if "bicubic" in wanted else pair.hr
-    return {name: bicubic if MEASURES[name].against == "bicubic" else pair.hr for name in measures}
-
-
-def _brief(methods: Sequence[Method], scores: Sequence[ImageScore], *, most: int) -> str:
-    shown = [f"{method.label} {score.psnr_y:.2f} dB" for method, score in zip(methods, scores, strict=True)]
-    more = f"; and {len(shown) - most} more" if len(shown) > most else ""
-    return "; ".join(shown[:most]) + more

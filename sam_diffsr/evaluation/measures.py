@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -97,20 +97,12 @@ def colour_shift(sr: Tensor, reference: Tensor, *, border: int, data_range: floa
     return (ours - theirs).abs().amax(dim=1) * (255.0 / data_range)
 
 
-class Score(Protocol):
-    """Signature of a measure."""
-
-    def __call__(self, sr: Tensor, other: Tensor, /, *, border: int, data_range: float) -> Tensor:
-        """``(B,)`` values for two ``(B, 3, H, W)`` images; NaN where undefined."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measure:
     """How a measure is computed and shown."""
 
-    score: Score
-    """The function."""
+    score: Callable[..., Tensor]
+    """The function, called as ``score(sr, other, border=..., data_range=...)``; NaN where undefined."""
     against: Literal["truth", "bicubic"] = "truth"
     """What results are compared with: the truth, or bicubic's enlargement of the same input."""
     worst: bool = False

@@ -12,16 +12,13 @@ from itertools import product
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from sam_diffsr.device import Precision
 from sam_diffsr.diffusion.samplers import SamplerName, Spacing
 from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.evaluation.pairs import Pair, check_sizes, match_files, read_image
 from sam_diffsr.image.jobs import find_images
 from sam_diffsr.models import ModelConfig
-from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.pipeline.settings import resolve_settings
@@ -35,7 +32,6 @@ __all__ = [
     "bicubic_method",
     "common_scale",
     "folder_methods",
-    "load_models",
     "model_methods",
     "results_method",
     "sampling_grid",
@@ -86,8 +82,7 @@ class Method:
             sampling, fidelity = self.setting.sampling, self.setting.fidelity
             parts += [] if fidelity is None else [f"fidelity {fidelity:g}"]
             start = "" if sampling.start is None else f" from t={sampling.start}"
-            plural = "" if sampling.steps == 1 else "s"
-            steps = f"{sampling.sampler} {sampling.steps} step{plural}{start}"
+            steps = f"{sampling.sampler} {sampling.steps} step{'' if sampling.steps == 1 else 's'}{start}"
             parts.append(steps if sampling.steps else "encoder's image")
             parts += [sampling.spacing] if sampling.spacing == "trailing" else []
         return ", ".join(parts)
@@ -115,8 +110,11 @@ def model_methods(
     """
     identity = f"{resolver!r} {resolver.config}"
 
+    def lr_of(pair: Pair) -> Tensor:
+        return (pair.lr.float() / 255).to(resolver.device)
+
     def encoder(pair: Pair, seed: int) -> Tensor:
-        return resolver.upscale_tensor(_input(pair, resolver), seeds=[seed], steps=0)
+        return resolver.upscale_tensor(lr_of(pair), seeds=[seed], steps=0)
 
     def sampled(setting: Setting) -> Callable[[Pair, int], Tensor]:
         sampling, other = setting.sampling, copy.copy(resolver)
@@ -126,7 +124,7 @@ def model_methods(
 
         def enlarge(pair: Pair, seed: int) -> Tensor:
             return other.upscale_tensor(
-                _input(pair, resolver),
+                lr_of(pair),
                 seeds=[seed],
                 sampler=sampling.sampler,
                 steps=sampling.steps,
@@ -136,14 +134,10 @@ def model_methods(
 
         return enlarge
 
-    chosen = [Setting(sampling=resolver.config.sampling)] if settings is None else settings
-    return [
-        Method(kind="encoder", name=name, enlarge=encoder, identity=identity),
-        *(
-            Method(kind="model", name=name, setting=one, enlarge=sampled(one), identity=identity)
-            for one in chosen
-        ),
-    ]
+    methods = [Method(kind="encoder", name=name, enlarge=encoder, identity=identity)]
+    for one in [Setting(sampling=resolver.config.sampling)] if settings is None else settings:
+        methods.append(Method(kind="model", name=name, setting=one, enlarge=sampled(one), identity=identity))
+    return methods
 
 
 def results_method(hr_files: Sequence[PathLike], results: Sequence[PathLike], *, name: str) -> Method:
@@ -174,12 +168,7 @@ def results_method(hr_files: Sequence[PathLike], results: Sequence[PathLike], *,
 def folder_methods(
     folders: Sequence[tuple[str, PathLike]], hr_files: Sequence[PathLike], *, scale: int
 ) -> list[Method]:
-    """One method per folder of results.
-
-    Args:
-        folders: Names and folders.
-        hr_files: Ground truths.
-        scale: Upscaling factor.
+    """One method per pair of a name and a folder of results.
 
     Raises:
         ImageError: No such folder, a truth without a result or with several, or a wrong size; files are
@@ -253,37 +242,13 @@ def split_labels(texts: Sequence[str]) -> list[tuple[str, str]]:
     return labelled
 
 
-def load_models(
-    labelled: Sequence[tuple[str, str]],
-    *,
-    default: bool = True,
-    device: str | torch.device = "auto",
-    dtype: Precision | torch.dtype = "auto",
-) -> list[tuple[str, SuperResolver]]:
-    """Load models by name.
-
-    Args:
-        labelled: Name in results, and source as ``from_pretrained`` takes it.
-        default: Load the default model when the list is empty.
-        device: Device of :class:`~sam_diffsr.pipeline.resolver.SuperResolver`.
-        dtype: Floating type of the networks.
-
-    Raises:
-        ModelLoadError: A model cannot be found or read.
-    """
-    wanted = list(labelled) or ([(DEFAULT_MODEL, DEFAULT_MODEL)] if default else [])
-    return [
-        (name, SuperResolver.from_pretrained(source, device=device, dtype=dtype)) for name, source in wanted
-    ]
-
-
 def common_scale(scales: Sequence[int], *, asked: int | None = None) -> int:
     """The scale of a comparison: the models', else the one asked for, else the default of a model.
 
     Raises:
         ArgumentError: Several scales, or a scale below 2.
     """
-    wanted: list[int] = sorted({*scales} | ({asked} if asked is not None else set()))
+    wanted = sorted(set(scales) if asked is None else {*scales, asked})
     if len(wanted) > 1:
         raise ArgumentError(
             f"a comparison is at one scale, got {' and '.join(map(str, wanted))}; evaluate them separately"
@@ -292,7 +257,3 @@ def common_scale(scales: Sequence[int], *, asked: int | None = None) -> int:
     if scale < 2:
         raise ArgumentError(f"scale must be at least 2, got {scale}")
     return scale
-
-
-def _input(pair: Pair, resolver: SuperResolver) -> Tensor:
-    return (pair.lr.float() / 255).to(resolver.device)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
+from string import Template
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -28,16 +28,9 @@ _MOST_RESULTS = 48
 """Crops of results on a page, which keep it at about ten megabytes."""
 _SIDE = 256
 """Side of the crops, in pixels of the truth."""
-_BETTER_HIGH = {
-    **{
-        "PSNR-Y": True,
-        "SSIM-Y": True,
-        "PSNR-RGB": True,
-        "artifacts 1e-4": False,
-        "LPIPS": False,
-        "FID": False,
-    },
-    **{name: False for name, measure in MEASURES.items() if measure.lower_is_better},
+_HIGHER_IS_BETTER = {"PSNR-Y", "SSIM-Y", "PSNR-RGB"}
+_LOWER_IS_BETTER = {"artifacts 1e-4", "LPIPS", "FID"} | {
+    name for name, measure in MEASURES.items() if measure.lower_is_better
 }
 _TEXT = {"damage", "model", "method", "start", "spacing"}
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -103,46 +96,34 @@ class ComparisonPage:
         # rows come damage by damage, and every damage has the same methods
         damages = list(dict.fromkeys(row.damage for row in evaluation.rows))
         rows = {damage: [row for row in evaluation.rows if row.damage == damage] for damage in damages}
-        leading = evaluation.rows[self.leading].label
         cards = sorted(self._cards, key=self._order)
-        title = f"Evaluation: {evaluation.dataset}" if evaluation.dataset else "Evaluation"
+        pictured = {_anchor(card.damage, card.name) for card in cards}
         total = len(evaluation.rows[0].images) * len(damages)
-        shown = f"The {len(cards)} worst of {total} images" if len(cards) < total else "Images"
-        tables = [
-            self._images(rows[damage], pictured={_anchor(card) for card in cards}) for damage in damages
-        ]
-        return "\n".join(
-            [
-                "<!DOCTYPE html>",
-                '<html lang="en">',
-                "<head>",
-                '<meta charset="utf-8">',
-                f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">',
-                '<meta name="viewport" content="width=device-width, initial-scale=1">',
-                f"<title>{escape(title)}</title>",
-                f"<style>\n{_resource('page.css')}</style>",
-                "</head>",
-                "<body>",
-                f"<h1>{escape(title)}</h1>",
-                f'<p class="dim">{escape(evaluation.heading())}</p>',
-                "<h2>Means over all images</h2>",
-                _summary(evaluation),
-                *(f'<p class="dim">{escape(note)}</p>' for note in evaluation.notes()),
-                _record(evaluation),
-                f"<h2>{escape(shown)}, worst first</h2>",
-                '<p class="dim">Each crop lies where truth and results differ most; the lowest PSNR-Y of '
-                f"{escape(leading)} comes first. Drag the line to compare, click to zoom.</p>",
-                '<div class="cards">',
-                *(self._card(card, rows[card.damage]) for card in cards),
-                "</div>",
-                "<h2>Image by image</h2>",
-                '<p class="dim">PSNR-Y in dB, SSIM-Y below it. Click a heading to sort.</p>',
-                *tables,
-                f"<script>\n{_resource('page.js')}</script>",
-                "</body>",
-                "</html>",
-                "",
-            ]
+        record = {
+            "protocol": f"{evaluation.protocol}, a border of {evaluation.border} pixels left out",
+            "input": evaluation.lr,
+            "cropped": ", ".join(evaluation.cropped) or "none",
+            "gray": ", ".join(evaluation.gray) or "none",
+            "seed": str(evaluation.seed),
+            "commit": evaluation.commit or "not a git checkout",
+            **{key.replace("_", " "): str(value) for key, value in evaluation.machine.items()},
+            **evaluation.versions,
+        }
+        return Template(_resource("page.html")).substitute(
+            policy=escape(_POLICY),
+            title=escape(f"Evaluation: {evaluation.dataset}" if evaluation.dataset else "Evaluation"),
+            style=_resource("page.css"),
+            script=_resource("page.js"),
+            heading=escape(evaluation.heading()),
+            summary=_summary(evaluation),
+            notes="\n".join(f'<p class="dim">{escape(note)}</p>' for note in evaluation.notes()),
+            record="".join(
+                f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in record.items()
+            ),
+            shown=f"The {len(cards)} worst of {total} images" if len(cards) < total else "Images",
+            leading=escape(evaluation.rows[self.leading].label),
+            cards="\n".join(self._card(card, rows[card.damage]) for card in cards),
+            tables="\n".join(self._images(rows[damage], pictured=pictured) for damage in damages),
         )
 
     def _order(self, card: _Card) -> float:
@@ -150,49 +131,42 @@ class ComparisonPage:
 
     def _images(self, rows: Sequence[Row], *, pictured: set[str]) -> str:
         """Table of the images of one damage, lowest PSNR-Y of the leading method first."""
-        header = ["image", "pixels", *map(_method, rows)]
-        cells = [
-            f'<th{_class("text", when=index == 0)}{_sorted(when=index == 2 + self.leading)} scope="col">'
-            f'<button type="button">{escape(label)}</button></th>'
-            for index, label in enumerate(header)
-        ]
-        leading = rows[self.leading].images
+        header = ""
+        for index, label in enumerate(["image", "pixels", *map(_method, rows)]):
+            text = _attribute("class", "text", when=index == 0)
+            order = _attribute("aria-sort", "ascending", when=index == 2 + self.leading)
+            header += f'<th{text}{order} scope="col"><button type="button">{escape(label)}</button></th>'
         lines: list[str] = []
-        for index in sorted(range(len(leading)), key=lambda index: leading[index].psnr_y):
-            name = leading[index].name
-            anchor = _anchor_of(rows[0].damage, name)
+        for scores in zip(*(row.images for row in rows), strict=True):
+            name = scores[0].name
+            anchor = _anchor(rows[0].damage, name)
             height, width = self._sizes.get(name, (0, 0))
             link = f'<a href="#{anchor}">{escape(name)}</a>' if anchor in pictured else escape(name)
-            scores = [row.images[index] for row in rows]
+            line = f'<tr><td class="text" data-value="{escape(name)}">{link}</td>'
+            line += f'<td data-value="{height * width}">{f"{width} × {height}" if width else ""}</td>'
             best = max(score.psnr_y for score in scores)
-            line = [
-                f'<td class="text" data-value="{escape(name)}">{link}</td>',
-                f'<td data-value="{height * width}">{f"{width} × {height}" if width else ""}</td>',
-            ]
-            line += [
-                f'<td{_class("best", when=score.psnr_y == best)} data-value="{_script_number(score.psnr_y)}">'
-                f"{score.psnr_y:.2f}<small>{score.ssim_y:.4f}</small></td>"
-                for score in scores
-            ]
-            lines.append(f"<tr>{''.join(line)}</tr>")
+            for score in scores:
+                mark = _attribute("class", "best", when=score.psnr_y == best)
+                value = str(score.psnr_y).replace("inf", "Infinity")  # as the page's script reads it
+                cell = f"{score.psnr_y:.2f}<small>{score.ssim_y:.4f}</small>"
+                line += f'<td{mark} data-value="{value}">{cell}</td>'
+            lines.append(f"{line}</tr>")
+        order_of = [score.psnr_y for score in rows[self.leading].images]
+        lines = [line for _, line in sorted(zip(order_of, lines, strict=True), key=lambda pair: pair[0])]
         title = f"<h3>{escape(rows[0].damage)}</h3>" if rows[0].damage else ""
-        return (
-            f'{title}<div class="scroll"><table class="images"><thead><tr>{"".join(cells)}</tr></thead>'
-            "\n<tbody>\n" + "\n".join(lines) + "\n</tbody></table></div>"
-        )
+        return title + _table('class="images"', header, lines)
 
     def _card(self, card: _Card, rows: Sequence[Row]) -> str:
         """Slider of one crop, bicubic or the input on its left and the leading method on its right."""
         top, left, height, width = card.place
-        captions = [
-            f"{_method(row)} · {score.psnr_y:.2f} dB" for row, score in zip(rows, card.scores, strict=True)
-        ]
-        captions = ["input", *captions, "truth"]
+        scored = zip(rows, card.scores, strict=True)
+        captions = ["input", *(f"{_method(row)} · {score.psnr_y:.2f} dB" for row, score in scored), "truth"]
         right = 1 + self.leading
         before = 1 if right > 1 else 0
         images = [
             f'<img src="{picture}" alt="{escape(f"{card.name}: {caption}")}"'
-            f"{_class('before', when=index == before)}{_class('after', when=index == right)}>"
+            f"{_attribute('class', 'before', when=index == before)}"
+            f"{_attribute('class', 'after', when=index == right)}>"
             for index, (picture, caption) in enumerate(zip(card.pictures, captions, strict=True))
         ]
         choices = ""
@@ -202,19 +176,15 @@ class ComparisonPage:
                 for index, caption in enumerate(captions)
             )
             choices += f'<select class="{side}" aria-label="{side}">{options}</select>'
-        name = f"{card.name}, {card.damage}" if card.damage else card.name
-        return "\n".join(
-            [
-                f'<section class="card" id="{_anchor(card)}">',
-                f'<h3>{escape(name)} <span class="dim">at ({left}, {top})</span></h3>',
-                f'<div class="slider" style="aspect-ratio:{width}/{height}">',
-                *images,
-                "<i></i></div>",
-                '<input type="range" max="100" value="50" step="0.5" aria-label="position of the line">',
-                f'<div class="sides">{choices}</div>',
-                '<label class="dim"><input type="checkbox"> difference from the truth, 4 x brighter</label>',
-                "</section>",
-            ]
+        return Template(_resource("card.html")).substitute(
+            anchor=_anchor(card.damage, card.name),
+            name=escape(f"{card.name}, {card.damage}" if card.damage else card.name),
+            left=left,
+            top=top,
+            width=width,
+            height=height,
+            images="\n".join(images),
+            choices=choices,
         )
 
 
@@ -235,14 +205,12 @@ def largest_disagreement(
     """
     stack = torch.cat([luma(image, data_range=255) for image in (truth, *outputs)])
     spread = stack.var(dim=0, correction=0)[0]
-    full = (spread.shape[0], spread.shape[1])
-    height, width = (min(max(scale, side // scale * scale), length) for length in full)
+    rows, columns = spread.shape
+    height, width = (min(max(scale, side // scale * scale), length) for length in (rows, columns))
     if not spread.any():
-        top, left = (
-            (whole - part) // 2 // scale * scale for whole, part in zip(full, (height, width), strict=True)
-        )
+        top, left = ((rows - height) // 2 // scale * scale, (columns - width) // 2 // scale * scale)
         return top, left, height, width
-    sums = torch.zeros(full[0] + 1, full[1] + 1, dtype=torch.float64)
+    sums = torch.zeros(rows + 1, columns + 1, dtype=torch.float64)
     sums[1:, 1:] = spread.cpu().cumsum(0).cumsum(1)
     boxes = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
     boxes = boxes[::scale, ::scale]
@@ -254,47 +222,30 @@ def _summary(evaluation: Evaluation) -> str:
     """Table of means; the best value of each column and damage is marked."""
     header, lines = evaluation.columns()
     damages = [row.damage for row in evaluation.rows]
-    best: dict[tuple[str, str], float] = {}
-    for title, damage in ((title, damage) for title in header for damage in dict.fromkeys(damages)):
-        column = header.index(title)
-        values = [line[column] for line, row in zip(lines, damages, strict=True) if row == damage]
-        known = [float(value) for value in values if title in _BETTER_HIGH and value]
-        if known:
-            best[title, damage] = max(known) if _BETTER_HIGH[title] else min(known)
-    head = "".join(
-        f'<th class="{"text" if title in _TEXT else "number"}" scope="col">{escape(title)}</th>'
-        for title in header
-    )
-    body: list[str] = []
-    for line, damage in zip(lines, damages, strict=True):
-        cells = [
-            f'<td class="{"text" if title in _TEXT else "number"}'
-            f'{" best" if cell and (title, damage) in best and float(cell) == best[title, damage] else ""}">'
-            f"{escape(cell)}</td>"
-            for title, cell in zip(header, line, strict=True)
-        ]
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    return (
-        f'<div class="scroll"><table id="summary"><thead><tr>{head}</tr></thead>\n<tbody>\n'
-        + "\n".join(body)
-        + "\n</tbody></table></div>"
-    )
+    head, body = "", ["<tr>"] * len(lines)
+    for title, column in zip(header, zip(*lines, strict=True), strict=True):
+        kind = "text" if title in _TEXT else "number"
+        head += f'<th class="{kind}" scope="col">{escape(title)}</th>'
+        best: dict[str, float] = {}
+        if title in _HIGHER_IS_BETTER | _LOWER_IS_BETTER:
+            better = max if title in _HIGHER_IS_BETTER else min
+            for damage, cell in zip(damages, column, strict=True):
+                if cell:
+                    best[damage] = better(best.get(damage, float(cell)), float(cell))
+        for index, (damage, cell) in enumerate(zip(damages, column, strict=True)):
+            mark = " best" if cell and damage in best and float(cell) == best[damage] else ""
+            body[index] += f'<td class="{kind}{mark}">{escape(cell)}</td>'
+    return _table('id="summary"', head, [f"{line}</tr>" for line in body])
 
 
-def _record(evaluation: Evaluation) -> str:
-    """How it was measured, as a list that opens on a click."""
-    entries = {
-        "protocol": f"{evaluation.protocol}, a border of {evaluation.border} pixels left out",
-        "input": evaluation.lr,
-        "cropped": ", ".join(evaluation.cropped) or "none",
-        "gray": ", ".join(evaluation.gray) or "none",
-        "seed": str(evaluation.seed),
-        "commit": evaluation.commit or "not a git checkout",
-        **{key.replace("_", " "): str(value) for key, value in evaluation.machine.items()},
-        **evaluation.versions,
-    }
-    rows = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in entries.items())
-    return f"<details><summary>How this was measured</summary><dl>{rows}</dl></details>"
+def _table(attribute: str, header: str, lines: Sequence[str]) -> str:
+    head = f"<thead><tr>{header}</tr></thead>"
+    body = "\n".join(lines)
+    return f'<div class="scroll"><table {attribute}>{head}\n<tbody>\n{body}\n</tbody></table></div>'
+
+
+def _attribute(name: str, value: str, *, when: bool) -> str:
+    return f' {name}="{value}"' if when else ""
 
 
 def _method(row: Row) -> str:
@@ -302,24 +253,7 @@ def _method(row: Row) -> str:
     return row.label.removeprefix(f"{row.damage}: ")
 
 
-def _class(name: str, *, when: bool) -> str:
-    return f' class="{name}"' if when else ""
-
-
-def _sorted(*, when: bool) -> str:
-    return ' aria-sort="ascending"' if when else ""
-
-
-def _script_number(value: float) -> str:
-    """A number as the page's script reads it."""
-    return "Infinity" if value == float("inf") else str(value)
-
-
-def _anchor(card: _Card) -> str:
-    return _anchor_of(card.damage, card.name)
-
-
-def _anchor_of(damage: str, name: str) -> str:
+def _anchor(damage: str, name: str) -> str:
     """An identifier that no other image of the page has."""
     return f"image-{os.fsencode(f'{damage}/{name}').hex()}"
 
@@ -327,8 +261,7 @@ def _anchor_of(damage: str, name: str) -> str:
 def _address(image: Tensor) -> str:
     """An image ``(1, 3, H, W)`` uint8 as a lossless ``data:`` address."""
     buffer = io.BytesIO()
-    array = np.ascontiguousarray(image[0].permute(1, 2, 0).cpu().numpy())
-    Image.fromarray(array).save(buffer, "WEBP", lossless=True)
+    Image.fromarray(image[0].permute(1, 2, 0).contiguous().cpu().numpy()).save(buffer, "WEBP", lossless=True)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 

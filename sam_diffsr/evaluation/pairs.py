@@ -28,7 +28,6 @@ __all__ = [
     "check_names",
     "check_sizes",
     "find_pairs",
-    "make_pair",
     "match_files",
     "read_image",
     "read_pair",
@@ -124,7 +123,7 @@ def read_pair(
     name, gray = Path(hr_file).name, decoded.format.grayscale
     if lr_file is not None:
         lr = read_image(lr_file)
-        _check_lr(Path(lr_file), (lr.shape[-2], lr.shape[-1]), hr_file, full, scale)
+        _check_lr(lr_file, (lr.shape[-2], lr.shape[-1]), hr_file, full, scale)
     elif damage is not None:
         drawn = (seed + zlib.crc32(os.fsencode(name))) % 2**31
         lr = damage(hr, scale=scale, seed=drawn)
@@ -132,12 +131,6 @@ def read_pair(
     else:
         lr = imresize(hr, 1 / scale)
     return Pair(name=name, hr=hr, lr=lr, full_size=full, gray=gray)
-
-
-def make_pair(file: PathLike, *, scale: int, smallest: int = 1) -> tuple[Tensor, Tensor]:
-    """Truth ``(1, 3, s*h, s*w)`` and bicubic input ``(1, 3, h, w)``, float32 in [0, 1]."""
-    pair = read_pair(file, scale=scale, smallest=smallest)
-    return pair.hr.float() / 255, pair.lr.float() / 255
 
 
 def read_image(file: PathLike) -> Tensor:
@@ -158,12 +151,8 @@ def to_gray(image: Tensor) -> Tensor:
 def check_names(truths: Sequence[PathLike], *, doubt: str) -> None:
     """Refuse truths that differ only in their endings.
 
-    Args:
-        truths: Ground-truth files.
-        doubt: What would be unclear, such as ``"which of them has an input"``.
-
-    Raises:
-        ImageError: Two have the same name without ending; both are named.
+    ``doubt`` says what would be unclear, such as ``"which of them has an input"``. The ``ImageError`` names
+    both files.
     """
     seen: dict[str, Path] = {}
     for truth in map(Path, truths):
@@ -217,9 +206,10 @@ def match_files(
         found += candidates
         missing += [] if candidates else [truth.name]
     if missing:
-        first = Path(truths[0]).stem
+        first, most = Path(truths[0]).stem, 5
+        some = ", ".join(missing[:most]) + (f" and {len(missing) - most} more" if missing[most:] else "")
         raise ImageError(
-            f"{len(missing)} of {len(truths)} images do not have {what}: {_some(missing)}; names must be "
+            f"{len(missing)} of {len(truths)} images do not have {what}: {some}; names must be "
             f"those of the truth ({first}, {first}x{scale} or {first}_x{scale}, also with _out), any ending"
         )
     return found
@@ -250,9 +240,9 @@ def check_sizes(
     for index, truth in enumerate(truths):
         full = _header_size(truth)
         if inputs is not None:
-            lr_file, lr = Path(inputs[index]), _header_size(inputs[index])
+            lr = _header_size(inputs[index])
             if lr[::-1] != (full[0] // scale, full[1] // scale):
-                _check_lr(lr_file, lr, truth, full, scale)
+                _check_lr(inputs[index], lr, truth, full, scale)
         cropped = (full[0] // scale * scale, full[1] // scale * scale)
         for files in results:
             size = _header_size(files[index])
@@ -264,7 +254,9 @@ def check_sizes(
                 )
 
 
-def _check_lr(lr_file: Path, lr: tuple[int, int], hr_file: PathLike, hr: tuple[int, int], scale: int) -> None:
+def _check_lr(
+    lr_file: PathLike, lr: tuple[int, int], hr_file: PathLike, hr: tuple[int, int], scale: int
+) -> None:
     expected = (hr[0] // scale, hr[1] // scale)
     if lr != expected:
         raise ImageError(
@@ -277,8 +269,3 @@ def _header_size(file: PathLike) -> tuple[int, int]:
     """Height and width as stored."""
     with open_file(file) as image:
         return image.height, image.width
-
-
-def _some(names: Sequence[str], *, most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

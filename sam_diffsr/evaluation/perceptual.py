@@ -77,17 +77,11 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
 
 
 def lpips_loss(*, network: Any = None) -> Callable[[Tensor, Tensor], Tensor]:
-    """LPIPS as a loss: differentiable, of batches, in float32 whatever the precision around it is.
-
-    Args:
-        network: An ``lpips.LPIPS`` module; None builds the trained one.
+    """LPIPS as a loss: differentiable, in float32 whatever the precision around it is.
 
     Returns:
-        A function of two batches of images ``(B, 3, H, W)`` in [-1, 1] that gives ``(B,)``.
-
-    Raises:
-        MissingDependencyError: ``lpips`` is not installed.
-        ModelLoadError: AlexNet's weights are not in torch's cache and cannot be downloaded, or are damaged.
+        A function of two batches of images ``(B, 3, H, W)`` in [-1, 1] that gives ``(B,)``. ``network`` and
+        errors are as in :func:`lpips_distance`.
     """
     network = (_lpips_network() if network is None else network).eval().requires_grad_(False)
 

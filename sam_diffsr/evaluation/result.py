@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from sam_diffsr.config import to_dict
@@ -140,9 +139,11 @@ class Evaluation:
     @property
     def timing(self) -> str:
         """Explanation of ``seconds``, with the device."""
+        device, threads = self.machine.get("device"), self.machine.get("threads", 0)
+        detail = _count(threads, "thread") if device == "cpu" else self.machine.get("device_name")
         return (
             "seconds from the input in memory to the 8-bit result in memory, without loading models, "
-            f"reading, scoring and saving{_where(self.machine)}"
+            "reading, scoring and saving" + (f"; on {device}, {detail}" if device else "")
         )
 
     def heading(self) -> str:
@@ -164,19 +165,22 @@ class Evaluation:
             "damage": lambda row: row.damage,
             "model": lambda row: row.name,
             "method": lambda row: row.method if row.sampling is None else row.sampling.sampler,
-            "fidelity": lambda row: "" if row.fidelity is None else f"{row.fidelity:g}",
-            "steps": lambda row: "" if row.sampling is None else str(row.sampling.steps),
-            "start": lambda row: "" if row.sampling is None else _start(row.sampling),
-            "spacing": lambda row: "" if row.sampling is None else row.sampling.spacing,
-            "PSNR-Y": lambda row: f"{row.psnr_y:.3f}",
-            "gain": lambda row: _gain(row.psnr_y, baseline[row.damage]),
-            "SSIM-Y": lambda row: f"{row.ssim_y:.4f}",
-            "PSNR-RGB": lambda row: f"{row.psnr_rgb:.3f}",
-            "artifacts 1e-4": lambda row: f"{row.artifacts / _ARTIFACT_UNIT:.2f}",
-            "LPIPS": lambda row: "" if row.lpips is None else f"{row.lpips:.4f}",
-            "FID": lambda row: "" if row.fid is None else f"{row.fid:.2f}",
-            **{name: partial(_measured, name=name) for name in self.rows[0].measures},
-            "s/image": lambda row: "" if row.seconds is None else _seconds(row.seconds),
+            "fidelity": lambda row: _number(row.fidelity, "g"),
+            "steps": lambda row: str(row.sampling.steps) if row.sampling else "",
+            "start": lambda row: _start(row.sampling) if row.sampling else "",
+            "spacing": lambda row: row.sampling.spacing if row.sampling else "",
+            "PSNR-Y": lambda row: _number(row.psnr_y, ".3f"),
+            "gain": lambda row: _number(row.psnr_y - baseline[row.damage], "+.3f"),
+            "SSIM-Y": lambda row: _number(row.ssim_y, ".4f"),
+            "PSNR-RGB": lambda row: _number(row.psnr_rgb, ".3f"),
+            "artifacts 1e-4": lambda row: _number(row.artifacts / _ARTIFACT_UNIT, ".2f"),
+            "LPIPS": lambda row: _number(row.lpips, ".4f"),
+            "FID": lambda row: _number(row.fid, ".2f"),
+            **{
+                name: lambda row, name=name: _number(row.measures[name], ".3f")
+                for name in self.rows[0].measures
+            },
+            "s/image": lambda row: _number(row.seconds, ".2f" if (row.seconds or 0) >= 1 else ".3f"),
         }
         filled = {title: [cell(row) for row in self.rows] for title, cell in cells.items()}
         header = [title for title, column in filled.items() if any(column)]
@@ -228,31 +232,13 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _measured(row: Row, *, name: str) -> str:
-    value = row.measures[name]
-    return "" if value is None else f"{value:.3f}"
-
-
-def _where(machine: Mapping[str, Any]) -> str:
-    """The device of the times, as far as it is known."""
-    device, threads = machine.get("device"), machine.get("threads")
-    if device is None:
-        return ""
-    detail = f"{threads} thread{'' if threads == 1 else 's'}" if device == "cpu" else machine["device_name"]
-    return f"; on {device}, {detail}"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
-
-
 def _start(sampling: SamplingConfig) -> str:
     return "noise" if sampling.start is None else str(sampling.start)
 
 
-def _gain(value: float, baseline: float) -> str:
-    difference = value - baseline
-    return "" if math.isnan(difference) else f"{difference:+.3f}"
+def _number(value: float | None, form: str) -> str:
+    """A number as text; empty where there is none."""
+    return "" if value is None or math.isnan(value) else format(value, form)
 
 
 def _finite(value: Any) -> Any:

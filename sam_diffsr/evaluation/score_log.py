@@ -34,8 +34,7 @@ class ScoreLog:
     def open(self, settings: Mapping[str, Any]) -> None:
         """Read what is in the file, or write a new one.
 
-        Args:
-            settings: Everything that scores depend on but the image files, as JSON values.
+        ``settings`` is everything that scores depend on but the image files, as JSON values.
 
         Raises:
             DataError: The file holds something else, or scores of other settings.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.evaluation.metrics import psnr_y, ssim_y
-from sam_diffsr.evaluation.pairs import make_pair, to_uint8
+from sam_diffsr.evaluation.pairs import Pair, read_pair, to_uint8
 from sam_diffsr.image.jobs import find_images
 from sam_diffsr.models import DiffSR
 from sam_diffsr.pipeline.config import ResolverConfig
@@ -81,13 +81,14 @@ class FolderValidator:
         files = find_images(folder, recursive=True)[:limit]
         if not files:
             raise ImageError(f"{folder} has no images to validate on")
-        self.pairs: list[tuple[Tensor, Tensor]] = []
+        self.pairs: list[Pair] = []
         for file in files:
-            hr, lr = make_pair(file, scale=scale, smallest=max(smallest, crop or 0))
-            if crop is not None:
-                hr = _middle(hr, crop, multiple=scale)
-                lr = imresize((hr * 255).round().to(torch.uint8), 1 / scale).float() / 255
-            self.pairs.append((hr, lr))
+            pair = read_pair(file, scale=scale, smallest=max(smallest, crop or 0))
+            if crop is not None:  # a square in the middle, aligned with LR pixels
+                top, left = ((size - crop) // 2 // scale * scale for size in pair.hr.shape[-2:])
+                hr = pair.hr[..., top : top + crop, left : left + crop].contiguous()
+                pair = replace(pair, hr=hr, lr=imresize(hr, 1 / scale))
+            self.pairs.append(pair)
 
     def __call__(self, model: DiffSR) -> Validation:
         """Score a model in float32 on any device; it is put into evaluation mode."""
@@ -96,42 +97,30 @@ class FolderValidator:
         scale, steps = self.config.model.scale, 0 if self.method == "encoder" else None
         names = ("psnr_y", "ssim_y", "bicubic_psnr_y", "bicubic_ssim_y")
         totals: dict[str, float] = dict.fromkeys(names, 0.0)
-        rows: list[NDArray[np.uint8]] = []
-        for hr, lr in self.pairs:
-            sr = resolver.upscale_tensor(lr.to(device), seeds=[self.seed], steps=steps)
-            truth, sr, bicubic = (to_uint8(image).cpu() for image in (hr, sr, imresize(lr, scale)))
+        rows: list[Tensor] = []
+        for pair in self.pairs:
+            lr = pair.lr.float() / 255
+            sr = to_uint8(resolver.upscale_tensor(lr.to(device), seeds=[self.seed], steps=steps)).cpu()
+            bicubic = to_uint8(imresize(lr, scale))
             for prefix, image in (("", sr), ("bicubic_", bicubic)):
                 for name, metric in (("psnr_y", psnr_y), ("ssim_y", ssim_y)):
-                    totals[prefix + name] += metric(image, truth, border=scale, data_range=255).item()
+                    totals[prefix + name] += metric(image, pair.hr, border=scale, data_range=255).item()
             if len(rows) < self.pictures:
-                blocks = functional.interpolate(to_uint8(lr), scale_factor=scale, mode="nearest")
-                rows.append(_side_by_side(blocks, bicubic, sr, truth))
+                blocks = functional.interpolate(pair.lr, scale_factor=scale, mode="nearest")
+                rows.append(_joined([image[0] for image in (blocks, bicubic, sr, pair.hr)], dim=-1))
         return Validation(
             scores={key: value / len(self.pairs) for key, value in totals.items()},
-            picture=_stacked(rows) if rows else None,
+            picture=_joined(rows, dim=-2).permute(1, 2, 0).numpy() if rows else None,
         )
 
 
-def _middle(image: Tensor, side: int, *, multiple: int) -> Tensor:
-    """Square in the middle, aligned with LR pixels."""
-    top, left = ((size - side) // 2 // multiple * multiple for size in image.shape[-2:])
-    return image[..., top : top + side, left : left + side]
-
-
-def _side_by_side(*images: Tensor) -> NDArray[np.uint8]:
-    """``(1, 3, H, W)`` uint8 images as one row ``(H, W', 3)`` with white gaps."""
-    gap = torch.full((3, images[0].shape[-2], _GAP), 255, dtype=torch.uint8)
-    parts = [part for image in images for part in (image[0], gap)][:-1]
-    return torch.cat(parts, dim=-1).permute(1, 2, 0).numpy()
-
-
-def _stacked(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Rows of any width, stacked on white."""
-    width = max(row.shape[1] for row in rows)
-    height = sum(row.shape[0] + _GAP for row in rows) - _GAP
-    picture = np.full((height, width, 3), 255, np.uint8)
-    top = 0
-    for row in rows:
-        picture[top : top + row.shape[0], : row.shape[1]] = row
-        top += row.shape[0] + _GAP
-    return picture
+def _joined(images: list[Tensor], *, dim: Literal[-1, -2]) -> Tensor:
+    """``(3, H, W)`` uint8 images of any size, one after the other along ``dim``, on white with gaps."""
+    across = -3 - dim
+    longest = max(image.shape[across] for image in images)
+    padded: list[Tensor] = []
+    for index, image in enumerate(images):
+        gap, rest = _GAP if index < len(images) - 1 else 0, longest - image.shape[across]
+        right, bottom = (gap, rest) if dim == -1 else (rest, gap)
+        padded.append(functional.pad(image, (0, right, 0, bottom), value=255))
+    return torch.cat(padded, dim=dim)

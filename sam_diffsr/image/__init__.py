@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sam_diffsr.image.animation import Animation, decode_frames, join_frames
 from sam_diffsr.image.decode import decode_image, image_size
 from sam_diffsr.image.encode import encode_image
 from sam_diffsr.image.formats import check_output
@@ -10,12 +11,15 @@ from sam_diffsr.image.save import save_image
 
 __all__ = [
     "MAX_PIXELS_DEFAULT",
+    "Animation",
     "DecodedImage",
     "ImageFormat",
     "ImageInput",
     "check_output",
+    "decode_frames",
     "decode_image",
     "encode_image",
     "image_size",
+    "join_frames",
     "save_image",
 ]

@@ -20,7 +20,7 @@ from sam_diffsr.image.kinds import ImageFormat
 from sam_diffsr.image.metadata import exif_for_size
 from sam_diffsr.image.read import register_formats
 
-__all__ = ["check_file", "check_image", "check_output", "format_of", "output_format"]
+__all__ = ["ANIMATED", "FRAMES", "check_file", "check_image", "check_output", "format_of", "output_format"]
 
 _SIDE = 2**31 - 1
 _MARKER = 65533
@@ -54,11 +54,16 @@ _FORMATS: dict[str, _Limits] = {
     "AVIF": _Limits(_TRANSPARENT, _keeps("exif icc_profile xmp"), side=32768),
     "HEIF": _Limits(_TRANSPARENT, _keeps("exif icc_profile xmp"), side=16384),
     "JPEG2000": _Limits(_TRANSPARENT | _DEEP, frozenset()),
+    "GIF": _Limits(_TRANSPARENT, frozenset(), side=65535),
     "BMP": _Limits(set(), _keeps("dpi")),
     "PPM": _Limits(_DEEP, frozenset()),
     "TGA": _Limits(_TRANSPARENT, frozenset(), side=65535),
 }
-"""Formats that results are written in. GIF is not one of them: it has 256 colours."""
+"""Formats that results are written in; GIF, which has 256 colours, only for animations."""
+ANIMATED = ("GIF", "PNG", "WEBP")
+"""Formats of animations."""
+FRAMES = "frames"
+"""Entry of ``Image.info`` with the further frames of an animation."""
 _REASONS = {
     "LA": "has transparency",
     "RGBA": "has transparency",
@@ -162,6 +167,10 @@ def check_image(
         OutputError: too large, too deep, transparent, or with too long metadata for this format.
     """
     limits, name = _FORMATS[file_format], repr(str(target))
+    if file_format == "GIF" and FRAMES not in info:
+        raise OutputError(
+            f"cannot write {name}: GIF has 256 colours and is written for animations only; use {_COMMON}"
+        )
     if mode in _REASONS and mode not in limits.modes:
         better = [
             f".{other.lower().replace('tiff', 'tif')}"

@@ -202,7 +202,8 @@ class _Source:
         ending = self.path.suffix.lower()
         chosen = ext or "png"
         if chosen == "auto":
-            chosen = ending[1:] if output_format(ending) and ending not in (".apng", ".jpe") else "png"
+            keeps = output_format(ending) is not None and ending not in (".apng", ".gif", ".jpe")
+            chosen = ending[1:] if keeps else "png"
             chosen = {"jpeg": "jpg", "tiff": "tif"}.get(chosen, chosen)
         tail = "out" if suffix is None else suffix
         stem = "stdin" if self.path is STDIN else self.path.stem

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, PngImagePlugin, features
 
 from sam_diffsr.errors import ArgumentError, OutputError
 from sam_diffsr.files import atomic_file
-from sam_diffsr.image.formats import check_file, check_image, format_of, kept_entries
+from sam_diffsr.image.formats import ANIMATED, FRAMES, check_file, check_image, format_of, kept_entries
 from sam_diffsr.image.metadata import png_texts
 
 __all__ = ["Quality", "check_quality", "save_image"]
@@ -69,9 +69,12 @@ def save_image(
     name = "the image" if target is None else str(target)
     image = _storable(image, name)
     mode = "I;16" if image.mode.startswith("I;16") else image.mode
-    info = {} if strip_metadata else dict(image.info)
+    moving = {key: image.info[key] for key in (FRAMES, "duration", "loop") if FRAMES in image.info}
+    info = moving if strip_metadata else dict(image.info)
     check_image(name, file_format, mode, image.size, info)
     options = _encoder_options(file_format, quality) | _metadata_options(file_format, info)
+    if moving and file_format in ANIMATED:
+        options |= _animation_options(file_format, **moving)
     if strip_metadata:
         image = image.copy()  # a plain image: what a file's own class remembers is gone, too
         image.info = {}
@@ -123,6 +126,19 @@ def _encoder_options(file_format: str, quality: Quality) -> dict[str, Any]:
         options["subsampling"] = "4:4:4"
     if file_format == "PNG":
         options["compress_type"] = zlib.Z_RLE  # photographs: as small as by default, a fifth of the time
+    return options
+
+
+def _animation_options(
+    file_format: str, frames: list[Image.Image], duration: list[float], loop: int
+) -> dict[str, Any]:
+    """Arguments of Pillow's ``save`` for an animation."""
+    times = duration if file_format == "PNG" else [round(time) for time in duration]
+    options: dict[str, Any] = {"save_all": True, "append_images": frames, "duration": times, "loop": loop}
+    if file_format == "GIF":
+        options["disposal"] = 2  # what is transparent does not show the frame before
+        if loop == 1:
+            del options["loop"]  # in a GIF this is a number of repetitions
     return options
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,12 @@ from sam_diffsr.image.photos import list_photos, read_photo
 from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions, SamPrecision
 from sam_diffsr.masks.segments import GraphMaskGenerator
 from sam_diffsr.masks.shard import Shard
-from sam_diffsr.masks.spe import Encoding, Reduction
+from sam_diffsr.masks.spe import EncodingOptions, check_encoding
 from sam_diffsr.masks.store import AMG_TABLE, read_records, read_structure, write_records, write_structure
 from sam_diffsr.masks.structure import StructureField
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "MaskGenerator",
@@ -82,14 +85,10 @@ def load_generator(
     longest_side: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> MaskGenerator:
-    """Load a mask generator by name. ``None`` stands for the generator's own default.
+    """Load the mask generator ``"graph"`` (no weights), or one of ``SamMaskGenerator.from_pretrained``.
 
-    Args:
-        model: ``"graph"`` (no weights), or a name that ``SamMaskGenerator.from_pretrained`` takes.
-        device: device of SAM.
-        precision: precision of SAM.
-        longest_side: segment larger images at this longest side.
-        options: fields of ``SamOptions``.
+    ``device``, ``precision`` and ``options`` (``SamOptions``) are SAM's; larger images are segmented
+    at ``longest_side``. ``None`` stands for the generator's own default.
 
     Raises:
         ArgumentError: an option is out of range or belongs to SAM only.
@@ -97,16 +96,13 @@ def load_generator(
         MissingDependencyError: a package is missing.
     """
     chosen: dict[str, Any] = {} if longest_side is None else {"longest_side": longest_side}
+    of_sam: dict[str, Any] = {} if precision is None else {"precision": precision}
     if model == "graph":
-        foreign = sorted({**(options or {}), **({} if precision is None else {"precision": precision})})
-        if foreign:
+        if foreign := sorted(map(str, {**(options or {}), **of_sam})):
             raise ArgumentError(f"graph segmentation has no option {', '.join(foreign)}; they belong to SAM")
         return GraphMaskGenerator(**chosen)
-    if precision is not None:
-        chosen["precision"] = precision
-    return SamMaskGenerator.from_pretrained(
-        model, options=SamOptions(**(options or {})), device=device, **chosen
-    )
+    sam_options = SamOptions(**(options or {}))
+    return SamMaskGenerator.from_pretrained(model, options=sam_options, device=device, **chosen, **of_sam)
 
 
 def generate_folder(
@@ -149,9 +145,8 @@ def generate_folder(
 
         return work
 
-    return _run(
-        (shard or Shard()).select(jobs), begin, out=Path(out), finished=_has_records, overwrite=overwrite
-    )
+    selected = (shard or Shard()).select(jobs)
+    return _run(selected, begin, out=Path(out), check=read_records, overwrite=overwrite)
 
 
 def encode_folder(
@@ -159,11 +154,9 @@ def encode_folder(
     out: PathLike,
     *,
     photos: PathLike | None = None,
-    encoding: Encoding = "rope",
-    reduction: Reduction = "image",
-    seed: int = 0,
     shard: Shard | None = None,
     overwrite: bool = False,
+    **options: Unpack[EncodingOptions],
 ) -> Iterator[MaskOutcome]:
     """Encode files of records as structure fields ``<stem>.npz``.
 
@@ -171,11 +164,9 @@ def encode_folder(
         records: a folder of ``.json`` files or amg.py folders, searched with its subfolders.
         out: folder to write; it keeps the tree of ``records``.
         photos: folder of the photos. With it sizes are checked, and empty lists of records can be encoded.
-        encoding: see ``encode_structure``.
-        reduction: see ``encode_structure``.
-        seed: see ``encode_structure``.
         shard: the part of the files that this process does; ``None`` is all.
         overwrite: make finished files again.
+        options: ``encoding``, ``reduction`` and ``seed``, see ``encode_structure``.
 
     Yields:
         One outcome per file. An existing field with another encoding, reduction or seed is a failure.
@@ -191,8 +182,7 @@ def encode_folder(
     if photos is not None:
         folder = Path(photos)
         by_place = {path.relative_to(folder).with_suffix(""): path for path in list_photos(folder)}
-    StructureField.from_masks([], size=(1, 1), encoding=encoding, reduction=reduction, seed=seed)  # checks
-    wanted = _describe(encoding, reduction, seed)
+    wanted = _describe(*check_encoding(**options))
 
     def work(source: Path, target: Path) -> dict[str, Any]:
         # The photo, where it is known, says how large the masks must be.
@@ -209,29 +199,21 @@ def encode_folder(
                 f"{source} holds no regions and does not say how large the image is; name the folder of "
                 "the photos as well"
             )
-        structure = StructureField.from_masks(
-            found, size=size, encoding=encoding, reduction=reduction, seed=seed
-        )
+        structure = StructureField.from_masks(found, size=size, **options)
         stored = write_structure(target, structure)
         npy = 4 * structure.labels.size + 128
         return {"regions": len(found), "stored_bytes": stored, "npy_bytes": npy}
 
-    def finished(target: Path) -> bool:
-        try:
-            structure = read_structure(target)
-        except DataError:
-            return False
+    def check(target: Path) -> None:
+        structure = read_structure(target)
         made = _describe(structure.encoding, structure.reduction, structure.seed)
         if made != wanted:
-            raise DataError(
-                f"{target} exists, encoded with {made} and not {wanted}; overwrite it or choose another "
-                "folder"
+            raise ArgumentError(
+                f"{target} exists, encoded with {made} and not {wanted}; overwrite it or use another folder"
             )
-        return True
 
-    return _run(
-        (shard or Shard()).select(jobs), lambda: work, out=Path(out), finished=finished, overwrite=overwrite
-    )
+    selected = (shard or Shard()).select(jobs)
+    return _run(selected, lambda: work, out=Path(out), check=check, overwrite=overwrite)
 
 
 def find_records(folder: PathLike) -> list[Path]:
@@ -269,23 +251,25 @@ def _run(
     begin: Callable[[], _Work],
     *,
     out: Path,
-    finished: Callable[[Path], bool],
+    check: Callable[[Path], object],
     overwrite: bool,
 ) -> Iterator[MaskOutcome]:
-    """Make every target that is not finished; only errors that would hit every file end the run."""
+    """Make the targets that are not whole; only errors that would hit every file end the run."""
     _make_folder(out)
     work: _Work | None = None
     spent, written = 0.0, 0
     for number, (source, target) in enumerate(jobs, start=1):
         outcome = partial(MaskOutcome, source=source, target=target, number=number, total=len(jobs))
-        try:
-            done = not overwrite and target.is_file() and finished(target)
-        except DataError as error:
-            yield outcome(status="failed", error=error)
-            continue
-        if done:
-            yield outcome(status="skipped")
-            continue
+        if not overwrite and target.is_file():
+            try:
+                check(target)
+                yield outcome(status="skipped")
+                continue
+            except ArgumentError as error:  # made with other options
+                yield outcome(status="failed", error=error)
+                continue
+            except DataError:  # truncated by another tool: make it again
+                pass
         if work is None:
             work = begin()
         _make_folder(target.parent)
@@ -301,14 +285,6 @@ def _run(
         spent, written = spent + seconds, written + 1
         remaining = spent / written * (len(jobs) - number)
         yield outcome(status="written", seconds=seconds, remaining=remaining, **numbers)
-
-
-def _has_records(target: Path) -> bool:
-    try:
-        read_records(target)
-    except DataError:  # truncated by another tool: make it again
-        return False
-    return True
 
 
 def _describe(encoding: str | None, reduction: str | None, seed: int | None) -> str:

@@ -6,16 +6,19 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_diffsr.errors import ArgumentError, DataError
+from sam_diffsr.errors import DataError
 from sam_diffsr.masks.rle import decode
-from sam_diffsr.masks.spe import Encoding, Reduction
+from sam_diffsr.masks.spe import EncodingOptions, check_encoding
 from sam_diffsr.masks.store import AMG_TABLE, read_records, read_structure
 from sam_diffsr.masks.structure import StructureField
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["digest_masks", "find_masks", "load_structure"]
 
@@ -69,8 +72,7 @@ def load_structure(
     *,
     photo_size: tuple[int, int],
     size: tuple[int, int] | None = None,
-    encoding: Encoding = "rope",
-    reduction: Reduction = "image",
+    **options: Unpack[EncodingOptions],
 ) -> StructureField:
     """Read the structure field of a photo, or of the photo made smaller.
 
@@ -79,8 +81,7 @@ def load_structure(
         photo_size: ``(height, width)`` of the photo, upright.
         size: ``(height, width)`` wanted; ``None`` is ``photo_size``. Masks are reduced to the nearest pixel
             and encoded at this size.
-        encoding: see ``encode_structure``. A stored field must have been made with the same.
-        reduction: see ``encode_structure``; the same rule.
+        options: see ``encode_structure``. A stored field must have been made with the same.
 
     Raises:
         DataError: the file is malformed or of an image of another size; or a stored field has another
@@ -96,15 +97,14 @@ def load_structure(
         if size != photo_size:
             masks = _shrink_masks(masks, photo_size, size)
         try:
-            return StructureField.from_masks(masks, size=size, encoding=encoding, reduction=reduction)
-        except ArgumentError:
-            raise
+            return StructureField.from_masks(masks, size=size, **options)
         except DataError as error:
             raise DataError(f"{source}: {error}") from error
 
     # A stored field can be used only as it is.
     structure = read_structure(source, size=photo_size)
     made = (structure.encoding, structure.reduction)
+    encoding, reduction, _ = check_encoding(**options)
     if made != (None, None) and made != (encoding, reduction):
         raise DataError(
             f"{source} was encoded with {made[0]}/{made[1]}, expected {encoding}/{reduction}; encode "
@@ -123,9 +123,7 @@ def _shrink_masks(
 ) -> list[NDArray[np.bool_]]:
     """Masks at a smaller size; each pixel takes the value at its centre."""
     rows, columns = (
-        (2 * np.arange(after, dtype=np.int64) + 1) * before // (2 * after)
-        for before, after in zip(old, new, strict=True)
+        (2 * np.arange(after) + 1) * before // (2 * after) for before, after in zip(old, new, strict=True)
     )
-    return [
-        np.ascontiguousarray(decode(record["segmentation"])[rows[:, None], columns]) for record in records
-    ]
+    masks = (decode(record["segmentation"])[rows[:, None], columns] for record in records)
+    return list(map(np.ascontiguousarray, masks))

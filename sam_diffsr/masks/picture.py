@@ -16,6 +16,8 @@ __all__ = ["draw_structure", "field_colours", "region_colours"]
 
 _LONGEST, _SHORTEST = 768, 320
 """Limits of a panel's longest side, in pixels; photos are enlarged or reduced to the nearest pixel."""
+_OPACITY = 0.55
+"""Opacity of the regions' colours over the photo."""
 _GAP, _BAR, _TEXT = 16, 18, 14
 _GOLDEN = 0.6180339887498949
 _STOPS = np.array(
@@ -24,18 +26,15 @@ _STOPS = np.array(
 """Colours of E: blue below zero, white at zero, red above."""
 
 
-def draw_structure(
-    image: NDArray[np.uint8], structure: StructureField, *, opacity: float = 0.55
-) -> Image.Image:
+def draw_structure(image: NDArray[np.uint8], structure: StructureField) -> Image.Image:
     """Draw a photo with its regions in colours, next to the field E with its colour bar.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
         structure: field of the same size.
-        opacity: opacity of the colours over the photo, 0 to 1. Pixels of no region keep the photo's colours.
 
     Returns:
-        An RGB picture of two panels with the photo's aspect ratio.
+        An RGB picture of two panels with the photo's aspect ratio. Pixels of no region keep their colours.
 
     Raises:
         ImageError: ``image`` is of another rank, dtype or number of channels.
@@ -52,7 +51,7 @@ def draw_structure(
     photo = image[rows[:, None], columns].astype(np.float64)
     field = structure.values[labels]
     colours = region_colours(len(structure.values))
-    weight = (labels > 0).astype(np.float64)[..., None] * opacity
+    weight = (labels > 0).astype(np.float64)[..., None] * _OPACITY
     shade = 1 - 0.65 * _borders(labels).astype(np.float64)[..., None]
     regions = np.rint(shade * (photo * (1 - weight) + colours[labels] * weight)).astype(np.uint8)
     reach = float(np.abs(structure.values).max()) or 1.0
@@ -61,12 +60,11 @@ def draw_structure(
 
 def region_colours(count: int) -> NDArray[np.uint8]:
     """Colours of labels 0 to ``count - 1``, ``(count, 3)``; neighbouring numbers look different."""
-    colours = [(0.0, 0.0, 0.0)]
-    for label in range(1, count):
-        colours.append(
-            colorsys.hsv_to_rgb(label * _GOLDEN % 1, 0.9 - 0.35 * (label % 3 == 0), 1 - 0.25 * (label % 2))
-        )
-    return np.rint(np.array(colours[:count]).reshape(-1, 3) * 255).astype(np.uint8)
+    colours = [
+        colorsys.hsv_to_rgb(label * _GOLDEN % 1, 0.9 - 0.35 * (label % 3 == 0), 1 - 0.25 * (label % 2))
+        for label in range(1, count)
+    ]
+    return np.rint(np.array([(0, 0, 0), *colours][:count]).reshape(-1, 3) * 255).astype(np.uint8)
 
 
 def field_colours(field: NDArray[np.float32], *, reach: float) -> NDArray[np.uint8]:

@@ -69,16 +69,7 @@ class RegionRuns:
 
 
 def lay_out(values: NDArray[ValueT], stops: NDArray[np.int64], size: tuple[int, int]) -> NDArray[ValueT]:
-    """Turn consecutive column-major stretches into an image.
-
-    Args:
-        values: ``(S,)``, one per stretch.
-        stops: ``(S,)`` ends (exclusive) of the stretches, ascending; the last is H * W.
-        size: ``(height, width)``.
-
-    Returns:
-        ``(H, W)``, in C order.
-    """
+    """Turn ``(S,)`` values of consecutive column-major stretches with the ends ``stops`` into ``(H, W)``."""
     height, width = size
     # Each stretch's bits minus those of the stretch before are put where it begins. Summing each column row
     # by row, modulo 2**bits, restores the bits exactly, and no array is transposed.
@@ -95,11 +86,7 @@ def lay_out(values: NDArray[ValueT], stops: NDArray[np.int64], size: tuple[int, 
 
 
 def collect_runs(masks: MaskInput, *, size: tuple[int, int] | None = None) -> RegionRuns:
-    """Turn masks of any accepted form into runs.
-
-    Args:
-        masks: see ``MaskInput``. Non-zero pixels belong to the region.
-        size: ``(height, width)`` that the masks must have; needed for an empty list.
+    """Turn masks into runs; non-zero pixels belong to the region. Arguments as for ``encode_structure``.
 
     Raises:
         DataError: another form, rank or dtype; a malformed RLE; sizes that differ; an empty list without
@@ -127,8 +114,8 @@ def collect_runs(masks: MaskInput, *, size: tuple[int, int] | None = None) -> Re
     for index, item in enumerate(items):
         try:
             if isinstance(item, np.ndarray):
-                begin, end = mask_runs(cast("NDArray[Any]", item))
-                shape = item.shape
+                array = cast("NDArray[Any]", item)
+                (begin, end), shape = mask_runs(array), array.shape
             else:
                 begin, end, shape = rle_runs(item)
         except DataError as error:
@@ -150,10 +137,7 @@ def collect_runs(masks: MaskInput, *, size: tuple[int, int] | None = None) -> Re
 
 
 def label_runs(labels: NDArray[Any]) -> RegionRuns:
-    """Split a label map into runs; label k >= 1 becomes region k - 1, label 0 is no region.
-
-    Args:
-        labels: ``(H, W)`` integers >= 0.
+    """Split an ``(H, W)`` label map into runs; label k >= 1 becomes region k - 1, label 0 is no region.
 
     Raises:
         DataError: another rank or dtype, an empty map or a negative label.

@@ -56,8 +56,7 @@ def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
 
 def area(rle: Mapping[str, Any]) -> int:
     """Count the pixels of a region without decoding it; errors as for ``run_lengths``."""
-    counts, _ = run_lengths(rle)
-    return int(counts[1::2].sum())
+    return int(run_lengths(rle)[0][1::2].sum())
 
 
 def bbox_xywh(rle: Mapping[str, Any]) -> tuple[int, int, int, int]:
@@ -129,9 +128,9 @@ def mask_runs(mask: NDArray[Any]) -> Runs:
     inside = mask if mask.dtype == np.bool_ else mask != 0
     flips = flip_positions(inside)
     if inside[0, 0]:
-        flips = np.concatenate([np.zeros(1, np.int64), flips])
+        flips = np.append(np.int64(0), flips)
     if len(flips) % 2:
-        flips = np.concatenate([flips, np.array([mask.size], np.int64)])
+        flips = np.append(flips, np.int64(mask.size))
     return flips[0::2], flips[1::2]
 
 
@@ -146,19 +145,12 @@ def flip_positions(values: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def encode_runs(
-    starts: NDArray[np.int64],
-    stops: NDArray[np.int64],
-    size: tuple[int, int],
-    *,
-    compressed: bool = True,
+    starts: NDArray[np.int64], stops: NDArray[np.int64], size: tuple[int, int], *, compressed: bool = True
 ) -> dict[str, Any]:
     """Encode the runs of ``mask_runs``: ascending, with gaps between them."""
     height, width = size
-    bounds = np.empty(2 * len(starts) + 1, np.int64)
-    bounds[0] = 0
-    bounds[1::2] = starts
-    bounds[2::2] = stops
-    counts = np.diff(bounds, append=height * width)
+    bounds = np.stack([starts, stops], axis=1).ravel()
+    counts = np.diff(bounds, prepend=0, append=height * width)
     if counts[-1] == 0 and len(counts) > 1:
         counts = counts[:-1]
     return {"size": [height, width], "counts": _compress(counts) if compressed else counts.tolist()}
@@ -239,13 +231,9 @@ def _decompress(text: str | bytes) -> NDArray[np.int64]:
 
 
 def decode_digits(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Read the signed numbers of a compressed string.
+    """Read signed numbers, lowest digit first; bit 32 is set in all six-bit digits of a number but the last.
 
-    Args:
-        codes: digits of six bits, lowest first; bit 32 is set in all digits of a number but the last.
-
-    Returns:
-        int64 numbers and the index of each one's last digit; ``None`` if one is too long.
+    Returns the numbers and the index of each one's last digit; ``None`` if one is too long.
     """
     last = np.flatnonzero(codes < 32)
     lengths = np.diff(last, prepend=-1)

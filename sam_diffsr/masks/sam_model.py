@@ -73,12 +73,8 @@ def make_generator(
 ) -> Any:
     """Make segment_anything's own generator, with the faults of the published wheel (1.0) mended.
 
-    Args:
-        sam: a ``Sam`` on ``device``.
-        options: arguments of ``SamAutomaticMaskGenerator``; ``output_mode`` is always
-            ``"uncompressed_rle"``.
-        device: device of ``sam``.
-        autocast: type of the image encoder; ``None`` is float32.
+    ``options`` are those of ``SamAutomaticMaskGenerator``; ``output_mode`` is always ``"uncompressed_rle"``.
+    ``autocast`` is the type of the image encoder; ``None`` is float32.
     """
     package = import_segment_anything()
     from segment_anything.utils.amg import generate_crop_boxes  # pyright: ignore

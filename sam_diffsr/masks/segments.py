@@ -55,13 +55,7 @@ class GraphMaskGenerator:
         _felzenszwalb()
 
     def label_map(self, image: NDArray[np.uint8]) -> NDArray[np.uint16]:
-        """Number the regions of an image.
-
-        Args:
-            image: ``(H, W, 3)`` uint8 RGB, any H, W >= 1.
-
-        Returns:
-            ``(H, W)`` uint16, numbered from 1 without gaps.
+        """Number the regions of an ``(H, W, 3)`` uint8 RGB image: ``(H, W)`` uint16 from 1, without gaps.
 
         Raises:
             ImageError: another rank, dtype or number of channels.

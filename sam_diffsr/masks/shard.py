@@ -38,11 +38,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """Read ``"i/n"`` with i in 1..n.
-
-        Raises:
-            ArgumentError: another form, or no such part.
-        """
+        """Read ``"i/n"`` with i in 1..n; raises ``ArgumentError``."""
         part, slash, count = text.partition("/")
         if not (slash and part.isdecimal() and count.isdecimal()):
             raise ArgumentError(f"a shard is written i/n, 1/4 for the first of four; got {text!r}")
@@ -56,13 +52,12 @@ class Shard:
             ArgumentError: they are no whole numbers, or there is no such part.
         """
         for number, count in _LAUNCHERS:
-            if number in environment and count in environment:
-                rank, world = environment[number], environment[count]
-                if not (rank.isdecimal() and world.isdecimal()):
-                    raise ArgumentError(
-                        f"{number} and {count} must be whole numbers, got {rank!r} and {world!r}"
-                    )
-                return cls(int(rank), int(world))
+            if number not in environment or count not in environment:
+                continue
+            rank, world = environment[number], environment[count]
+            if not (rank.isdecimal() and world.isdecimal()):
+                raise ArgumentError(f"{number} and {count} must be whole numbers, got {rank!r} and {world!r}")
+            return cls(int(rank), int(world))
         return cls()
 
     def select(self, items: Sequence[T]) -> list[T]:

@@ -93,9 +93,7 @@ def read_records(path: PathLike, *, size: tuple[int, int] | None = None) -> list
 def write_structure(path: PathLike, structure: StructureField) -> int:
     """Write a structure field as ``<stem>.npz``: a compressed uint16 label map and the values.
 
-    Args:
-        path: file to write; its folder must exist.
-        structure: field to write.
+    The folder must exist.
 
     Returns:
         Size of the file in bytes.
@@ -103,19 +101,18 @@ def write_structure(path: PathLike, structure: StructureField) -> int:
     Raises:
         OutputError: the file cannot be written.
     """
-    arrays: dict[str, NDArray[Any]] = {
-        "labels": structure.labels,
-        "values": structure.values,
-        "encoding": np.array(structure.encoding or ""),
-        "reduction": np.array(structure.reduction or ""),
-    }
-    if structure.seed is not None:
-        arrays["seed"] = np.array(structure.seed, np.int64)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
-    data = buffer.getvalue()
-    _write(Path(path), data)
-    return len(data)
+    seed: Any = {} if structure.seed is None else {"seed": np.array(structure.seed, np.int64)}
+    np.savez_compressed(
+        buffer,
+        labels=structure.labels,
+        values=structure.values,
+        encoding=np.array(structure.encoding or ""),
+        reduction=np.array(structure.reduction or ""),
+        **seed,
+    )
+    _write(Path(path), buffer.getvalue())
+    return buffer.tell()
 
 
 def read_structure(path: PathLike, *, size: tuple[int, int] | None = None) -> StructureField:
@@ -227,12 +224,10 @@ def _read_npz(file: IO[bytes]) -> StructureField:
 
 def _read_npy(file: IO[bytes], size: tuple[int, int] | None) -> StructureField:
     file.seek(0)
-    version = np.lib.format.read_magic(file)
-    read_header = (
-        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    )
-    _, _, dtype = read_header(file)
-    if dtype.hasobject:
+    formats = np.lib.format
+    first = formats.read_magic(file) == (1, 0)
+    header = formats.read_array_header_1_0(file) if first else formats.read_array_header_2_0(file)
+    if header[2].hasobject:
         if size is None:
             raise DataError("the file holds no regions and does not say how large the image is; pass size=")
         return StructureField(np.zeros(size, np.uint16), np.zeros(1, np.float32))

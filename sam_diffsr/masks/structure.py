@@ -100,9 +100,8 @@ class StructureField:
         order = np.argsort(values != 0, kind="stable")
         values, labels = values[order], np.argsort(order)[labels[1:]]
         if len(values) - 1 > MAX_REGIONS:
-            raise DataError(
-                f"got {len(values) - 1} different values, not a field of at most {MAX_REGIONS} regions"
-            )
+            got = len(values) - 1
+            raise DataError(f"got {got} different values, not a field of at most {MAX_REGIONS} regions")
         stops = np.append(starts[1:], field.size)
         return cls(lay_out(labels.astype(np.uint16), stops, (height, width)), values)
 

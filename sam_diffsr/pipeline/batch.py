@@ -23,7 +23,7 @@ from PIL import Image
 
 from sam_diffsr.errors import ArgumentError, CancelledError, OutputError
 from sam_diffsr.files import printable
-from sam_diffsr.image import DecodedImage, check_output, decode_image, image_size, save_image
+from sam_diffsr.image import Animation, DecodedImage, check_output, decode_image, image_size, save_image
 from sam_diffsr.image.formats import check_file, output_format
 from sam_diffsr.image.jobs import STDIN, STDOUT, Job
 from sam_diffsr.image.save import Quality, check_quality
@@ -188,13 +188,15 @@ class _Work:
             if job.target is not STDOUT:
                 check_file(job.target)
             item = self.decode(io.BytesIO(sys.stdin.buffer.read()) if job.source is STDIN else job.source)
-            size = self._check(job, item) if isinstance(item, DecodedImage) else None
+            if isinstance(item, Animation) and job.target is not STDOUT:
+                item = item.as_target_holds(job.target, repr(str(job.source)))
+            size = self._check(job, item) if isinstance(item, DecodedImage | Animation) else None
             planned = Outcome(job=job, status="planned", seconds=0.0, size=size) if self.dry_run else None
             return _Entry(job, item=item, outcome=planned)
         except Exception as error:  # one file must not take the others with it; the caller gets the error
             return _Entry(job, outcome=_failure(job, error, time.perf_counter() - started))
 
-    def _check(self, job: Job, image: DecodedImage) -> tuple[int, int]:
+    def _check(self, job: Job, image: DecodedImage | Animation) -> tuple[int, int]:
         """Size of the result; refuses what its file could not hold."""
         height, width = image.rgb.shape[-2:]
         if self.result_size is not None:

@@ -34,7 +34,7 @@ __all__ = [
     "save_pretrained_folder",
 ]
 
-DEFAULT_MODEL = "sam-diffsr-x4-small"
+DEFAULT_MODEL = "sam-diffsr-x4-photo"
 """The bundled model that ``from_pretrained()`` loads."""
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"

@@ -98,7 +98,8 @@ def export_onnx(
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error}; choose another folder") from error
     dtype = torch.float16 if half else torch.float32
-    model = copy.deepcopy(model).to(device="cpu", dtype=dtype, memory_format=torch.contiguous_format)
+    model = copy.deepcopy(model).to(device="cpu", dtype=dtype)
+    model.to(memory_format=torch.contiguous_format)
     stride, channels = config.model.denoiser.stride, config.model.denoiser.channels[0]
     alpha_bars = NoiseSchedule.from_config(config.schedule).alpha_bars
     metadata = json.dumps({**to_dict(config), "alpha_bars": alpha_bars})
@@ -131,8 +132,8 @@ def export_onnx(
             for size in ((1, 5, 7), (3, 4, 6)):
                 inputs = inputs_of(name, *size)
                 results = session.run(None, {key: value.numpy() for key, value in inputs.items()})
-                for result, wanted in zip(map(torch.from_numpy, results), module(**inputs), strict=True):
-                    difference = float((result - wanted).abs().max())
+                for result, wanted in zip(results, module(**inputs), strict=True):
+                    difference = float((torch.from_numpy(result) - wanted).abs().max())
                     if not difference <= _TOLERANCE[dtype] * max(1.0, float(wanted.abs().max())):
                         raise NumericalError(
                             f"{name}.onnx differs from torch by {difference:.2g}; try other versions of "

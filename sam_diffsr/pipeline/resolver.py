@@ -19,9 +19,16 @@ from torch import Tensor
 from sam_diffsr.device import Precision, network_layout, resolve_device, resolve_dtype
 from sam_diffsr.diffusion import NoiseSchedule
 from sam_diffsr.diffusion.samplers import SamplerName
-from sam_diffsr.errors import ArgumentError
+from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.hub import HubOptions, push_folder
-from sam_diffsr.image import MAX_PIXELS_DEFAULT, DecodedImage, ImageInput
+from sam_diffsr.image import (
+    MAX_PIXELS_DEFAULT,
+    Animation,
+    DecodedImage,
+    ImageInput,
+    decode_frames,
+    join_frames,
+)
 from sam_diffsr.models import DiffSR, build_model
 from sam_diffsr.pipeline.batch import overlapped
 from sam_diffsr.pipeline.card import model_card
@@ -50,7 +57,7 @@ from sam_diffsr.pipeline.settings import (
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from sam_diffsr.pipeline.settings import RunOptions, UpscaleOptions
+    from sam_diffsr.pipeline.settings import MovingOptions, RunOptions, UpscaleOptions
 
 __all__ = ["SuperResolver"]
 
@@ -373,6 +380,34 @@ class SuperResolver:
         return results[0] if single else [results[index] for index in range(len(images))]
 
     __call__ = upscale
+
+    def upscale_animation(
+        self, animation: Animation | PathLike, *, seed: int = 0, **options: Unpack[MovingOptions]
+    ) -> Image.Image:
+        """Enlarge a GIF, an APNG or an animated WebP, every frame with the same noise.
+
+        Args:
+            animation: path of a file, or the result of :func:`sam_diffsr.image.decode_frames`.
+            seed: seed of the noise of every frame, so that what stands still is not made to flicker.
+            **options: further arguments of :meth:`upscale`.
+
+        Returns:
+            The first frame, with the others, the durations and the number of loops in its ``info``;
+            :func:`sam_diffsr.image.save_image` writes it as PNG, WebP or GIF.
+
+        Raises:
+            ImageError: not an animation, or a frame cannot be decoded. Other errors are those of
+                :meth:`upscale`.
+        """
+        if not isinstance(animation, Animation):
+            name = os.fspath(animation)
+            limit = {"max_pixels": options["max_pixels"]} if "max_pixels" in options else {}
+            decoded = decode_frames(animation, **limit)
+            if not isinstance(decoded, Animation):
+                raise ImageError(f"{name!r} is not an animation; use upscale")
+            animation = decoded
+        large = self.upscale(animation.frames, seed=[seed] * len(animation.frames), **options)
+        return join_frames(cast("list[Image.Image]", large), animation)
 
     def upscale_tensor(
         self,

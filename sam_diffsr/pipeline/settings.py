@@ -18,6 +18,7 @@ from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.progress import ProgressCallback
 
 __all__ = [
+    "MovingOptions",
     "RunOptions",
     "Settings",
     "Start",
@@ -51,15 +52,20 @@ class RunOptions(TypedDict, total=False):
     max_memory: int | None
 
 
-class UpscaleOptions(RunOptions, total=False):
-    """Keyword arguments of :meth:`SuperResolver.upscale`."""
+class MovingOptions(RunOptions, total=False):
+    """Keyword arguments of :meth:`SuperResolver.upscale_animation` but for the seed."""
 
-    seed: int | Sequence[int]
     wrap: bool
     outscale: float | None
     max_pixels: int | None
     progress: bool | None
     callback: ProgressCallback | None
+
+
+class UpscaleOptions(MovingOptions, total=False):
+    """Keyword arguments of :meth:`SuperResolver.upscale`."""
+
+    seed: int | Sequence[int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

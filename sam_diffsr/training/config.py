@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from sam_diffsr.data.config import DataConfig
 from sam_diffsr.diffusion.modulation import ModulationMode
@@ -42,19 +44,13 @@ class OptimizerConfig:
     """Gradient clipping: largest norm of the whole gradient."""
 
     def __post_init__(self) -> None:
-        if not (self.lr > 0 and self.clip > 0 and math.isfinite(self.lr)):
-            raise ConfigError(f"optimizer.lr and optimizer.clip must be > 0, got {self.lr} and {self.clip}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ConfigError(f"optimizer.weight_decay must be >= 0, got {self.weight_decay}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"optimizer.betas must lie in [0, 1), got {self.betas}")
-        if self.halve_every < 1 or self.warmup_steps < 0:
-            raise ConfigError(
-                "optimizer.halve_every must be >= 1 and optimizer.warmup_steps >= 0, got "
-                f"{self.halve_every} and {self.warmup_steps}"
-            )
-        if not 0 <= self.final_fraction <= 1:
-            raise ConfigError(f"optimizer.final_fraction must lie in [0, 1], got {self.final_fraction}")
+        check = partial(_check, self, "optimizer")
+        check("lr", "clip", good=lambda value: 0 < value < math.inf, wanted="be > 0 and finite")
+        check("weight_decay", good=lambda value: 0 <= value < math.inf, wanted="be >= 0")
+        check("betas", good=lambda betas: all(0 <= beta < 1 for beta in betas), wanted="lie in [0, 1)")
+        check("halve_every", good=lambda value: value >= 1, wanted="be >= 1")
+        check("warmup_steps", good=lambda value: value >= 0, wanted="be >= 0")
+        check("final_fraction", good=lambda value: 0 <= value <= 1, wanted="lie in [0, 1]")
 
     def rate(self, step: int, *, steps: int) -> float:
         """Learning rate of a step (0-based) in a run of ``steps`` steps."""
@@ -93,16 +89,13 @@ class DiffusionConfig:
     """Weight of LPIPS in the loss of these rows, beside the L1 error of the residual; needs ``lpips``."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.timestep_power <= 10:
-            raise ConfigError(f"diffusion.timestep_power must lie in (0, 10], got {self.timestep_power}")
-        if not 0 <= self.encoder_starts <= 1:
-            raise ConfigError(f"diffusion.encoder_starts must lie in [0, 1], got {self.encoder_starts}")
-        if not 0 <= self.perceptual < math.inf:
-            raise ConfigError(f"diffusion.perceptual must be >= 0, got {self.perceptual}")
+        check = partial(_check, self, "diffusion")
+        check("timestep_power", good=lambda value: 0 < value <= 10, wanted="lie in (0, 10]")
+        check("encoder_starts", good=lambda value: 0 <= value <= 1, wanted="lie in [0, 1]")
+        check("perceptual", good=lambda value: 0 <= value < math.inf, wanted="be >= 0")
+        check("residual_scale", good=lambda value: value > 0, wanted="be > 0")
         if self.perceptual > 0 and self.encoder_starts == 0:
             raise ConfigError("diffusion.perceptual needs diffusion.encoder_starts above 0, got 0")
-        if not self.residual_scale > 0:
-            raise ConfigError(f"diffusion.residual_scale must be > 0, got {self.residual_scale}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,12 +114,9 @@ class ValidationConfig:
     """Sampler of stage 2. Stage 1 is scored on the encoder's own image."""
 
     def __post_init__(self) -> None:
-        for name in ("limit", "crop"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"validation.{name} must be >= 1 or null, got {value}")
-        if self.pictures < 0:
-            raise ConfigError(f"validation.pictures must be >= 0, got {self.pictures}")
+        check = partial(_check, self, "validation")
+        check("limit", "crop", good=lambda value: value is None or value >= 1, wanted="be >= 1 or null")
+        check("pictures", good=lambda value: value >= 0, wanted="be >= 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,17 +161,13 @@ class RunConfig:
     """Save and stop after this time; null runs to the end."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "log_every", "checkpoint_every", "keep", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"run.{name} must be >= 1, got {getattr(self, name)}")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"run.ema_decay must lie in [0, 1), got {self.ema_decay}")
-        if self.seed < 0:
-            raise ConfigError(f"run.seed must be >= 0, got {self.seed}")
-        if self.max_seconds is not None and not self.max_seconds > 0:
-            raise ConfigError(f"run.max_seconds must be > 0 or null, got {self.max_seconds}")
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"run.threads must be >= 1 or null, got {self.threads}")
+        check, counts = partial(_check, self, "run"), ("steps", "accumulate", "keep")
+        intervals = ("log_every", "checkpoint_every", "validate_every")
+        check(*counts, *intervals, good=lambda value: value >= 1, wanted="be >= 1")
+        check("ema_decay", good=lambda value: 0 <= value < 1, wanted="lie in [0, 1)")
+        check("seed", good=lambda value: value >= 0, wanted="be >= 0")
+        check("max_seconds", good=lambda value: value is None or value > 0, wanted="be > 0 or null")
+        check("threads", good=lambda value: value is None or value >= 1, wanted="be >= 1 or null")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,3 +191,11 @@ class TrainConfig:
                 f"data.batch must be a multiple of run.accumulate {self.run.accumulate}, "
                 f"got {self.data.batch}"
             )
+
+
+def _check(config: object, table: str, *keys: str, good: Callable[[Any], bool], wanted: str) -> None:
+    """Refuse values of a table that are out of range."""
+    for key in keys:
+        value = getattr(config, key)
+        if not good(value):
+            raise ConfigError(f"{table}.{key} must {wanted}, got {value}")

@@ -24,12 +24,7 @@ _MOST_NAMED = 500
 
 
 def data_section(config: TrainConfig, *, run: Path) -> str:
-    """Describe the training data in Markdown.
-
-    Args:
-        config: the run's configuration.
-        run: the run's folder.
-    """
+    """Describe the training data of the run in folder ``run`` in Markdown."""
     data, paragraphs = config.data, ["## Data"]
 
     # photographs
@@ -63,13 +58,7 @@ def data_section(config: TrainConfig, *, run: Path) -> str:
 
 
 def training_section(denoiser: Checkpoint, config: TrainConfig, *, run: Path) -> str:
-    """Describe settings and hours of both stages in Markdown; the encoder's only if its run is found.
-
-    Args:
-        denoiser: the exported checkpoint.
-        config: the configuration in it.
-        run: folder of its run.
-    """
+    """Describe settings and hours of both stages in Markdown; the encoder's only if its run is found."""
     source = config.diffusion.encoder
     stages = {"denoiser": _facts(denoiser, config, run)}
     lines = ["## Training", ""]
@@ -87,16 +76,7 @@ def training_section(denoiser: Checkpoint, config: TrainConfig, *, run: Path) ->
 
 
 def training_hours(run: Path, *, steps: int, batch: int) -> float | None:
-    """Hours of training steps, from the log, without validations and pauses.
-
-    Args:
-        run: folder of the run.
-        steps: later steps are not counted.
-        batch: images per step.
-
-    Returns:
-        Hours, or None if the log has no speeds.
-    """
+    """Hours of the first ``steps`` steps, from the log, without pauses; None if it has no speeds."""
     seconds, before = 0.0, 0
     for record in read_log(run):
         speed, step = record.get("images_per_second"), record["step"]

@@ -51,13 +51,20 @@ def launched(config: TrainConfig, *, folder: Path, trackers: list[str]) -> Gener
     except ImportError as error:
         raise MissingDependencyError("training needs accelerate: pip install 'sam-diffsr[train]'") from error
 
-    device = _resolve_device(config)
-    index = device.index if device.type == "cuda" and ":" in config.run.device else None
+    # the device and its precision
+    name, precision = config.run.device, config.run.precision
+    try:
+        device = resolve_device(name)
+    except ArgumentError as error:
+        raise ConfigError(f"run.device {name!r} cannot be used: {error}") from error
+    if precision == "fp16" and device.type != "cuda":
+        raise ConfigError(f"run.precision fp16 needs a CUDA device, not {device.type}; use bf16 or fp32")
+    index = device.index if device.type == "cuda" and ":" in name else None
     found = bool(is_initialized())
     with contextlib.nullcontext() if index is None else torch.cuda.device(index):
         accelerator: Any = Accelerator(
             cpu=device.type == "cpu",
-            mixed_precision="no" if config.run.precision == "fp32" else config.run.precision,
+            mixed_precision="no" if precision == "fp32" else precision,
             # the trainer splits batches; with a plugin the environment cannot divide the loss a second time
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             log_with=[*trackers] or None,
@@ -66,7 +73,16 @@ def launched(config: TrainConfig, *, folder: Path, trackers: list[str]) -> Gener
         )
         world: int = accelerator.num_processes
         try:
-            _check_processes(config, world=world, index=index)
+            if world > 1 and index is not None:
+                raise ConfigError(
+                    f"run.device {name!r} names one device, but there are {world} processes; use auto, which "
+                    "gives each process its own"
+                )
+            if config.data.batch % (world * config.run.accumulate):
+                raise ConfigError(
+                    f"data.batch is the batch of all processes: it must be a multiple of {world} processes "
+                    f"times run.accumulate {config.run.accumulate}, got {config.data.batch}"
+                )
             yield accelerator
         finally:
             if not found:  # the process group stays for the next run
@@ -117,27 +133,3 @@ def stop_flag(max_seconds: float | None) -> Generator[Callable[[], bool], None, 
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _resolve_device(config: TrainConfig) -> torch.device:
-    name, precision = config.run.device, config.run.precision
-    try:
-        device = resolve_device(name)
-    except ArgumentError as error:
-        raise ConfigError(f"run.device {name!r} cannot be used: {error}") from error
-    if precision == "fp16" and device.type != "cuda":
-        raise ConfigError(f"run.precision fp16 needs a CUDA device, not {device.type}; use bf16 or fp32")
-    return device
-
-
-def _check_processes(config: TrainConfig, *, world: int, index: int | None) -> None:
-    if world > 1 and index is not None:
-        raise ConfigError(
-            f"run.device {config.run.device!r} names one device, but there are {world} processes; use auto, "
-            "which gives each process its own"
-        )
-    if config.data.batch % (world * config.run.accumulate):
-        raise ConfigError(
-            f"data.batch is the batch of all processes: it must be a multiple of {world} processes times "
-            f"run.accumulate {config.run.accumulate}, got {config.data.batch}"
-        )

@@ -145,7 +145,7 @@ class RunLog:
 
         # the records up to the checkpoint
         kept = [record for record in read_log(folder) if record["step"] <= step]
-        with self._writing(), atomic_path(self.path) as temporary:
+        with self._writing(self.path), atomic_path(self.path) as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
 
         # the tracker; TensorBoard's project is a folder, and it has no table of settings
@@ -176,7 +176,7 @@ class RunLog:
         """Log numbers: one line of ``log.jsonl``, and ``group/name`` in the tracker."""
         record = dict(values) if group == "train" else {group: dict(values)}
         line = json.dumps({"step": step, "time": round(time.time(), 3), **record}) + "\n"
-        with self._writing(), self.path.open("a", encoding="utf-8") as file:
+        with self._writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(line)
         named = {f"{group}/{key}": value for key, value in values.items()}
         self._track(lambda tracker: tracker.log(named, step=step))
@@ -185,10 +185,8 @@ class RunLog:
         """Log a picture ``(H, W, 3)``: ``samples/step-XXXXXXXX.png``, and the tracker."""
         if not self._draws:
             return
-        try:
+        with self._writing(self._pictures):
             self._pictures.mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot create {self._pictures}: {error}") from error
         save_image(Image.fromarray(picture), self._pictures / f"step-{step:08d}.png")
 
         def show(tracker: Any) -> None:
@@ -209,19 +207,16 @@ class RunLog:
                 call(tracker)
             except Exception as error:  # every tracker has its own types
                 self._trackers.remove(tracker)
-                logger.warning(
-                    "the tracker %s failed and is not used from now on; log.jsonl is complete: %s",
-                    tracker.name,
-                    error,
-                )
+                message = "the tracker %s failed and is not used from now on; log.jsonl is complete: %s"
+                logger.warning(message, tracker.name, error)
 
     @contextlib.contextmanager
-    def _writing(self) -> Generator[None, None, None]:
+    def _writing(self, path: Path) -> Generator[None, None, None]:
         try:
             yield
         except OSError as error:
             raise OutputError(
-                f"cannot write the log {self.path}: {error}; checkpoints are kept, free space and resume"
+                f"cannot write {path}: {error}; checkpoints are kept, free space and resume"
             ) from error
 
 

@@ -24,9 +24,8 @@ from sam_diffsr.training.compose import config_to_yaml
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.launch import launched, limit_threads, stop_flag
 from sam_diffsr.training.log import CROPS, Meter, RunLog, tracker_names
-from sam_diffsr.training.resume import find_checkpoint
 from sam_diffsr.training.stages import Distance, StageName
-from sam_diffsr.training.state import checkpoint_path, latest_checkpoint, remove_leftovers
+from sam_diffsr.training.state import checkpoint_path, find_checkpoint, latest_checkpoint, remove_leftovers
 from sam_diffsr.training.trainer import Trainer
 
 __all__ = ["CONFIG_NAME", "TrainResult", "Validate", "Validated", "train"]

@@ -1,4 +1,4 @@
-"""Checkpoint files of a run: one safetensors file each, written atomically, nothing pickled.
+"""Checkpoints of a run: their files (safetensors, written atomically, nothing pickled) and how to resume.
 
 Data order, crops, noise and learning rate are functions of the seed and the step. Therefore weights, averaged
 weights, Adam's moments and the step are all that a run needs to resume exactly.
@@ -7,6 +7,7 @@ weights, Adam's moments and the step are all that a run needs to resume exactly.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
-from sam_diffsr.errors import ModelLoadError, OutputError
+from sam_diffsr.config import flatten, from_dict
+from sam_diffsr.errors import ConfigError, ModelLoadError, OutputError
 from sam_diffsr.files import atomic_path
+from sam_diffsr.training.config import TrainConfig
 
 __all__ = [
     "Checkpoint",
+    "check_same_run",
     "checkpoint_path",
+    "find_checkpoint",
     "is_checkpoint",
     "latest_checkpoint",
     "list_checkpoints",
@@ -30,9 +35,15 @@ __all__ = [
     "write_checkpoint",
 ]
 
+logger = logging.getLogger(__name__)
+
 FORMAT_VERSION = "1"
 FOLDER = "checkpoints"
 _GROUPS = ("network", "ema", "frozen", "moments")
+_FIXED_RUN_KEYS = frozenset(f"run.{key}" for key in ("seed", "start", "ema_decay", "precision"))
+"""The only keys of table ``run`` that must not change on resume."""
+_DATA_FOLDERS = frozenset({"data.crops", "data.photos", "data.masks"})
+"""Folders that may have moved since. A changed path is only logged; the contents are not compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +172,65 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise ModelLoadError(
             f"the header of checkpoint {source} is damaged: {error}; resume from another one"
         ) from error
+
+
+def find_checkpoint(folder: Path, resume: bool | str | os.PathLike[str]) -> Checkpoint | None:
+    """Find the checkpoint to resume from; None starts a new run. ``resume`` is as in ``train``.
+
+    Raises:
+        ConfigError: the folder holds a run and ``resume`` is False, or it holds newer checkpoints than the
+            requested one.
+        ModelLoadError: the checkpoint cannot be read.
+    """
+    newest = latest_checkpoint(folder)
+    if resume is False:
+        if newest is not None:
+            raise ConfigError(f"{folder} already holds a run; resume it or choose another folder")
+        return None
+    if resume is True or resume == "latest":
+        return None if newest is None else read_checkpoint(newest)
+    checkpoint = read_checkpoint(resume)
+    newer = [path.name for path in list_checkpoints(folder) if path.stem > f"step-{checkpoint.step:08d}"]
+    if newer:
+        raise ConfigError(
+            f"{folder} holds checkpoints that are newer than {checkpoint.path} ({', '.join(newer)}); choose "
+            "another folder to resume into"
+        )
+    return checkpoint
+
+
+def check_same_run(checkpoint: Checkpoint, stage: str, config: TrainConfig) -> None:
+    """Check that a resumed run is the same experiment; it may be longer or run elsewhere.
+
+    A folder may have moved, which is a warning. A folder where there was none, or none where there was one,
+    is another experiment.
+
+    Raises:
+        ConfigError: it is another experiment; the message names every value that differs.
+    """
+    if checkpoint.stage != stage:
+        raise ConfigError(f"{checkpoint.path} holds a run of stage {checkpoint.stage!r}, not {stage!r}")
+
+    # reading the old config fills in the defaults of keys that its version did not have
+    old = flatten(from_dict(TrainConfig, checkpoint.config, where=f"config in {checkpoint.path}"))
+    new = flatten(config)
+    changed: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        free = key.startswith("validation.") or (key.startswith("run.") and key not in _FIXED_RUN_KEYS)
+        if before == after or free:
+            continue
+        difference = f"{key} was {before!r}, is now {after!r}"
+        moved = key in _DATA_FOLDERS and None not in (before, after)
+        if key == "diffusion.encoder" or moved:
+            advice = (
+                "make sure that the data are the same" if moved else "the encoder in the checkpoint is used"
+            )
+            logger.warning("resuming %s: %s; %s", checkpoint.path, difference, advice)
+        else:
+            changed.append(difference)
+    if changed:
+        raise ConfigError(f"{checkpoint.path} holds a run of another configuration: {'; '.join(changed)}")
 
 
 def _table(text: str) -> dict[str, Any]:

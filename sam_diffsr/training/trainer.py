@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -21,10 +22,10 @@ from sam_diffsr.models.initial import start_from_identity, start_from_interpolat
 from sam_diffsr.models.weights import check_module_weights
 from sam_diffsr.pipeline.checkpoint import load_pretrained
 from sam_diffsr.training.config import TrainConfig
-from sam_diffsr.training.resume import check_same_run
 from sam_diffsr.training.stages import DenoiserStage, Distance, EncoderStage, Stage, StageName
 from sam_diffsr.training.state import (
     Checkpoint,
+    check_same_run,
     checkpoint_path,
     is_checkpoint,
     latest_checkpoint,
@@ -35,7 +36,7 @@ from sam_diffsr.training.state import (
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Trainer", "mix_seed", "read_weights"]
+__all__ = ["Trainer", "read_weights"]
 
 
 class Trainer:
@@ -127,7 +128,8 @@ class Trainer:
             rows = slice(part * size, (part + 1) * size)
             last = part == run.accumulate - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(self._loss):
-                loss = cast("Tensor", self._loss(_rows(batch, rows), *(tensor[rows] for tensor in drawn)))
+                part_of = TrainingBatch(lr=batch.lr[rows], hr=batch.hr[rows], structure=batch.structure[rows])
+                loss = cast("Tensor", self._loss(part_of, *(tensor[rows] for tensor in drawn)))
                 loss = loss / run.accumulate
                 accelerator.backward(loss)
             total += loss.detach()
@@ -212,20 +214,11 @@ class Trainer:
 
     def _draw(self, batch: TrainingBatch) -> tuple[Tensor, ...]:
         """Random tensors of this process's rows: every process draws those of all rows and keeps its own."""
-        generator = torch.Generator(device=self.device)
-        generator.manual_seed(mix_seed(self.config.run.seed, self.step))
+        mixed = np.random.SeedSequence((self.config.run.seed, self.step)).generate_state(1, np.uint64)
+        generator = torch.Generator(device=self.device).manual_seed(int(mixed[0]) >> 1)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         whole = self.stage.draw((self.config.data.batch, *batch.hr.shape[1:]), generator=generator)
         return tuple(tensor[rank::world] for tensor in whole)
-
-
-def mix_seed(seed: int, step: int) -> int:
-    """Mix two numbers into one 63-bit seed (finalizer of splitmix64), so that neighbours are unrelated."""
-    mask = (1 << 64) - 1
-    value = (seed * 0x9E3779B97F4A7C15 + step + 1) & mask
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        value = ((value ^ (value >> shift)) * factor) & mask
-    return (value ^ (value >> 31)) >> 1
 
 
 def read_weights(origin: str, part: StageName) -> tuple[dict[str, Tensor], Path]:
@@ -263,14 +256,6 @@ def read_weights(origin: str, part: StageName) -> tuple[dict[str, Tensor], Path]
 
 
 def _load(network: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
-    """Check weights and load them into a network.
-
-    Raises:
-        CheckpointMismatchError: a key, shape or type differs.
-    """
+    """Check weights and load them into a network; raises ``CheckpointMismatchError``."""
     check_module_weights(weights, network, source=str(source))
     network.load_state_dict(weights)
-
-
-def _rows(batch: TrainingBatch, rows: slice) -> TrainingBatch:
-    return TrainingBatch(lr=batch.lr[rows], hr=batch.hr[rows], structure=batch.structure[rows])

@@ -19,7 +19,6 @@ FUNCTIONS = {
     "image": "measure_image",
     "memory": "measure_memory",
     "folder": "measure_folder",
-    "start": "measure_start",
     "train": "measure_training",
     "masks": "measure_masks",
 }
@@ -47,7 +46,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [([], ["step", "image"]), (["masks", "start"], ["start", "masks"]), (["all"], list(FUNCTIONS))],
+    [([], ["step", "image"]), (["masks", "folder"], ["folder", "masks"]), (["all"], list(FUNCTIONS))],
 )
 def test_chosen_measurements_run_in_order(asked, model_dir, words, expected) -> None:
     assert main(["bench", *words, "-m", model_dir]) == 0
@@ -57,13 +56,11 @@ def test_chosen_measurements_run_in_order(asked, model_dir, words, expected) -> 
 def test_only_given_options_are_passed(asked, model_dir) -> None:
     assert main(["bench", "all", "-m", model_dir]) == 0
     options = {name: {key for key in asked[name] if key != "inputs"} for name in FUNCTIONS}
-    assert options["image"] == {"full"}
     assert options["train"] == {"own_data"}
-    assert not any(options[name] for name in ("step", "memory", "folder", "start", "masks"))
-    more = ["--size", "32", "--repeats", "3", "--sizes", "8,16", "-t", "0", "--max-memory", "7", "--full"]
+    assert not any(options[name] for name in ("step", "image", "memory", "folder", "masks"))
+    more = ["--size", "32", "--repeats", "3", "--sizes", "8,16", "-t", "0", "--max-memory", "7"]
     assert main(["bench", "all", "-m", model_dir, *more, "--stage", "rrdb", "--set", "data.batch=3"]) == 0
     assert (asked["step"]["size"], asked["step"]["repeats"]) == (32, 3)
-    assert asked["image"]["full"]
     memory = {key: asked["memory"][key] for key in ("sizes", "tile", "max_memory")}
     assert memory == {"sizes": [8, 16], "tile": 0, "max_memory": 7 * 2**20}
     stage, config = asked["train"]["inputs"]
@@ -101,7 +98,6 @@ def test_step_and_image_for_real(model_dir, tmp_path: Path, monkeypatch, capsys)
         (["masks", "--size", "8"], "--size belongs to bench step and image, not to bench masks"),
         (["step", "--set", "data.batch=3"], "--set belongs to bench train, not to bench step"),
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["masks", "--json", "nowhere/bench.json"], "there is no folder nowhere; create it first"),
         (["masks", "--json", "."], "there is a folder of this name"),
     ],
 )
@@ -120,7 +116,7 @@ def test_bad_input_is_refused_before_the_work(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tiles"], "'tiles' is not one of step, image, memory, folder, start, train, masks and all"),
+        (["tiles"], "'tiles' is not one of step, image, memory, folder, train, masks and all"),
         (["memory", "--sizes", "8,x"], "expected whole numbers like 1,2,4; got '8,x'"),
         (["train", "--stage", "unet"], "invalid choice: 'unet'"),
     ],

@@ -51,11 +51,10 @@ def test_step(resolver) -> None:
 
 
 @pytest.mark.usefixtures("small_reference")
-@pytest.mark.parametrize("full", [False, True])
-def test_image(resolver, full, monkeypatch) -> None:
+def test_image(resolver, monkeypatch) -> None:
     peaks = iter([200.0, 100.0])
     monkeypatch.setattr(networks, "run_probe", lambda resolver, *, size: {"peak_mb": next(peaks)})
-    result = measure_image(resolver, size=8, repeats=1, full=full)
+    result = measure_image(resolver, size=8, repeats=1)
     data = json.loads(json.dumps(to_json([result], device="cpu")))
     seconds, settings = data["seconds"]["image"], data["settings"]["image"]
     assert (data["peak_memory_mb"], data["peak_memory_mb_bundled"]) == (200.0, 100.0)
@@ -65,10 +64,8 @@ def test_image(resolver, full, monkeypatch) -> None:
     )
     assert data["image_speedup_bundled_same_networks"] > 0
     assert (settings["steps"], settings["reference_steps"]) == (2, 100)
-    assert ("run in full" in settings["reference_image"]) == full
-    if not full:
-        parts = seconds["reference_encoder"] + 100 * seconds["reference_step"]
-        assert seconds["reference_image"] == pytest.approx(parts)
+    parts = seconds["reference_encoder"] + 100 * seconds["reference_step"]
+    assert seconds["reference_image"] == pytest.approx(parts)
 
 
 @pytest.mark.parametrize("measure", [measure_step, measure_image])

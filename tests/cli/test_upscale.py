@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from sam_diffsr.cli import main
 from sam_diffsr.cli.app import build_parser
@@ -343,11 +343,29 @@ def test_quiet_prints_only_problems(model_dir, photos, tmp_path, capsys) -> None
 def test_warnings_are_one_line_without_python(model_dir, photos, tmp_path, capsys) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime")]
     frames[0].save(photos / "moving.gif", save_all=True, append_images=frames[1:])
-    assert upscale(model_dir, photos / "moving.gif", photos / "a.png", "-o", tmp_path / "x") == 0
+    arguments = (photos / "moving.gif", photos / "a.png", "-o", tmp_path / "x", "--ext", "jpg")
+    assert upscale(model_dir, *arguments) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert (
         line == f"sam-diffsr: warning: '{photos / 'moving.gif'}' has 2 frames; only its first frame is used"
     )
+
+
+def test_an_animation_is_upscaled_with_one_seed(model_dir, photos, tmp_path) -> None:
+    noise = Image.effect_noise((6, 4), 60).convert("RGB")
+    frames = [noise, noise.rotate(180), noise]
+    frames[0].save(photos / "moving.png", save_all=True, append_images=frames[1:], duration=70, loop=2)
+    assert upscale(model_dir, photos / "moving.png", "-o", tmp_path / "x.webp", "--quality", "lossless") == 0
+    assert upscale(model_dir, photos / "moving.png", "-o", tmp_path / "x.gif") == 0
+    with Image.open(tmp_path / "x.webp") as large, Image.open(tmp_path / "x.gif") as gif:
+        assert (large.size, large.info["loop"]) == ((24, 16), 2)
+        assert (gif.info["duration"], gif.info["loop"]) == (70, 2)
+        shown, small = (
+            [np.asarray(f.copy()) for f in ImageSequence.Iterator(image)] for image in (large, gif)
+        )
+    assert len(shown) == len(small) == 3
+    assert (shown[0] == shown[2]).all()  # a still scene gives still frames
+    assert (shown[0] != shown[1]).any()
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])

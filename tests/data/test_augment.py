@@ -21,8 +21,15 @@ from sam_diffsr.data import (
     make_batch,
     open_source,
 )
-from sam_diffsr.data.augment import CHANNEL_ORDERS, Mixture, draw, mix_windows, permute_channels, share_rows
 from sam_diffsr.data.synthetic import SyntheticPool
+from sam_diffsr.data.training_batch import (
+    CHANNEL_ORDERS,
+    Mixture,
+    draw,
+    mix_windows,
+    permute_channels,
+    share_rows,
+)
 from sam_diffsr.errors import ArgumentError, ConfigError
 
 CPU = torch.device("cpu")

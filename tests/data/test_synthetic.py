@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -40,16 +40,7 @@ def plain(made: Drawing, **changes) -> Drawing:
     fills = np.zeros_like(made.fills)
     fills[:, :3] = (np.arange(len(fills)) % 256)[:, None] / 255
     fills[:, 3] = 1
-    values: dict[str, Any] = {"fills": fills, "blur": 0.0, **changes}
-    return Drawing(
-        made.index,
-        made.fine,
-        values["fills"],
-        made.textures,
-        values["blur"],
-        made.encoding,
-        made.reduction,
-    )
+    return replace(made, **{"fills": fills, "blur": 0.0, **changes})
 
 
 def test_seed_and_index_make_the_image() -> None:

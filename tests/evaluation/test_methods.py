@@ -8,13 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from sam_diffsr.errors import ArgumentError, ConfigError, ImageError, ModelLoadError
+from sam_diffsr.errors import ArgumentError, ConfigError, ImageError
 from sam_diffsr.evaluation.methods import (
     Setting,
     bicubic_method,
     common_scale,
     folder_methods,
-    load_models,
     model_methods,
     results_method,
     sampling_grid,
@@ -168,18 +167,6 @@ def test_labels(tmp_path, monkeypatch) -> None:
         ArgumentError, match=r"runs/x4 and \./runs/x4 are both called x4; .* second=\./runs/x4"
     ):
         split_labels(["runs/x4", "./runs/x4"])
-
-
-def test_models_are_loaded_by_name_and_the_bundled_one_when_there_is_none(resolver, tmp_path) -> None:
-    resolver.save_pretrained(tmp_path / "tiny")
-    ((name, loaded),) = load_models([("mine", str(tmp_path / "tiny"))], device="cpu")
-    assert name == "mine"
-    assert loaded.config == resolver.config
-    assert load_models([], default=False) == []
-    ((name, _),) = load_models([], device="cpu")
-    assert name == "sam-diffsr-x4-small"
-    with pytest.raises(ModelLoadError, match="there is no model 'gone'"):
-        load_models([("gone", "gone")])
 
 
 def test_one_scale() -> None:

@@ -15,7 +15,6 @@ from sam_diffsr.evaluation.methods import folder_methods
 from sam_diffsr.evaluation.pairs import (
     check_sizes,
     find_pairs,
-    make_pair,
     match_files,
     read_image,
     read_pair,
@@ -40,13 +39,6 @@ def test_a_pair_is_cropped_and_rounded(photos) -> None:
     assert torch.equal(pair.hr, whole[..., :36, :44])
     assert torch.equal(pair.lr, imresize(pair.hr, 0.25))
     assert (pair.name, pair.stem, pair.full_size, pair.cropped) == ("0.png", "0", (38, 47), True)
-
-
-def test_a_pair_of_floats_is_the_same(photos) -> None:
-    pair = read_pair(photos[0], scale=4)
-    hr, lr = make_pair(photos[0], scale=4)
-    assert torch.equal(hr, pair.hr.float() / 255)
-    assert torch.equal(lr, pair.lr.float() / 255)
 
 
 def test_an_input_that_is_given_is_taken_as_it_is(photos, tmp_path) -> None:

@@ -62,17 +62,15 @@ def test_scores_are_the_evaluators(method: str, folder: Path, model: DiffSR) -> 
 
 def test_limit_crop_and_picture(folder: Path, model: DiffSR) -> None:
     validator = FolderValidator(folder, CONFIG, method="encoder", limit=2, crop=24, pictures=5)
-    assert [tuple(hr.shape) for hr, _ in validator.pairs] == [(1, 3, 24, 24)] * 2
-    hr, lr = validator.pairs[0]
+    assert [tuple(pair.hr.shape) for pair in validator.pairs] == [(1, 3, 24, 24)] * 2
+    pair = validator.pairs[0]
     source = np.asarray(Image.open(folder / "a.png"))[8:32, 4:28]
-    np.testing.assert_array_equal((hr[0] * 255).round().permute(1, 2, 0).numpy(), source)
+    np.testing.assert_array_equal(pair.hr[0].permute(1, 2, 0).numpy(), source)
     picture = validator(model).picture
     assert picture is not None
     assert picture.shape == (2 * 24 + 4, 4 * 24 + 3 * 4, 3)
     np.testing.assert_array_equal(picture[:24, -24:], source)
-    np.testing.assert_array_equal(
-        picture[0:2, 0:2], np.broadcast_to((lr * 255).round()[0, :, 0, 0], (2, 2, 3))
-    )
+    np.testing.assert_array_equal(picture[0:2, 0:2], np.broadcast_to(pair.lr[0, :, 0, 0], (2, 2, 3)))
     assert (picture[24:28] == 255).all()
 
 

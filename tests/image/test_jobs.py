@@ -137,7 +137,7 @@ def test_a_missing_file_is_left_to_the_reader(tmp_path: Path) -> None:
         ),
         ("photos/a.png", "o", {"suffix": "a/b"}, ArgumentError, "suffix is part of a file name"),
         ("photos/a.png", "o.png", {"suffix": "x4"}, ArgumentError, "leave them out"),
-        ("photos/a.png", "o.gif", {}, ArgumentError, r"cannot be written as \.gif"),
+        ("photos/a.png", "o.pdf", {}, ArgumentError, r"cannot be written as \.pdf"),
         ("photos", "o.png", {}, ArgumentError, r"go into a folder, but .*o\.png is a file name"),
         ("empty", "o", {}, ImageError, "has no image .*subfolders are read only when asked for"),
         ("empty", "o", {"recursive": True}, ImageError, "has no image; looked for"),

@@ -447,7 +447,7 @@ def form(channels: Any = 3, sample_type: Any = "uint8", **metadata):
             r"cannot hold 70006 bytes of EXIF, .*--strip-metadata",
         ),
         ("a.jpg", form(xmp=bytes(70000)), (4, 4), r"cannot hold 70000 bytes of XMP, only 64 KB"),
-        ("a.gif", form(), (4, 4), r"'\.gif' is not the ending of a format that results are written in"),
+        ("a.gif", form(), (4, 4), r"GIF has 256 colours and is written for animations only"),
         ("a", form(), (4, 4), r"'no ending' is not the ending of a format"),
         ("file/a.png", form(), (4, 4), r"cannot write .*a\.png': .*file' is not a folder"),
         ("n" * 252 + ".png", form(), (4, 4), r"its name is too long"),

@@ -205,7 +205,7 @@ def test_fields_from_records(masks, tmp_path) -> None:
     assert [o.status for o in encode_folder(masks, out)] == ["skipped"] * 4
     other = list(encode_folder(masks, out, reduction="region"))
     assert [o.status for o in other] == ["failed"] * 4
-    with pytest.raises(DataError, match=r"encoded with rope/image and not rope/region; overwrite"):
+    with pytest.raises(ArgumentError, match=r"encoded with rope/image and not rope/region; overwrite"):
         raise other[0].error or AssertionError
     assert {o.status for o in encode_folder(masks, out, reduction="region", overwrite=True)} == {"written"}
     (out / "a.npz").write_bytes(b"PK\x03\x04")
@@ -254,7 +254,7 @@ def test_random_values_of_another_seed_are_not_taken_for_finished(masks, tmp_pat
     assert {o.status for o in encode_folder(masks, out, encoding="random", seed=3)} == {"skipped"}
     other = list(encode_folder(masks, out, encoding="random", seed=4))
     assert [o.status for o in other] == ["failed"] * 4
-    with pytest.raises(DataError, match=r"encoded with random, seed 3 and not random, seed 4; overwrite"):
+    with pytest.raises(ArgumentError, match=r"encoded with random, seed 3 and not random, seed 4; overwrite"):
         raise other[0].error or AssertionError
     again = encode_folder(masks, out, encoding="random", seed=4, overwrite=True)
     assert {o.status for o in again} == {"written"}

@@ -181,7 +181,7 @@ def test_the_default_is_missed_by_name(no_bundled: Path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         ModelLoadError,
-        match=r"there is no model 'sam-diffsr-x4-small': expected None, a bundled name \(none\)",
+        match=r"there is no model 'sam-diffsr-x4-photo': expected None, a bundled name \(none\)",
     ):
         load_pretrained()
 

@@ -434,3 +434,20 @@ def test_a_compressed_jpeg_in_a_model_for_clean_images_is_named_once(
         for _ in range(2):
             resolver.upscale(tmp_path / f"{file}.jpg", steps=0)
         assert caplog.text.count("a JPEG of quality about 50 meets a model for clean images") == lines
+
+
+def test_an_animation_takes_one_seed_for_all_frames(resolver: SuperResolver, tmp_path: Path) -> None:
+    noise = Image.effect_noise((6, 5), 60).convert("RGB")
+    frames = [noise, noise.rotate(180), noise]
+    noise.save(tmp_path / "a.png", save_all=True, append_images=frames[1:], duration=[30, 50, 70], loop=2)
+    large = resolver.upscale_animation(tmp_path / "a.png", seed=5, max_pixels=90)
+    assert (large.info["duration"], large.info["loop"]) == ([30, 50, 70], 2)
+    expected = np.asarray(resolver.upscale(noise, seed=5))
+    np.testing.assert_array_equal(np.asarray(large), expected)
+    np.testing.assert_array_equal(np.asarray(large.info["frames"][1]), expected)
+
+
+def test_a_still_image_is_no_animation(resolver: SuperResolver, tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"a\.png' is not an animation; use upscale"):
+        resolver.upscale_animation(tmp_path / "a.png")

@@ -28,7 +28,7 @@ WAYS: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def bundled() -> SuperResolver:
-    return SuperResolver.from_pretrained(device="cpu")
+    return SuperResolver.from_pretrained("small", device="cpu")
 
 
 def pattern(height: int, width: int) -> Tensor:

@@ -193,7 +193,7 @@ def test_trackers_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pictures_that_cannot_be_written(make_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "samples").write_text("")
-    with pytest.raises(OutputError, match=r"cannot create .*samples"):
+    with pytest.raises(OutputError, match=r"cannot write .*samples"):
         train("encoder", make_config(), tmp_path, validate=validate)
 
 

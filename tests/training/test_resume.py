@@ -17,8 +17,7 @@ from safetensors.torch import save_file
 from sam_diffsr.errors import CheckpointMismatchError, ConfigError, ModelLoadError, OutputError
 from sam_diffsr.pipeline.config import SamplingConfig
 from sam_diffsr.training import TrainConfig, export_run, load_config, read_checkpoint, read_log, train
-from sam_diffsr.training.resume import check_same_run
-from sam_diffsr.training.state import Checkpoint, list_checkpoints
+from sam_diffsr.training.state import Checkpoint, check_same_run, list_checkpoints
 
 MakeConfig = Callable[..., TrainConfig]
 

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from sam_diffsr.errors import CheckpointMismatchError
 from sam_diffsr.training import TrainConfig, read_checkpoint
 from sam_diffsr.training.state import Checkpoint, latest_checkpoint, write_checkpoint
-from sam_diffsr.training.trainer import Trainer, mix_seed
+from sam_diffsr.training.trainer import Trainer
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -87,9 +87,3 @@ def test_loss_scaling_is_restored(
     )
     assert other.state_dict() == scaler.state_dict()
     assert other.get_scale() == 512.0
-
-
-def test_seeds_of_steps_differ() -> None:
-    seeds = {mix_seed(seed, step) for seed in range(30) for step in range(1000)}
-    assert len(seeds) == 30_000
-    assert all(0 <= seed < 2**63 for seed in seeds)

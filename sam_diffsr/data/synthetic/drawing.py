@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -33,20 +32,10 @@ class Drawing:
     """``(L + 1, 3)``, per shape: its texture, and the row and column of the image's first pixel in it."""
     blur: float
     """Standard deviation of the blur of soft shapes, in pixels; 0 is none."""
-    encoding: Encoding
-    """See ``masks.spe``."""
-    reduction: Reduction
-    """See ``masks.spe``."""
-
-    @cached_property
-    def labels(self) -> NDArray[np.uint16]:
-        """``(S, S)`` region of each pixel, from 1."""
-        return np.ascontiguousarray(self.fine[::FINE, ::FINE])
-
-    @cached_property
-    def values(self) -> NDArray[np.float32]:
-        """``(L + 1,)`` structure value of each region; 0 for label 0."""
-        return encode_label_map(self.labels, encoding=self.encoding, reduction=self.reduction)
+    labels: NDArray[np.uint16]
+    """``(S, S)`` region of each pixel, from 1."""
+    values: NDArray[np.float32]
+    """``(L + 1,)`` structure value of each region; 0 for label 0."""
 
     def structure(self, top: int, left: int, side: int) -> NDArray[np.float32]:
         """Window of the structure field, ``(side, side)`` float32."""
@@ -63,16 +52,9 @@ def draw_image(
     encoding: Encoding = "rope",
     reduction: Reduction = "image",
 ) -> Drawing:
-    """Draw image ``index`` of the sequence of a seed.
+    """Draw image ``index`` (>= 0) of the sequence of a seed, with a side of ``size`` pixels.
 
-    Args:
-        index: number of the image, >= 0.
-        size: side of the image.
-        seed: seed of the sequence.
-        pages: share of pages of text and line art.
-        bank: textures of the shapes.
-        encoding: see ``masks.spe``.
-        reduction: see ``masks.spe``.
+    ``pages`` is the share of pages of text and line art.
     """
     rng = np.random.default_rng([seed, 4, index])
     canvas = Canvas(size)
@@ -96,7 +78,10 @@ def draw_image(
     fills[:, 6:9] = strength if taken else strength * (0.2 + 1.4 * fills[:, :3])
     fills[:, 9] = rng.random(count) < rng.random()
     blur = float(rng.uniform(0.4, 1.5)) if rng.random() < 0.4 else 0.0
-    return Drawing(index, canvas.labels(), fills, textures, blur, encoding, reduction)
+    fine = canvas.labels()
+    labels = np.ascontiguousarray(fine[::FINE, ::FINE])
+    values = encode_label_map(labels, encoding=encoding, reduction=reduction)
+    return Drawing(index, fine, fills, textures, blur, labels, values)
 
 
 def _leaf_colours(
@@ -137,12 +122,7 @@ def _strengths(rng: np.random.Generator, count: int, *, page: bool, taken: bool)
 def render(drawing: Drawing, tiles: Tensor) -> Tensor:
     """Make the pixels of a drawing: fill the shapes, antialias their edges, blur soft shapes.
 
-    Args:
-        drawing: image to render.
-        tiles: ``(T, 256, 256, 4)`` int8, the textures of the drawing's bank, on any device.
-
-    Returns:
-        ``(S, S, 3)`` uint8 on that device.
+    ``tiles`` are the textures of the drawing's bank, on any device; there the result is ``(S, S, 3)`` uint8.
     """
     device = tiles.device
     words = tiles.view(torch.int32).view(-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,6 @@ class SyntheticPool:
     ``config.pool`` images are in use at a time; after every ``config.windows`` windows a new one replaces the
     oldest. ``drawing`` may run in one thread and ``picture`` in another.
 
-    Args:
-        config: properties of the images.
-        seed: seed of the sequence.
-        encoding: see ``masks.spe``.
-        reduction: see ``masks.spe``.
-
     Raises:
         DataError: ``config.photos`` has no photo of a useful size.
         ImageError: one of these photos cannot be read.
@@ -55,31 +50,14 @@ class SyntheticPool:
         reduction: Reduction = "image",
     ) -> None:
         self.config, self.seed = config, seed
-        self._encoding: Encoding = encoding
-        self._reduction: Reduction = reduction
-        self._bank = (
-            natural_textures(seed) if config.photos is None else photo_textures(config.photos, seed=seed)
-        )
+        photos = config.photos
+        self._bank = natural_textures(seed) if photos is None else photo_textures(photos, seed=seed)
+        options: dict[str, Any] = {"size": config.size, "pages": config.pages, "bank": self._bank}
+        self.draw = partial(draw_image, seed=seed, encoding=encoding, reduction=reduction, **options)
+        """Draws one image of the sequence, by its number."""
         self._drawings: dict[int, Drawing] = {}
         self._tiles: dict[torch.device, Tensor] = {}
         self._pictures: dict[tuple[int, torch.device], Tensor] = {}
-
-    @property
-    def size(self) -> int:
-        """Side of the images."""
-        return self.config.size
-
-    def draw(self, index: int) -> Drawing:
-        """Draw one image of the sequence."""
-        return draw_image(
-            index,
-            size=self.size,
-            seed=self.seed,
-            pages=self.config.pages,
-            bank=self._bank,
-            encoding=self._encoding,
-            reduction=self._reduction,
-        )
 
     def drawing(self, position: int) -> Drawing:
         """Image of a window, by the 0-based position of the window in the run."""
@@ -166,9 +144,7 @@ def synthesize_crops(
                 progress(index + 1, count)
 
     write_arrays(folder, draw_all(), count=count, crop_size=config.size)
-    sources = [
-        {"file": f"synthetic {index}", "height": config.size, "width": config.size, "crops": 1}
-        for index in range(count)
-    ]
+    source = {"height": config.size, "width": config.size, "crops": 1}
+    sources = [{"file": f"synthetic {index}", **source} for index in range(count)]
     write_manifest(folder, crops=count, crop_size=config.size, sources=sources, settings=settings)
     return CropStore(folder)

@@ -22,11 +22,7 @@ LETTERS = "etaoinshrdlucmfwypvbgkjqxzETAOINSHRDLUCMFWYPVBGKJQXZ0123456789"
 
 
 class Canvas:
-    """A label map that shapes are painted into, in image coordinates.
-
-    Args:
-        size: side of the image; the map is ``FINE`` times as large.
-    """
+    """A label map that shapes are painted into, in image coordinates; it is ``FINE`` times as large."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -41,21 +37,13 @@ class Canvas:
             self.count += 1
             paint(flat, fill=self.count)
 
-    def line(self, points: NDArray[np.float64], width: float) -> None:
-        """Paint a line through ``(n, 2)`` points."""
-        self.lines([points], width)
-
     def lines(self, strokes: list[NDArray[np.float64]], width: float) -> None:
         """Paint lines, each through ``(n, 2)`` points, as one region."""
         self.count += 1
         thick = max(1, round(FINE * width))
+        joint = "curve" if thick > 2 else None
         for points in strokes:
-            self._draw.line(
-                (FINE * points).ravel().tolist(),
-                fill=self.count,
-                width=thick,
-                joint="curve" if thick > 2 else None,
-            )
+            self._draw.line((FINE * points).ravel().tolist(), fill=self.count, width=thick, joint=joint)
 
     def outline(self, box: tuple[float, float, float, float], width: float, *, round_: bool) -> None:
         """Paint the outline of a rectangle or ellipse."""
@@ -115,16 +103,12 @@ def paint_leaves(canvas: Canvas, rng: np.random.Generator) -> None:
         count = int(cover * size**2 / mean_area) + 1
         _paint_shapes(canvas, rng, power_law_radii(rng, count, smallest=low, largest=largest))
     for _ in range(rng.poisson(4)):
-        canvas.line(_curve(rng, size), 0.5 * 8 ** rng.random())
+        canvas.lines([_curve(rng, size)], 0.5 * 8 ** rng.random())
     for _ in range(rng.poisson(0.8)):
         place = rng.uniform(0, size, 2)
         words = some_words(rng, int(rng.integers(1, 4)))
-        canvas.text(
-            words,
-            (place[0], place[1]),
-            min(size / 4, 8 * 6 ** rng.random()),
-            angle=float(rng.uniform(-90, 90)),
-        )
+        height, angle = min(size / 4, 8 * 6 ** rng.random()), float(rng.uniform(-90, 90))
+        canvas.text(words, (place[0], place[1]), height, angle=angle)
 
 
 def _paint_shapes(canvas: Canvas, rng: np.random.Generator, radii: NDArray[np.float64]) -> None:
@@ -172,7 +156,8 @@ def paint_page(canvas: Canvas, rng: np.random.Generator) -> None:
     """Paint lines of text, outlines, hatching, curves and filled boxes on a plain ground."""
     size = canvas.size
     for _ in range(int(rng.integers(0, 4))):
-        _box(canvas, rng)
+        corner, sides = rng.uniform(-0.1, 0.8, 2) * size, rng.uniform(0.1, 0.6, 2) * size
+        canvas.polygons((corner + np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * sides)[None])
     y = float(rng.uniform(0, 0.2)) * size
     while y < size:
         choice = rng.random()
@@ -190,13 +175,6 @@ def paint_page(canvas: Canvas, rng: np.random.Generator) -> None:
         y += size * float(rng.uniform(0.02, 0.1))
 
 
-def _box(canvas: Canvas, rng: np.random.Generator) -> None:
-    x, y = rng.uniform(-0.1, 0.8, 2) * canvas.size
-    width, height = rng.uniform(0.1, 0.6, 2) * canvas.size
-    corners = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
-    canvas.polygons(corners[None])
-
-
 def _drawing(canvas: Canvas, rng: np.random.Generator, y: float) -> None:
     """Outlines, hatching or curves in a band of the page."""
     size, thick = canvas.size, 0.5 * 6 ** rng.random()
@@ -212,4 +190,4 @@ def _drawing(canvas: Canvas, rng: np.random.Generator, y: float) -> None:
     else:
         for _ in range(int(rng.integers(1, 4))):
             steps = np.cumsum(rng.normal(0, 0.03 * size, 24))
-            canvas.line(np.stack([np.linspace(0, size, 24), y + 0.1 * size + steps], axis=-1), thick)
+            canvas.lines([np.stack([np.linspace(0, size, 24), y + 0.1 * size + steps], axis=-1)], thick)

@@ -41,8 +41,8 @@ def natural_textures(seed: int) -> TextureBank:
     rng = np.random.default_rng([seed, 5])
     kinds = (_noise, _noise, _noise, _stretched, _stretched, _blotches, _grating, _lattice)
     tiles = np.zeros((COUNT, TILE, TILE, 4), np.int8)
-    for index in range(COUNT):
-        plane = kinds[index % len(kinds)](rng)
+    for index, kind in enumerate(kinds * (COUNT // len(kinds))):
+        plane = kind(rng)
         plane = (plane - plane.mean()) / (plane.std() + 1e-6)
         colour = 1 + rng.normal(0, 0.06, 3)  # mostly lightness, a little hue
         rgb = plane[..., None] * colour * STRENGTH * LEVELS
@@ -86,10 +86,9 @@ def photo_textures(photos: str | Path | Sequence[str | Path], *, seed: int) -> T
     return TextureBank(np.stack(tiles), np.stack(colours))
 
 
-def _frequencies() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Whole waves per tile: rows ``(256, 1)`` and columns ``(1, 129)``."""
-    rows, columns = np.fft.fftfreq(TILE, 1 / TILE), np.fft.rfftfreq(TILE, 1 / TILE)
-    return rows.astype(np.float64)[:, None], columns.astype(np.float64)[None]
+_ROWS, _COLUMNS = np.fft.fftfreq(TILE, 1 / TILE)[:, None], np.fft.rfftfreq(TILE, 1 / TILE)[None]
+"""Whole waves per tile, ``(256, 1)`` and ``(1, 129)``."""
+_RADIUS = np.hypot(_ROWS, _COLUMNS)
 
 
 def _filtered(rng: np.random.Generator, gain: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -98,31 +97,26 @@ def _filtered(rng: np.random.Generator, gain: NDArray[np.float64]) -> NDArray[np
 
 def _noise(rng: np.random.Generator) -> NDArray[np.float64]:
     """Noise of amplitude 1/f**a, as natural surfaces have."""
-    rows, columns = _frequencies()
-    return _filtered(rng, np.hypot(rows, columns).clip(rng.choice([1, 4, 10])) ** -rng.uniform(0.8, 1.6))
+    return _filtered(rng, _RADIUS.clip(rng.choice([1, 4, 10])) ** -rng.uniform(0.8, 1.6))
 
 
 def _stretched(rng: np.random.Generator) -> NDArray[np.float64]:
     """Noise stretched in one direction, like grain of wood, grass or hair."""
-    rows, columns = _frequencies()
     angle, factor = rng.uniform(0, np.pi), rng.uniform(4, 12)
-    along = np.cos(angle) * rows + np.sin(angle) * columns
-    across = (np.cos(angle) * columns - np.sin(angle) * rows) / factor
+    along = np.cos(angle) * _ROWS + np.sin(angle) * _COLUMNS
+    across = (np.cos(angle) * _COLUMNS - np.sin(angle) * _ROWS) / factor
     return _filtered(rng, np.hypot(along, across).clip(2) ** -rng.uniform(1.1, 1.6))
 
 
 def _blotches(rng: np.random.Generator) -> NDArray[np.float64]:
     """Soft-edged spots: smooth noise pushed to two levels."""
-    rows, columns = _frequencies()
-    radius = np.hypot(rows, columns)
-    plane = _filtered(rng, np.exp(-((radius / rng.uniform(8, 30)) ** 2)))
+    plane = _filtered(rng, np.exp(-((_RADIUS / rng.uniform(8, 30)) ** 2)))
     return np.tanh(plane / plane.std() * rng.uniform(2, 5) + rng.uniform(-1, 1))
 
 
 def _grating(rng: np.random.Generator) -> NDArray[np.float64]:
     """Waves of one frequency, from sinusoidal to nearly square, bent by smooth noise."""
-    rows, columns = _frequencies()
-    bend = _filtered(rng, np.exp(-((np.hypot(rows, columns) / 4) ** 2)))
+    bend = _filtered(rng, np.exp(-((_RADIUS / 4) ** 2)))
     y, x = np.mgrid[:TILE, :TILE] / TILE
     radius, angle = rng.uniform(12, 48), rng.uniform(0, np.pi)
     waves = np.rint(radius * np.cos(angle)) * y + np.rint(radius * np.sin(angle)) * x

@@ -1,13 +1,11 @@
-"""A folder is compared with its own files; the start of a command is timed in new processes."""
+"""A folder is compared with its own files."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pytest
 
-from sam_diffsr.bench import measure_folder, measure_start, work
+from sam_diffsr.bench import folder, measure_folder
 from sam_diffsr.errors import ArgumentError, OutputError
 
 
@@ -34,28 +32,7 @@ def test_a_failed_file_ends_the_measurement(resolver, monkeypatch) -> None:
         measure_folder(resolver, files=1, size=8, repeats=1)
 
 
-def test_start(monkeypatch) -> None:
-    asked: list[tuple[str, ...]] = []
-
-    def fake(*arguments: str) -> str:
-        asked.append(arguments)
-        return "0.25"
-
-    monkeypatch.setattr(work, "run_python", fake)
-    figures: dict[str, Any] = dict(measure_start(repeats=2).figures)
-    assert figures["import_seconds"] == figures["own_modules_seconds"] == 0.25
-    assert figures["command_seconds"] > 0
-    commands = [arguments for arguments in asked if arguments[0] == "-m"]
-    assert commands[0][:3] == ("-m", "sam_diffsr", "upscale")
-    with pytest.raises(ArgumentError, match="repeats must be >= 1, got 0"):
-        measure_start(repeats=0)
-
-
-def test_imports_are_timed_in_a_new_process() -> None:
-    assert 0 <= work._import_seconds("import json", "import json") < 1
-
-
 def test_a_made_up_photo_has_structure() -> None:
-    photo = work._made_up_photo(36, 24)
+    photo = folder._made_up_photo(36, 24)
     assert (photo.mode, photo.size) == ("RGB", (36, 24))
     assert np.ptp(np.asarray(photo)) > 50
