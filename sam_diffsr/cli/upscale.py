@@ -81,9 +81,7 @@ def register(subparsers: Subparsers) -> None:
         help="final size; if not the model's own, its result is resized",
     )
     parser.add_argument("--width", type=whole(1), metavar="N", help="final width, in pixels")
-    parser.add_argument(
-        "--height", type=whole(1), metavar="N", help="final height; with --width: at most"
-    )
+    parser.add_argument("--height", type=whole(1), metavar="N", help="final height; with --width: at most")
     parser.add_argument("-r", "--recursive", action="store_true", help="subfolders too; the tree is kept")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument(
@@ -145,7 +143,9 @@ def _register_further(parser: Parser) -> None:
         metavar="noise|T",
         help="start from pure noise, or from the encoder's image with the noise of timestep T",
     )
-    sampling.add_argument("--seed", type=whole(0, 2**63 - 1), metavar="N", help="seed of the noise (default: 0)")
+    sampling.add_argument(
+        "--seed", type=whole(0, 2**63 - 1), metavar="N", help="seed of the noise (default: 0)"
+    )
     sampling.add_argument(
         "--ensemble",
         action="store_const",
@@ -226,7 +226,10 @@ def run(args: argparse.Namespace) -> int:
     options = given(args, *_OPTIONS) | given_limit(args)
     if args.max_pixels is not None:
         options["max_pixels"] = max_pixels
-    resolve_settings(resolver.config, **{name: value for name, value in options.items() if name in RunOptions.__annotations__})
+    resolve_settings(
+        resolver.config,
+        **{name: value for name, value in options.items() if name in RunOptions.__annotations__},
+    )
 
     def factor_of(height: int, width: int) -> float | None:
         wanted = [args.outscale] if args.outscale is not None else []

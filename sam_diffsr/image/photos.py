@@ -43,9 +43,7 @@ def list_photos(photos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
             if not file.is_file():
                 raise DataError(f"photo {file} does not exist")
     if not files:
-        raise DataError(
-            f"no photos in {root}; expected files ending in {', '.join(sorted(PHOTO_SUFFIXES))}"
-        )
+        raise DataError(f"no photos in {root}; expected files ending in {', '.join(sorted(PHOTO_SUFFIXES))}")
     return files
 
 

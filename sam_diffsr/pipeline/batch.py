@@ -250,7 +250,9 @@ class _Work:
         try:
             options: dict[str, Any] = {} if self.quality is None else {"quality": self.quality}
             if job.target is STDOUT:
-                save_image(image, sys.stdout.buffer, ending=job.ending, strip_metadata=self.strip_metadata, **options)
+                save_image(
+                    image, sys.stdout.buffer, ending=job.ending, strip_metadata=self.strip_metadata, **options
+                )
             elif self._skips(job):  # another run was faster
                 return Outcome(job=job, status="skipped", seconds=entry.seconds)
             else:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -89,7 +90,10 @@ def test_wrong_usage_is_2(arguments) -> None:
         (["data", "prepare", "x", "y", "--reductions", "1;2"], "expected numbers like 1,2.5; got '1;2'"),
         (["upscale", "x", "--steps", "few"], "--steps: expected a whole number, got 'few'"),
         (["upscale", "x", "--fidelity", "high"], "--fidelity: expected a number, got 'high'"),
-        (["upscale", "x", "--seed", "-1"], f"--seed: expected a whole number from 0 to {2**63 - 1}, got '-1'"),
+        (
+            ["upscale", "x", "--seed", "-1"],
+            f"--seed: expected a whole number from 0 to {2**63 - 1}, got '-1'",
+        ),
         (["upscale", "x", "--max-memory", "0"], "--max-memory: expected a whole number >= 1, got '0'"),
         (["upscale", "x", "--output", ""], "--output: expected a name, got an empty one"),
         (["upscale", "x", "--model", ""], "expected a name, got an empty one"),

@@ -188,7 +188,7 @@ def test_errors_are_one_line(model_dir, photos, tmp_path, monkeypatch, capsys, a
         (["--tile", "-3"], "error: --tile must be 'auto', 0"),
         (["--quality", "0"], "error: --quality must be in 1..100"),
         (["--device", "cuda:77"], "error: --device 'cuda:77' was asked for"),
-        (["--output", "a.gif"], "error: results cannot be written as .gif"),
+        (["--output", "a.pdf"], "error: results cannot be written as .pdf"),
     ],
 )
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])

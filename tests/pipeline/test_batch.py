@@ -199,7 +199,7 @@ def test_small_files_go_together_and_large_ones_alone(tmp_path: Path) -> None:
     assert len(outcomes) == 13
     sizes.clear()
     list(run(plan_jobs(photos, tmp_path / "more"), upscale, pixels_together=24))
-    assert sizes == [2, 2, 2, 2, 2, 1, 2]
+    assert sizes == [2, 2, 2, 2, 2, 1, 1, 1]
 
 
 def test_what_was_computed_before_a_cancel_is_saved_and_reported(photos: Path, tmp_path: Path) -> None:
