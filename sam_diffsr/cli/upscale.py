@@ -54,8 +54,8 @@ def register(subparsers: Subparsers) -> None:
         subparsers,
         "upscale",
         help="upscale images",
-        description="Upscale files, folders or quoted patterns. Unreadable files are reported and skipped; "
-        "the exit code is then 1.",
+        description="Upscale files, folders or quoted patterns. GIF, APNG and animated WebP stay animations "
+        "in .png, .webp and .gif. Unreadable files are reported and skipped; the exit code is then 1.",
         epilog=_EPILOG,
     )
     parser.usage = "sam-diffsr upscale PATH [PATH ...] [-o PATH] [options]"

@@ -33,9 +33,8 @@ Start = int | Literal["noise"] | None
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_FIDELITY_START = 0.5
-"""Share of the schedule that ``fidelity=0`` starts from: later starts add detail that is not real."""
-_FIDELITY_STEPS = 4
+_ONE_STEP_RANGE, _FOUR_STEP_RANGE = 0.2, 0.5
+"""Share of the schedule that ``fidelity=0`` starts from: beyond it LPIPS gains nothing."""
 
 
 class RunOptions(TypedDict, total=False):
@@ -132,16 +131,17 @@ def resolve_settings(
     )
 
 
-def sampling_of_fidelity(fidelity: float, *, timesteps: int) -> SamplingConfig:
-    """Sampling for one point between the faithful answer and full texture.
+def sampling_of_fidelity(fidelity: float, config: ResolverConfig) -> SamplingConfig:
+    """Sampling for one point between the faithful answer and most texture.
 
-    The measured frontier is in ``docs/models.md``: the encoder's own image has the highest PSNR, and
-    DPM-Solver++ from the encoder's image plus noise trades PSNR for detail, the more noise the more detail.
+    The measured frontier is in ``docs/models.md``: the encoder's own image has the highest PSNR, and sampling
+    from the encoder's image plus noise trades PSNR for detail, the more noise the more detail. A model whose
+    default is one step was trained for it and takes one; others take up to four of DPM-Solver++.
 
     Args:
-        fidelity: 1 for the encoder's image, which is the mean of all plausible images and smooth, to 0 for
-            half of the schedule's noise.
-        timesteps: T of the model's schedule.
+        fidelity: 1 for the encoder's image, which is the mean of all plausible images and smooth, to 0 for the
+            most noise.
+        config: schedule and default sampling of the model.
 
     Raises:
         ArgumentError: not a number from 0 to 1.
@@ -150,9 +150,11 @@ def sampling_of_fidelity(fidelity: float, *, timesteps: int) -> SamplingConfig:
         raise ArgumentError(
             f"fidelity must be a number from 0 (most texture) to 1 (closest to the input), got {fidelity!r}"
         )
-    start = round((1 - fidelity) * _FIDELITY_START * timesteps)
-    steps = 0 if fidelity == 1 else min(_FIDELITY_STEPS, start + 1)
-    return SamplingConfig(sampler="dpmpp_2m", steps=steps, start=start)
+    one_step = config.sampling.steps <= 1
+    share = (1 - fidelity) * (_ONE_STEP_RANGE if one_step else _FOUR_STEP_RANGE)
+    start = round(share * config.schedule.timesteps)
+    steps = 0 if fidelity == 1 else 1 if one_step else min(4, start + 1)
+    return SamplingConfig(sampler="ddim" if one_step else "dpmpp_2m", steps=steps, start=start)
 
 
 def resolve_seeds(seed: int | Sequence[int], count: int) -> list[int]:
@@ -214,7 +216,7 @@ def _resolve_sampling(
             raise ArgumentError(
                 f"fidelity {fidelity!r} and start {start!r} both choose where sampling starts; give one"
             )
-        default = sampling_of_fidelity(fidelity, timesteps=timesteps)
+        default = sampling_of_fidelity(fidelity, config)
     sampler = default.sampler if sampler is None else sampler
     if sampler not in get_args(SamplerName):
         raise ArgumentError(f"sampler must be one of {', '.join(get_args(SamplerName))}; got {sampler!r}")

@@ -10,11 +10,12 @@ import torch
 
 from sam_diffsr.config import from_dict
 from sam_diffsr.errors import CheckpointMismatchError, DataError
-from sam_diffsr.pipeline.card import Scores, model_card, read_scores
+from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import save_pretrained_folder
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.describe import data_section, training_section
+from sam_diffsr.training.scores import model_index, read_scores, scores_section
 from sam_diffsr.training.state import read_checkpoint
 
 __all__ = ["export_run", "read_details", "resolver_config"]
@@ -67,20 +68,21 @@ def export_run(
         )
     train_config = from_dict(TrainConfig, checkpoint.config, where=f"config in {checkpoint.path}")
     config = resolver_config(train_config, sampling=sampling)
-    found = None if scores is None else _read_scores(scores, config)
+    name = name or os.path.basename(os.path.abspath(out_dir))
+    front, sections = _scores_of_card(scores, config, name=name)
 
     folder = checkpoint.path.parent.parent
-    sections = [
+    sections += [
         data_section(train_config, run=folder),
         training_section(checkpoint, train_config, run=folder),
         details.strip(),
     ]
     card = model_card(
         config,
-        name=name or os.path.basename(os.path.abspath(out_dir)),
+        name=name,
         license=license,
         datasets=datasets,
-        scores=found,
+        front=front,
         details="\n\n".join(section for section in sections if section),
     )
     state_dict = {f"encoder.{key}": value for key, value in checkpoint.frozen.items()}
@@ -116,12 +118,17 @@ def read_details(path: str | os.PathLike[str]) -> str:
         raise DataError(f"cannot read the details in {path}: {error}") from error
 
 
-def _read_scores(path: str | os.PathLike[str], config: ResolverConfig) -> Scores:
-    """Read scores and check that they include the exported model."""
+def _scores_of_card(
+    path: str | os.PathLike[str] | None, config: ResolverConfig, *, name: str
+) -> tuple[list[str], list[str]]:
+    """Front matter and section of the scores, which must include the exported model."""
+    if path is None:
+        return [], []
     scores = read_scores(path)
     if scores.scale != config.model.scale:
         raise DataError(f"{path} has scores at x{scores.scale}, but the model is x{config.model.scale}")
-    if scores.row_of(config.sampling) is None:
+    row = scores.row_of(config.sampling)
+    if row is None:
         sampling = config.sampling
         start = "noise" if sampling.start is None else sampling.start
         raise DataError(
@@ -129,4 +136,4 @@ def _read_scores(path: str | os.PathLike[str], config: ResolverConfig) -> Scores
             f"start {start}, {sampling.spacing}); evaluate the exported folder and export again with its "
             "scores"
         )
-    return scores
+    return model_index(name, scores, row), [scores_section(name, scores)]

@@ -81,10 +81,9 @@ def test_spacings_are_part_of_the_grid_and_reach_the_sampler(resolver, photos, m
 
 
 def test_a_grid_of_fidelities_is_what_they_stand_for(resolver) -> None:
-    timesteps = resolver.config.schedule.timesteps
     grid = sampling_grid(resolver.config, fidelities=[1.0, 0.5, 0.0])
     assert grid == [
-        Setting(sampling=sampling_of_fidelity(value, timesteps=timesteps), fidelity=value)
+        Setting(sampling=sampling_of_fidelity(value, resolver.config), fidelity=value)
         for value in (1.0, 0.5, 0.0)
     ]
     assert [one.sampling.steps for one in sampling_grid(resolver.config, fidelities=[0.5], steps=[1, 2])] == [

@@ -117,24 +117,31 @@ def test_values_of_another_kind_are_refused(name, values, message):
 
 
 def test_fidelity_goes_from_the_encoders_image_to_half_of_the_noise():
-    assert sampling_of_fidelity(1, timesteps=100) == SamplingConfig(sampler="dpmpp_2m", steps=0, start=0)
-    assert sampling_of_fidelity(0, timesteps=100) == SamplingConfig(sampler="dpmpp_2m", steps=4, start=50)
+    assert sampling_of_fidelity(1, CONFIG) == SamplingConfig(sampler="dpmpp_2m", steps=0, start=0)
+    assert sampling_of_fidelity(0, CONFIG) == SamplingConfig(sampler="dpmpp_2m", steps=4, start=50)
+    one_step = dataclasses.replace(CONFIG, sampling=SamplingConfig(sampler="ddim", steps=1, start=3))
+    assert sampling_of_fidelity(1, one_step) == SamplingConfig(sampler="ddim", steps=0, start=0)
+    assert sampling_of_fidelity(0, one_step) == SamplingConfig(sampler="ddim", steps=1, start=20)
 
 
 @pytest.mark.parametrize("timesteps", [1, 2, 20, 100, 1000])
 def test_less_fidelity_never_starts_later_and_never_takes_more_than_six_steps(timesteps):
-    settings = [sampling_of_fidelity(float(value), timesteps=timesteps) for value in np.linspace(1, 0, 41)]
+    schedule = ScheduleConfig(timesteps=timesteps)
+    config = ResolverConfig(
+        schedule=schedule, sampling=SamplingConfig(sampler="ddpm", steps=min(2, timesteps))
+    )
+    settings = [sampling_of_fidelity(float(value), config) for value in np.linspace(1, 0, 41)]
     starts = [setting.start or 0 for setting in settings]
     assert starts == sorted(starts)
     for setting in settings:  # every one is valid for a model of this schedule
-        ResolverConfig(schedule=ScheduleConfig(timesteps=timesteps), sampling=setting)
+        ResolverConfig(schedule=schedule, sampling=setting)
         assert 0 <= setting.steps <= min(6, (setting.start or 0) + 1)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), "high", True])
 def test_anything_but_a_number_from_0_to_1_is_refused(value):
     with pytest.raises(ArgumentError, match="fidelity must be a number from 0"):
-        sampling_of_fidelity(value, timesteps=100)
+        sampling_of_fidelity(value, CONFIG)
     with pytest.raises(ArgumentError, match="fidelity must be a number from 0"):
         resolve_settings(CONFIG, fidelity=value)
 
@@ -149,7 +156,7 @@ def test_given_steps_and_sampler_go_before_those_of_the_fidelity():
 
 def test_upscale_does_what_the_sampling_of_the_fidelity_does(resolver):
     lr = torch.rand(1, 3, 9, 12)
-    setting = sampling_of_fidelity(0.7, timesteps=resolver.config.schedule.timesteps)
+    setting = sampling_of_fidelity(0.7, resolver.config)
     named = resolver.upscale_tensor(lr, seeds=[3], fidelity=0.7)
     spelt = resolver.upscale_tensor(
         lr, seeds=[3], sampler=setting.sampler, steps=setting.steps, start=setting.start
