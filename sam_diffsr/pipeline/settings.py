@@ -139,8 +139,8 @@ def sampling_of_fidelity(fidelity: float, config: ResolverConfig) -> SamplingCon
     default is one step was trained for it and takes one; others take up to four of DPM-Solver++.
 
     Args:
-        fidelity: 1 for the encoder's image, which is the mean of all plausible images and smooth, to 0 for the
-            most noise.
+        fidelity: 1 for the encoder's image, which is the mean of all plausible images and smooth, to 0 for
+            the most noise.
         config: schedule and default sampling of the model.
 
     Raises:
