@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NoReturn, Protocol, cast
@@ -141,7 +142,10 @@ class Parser(argparse.ArgumentParser):
         """Exit with 2 because of words that no option takes."""
         known = [flag for action in self._actions for flag in action.option_strings]
         unknown = next((word for word in words if word.startswith("-")), words[0])
-        self.error(f"unrecognized arguments: {' '.join(words)}{nearest(unknown.partition('=')[0], known)}")
+        hint = nearest(unknown.partition("=")[0], known)
+        if os.path.lexists(unknown):
+            hint = f"; write ./{unknown} for the file of this name"
+        self.error(f"unrecognized arguments: {' '.join(words)}{hint}")
 
 
 class _HelpAll(argparse.Action):
@@ -173,6 +177,7 @@ def as_flags(message: str, flags: Mapping[str, str]) -> str:
     message = re.sub(rf"^({names})(?= (?:\S+ )?(?:{verbs})\b)", lambda match: flags[match[1]], message)
     message = re.sub(rf"^(--\S+ (?:\S+ )?and )({names})\b", lambda match: match[1] + flags[match[2]], message)
     message = message.replace("dtype='", "precision='").replace("expected None, ", "expected ")
+    message = message.replace(", 'mps' or a torch.device", " or 'mps'")
     message = re.sub(rf"\b({names})='(\S+?)'", lambda match: f"{flags[match[1]]} {match[2]}", message)
     message = re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda match: flags.get(match[0], match[0]), message)
     message = message.replace("(None: no limit)", "(0: no limit)").replace(", or None for no limit", ", or 0")

@@ -72,7 +72,7 @@ def register(subparsers: Subparsers) -> None:
         help="file (for one input), folder, or - (default: NAME_x4.png or NAME_x4/ next to the input)",
     )
     add_model_option(parser)
-    parser.add_argument(
+    scale = parser.add_argument(
         "-s",
         "--scale",
         dest="outscale",
@@ -107,15 +107,17 @@ def register(subparsers: Subparsers) -> None:
         help="1: closest to the input, to 0: most texture",
     )
     parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
-    _register_further(parser)
+    _register_further(parser, scale)
     add_common_options(parser)
     parser.set_defaults(run=run, parser=parser)
 
 
-def _register_further(parser: Parser) -> None:
+def _register_further(parser: Parser, scale: argparse.Action) -> None:
     files = parser.further_group("files")
     files.add_argument("-i", "--input", nargs="+", action="extend", metavar="PATH", help="same as PATH")
-    files.add_argument("--outscale", type=_above_0, metavar="FACTOR", help="same as --scale")
+    factors = files.add_mutually_exclusive_group()
+    factors.add_argument("--outscale", type=_above_0, metavar="FACTOR", help="same as --scale")
+    factors._group_actions.append(scale)  # pyright: ignore[reportPrivateUsage]
     files.add_argument(
         "--suffix", help="results are {stem}_{suffix}.{ext} (default: out in a folder of -o, else x4)"
     )
@@ -223,7 +225,7 @@ def run(args: argparse.Namespace) -> int:
         plan.setdefault("suffix", "large" if sized else f"x{factor:g}")
         jobs = plan_jobs(inputs, **plan)
     max_pixels = MAX_PIXELS_DEFAULT if args.max_pixels is None else args.max_pixels or None
-    options = given(args, *_OPTIONS) | given_limit(args)
+    options: dict[str, Any] = given(args, *_OPTIONS) | given_limit(args)
     if args.max_pixels is not None:
         options["max_pixels"] = max_pixels
     resolve_settings(

@@ -88,7 +88,7 @@ def output_size(
     size = max(1, round(height * float(outscale))), max(1, round(width * float(outscale)))
     if max_pixels is not None and size[0] * size[1] > max_pixels * scale**2:
         raise ImageTooLargeError(
-            f"outscale {outscale} would make an image of {size[0]} x {size[1]} pixels, more than the limit "
+            f"outscale {outscale} would make an image of {size[1]} x {size[0]} pixels, more than the limit "
             f"of {max_pixels * scale**2}; use a smaller factor or raise max_pixels"
         )
     return size

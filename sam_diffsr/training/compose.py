@@ -111,7 +111,9 @@ def _read(path: Path, *, yaml: ModuleType, chain: tuple[Path, ...] = ()) -> dict
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a text file in UTF-8; expected YAML") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        mark = getattr(error, "problem_mark", None)
+        problem = str(error) if mark is None else f"{error.problem} in line {mark.line + 1}"
+        raise ConfigError(f"{path} is not valid YAML: {problem}") from error
     tree = _mapping(data, str(path))
     base = tree.pop(_BASE, None)
     if base is None:

@@ -97,6 +97,7 @@ def test_wrong_usage_is_2(arguments) -> None:
         (["upscale", "x", "--max-memory", "0"], "--max-memory: expected a whole number >= 1, got '0'"),
         (["upscale", "x", "--output", ""], "--output: expected a name, got an empty one"),
         (["upscale", "x", "--model", ""], "expected a name, got an empty one"),
+        (["train"], "the following arguments are required: STAGE, CONFIG"),
         (["bench", "--threads", "0"], "--threads: expected a whole number >= 1, got '0'"),
         (["app", "--port", "99999"], "--port: expected a whole number from 1 to 65535, got '99999'"),
     ],
@@ -105,6 +106,14 @@ def test_values_that_cannot_be_parsed_are_explained(arguments, message, capsys) 
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_a_file_whose_name_begins_with_a_dash(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-dash.png").touch()
+    with pytest.raises(SystemExit, match="2"):
+        main(["-dash.png"])
+    assert "write ./-dash.png for the file of this name" in capsys.readouterr().err
 
 
 def test_no_arguments_show_the_help(capsys) -> None:
@@ -514,6 +523,7 @@ def test_completion_for_the_shell(tmp_path) -> None:
         ("suffix and ext name the results", "--suffix and --ext name the results"),
         ("suffix is part of a file name", "--suffix is part of a file name"),
         ("device 'x' was asked for; use device='auto'", "--device 'x' was asked for; use --device auto"),
+        ("device must be 'auto', 'mps' or a torch.device", "--device must be 'auto' or 'mps'"),
         ("use dtype='fp32' (or 'bf16')", "use --precision fp32 (or 'bf16')"),
         ("there is no model 'x': expected None, a", "there is no model 'x': expected a"),
         ("the start of a_file.png is missing", "the start of a_file.png is missing"),

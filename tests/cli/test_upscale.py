@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,6 +208,7 @@ def test_a_value_out_of_range_is_2_in_a_dry_run_too(
         [],
         ["-o", "a.png"],
         ["a.png", "--scale", "2", "--width", "5"],
+        ["a.png", "--scale", "2", "--outscale", "3"],
         ["a.png", "--width", "0"],
         ["a.png", "--outscale", "-1"],
         ["a.png", "--height", "many"],
@@ -241,7 +243,7 @@ def test_flags_have_the_types_of_the_library() -> None:
         "--outscale 2 --seed 1 --max-memory 1 --ensemble --wrap"
     )
     given = build_parser().parse_args(["upscale", "-i", "a", "-o", "b", "--max-pixels", "1", *flags.split()])
-    aliases = {"SamplerName": "str", "Start": "int"}
+    aliases = {"SamplerName": "str", "Start": "int", "Seeds": "int"}
     for name, parameter in inspect.signature(SuperResolver.upscale).parameters.items():
         if name in vars(given):
             annotation = str(parameter.annotation)
@@ -328,6 +330,14 @@ def test_standard_input_and_output(model_dir, photos, tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert Image.open(io.BytesIO(done.stdout)).size == (36, 28)
     assert b"<standard input> -> <standard output> (36x28, " in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
+def test_a_full_standard_output(model_dir, photos, monkeypatch, capsys) -> None:
+    with open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=full, isatty=bool, errors=None, flush=bool))
+        assert upscale(model_dir, photos / "a.png", "-o", "-") == 1
+    assert "cannot write the image: No space left on device" in capsys.readouterr().err
 
 
 def test_standard_output_in_another_format(model_dir, photos, monkeypatch) -> None:

@@ -35,7 +35,7 @@ def test_yaml_with_overrides(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("data: [", "is not valid YAML"),
+        ("data: [", "is not valid YAML: .* in line 1$"),
         ("- 1", "expected a mapping of keys to values .*, got .1."),
         ("", "expected a mapping of keys to values .*, got nothing"),
         ("run: {steps: 3}", r"lacks the required keys \['data'\]"),
@@ -46,6 +46,12 @@ def test_yaml_with_overrides(tmp_path: Path) -> None:
 def test_bad_file(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(write(tmp_path, text))
+
+
+def test_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="is not a text file in UTF-8; expected YAML"):
+        load_config(tmp_path / "run.yaml")
 
 
 def test_missing_file(tmp_path: Path) -> None:
