@@ -1,13 +1,14 @@
 """Make the pictures of the README, the gallery and the method page: ``python examples/lab/pictures.py``.
 
     python examples/lab/pictures.py hero -m photo --jpeg 75
-    python examples/lab/pictures.py gallery
+    python examples/lab/pictures.py gallery damaged
     python examples/lab/pictures.py spe
 
 ``hero`` shows a whole photograph and a part of it from input, bicubic, SAM-DiffSR and original. ``gallery``
-writes both sides of each slider, ``spe`` the steps from a photograph to the structure field. Photographs are
-reduced four times by MATLAB's bicubic, and compressed where the name says so. They are free of copyright
-restrictions (``examples/README.md`` names their authors), and no model of this project was trained on them.
+writes both sides of each slider, ``damaged`` compares the bundled models on damaged input, and ``spe`` shows
+the steps from a photograph to the structure field. Photographs are reduced four times by MATLAB's bicubic
+and compressed where the name says so. They are free of copyright restrictions (``examples/README.md`` names
+their authors), and no model of this project was trained on them.
 """
 
 from __future__ import annotations
@@ -123,6 +124,33 @@ def gallery(resolver: SuperResolver, **options: Any) -> None:
         resolver.upscale(small, **options).save(IMAGES / f"{stem}_after.webp", quality=88)
 
 
+def damaged() -> None:
+    """Draw parts of two photographs after JPEG and with noise, by bicubic and both bundled models."""
+    models = {name: SuperResolver.from_pretrained(name) for name in ("small", "photo")}
+    generator = np.random.default_rng(0)
+    rows: list[list[Image.Image]] = []
+    for name, (x, y) in (("nuts", (420, 150)), ("astronaut", (176, 60))):
+        original = photograph(name)
+        small = resize(original, 0.25)
+        noisy = np.array(small) + generator.normal(0, 10, (small.height, small.width, 3))
+        inputs = {
+            "JPEG 50": compress(small, 50),
+            "noise 10": Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8)),
+        }
+        for damage, image in inputs.items():
+            views = {f"{damage}, bicubic": resize(image, 4)}
+            views |= {name: model.upscale(image) for name, model in models.items()}
+            views["original"] = original
+            box = (x, y, x + 160, y + 160)
+            rows.append([labelled(v.crop(box).resize((240, 240)), text) for text, v in views.items()])
+    width, height = rows[0][0].size
+    canvas = Image.new("RGB", (4 * (width + GAP) - GAP, len(rows) * height), "white")
+    for n, panels in enumerate(rows):
+        for m, panel in enumerate(panels):
+            canvas.paste(panel, (m * (width + GAP), n * height))
+    canvas.save(IMAGES / "damaged.webp", quality=90)
+
+
 def spe() -> None:
     """Draw photograph and regions, position field, and structure field in both reductions."""
     image = np.array(photograph("chelsea"))
@@ -153,17 +181,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="*", metavar="hero|gallery|spe", help="pictures to make (default: all)")
+    parser.add_argument(
+        "what", nargs="*", metavar="hero|gallery|damaged|spe", help="pictures to make (default: all)"
+    )
     parser.add_argument("-m", "--model", help="model (default: the bundled default)")
     parser.add_argument("--fidelity", type=float, help="1: closest to the input, to 0: most texture")
     parser.add_argument("--photo", default="nuts", help="photograph of the hero (default: nuts)")
     parser.add_argument("--part", type=int, nargs=3, default=(420, 150, 150), metavar=("X", "Y", "SIDE"))
     parser.add_argument("--jpeg", type=int, metavar="QUALITY", help="compress the input of the hero")
     args = parser.parse_args()
-    what = args.what or ["hero", "gallery", "spe"]
+    what = args.what or ["hero", "gallery", "damaged", "spe"]
     options = {} if args.fidelity is None else {"fidelity": args.fidelity}
     if "spe" in what:
         spe()
+    if "damaged" in what:
+        damaged()
     if "hero" in what or "gallery" in what:
         resolver = SuperResolver.from_pretrained(args.model)
         if "hero" in what:

@@ -107,8 +107,10 @@ def _read(path: Path, *, yaml: ModuleType, chain: tuple[Path, ...] = ()) -> dict
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read the config {path}: {error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not a text file in UTF-8; expected YAML") from error
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     tree = _mapping(data, str(path))
     base = tree.pop(_BASE, None)
@@ -133,7 +135,8 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: expected a mapping of keys to values, got {type(value).__name__}")
+        got = "nothing" if value is None else repr(value)[:60]
+        raise ConfigError(f"{where}: expected a mapping of keys to values (key: value), got {got}")
     return dict(cast("Mapping[str, Any]", value))
 
 

@@ -36,8 +36,8 @@ def test_yaml_with_overrides(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("data: [", "is not valid YAML"),
-        ("- 1", "expected a mapping of keys to values, got list"),
-        ("", "expected a mapping of keys to values, got NoneType"),
+        ("- 1", "expected a mapping of keys to values .*, got .1."),
+        ("", "expected a mapping of keys to values .*, got nothing"),
         ("run: {steps: 3}", r"lacks the required keys \['data'\]"),
         ("data: {crops: x}\noptimiser: {lr: 1}", r"\(did you mean 'optimizer' instead of 'optimiser'\?\)"),
         ("base: 3", "base must be the name of a file or preset, got 3"),
@@ -72,7 +72,7 @@ def test_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("run.steps", "an override must look like section.key=value, got 'run.steps'"),
         ("=3", "an override must look like"),
         ("run.steps=[", "is not valid YAML"),
-        ("data.crops.deep=1", "expected a mapping of keys to values, got str"),
+        ("data.crops.deep=1", "expected a mapping of keys to values .*, got "),
         ("run.stpes=3", r"unknown keys \['stpes'\]"),
     ],
 )
