@@ -270,7 +270,7 @@ def test_evaluate_damages_inputs(model_dir, hr_dir, tmp_path, capsys) -> None:
     ]
     assert main([*arguments, "--lr", str(hr_dir)]) == 2
     assert "damages make inputs from the truths" in capsys.readouterr().err
-    assert main(["evaluate", "--hr", str(hr_dir), "--degrade", "rust7"]) == 1
+    assert main(["evaluate", "--hr", str(hr_dir), "--degrade", "rust7"]) == 2
     assert "got 'rust7'" in capsys.readouterr().err
 
 

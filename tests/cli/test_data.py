@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam_diffsr.cli import data
-from sam_diffsr.cli import main
+from sam_diffsr.cli import data, main
 from sam_diffsr.data import CropStore, SyntheticConfig
 from sam_diffsr.data.config import MissingMasks
 from sam_diffsr.masks.store import write_records
@@ -57,7 +56,7 @@ def test_missing_masks(photos, tmp_path, capsys) -> None:
 
 
 def test_missing_masks_of_no_masks(capsys) -> None:
-    assert main(["data", "prepare", "in", "out", "--missing-masks", "zero"]) == 1
+    assert main(["data", "prepare", "in", "out", "--missing-masks", "zero"]) == 2
     assert "--missing-masks belongs to --masks" in capsys.readouterr().err
 
 

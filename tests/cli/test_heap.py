@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sam_diffsr.cli import app, heap
+from sam_diffsr.cli import app, heap, main
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 
@@ -68,8 +68,8 @@ def test_other_c_libraries_are_left_alone(monkeypatch) -> None:
 def test_only_a_process_of_the_command_is_set(monkeypatch, capsys) -> None:
     calls: list[int] = []
     monkeypatch.setattr(app, "keep_freed_memory", lambda: calls.append(1))
-    app.main(["info"])
+    main(["info"])
     assert not calls
     monkeypatch.setattr(sys, "argv", ["sam-diffsr", "info"])
-    app.main()
+    main()
     assert calls == [1]

@@ -84,7 +84,7 @@ def test_parts_come_from_the_flag_or_the_launcher(pictures, monkeypatch, capsys)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(command) == 0
     assert capsys.readouterr().out.splitlines() == ["1 written, 0 skipped, 0 failed"] * 2
-    assert main([*command, "--shard", "3/2"]) == 1
+    assert main([*command, "--shard", "3/2"]) == 2
     assert "there is no part 3 of 2" in capsys.readouterr().err
 
 
@@ -142,5 +142,5 @@ def test_segment_side_reaches_the_segmenter(pictures, monkeypatch, capsys) -> No
     monkeypatch.setattr(prepare, "prepare_crops", fake)
     assert main(["data", "prepare", "in", "out", "--segment-side", "99"]) == 0
     assert seen["segmenter"].longest_side == 99
-    assert main(["data", "prepare", "in", "out", "--segment-side", "99", "--segmenter", "none"]) == 1
+    assert main(["data", "prepare", "in", "out", "--segment-side", "99", "--segmenter", "none"]) == 2
     assert "--segment-side belongs to graph segmentation" in capsys.readouterr().err
