@@ -7,8 +7,8 @@
 ``hero`` shows a whole photograph and a part of it from input, bicubic, SAM-DiffSR and original. ``gallery``
 writes both sides of each slider, ``damaged`` compares the bundled models on damaged input, and ``spe`` shows
 the steps from a photograph to the structure field. Photographs are reduced four times by MATLAB's bicubic
-and compressed where the name says so. They are free of copyright restrictions (``examples/README.md`` names their
-authors), and no model of this project was trained on them.
+and compressed where the name says so. They are free of copyright restrictions (``examples/README.md`` names
+their authors), and no model of this project was trained on them.
 """
 
 from __future__ import annotations

@@ -24,12 +24,12 @@ from sam_diffsr.cli.output import messages, say
 from sam_diffsr.cli.page import register as register_page
 from sam_diffsr.cli.train import register as register_train
 from sam_diffsr.cli.upscale import register as register_upscale
-from sam_diffsr.errors import SamDiffsrError
+from sam_diffsr.errors import ArgumentError, SamDiffsrError
 
-__all__ = ["build_parser", "main"]
+__all__ = ["build_parser", "run_command"]
 
 _FAILED = 1
-_INTERRUPTED = 130
+_WRONG_USAGE = 2
 _TERMINATED = 143
 _COMMANDS = (
     register_upscale,
@@ -63,15 +63,8 @@ def build_parser() -> Parser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Args:
-        argv: arguments without the program's name; None takes those of the process.
-
-    Returns:
-        The exit code. Wrong usage leaves by ``SystemExit(2)``, as argparse does.
-    """
+def run_command(argv: Sequence[str] | None) -> int:
+    """Do the work of :func:`sam_diffsr.cli.main`, which catches Ctrl-C."""
     parser = build_parser()
     if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
         import argcomplete
@@ -97,8 +90,10 @@ def _terminate(number: int, frame: object) -> NoReturn:
 
 def _parse(parser: Parser, words: list[str]) -> argparse.Namespace:
     """Parse a command line, in which ``upscale`` may be left out and options may stand between inputs."""
-    commands = parser.commands
-    first = words[0] if words else "-h"
+    if not words:
+        parser.print_help(sys.stderr)
+        sys.exit(_WRONG_USAGE)
+    commands, first = parser.commands, words[0]
     if first not in commands and first not in ("-h", "--help", "--version"):
         if not (first.startswith("-") or os.path.lexists(first) or any(mark in first for mark in "./\\*?")):
             parser.error(f"there is no command and no file {first!r}{nearest(first, commands)}")
@@ -122,10 +117,7 @@ def _run(args: argparse.Namespace, flags: dict[str, str]) -> int:
         if args.debug:
             raise
         say(f"sam-diffsr: error: {as_flags(' '.join(str(error).split()), flags)}", error=True)
-        return _FAILED
-    except KeyboardInterrupt:
-        say("sam-diffsr: interrupted", error=True)
-        return _INTERRUPTED
+        return _WRONG_USAGE if isinstance(error, ArgumentError) else _FAILED
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED

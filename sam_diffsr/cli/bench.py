@@ -18,6 +18,7 @@ from sam_diffsr.cli.options import (
     hush_pipeline,
     int_list,
     tile_size,
+    whole,
 )
 from sam_diffsr.errors import ArgumentError
 
@@ -70,17 +71,17 @@ def register(subparsers: Subparsers) -> None:
     add = parser.add_argument
     add("what", metavar="WHAT", nargs="*", type=_measurement, help="measurements (default: step image)")
     add_model_option(parser)
-    add("--repeats", type=int, metavar="N", help="rounds of every measurement but memory")
+    add("--repeats", type=whole(1), metavar="N", help="rounds of every measurement but memory")
     add("--quick", action="store_true", help="smaller inputs and fewer rounds")
-    add("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+    add("--threads", type=whole(1), metavar="N", help="CPU threads (default: torch's choice)")
     add("--json", metavar="FILE", help="write all numbers, with machine and versions")
     add_device_options(parser)
     add = parser.add_argument_group("step and image").add_argument
-    add("--size", type=int, metavar="N", help="side of the low-resolution image (default: 64)")
+    add("--size", type=whole(1), metavar="N", help="side of the low-resolution image (default: 64)")
     add = parser.add_argument_group("memory").add_argument
     add("--sizes", type=int_list, metavar="N,...", help="sides of the inputs (default: 512,1024,2048)")
     add("-t", "--tile", type=tile_size, metavar="auto|0|N", help="side of the tiles (default: auto)")
-    add("--max-memory", type=int, metavar="MB", help="memory limit per image (default: free memory)")
+    add("--max-memory", type=whole(1), metavar="MB", help="memory limit per image (default: free memory)")
     add = parser.add_argument_group("train").add_argument
     add("--stage", choices=tuple(_STAGES), help="networks to train (default: diffusion)")
     add(

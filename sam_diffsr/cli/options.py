@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NoReturn, Protocol, cast
 
 from sam_diffsr.errors import SamDiffsrError
@@ -27,6 +28,7 @@ __all__ = [
     "add_device_options",
     "add_model_option",
     "as_flags",
+    "filled",
     "given",
     "given_limit",
     "hush_pipeline",
@@ -37,6 +39,7 @@ __all__ = [
     "start_list",
     "start_value",
     "tile_size",
+    "whole",
     "word_list",
 ]
 
@@ -132,13 +135,17 @@ class Parser(argparse.ArgumentParser):
         match = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
         if match is not None:
             message += nearest(match[1], re.findall(r"[\w.-]+", match[2]))
-        super().error(message)
+        message = message.replace("invalid int value:", "expected a whole number, got")
+        super().error(message.replace("invalid float value:", "expected a number, got"))
 
     def refuse(self, words: Sequence[str]) -> NoReturn:
         """Exit with 2 because of words that no option takes."""
         known = [flag for action in self._actions for flag in action.option_strings]
         unknown = next((word for word in words if word.startswith("-")), words[0])
-        self.error(f"unrecognized arguments: {' '.join(words)}{nearest(unknown.partition('=')[0], known)}")
+        hint = nearest(unknown.partition("=")[0], known)
+        if os.path.lexists(unknown):
+            hint = f"; write ./{unknown} for the file of this name"
+        self.error(f"unrecognized arguments: {' '.join(words)}{hint}")
 
 
 class _HelpAll(argparse.Action):
@@ -165,9 +172,13 @@ def as_flags(message: str, flags: Mapping[str, str]) -> str:
         message: one of the library.
         flags: from :attr:`Parser.flags`.
     """
-    first, *rest = message.split(" ", 1)
-    if first in flags and rest and rest[0].startswith(("must", "chooses", "and")):
-        message = f"{flags[first]} {rest[0]}"
+    names = "|".join(sorted(flags, key=len, reverse=True)) or "(?!)"
+    verbs = "must|chooses|and|is part|would|was asked"
+    message = re.sub(rf"^({names})(?= (?:\S+ )?(?:{verbs})\b)", lambda match: flags[match[1]], message)
+    message = re.sub(rf"^(--\S+ (?:\S+ )?and )({names})\b", lambda match: match[1] + flags[match[2]], message)
+    message = message.replace("dtype='", "precision='").replace("expected None, ", "expected ")
+    message = message.replace(", 'mps' or a torch.device", " or 'mps'")
+    message = re.sub(rf"\b({names})='(\S+?)'", lambda match: f"{flags[match[1]]} {match[2]}", message)
     message = re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda match: flags.get(match[0], match[0]), message)
     message = message.replace("(None: no limit)", "(0: no limit)").replace(", or None for no limit", ", or 0")
     return message.replace("must be None or ", "must be ")
@@ -194,6 +205,7 @@ def add_model_option(parser: Container) -> None:
         "--model",
         "-n",
         metavar="MODEL",
+        type=filled,
         help="bundled name, folder, .safetensors file or Hub id (default: the bundled model)",
     )
 
@@ -227,6 +239,29 @@ def one_line(error: Exception) -> str:
     """What an error says, on one line; with its type only where it is not one of the library's own."""
     message = " ".join(str(error).split())
     return message if isinstance(error, SamDiffsrError) else f"{type(error).__name__}: {message}"
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Type of an option: a whole number from ``least`` to ``most``."""
+    expected = f"a whole number >= {least}" if most is None else f"a whole number from {least} to {most}"
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return value
+
+    return number
+
+
+def filled(text: str) -> str:
+    """Type of an option: a name, which is not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a name, got an empty one")
+    return text
 
 
 def tile_size(text: str) -> int | Literal["auto"]:

@@ -11,6 +11,7 @@ from sam_diffsr.cli.options import (
     add_device_options,
     add_model_option,
     given,
+    whole,
 )
 
 __all__ = ["register"]
@@ -29,7 +30,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--host", help="address to listen on; 0.0.0.0 lets other machines in (default: 127.0.0.1)"
     )
-    parser.add_argument("--port", type=int, help="port to listen on (default: 7860)")
+    parser.add_argument("--port", type=whole(1, 65535), help="port to listen on (default: 7860)")
     parser.add_argument(
         "--open", dest="open_browser", action="store_const", const=True, help="open the page in a browser"
     )
@@ -40,7 +41,7 @@ def register(subparsers: Subparsers) -> None:
         help="also make the page public, through the servers of Gradio (default: off)",
     )
     parser.add_argument(
-        "--max-pixels", type=int, metavar="N", help="largest input image (default: 64 megapixels)"
+        "--max-pixels", type=whole(1), metavar="N", help="largest input image (default: 64 megapixels)"
     )
     add_device_options(parser)
     add_common_options(parser)

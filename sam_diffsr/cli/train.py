@@ -49,7 +49,9 @@ def register(subparsers: Subparsers) -> None:
         "exit code is 0 if all steps are done and 130 if the run was stopped. On several GPUs or machines: "
         "accelerate launch -m sam_diffsr train ..., or torchrun -m sam_diffsr train ...",
     )
-    parser.add_argument("stage", choices=tuple(_STAGES), help="rrdb first; diffusion needs its result")
+    parser.add_argument(
+        "stage", metavar="STAGE", choices=tuple(_STAGES), help="rrdb, then diffusion, which needs its result"
+    )
     parser.add_argument("config", metavar="CONFIG", help="YAML file or preset")
     parser.add_argument("--out", metavar="DIR", help="folder for checkpoints, log and sample pictures")
     parser.add_argument(

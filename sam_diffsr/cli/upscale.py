@@ -18,11 +18,13 @@ from sam_diffsr.cli.options import (
     add_device_options,
     add_model_option,
     as_flags,
+    filled,
     given,
     given_limit,
     one_line,
     start_value,
     tile_size,
+    whole,
 )
 from sam_diffsr.cli.output import Bar, say
 from sam_diffsr.files import printable
@@ -45,6 +47,8 @@ examples:
   sam-diffsr upscale 'photos/*.jpg' --scale 2    a pattern, twice as large
   sam-diffsr upscale - < a.png > b.png           standard input and output
 """
+_CPU_PIXELS = 64 * 64
+"""Pixels of a batch on a CPU, which gains little from batches: results are saved as soon as they are made."""
 _OPTIONS = ("steps", "sampler", "start", "fidelity", "ensemble", "wrap", "tile", "halo", "batch_size")
 
 
@@ -64,21 +68,20 @@ def register(subparsers: Subparsers) -> None:
         "-o",
         "--output",
         metavar="PATH",
+        type=filled,
         help="file (for one input), folder, or - (default: NAME_x4.png or NAME_x4/ next to the input)",
     )
     add_model_option(parser)
-    parser.add_argument(
+    scale = parser.add_argument(
         "-s",
         "--scale",
         dest="outscale",
-        type=_above_0(float),
+        type=_above_0,
         metavar="FACTOR",
         help="final size; if not the model's own, its result is resized",
     )
-    parser.add_argument("--width", type=_above_0(int), metavar="N", help="final width, in pixels")
-    parser.add_argument(
-        "--height", type=_above_0(int), metavar="N", help="final height; with --width: at most"
-    )
+    parser.add_argument("--width", type=whole(1), metavar="N", help="final width, in pixels")
+    parser.add_argument("--height", type=whole(1), metavar="N", help="final height; with --width: at most")
     parser.add_argument("-r", "--recursive", action="store_true", help="subfolders too; the tree is kept")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument(
@@ -104,19 +107,21 @@ def register(subparsers: Subparsers) -> None:
         help="1: closest to the input, to 0: most texture",
     )
     parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
-    _register_further(parser)
+    _register_further(parser, scale)
     add_common_options(parser)
     parser.set_defaults(run=run, parser=parser)
 
 
-def _register_further(parser: Parser) -> None:
+def _register_further(parser: Parser, scale: argparse.Action) -> None:
     files = parser.further_group("files")
     files.add_argument("-i", "--input", nargs="+", action="extend", metavar="PATH", help="same as PATH")
-    files.add_argument("--outscale", type=_above_0(float), metavar="FACTOR", help="same as --scale")
+    factors = files.add_mutually_exclusive_group()
+    factors.add_argument("--outscale", type=_above_0, metavar="FACTOR", help="same as --scale")
+    factors._group_actions.append(scale)  # pyright: ignore[reportPrivateUsage]
     files.add_argument(
         "--suffix", help="results are {stem}_{suffix}.{ext} (default: out in a folder of -o, else x4)"
     )
-    files.add_argument("--megapixels", type=_above_0(float), metavar="N", help="final size, in 10^6 pixels")
+    files.add_argument("--megapixels", type=_above_0, metavar="N", help="final size, in 10^6 pixels")
     files.add_argument(
         "--quality",
         type=_quality,
@@ -127,7 +132,7 @@ def _register_further(parser: Parser) -> None:
         "--keep-time", action="store_true", help="give results the modification time of their inputs"
     )
     files.add_argument(
-        "--max-pixels", type=int, metavar="N", help="largest input that is accepted, 0 for any size"
+        "--max-pixels", type=whole(0), metavar="N", help="largest input that is accepted, 0 for any size"
     )
     sampling = parser.further_group("sampling (defaults belong to the model)")
     sampling.add_argument(
@@ -140,7 +145,9 @@ def _register_further(parser: Parser) -> None:
         metavar="noise|T",
         help="start from pure noise, or from the encoder's image with the noise of timestep T",
     )
-    sampling.add_argument("--seed", type=int, metavar="N", help="seed of the noise (default: 0)")
+    sampling.add_argument(
+        "--seed", type=whole(0, 2**63 - 1), metavar="N", help="seed of the noise (default: 0)"
+    )
     sampling.add_argument(
         "--ensemble",
         action="store_const",
@@ -172,21 +179,18 @@ def _register_further(parser: Parser) -> None:
         "--batch-size", type=int, metavar="N", help="files of equal size, or tiles, computed together"
     )
     machine.add_argument(
-        "--max-memory", type=int, metavar="MB", help="memory limit (default: half of what is free)"
+        "--max-memory", type=whole(1), metavar="MB", help="memory limit (default: half of what is free)"
     )
 
 
-def _above_0(kind: type[int] | type[float]) -> Any:
-    def number(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not 0 < value < math.inf:
-            raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-        return value
-
-    return number
+def _above_0(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
 
 
 def _quality(text: str) -> int | str:
@@ -200,9 +204,10 @@ def run(args: argparse.Namespace) -> int:
     """Plan, upscale, print one line per file and a summary."""
     from sam_diffsr.image import MAX_PIXELS_DEFAULT, Animation, decode_frames
     from sam_diffsr.image.jobs import STDOUT, plan_jobs
-    from sam_diffsr.pipeline.batch import run_jobs
+    from sam_diffsr.pipeline.batch import PIXELS_TOGETHER, run_jobs
     from sam_diffsr.pipeline.images import output_size
     from sam_diffsr.pipeline.resolver import SuperResolver
+    from sam_diffsr.pipeline.settings import RunOptions, resolve_settings
 
     started = time.perf_counter()
     inputs: list[str] = [*args.inputs, *(args.input or [])]
@@ -220,9 +225,13 @@ def run(args: argparse.Namespace) -> int:
         plan.setdefault("suffix", "large" if sized else f"x{factor:g}")
         jobs = plan_jobs(inputs, **plan)
     max_pixels = MAX_PIXELS_DEFAULT if args.max_pixels is None else args.max_pixels or None
-    options = given(args, *_OPTIONS) | given_limit(args)
+    options: dict[str, Any] = given(args, *_OPTIONS) | given_limit(args)
     if args.max_pixels is not None:
         options["max_pixels"] = max_pixels
+    resolve_settings(
+        resolver.config,
+        **{name: value for name, value in options.items() if name in RunOptions.__annotations__},
+    )
 
     def factor_of(height: int, width: int) -> float | None:
         wanted = [args.outscale] if args.outscale is not None else []
@@ -265,6 +274,7 @@ def run(args: argparse.Namespace) -> int:
         strip_metadata=args.strip_metadata,
         keep_time=args.keep_time,
         dry_run=args.dry_run,
+        pixels_together=_CPU_PIXELS if resolver.device.type == "cpu" else PIXELS_TOGETHER,
         **given(args, "existing", "quality", "batch_size"),
     )
     counts = {"written": 0, "planned": 0, "skipped": 0, "failed": 0}

@@ -6,6 +6,7 @@ import dataclasses
 import glob
 import logging
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Job:
     """File to read, or ``STDIN``."""
     target: Path
     """File to write, whose ending chooses the format, or ``STDOUT``."""
+    ending: str = ".png"
+    """Format of a result on standard output."""
     problem: Exception | None = None
     """Why it cannot be done, where that is known from the beginning."""
 
@@ -142,7 +145,8 @@ def plan_jobs(
         ``a.png``, each result is called after the whole name: ``a_jpg_out.png``.
 
     Raises:
-        ImageError: a folder or pattern has no image.
+        ImageError: the only input is a folder or pattern without an image; one of several is a job with a
+            problem.
         ArgumentError: an option does not go with the output, or several results would go into one file.
     """
     if ext is not None and ext not in get_args(Extension):
@@ -171,12 +175,13 @@ def plan_jobs(
             raise ArgumentError(
                 f"suffix and ext name the results in a folder, but {target} is a file name; leave them out"
             )
-        return [Job(source=found[0].path, target=target, problem=found[0].problem)]
+        ending = found[0].target(None, None, ext).suffix
+        return [Job(source=found[0].path, target=target, ending=ending, problem=found[0].problem)]
 
     # Every file into a folder.
     names: dict[Path, list[_Source]] = defaultdict(list)
     for source in found:
-        names[source.target(folder, suffix, ext)].append(source)
+        names[source.path if source.problem else source.target(folder, suffix, ext)].append(source)
     jobs: dict[int, Job] = {}
     for target, sources in names.items():
         for source in sources:
@@ -221,25 +226,36 @@ def _find_sources(inputs: Sequence[PathLike], *, recursive: bool, output: Path |
     for text in inputs:
         if not os.fspath(text):
             raise ArgumentError("an input is an empty name; expected a file, a folder or a pattern")
-        path = _expand(text)
-        if os.fspath(text) == "-":
-            sources = [_Source(STDIN)]
-        elif os.path.isdir(path):
-            files, unreadable = _walk(path, recursive=recursive, exclude=output if recursive else None)
-            sources = [_Source(file, path, file.parent.relative_to(path)) for file in files]
-            sources += [_Source(where, path, problem=problem) for where, problem in unreadable.items()]
-            if not sources:
-                deeper = "" if recursive else " (subfolders are read only when asked for)"
-                raise ImageError(f"the folder {path} has no image{deeper}; looked for {_endings()}")
-        elif not os.path.lexists(path) and glob.has_magic(os.fspath(path)):
-            sources = [_Source(file, file.parent, pattern=True) for file in _matches(path)]
-            if not sources:
-                raise ImageError(f"no file matches {str(path)!r}; quote the pattern and check the folder")
-        else:  # a missing file is found out when it is read, so that the others still go on
-            sources = [_Source(path)]
+        try:
+            sources = _sources_of(text, recursive=recursive, output=output)
+        except ImageError as error:
+            if len(inputs) == 1:
+                raise
+            sources = [_Source(_expand(text), problem=error)]
         for source in sources:
             found.setdefault(os.path.realpath(source.path), source)
     return list(found.values())
+
+
+def _sources_of(text: PathLike, *, recursive: bool, output: Path | None) -> list[_Source]:
+    """Files of one input, which is a file, a folder or a pattern."""
+    path = _expand(text)
+    if os.fspath(text) == "-":
+        return [_Source(STDIN)]
+    if os.path.isdir(path):
+        files, unreadable = _walk(path, recursive=recursive, exclude=output if recursive else None)
+        sources = [_Source(file, path, file.parent.relative_to(path)) for file in files]
+        sources += [_Source(where, path, problem=problem) for where, problem in unreadable.items()]
+        if not sources:
+            deeper = "" if recursive else " (subfolders are read only when asked for)"
+            raise ImageError(f"the folder {path} has no image that can be read{deeper}")
+    elif not os.path.lexists(path) and glob.has_magic(os.fspath(path)):
+        sources = [_Source(file, file.parent, pattern=True) for file in _matches(path)]
+        if not sources:
+            raise ImageError(f"no file matches {str(path)!r}; quote the pattern and check the folder")
+    else:  # a missing file is found out when it is read, so that the others still go on
+        sources = [_Source(path)]
+    return sources
 
 
 def _matches(pattern: Path) -> list[Path]:
@@ -266,6 +282,10 @@ def _names_a_file(path: Path, text: str) -> bool:
         return True
     if ending in readable_endings() | _UNREADABLE_ENDINGS | {".avif", ".jp2", ".gif"}:
         raise ArgumentError(f"results cannot be written as {ending}: {path}; use {_written()}")
+    if re.fullmatch(r"\.[a-z]{2,4}", ending):
+        raise ArgumentError(
+            f"{path} looks like a file of an unknown format; use {_written()}, or {path}/ for a folder"
+        )
     return False
 
 
@@ -290,10 +310,6 @@ def _distinct(jobs: Sequence[Job]) -> list[Job]:
 
 def _same_file(job: Job) -> bool:
     return os.path.realpath(job.target) == os.path.realpath(job.source)
-
-
-def _endings() -> str:
-    return ", ".join(sorted(readable_endings()))
 
 
 def _written() -> str:

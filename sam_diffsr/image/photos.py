@@ -38,14 +38,12 @@ def list_photos(photos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
             if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".")
         )
     else:
-        files = [Path(photo) for photo in photos]
+        root, files = "the given list", [Path(photo) for photo in photos]
         for file in files:
             if not file.is_file():
                 raise DataError(f"photo {file} does not exist")
     if not files:
-        raise DataError(
-            f"no photos in {photos!r}; expected files ending in {', '.join(sorted(PHOTO_SUFFIXES))}"
-        )
+        raise DataError(f"no photos in {root}; expected files ending in {', '.join(sorted(PHOTO_SUFFIXES))}")
     return files
 
 

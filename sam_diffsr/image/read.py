@@ -192,10 +192,11 @@ def load_pixels(image: Image.Image, *, name: str, max_pixels: int | None = None)
     """Decode the pixels of an opened image; warn of frames and of bits that are left out.
 
     Raises:
-        ImageError: the data are damaged or end too early.
+        ImageError: the data are damaged or end too early, or the image is closed.
         ImageTooLargeError: Pillow's own limit is exceeded by a part of the file.
     """
     reduced = _reduced_from_16_bit(image)
+    closed = getattr(image, "tile", None) and getattr(getattr(image, "fp", None), "closed", True)
     try:
         frames = int(getattr(image, "n_frames", 1))
         with _pillow_limit(max_pixels):
@@ -205,6 +206,8 @@ def load_pixels(image: Image.Image, *, name: str, max_pixels: int | None = None)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name, error) from error
     except Exception as error:  # decoders raise whatever their parsing runs into
+        if closed or "closed image" in str(error):
+            raise ImageError(f"{name} is closed; use it before it is closed, or give its path") from error
         raise ImageError(
             f"the pixels of {name} cannot be decoded, the file is damaged or cut off: {error}"
         ) from error

@@ -84,7 +84,7 @@ def save_image(
         try:
             image.save(path, format=file_format, **options)  # pyright: ignore[reportArgumentType]
         except OSError as error:
-            raise OutputError(f"cannot write the image: {error}") from error
+            raise OutputError(f"cannot write the image: {error.strerror or error}") from error
 
 
 def check_quality(quality: Quality, file_format: str | None = None) -> None:

@@ -70,6 +70,8 @@ def count_modules(keys: Iterable[str], pattern: str) -> int:
 
 
 def _load(source: Path) -> Any:
+    if source.is_dir():
+        raise ModelLoadError(f"{source} is a folder; expected a file of weights")
     if not source.is_file():
         raise ModelLoadError(f"no checkpoint at {source}; expected a file of weights")
     try:
@@ -85,5 +87,5 @@ def _load(source: Path) -> Any:
         raise ModelLoadError(f"{source} cannot be read: {error}; download it again") from error
     except Exception as error:  # a damaged stream can make the unpickler raise anything
         raise ModelLoadError(
-            f"{source} cannot be read as a torch checkpoint (truncated, or another kind of file): {error}"
+            f"{source} cannot be read as a torch checkpoint; it is damaged, empty or another kind of file"
         ) from error

@@ -29,6 +29,7 @@ from sam_diffsr.image.jobs import STDIN, STDOUT, Job
 from sam_diffsr.image.save import Quality, check_quality
 
 __all__ = [
+    "PIXELS_TOGETHER",
     "Existing",
     "Outcome",
     "overlapped",
@@ -41,7 +42,7 @@ Existing = Literal["error", "skip", "overwrite"]
 """What to do with a result that already exists."""
 _MOST_TOGETHER = 8
 """Files of a batch, unless the caller chooses."""
-_PIXELS_TOGETHER = 2**18
+PIXELS_TOGETHER = 2**18
 """Pixels of a batch: its results wait in memory for each other."""
 
 B = TypeVar("B")
@@ -73,6 +74,7 @@ def run_jobs(
     decode: Callable[[Any], Any] = decode_image,
     result_size: Callable[[int, int], tuple[int, int]] | None = None,
     batch_size: int | None = None,
+    pixels_together: int = PIXELS_TOGETHER,
     existing: Existing = "error",
     quality: Quality | None = None,
     strip_metadata: bool = False,
@@ -93,7 +95,9 @@ def run_jobs(
             file format; None for results that are not larger.
         batch_size: files given to ``upscale`` together. If that fails, they are tried again one by one. None
             takes up to 8, and fewer of large images.
-        existing: what to do where a result already exists; looked at before anything is computed.
+        pixels_together: pixels of a batch, where ``batch_size`` is None; a larger image goes alone.
+        existing: what to do where a result already exists; looked at before an image is computed, and again
+            before it is saved.
         quality: of JPEG, WebP, AVIF and HEIC: 1..100 or ``"lossless"``; None is the default of
             :func:`~sam_diffsr.image.save_image`.
         strip_metadata: leave out EXIF, colour profile and all other metadata.
@@ -117,19 +121,19 @@ def run_jobs(
         check_quality(quality)
     work = _Work(upscale, decode, result_size, existing, quality, strip_metadata, keep_time, dry_run)
     for outcomes in overlapped(
-        _batches(jobs, batch_size), read=work.read, compute=work.compute, write=work.save
+        _batches(jobs, batch_size, pixels_together), read=work.read, compute=work.compute, write=work.save
     ):
         yield from outcomes
 
 
-def _batches(jobs: Sequence[Job], batch_size: int | None) -> Iterator[list[Job]]:
+def _batches(jobs: Sequence[Job], batch_size: int | None, pixels_together: int) -> Iterator[list[Job]]:
     """Jobs that go together: a given number, or as many as are small."""
     batch: list[Job] = []
     total = 0
     for job in jobs:
         pixels = _pixels(job.source) if batch_size is None and len(jobs) > 1 else 0
         most = _MOST_TOGETHER if batch_size is None else batch_size
-        if batch and (len(batch) == most or total + pixels > _PIXELS_TOGETHER):
+        if batch and (len(batch) == most or total + pixels > pixels_together):
             yield batch
             batch, total = [], 0
         batch.append(job)
@@ -179,22 +183,27 @@ class _Work:
         try:
             if job.problem is not None:
                 raise job.problem
-            if job.target is not STDOUT and self.existing != "overwrite" and os.path.exists(job.target):
-                if self.existing == "skip":
-                    return _Entry(job, outcome=Outcome(job=job, status="skipped", seconds=0.0))
-                raise OutputError(
-                    f"{str(job.target)!r} already exists; choose --overwrite or --skip-existing"
-                )
+            if self._skips(job):
+                return _Entry(job, outcome=Outcome(job=job, status="skipped", seconds=0.0))
             if job.target is not STDOUT:
                 check_file(job.target)
             item = self.decode(io.BytesIO(sys.stdin.buffer.read()) if job.source is STDIN else job.source)
-            if isinstance(item, Animation) and job.target is not STDOUT:
-                item = item.as_target_holds(job.target, repr(str(job.source)))
+            if isinstance(item, Animation):
+                form = job.target.with_suffix(job.ending) if job.target is STDOUT else job.target
+                item = item.as_target_holds(form, repr(str(job.source)))
             size = self._check(job, item) if isinstance(item, DecodedImage | Animation) else None
             planned = Outcome(job=job, status="planned", seconds=0.0, size=size) if self.dry_run else None
             return _Entry(job, item=item, outcome=planned)
         except Exception as error:  # one file must not take the others with it; the caller gets the error
             return _Entry(job, outcome=_failure(job, error, time.perf_counter() - started))
+
+    def _skips(self, job: Job) -> bool:
+        """Whether a result already exists and is to be kept; refuses it where that is an error."""
+        if job.target is STDOUT or self.existing == "overwrite" or not os.path.exists(job.target):
+            return False
+        if self.existing == "skip":
+            return True
+        raise OutputError(f"{str(job.target)!r} already exists; choose --overwrite or --skip-existing")
 
     def _check(self, job: Job, image: DecodedImage | Animation) -> tuple[int, int]:
         """Size of the result; refuses what its file could not hold."""
@@ -241,7 +250,11 @@ class _Work:
         try:
             options: dict[str, Any] = {} if self.quality is None else {"quality": self.quality}
             if job.target is STDOUT:
-                save_image(image, sys.stdout.buffer, strip_metadata=self.strip_metadata, **options)
+                save_image(
+                    image, sys.stdout.buffer, ending=job.ending, strip_metadata=self.strip_metadata, **options
+                )
+            elif self._skips(job):  # another run was faster
+                return Outcome(job=job, status="skipped", seconds=entry.seconds)
             else:
                 _make_folder(job.target.parent)
                 save_image(image, job.target, strip_metadata=self.strip_metadata, **options)

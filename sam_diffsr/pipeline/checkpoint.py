@@ -74,9 +74,11 @@ def load_pretrained(
         ModelLoadError: the model does not exist, cannot be reached or read, or is pickled.
         CheckpointMismatchError: keys or shapes are not those of the configured model.
         ConfigError: the config has an unknown key or a value out of range.
-        ArgumentError: arguments that exclude each other.
+        ArgumentError: the name is neither text nor a path, or arguments exclude each other.
     """
     options = options or HubOptions()
+    if not isinstance(name, str | os.PathLike | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError(f"a model is given by its name or path, got {name!r}; see available_models()")
     name = DEFAULT_MODEL if name is None else os.fspath(name)
     bundled = next((each for each in (name, _SHORT_NAME.format(name)) if each in available_models()), None)
     path = Path(name).expanduser() if bundled is None else _BUNDLED / bundled
@@ -133,7 +135,7 @@ def read_pair(config_path: Path, weights_path: Path) -> tuple[ResolverConfig, di
     try:
         text = config_path.read_bytes()
     except OSError as error:
-        raise ModelLoadError(f"cannot read {config_path}: {error}") from error
+        raise ModelLoadError(f"cannot read {config_path}: {error.strerror or error}") from error
     config = config_from_json(text, source=str(config_path))
     return config, _read_weights(weights_path, config)
 
@@ -218,8 +220,9 @@ def save_pretrained_folder(
             for name in contents:
                 os.replace(Path(workplace) / name, target / name)
     except OSError as error:
+        reason = "it is a file" if target.is_file() else error.strerror or error
         raise OutputError(
-            f"cannot save the model to {target}: {error}; choose a folder that can be written"
+            f"cannot save the model to {target}: {reason}; choose a folder that can be written"
         ) from error
 
 

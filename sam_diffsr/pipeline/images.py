@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sam_diffsr.errors import ArgumentError, ImageError, ImageTooLargeError
 from sam_diffsr.image import DecodedImage, ImageInput, decode_image, encode_image, image_size
+from sam_diffsr.pipeline.settings import is_number
 from sam_diffsr.resize import imresize
 
 __all__ = [
@@ -80,15 +81,14 @@ def output_size(
     """
     if outscale is None:
         return None
-    number = isinstance(outscale, int | float) and not isinstance(outscale, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not (number and math.isfinite(outscale) and outscale > 0):
+    if not (is_number(outscale) and math.isfinite(outscale) and outscale > 0):
         raise ArgumentError(f"outscale must be None or a finite factor > 0, got {outscale!r}")
     if outscale == scale:
         return None
-    size = max(1, round(height * outscale)), max(1, round(width * outscale))
+    size = max(1, round(height * float(outscale))), max(1, round(width * float(outscale)))
     if max_pixels is not None and size[0] * size[1] > max_pixels * scale**2:
         raise ImageTooLargeError(
-            f"outscale {outscale} would make an image of {size[0]} x {size[1]} pixels, more than the limit "
+            f"outscale {outscale} would make an image of {size[1]} x {size[0]} pixels, more than the limit "
             f"of {max_pixels * scale**2}; use a smaller factor or raise max_pixels"
         )
     return size
@@ -148,13 +148,17 @@ def crop_margin(image: Tensor, margin: int) -> Tensor:
     return image[..., margin : image.shape[-2] - margin, margin : image.shape[-1] - margin]
 
 
-def check_tensor(lr: Tensor, *, seeds: Sequence[int], device: torch.device) -> None:
+def check_tensor(lr: Tensor, *, device: torch.device) -> None:
     """Enforce the contract of ``upscale_tensor``.
 
     Raises:
-        ImageError: wrong rank, channels, dtype or device, no image or no pixel, a value outside [0, 1] or not
-            finite, or another number of seeds than of images.
+        ImageError: not a tensor, wrong rank, channels, dtype or device, no image or no pixel, or a value
+            outside [0, 1] or not finite.
     """
+    if not isinstance(lr, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ImageError(
+            f"expected a torch tensor (B, 3, H, W), got {type(lr).__name__}; images and arrays go to upscale"
+        )
     if lr.ndim != 4 or lr.shape[1] != 3 or 0 in lr.shape:
         raise ImageError(f"expected a tensor (B, 3, H, W) with B, H, W >= 1, got shape {tuple(lr.shape)}")
     if lr.dtype != torch.float32:
@@ -163,8 +167,6 @@ def check_tensor(lr: Tensor, *, seeds: Sequence[int], device: torch.device) -> N
         raise ImageError(
             f"expected a tensor on {device}, got one on {lr.device}; move it with lr.to({str(device)!r})"
         )
-    if len(seeds) != lr.shape[0]:
-        raise ImageError(f"expected one seed per image, {lr.shape[0]} in all, got {len(seeds)}")
-    low, high = (float(bound) for bound in lr.aminmax())
+    low, high = (float(bound) for bound in lr.detach().aminmax())
     if not (low >= 0 and high <= 1):  # also catches NaN
         raise ImageError(f"expected values in [0, 1], got {low:.4g} to {high:.4g}; scale or clamp them")

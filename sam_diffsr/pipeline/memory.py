@@ -13,6 +13,7 @@ from sam_diffsr.pipeline.config import ResolverConfig
 from sam_diffsr.pipeline.tiles import Tile, TileGrid
 
 __all__ = [
+    "CPU_BATCH_PIXELS",
     "batch_size",
     "free_memory",
     "is_out_of_memory",
@@ -25,10 +26,10 @@ LARGEST_TILE = 256
 """Side of the largest automatic tile, in LR pixels; larger ones are no faster."""
 SMALLEST_TILE = 16
 """Side of the smallest tile, in LR pixels."""
+CPU_BATCH_PIXELS = 64 * 64
+"""LR pixels of a batch on the CPU, which gains nothing from larger ones."""
 
 _LARGEST_BATCH = 8
-_CPU_BATCH_PIXELS = 64 * 64
-"""LR pixels of a batch on the CPU, which gains nothing from larger ones."""
 _ASSUMED_FREE = 4 * 2**30
 """Assumed if the system does not say how much memory is free."""
 _CGROUP_FILES = (
@@ -85,8 +86,8 @@ def tile_side(config: ResolverConfig, grid: TileGrid, *, max_memory: int | None,
     if max_memory is None:  # the figure of the system is an estimate, too
         return SMALLEST_TILE
     raise DeviceMemoryError(
-        f"max_memory is {max_memory / 2**20:.0f} MB, but the smallest tile needs about "
-        f"{needed / 2**20:.0f} MB; allow more, or use a smaller halo"
+        f"max_memory is {max_memory} bytes, but the smallest tile needs about {needed} "
+        f"({-(-needed // 2**20)} MB); allow more, or use a smaller halo"
     )
 
 
@@ -101,7 +102,7 @@ def batch_size(config: ResolverConfig, tile: Tile, *, max_memory: int | None, pa
     """
     height, width = tile.window_size
     if parameter.device.type == "cpu":
-        return max(1, min(_LARGEST_BATCH, _CPU_BATCH_PIXELS // (height * width)))
+        return max(1, min(_LARGEST_BATCH, CPU_BATCH_PIXELS // (height * width)))
     limit = free_memory(parameter.device) // 2 if max_memory is None else max_memory
     fitting = limit // window_bytes(config, height, width, itemsize=parameter.element_size())
     return max(1, min(_LARGEST_BATCH, fitting))

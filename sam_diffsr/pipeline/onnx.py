@@ -96,7 +96,9 @@ def export_onnx(
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error}; choose another folder") from error
+        raise OutputError(
+            f"cannot write to {folder}: {error.strerror or error}; choose another folder"
+        ) from error
     dtype = torch.float16 if half else torch.float32
     model = copy.deepcopy(model).to(device="cpu", dtype=dtype)
     model.to(memory_format=torch.contiguous_format)
@@ -127,7 +129,9 @@ def export_onnx(
                 temporary = files.enter_context(atomic_path(target))
                 program.save(temporary, external_data=False)
             except OSError as error:
-                raise OutputError(f"cannot write {target}: {error}; choose another folder") from error
+                raise OutputError(
+                    f"cannot write {target}: {error.strerror or error}; choose another folder"
+                ) from error
             session: Any = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
             for size in ((1, 5, 7), (3, 4, 6)):
                 inputs = inputs_of(name, *size)

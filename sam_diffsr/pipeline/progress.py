@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sam_diffsr.errors import CancelledError
+from sam_diffsr.errors import ArgumentError, CancelledError
 
 __all__ = ["Preview", "Progress", "ProgressCallback"]
 
@@ -27,9 +27,14 @@ class Progress:
         show: draw a bar; None draws it in a notebook and where standard error is a terminal.
         callback: user callback.
         total: expected number of steps, one per denoising step of a tile.
+
+    Raises:
+        ArgumentError: the callback cannot be called.
     """
 
     def __init__(self, *, show: bool | None, callback: ProgressCallback | None, total: int = 0) -> None:
+        if callback is not None and not callable(callback):
+            raise ArgumentError(f"callback must be None or a function, got {callback!r}")
         self._show = _is_watched() if show is None else show
         self._callback = callback
         self._total = total

@@ -44,9 +44,11 @@ from sam_diffsr.pipeline.images import (
     output_size,
     wrap_margin,
 )
+from sam_diffsr.pipeline.memory import CPU_BATCH_PIXELS
 from sam_diffsr.pipeline.progress import Progress, ProgressCallback
 from sam_diffsr.pipeline.run import divide, super_resolve
 from sam_diffsr.pipeline.settings import (
+    Seeds,
     Settings,
     Start,
     explains_names,
@@ -83,7 +85,7 @@ _NAMES_ELSEWHERE = {
 """Arguments by the names that diffusers, Real-ESRGAN and others have for them."""
 _MOST_TOGETHER = 8
 _PIXELS_TOGETHER = 2**16
-"""LR pixels of the images of a list that are decoded, computed and encoded together."""
+"""LR pixels of the images of a list that a GPU computes together."""
 
 
 class SuperResolver:
@@ -252,7 +254,7 @@ class SuperResolver:
         sampler: SamplerName | None = None,
         start: Start = None,
         fidelity: float | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: Seeds = 0,
         ensemble: bool = False,
         tile: int | Literal["auto"] = "auto",
         halo: int | None = None,
@@ -370,7 +372,9 @@ class SuperResolver:
 
         results: dict[int, Image.Image | Array] = {}
         total = self._steps([(height + 2 * margin, width + 2 * margin) for height, width in sizes], settings)
-        batches = _batches(sizes, batch_size)
+        batches = _batches(
+            sizes, batch_size, CPU_BATCH_PIXELS if self.device.type == "cpu" else _PIXELS_TOGETHER
+        )
         with Progress(show=progress, callback=callback, total=total) as reporter:
             if len(batches) == 1:
                 results = write(compute(read(batches[0])))
@@ -409,11 +413,12 @@ class SuperResolver:
         large = self.upscale(animation.frames, seed=[seed] * len(animation.frames), **options)
         return join_frames(cast("list[Image.Image]", large), animation)
 
+    @explains_names(_NAMES_ELSEWHERE)
     def upscale_tensor(
         self,
         lr: Tensor,
         *,
-        seeds: Sequence[int],
+        seeds: Seeds,
         progress: bool | None = False,
         callback: ProgressCallback | None = None,
         **options: Unpack[RunOptions],
@@ -422,7 +427,8 @@ class SuperResolver:
 
         Args:
             lr: ``(B, 3, H, W)`` float32 in [0, 1], RGB, any H, W >= 1, on ``self.device``.
-            seeds: one per image; the result for an image depends on it and its seed only.
+            seeds: one per image, or that of the first one, as for :meth:`upscale`; the result for an image
+                depends on it and its seed only.
             progress: draw a progress bar.
             callback: as in :meth:`upscale`.
             **options: arguments of :meth:`upscale` from ``steps`` to ``max_memory``, except ``seed``.
@@ -431,12 +437,13 @@ class SuperResolver:
             ``(B, 3, H * scale, W * scale)`` float32 in [0, 1], on ``self.device``.
 
         Raises:
-            ImageError: wrong rank, channels, dtype, device or range, or ``len(seeds) != B``.
-            ArgumentError: an argument is out of range. Other errors are those of :meth:`upscale`.
+            ImageError: not a tensor, or wrong rank, channels, dtype, device or range.
+            ArgumentError: an argument is out of range, or there are not B seeds. Other errors are
+                those of :meth:`upscale`.
         """
         settings = resolve_settings(self.config, **options)
-        check_tensor(lr, seeds=seeds, device=self.device)
-        seeds = resolve_seeds(seeds, len(seeds))
+        check_tensor(lr, device=self.device)
+        seeds = resolve_seeds(seeds, len(lr))
         total = self._steps([(lr.shape[-2], lr.shape[-1])] * len(lr), settings)
         with Progress(show=progress, callback=callback, total=total) as reporter:
             sr = super_resolve(self.model, self.config, self.schedule, lr, seeds, settings, reporter)
@@ -527,14 +534,14 @@ class SuperResolver:
             )
 
 
-def _batches(sizes: Sequence[tuple[int, int]], batch_size: int | None) -> list[list[int]]:
-    """Indices of the images that are computed together: of equal size, and few enough to wait in memory."""
+def _batches(sizes: Sequence[tuple[int, int]], batch_size: int | None, pixels: int) -> list[list[int]]:
+    """Indices of the images of equal size that are computed together: up to 8, of ``pixels`` in all."""
     groups: dict[tuple[int, int], list[int]] = {}
     for index, size in enumerate(sizes):
         groups.setdefault(size, []).append(index)
     batches: list[list[int]] = []
     for (height, width), indices in groups.items():
-        most = batch_size or max(1, min(_MOST_TOGETHER, _PIXELS_TOGETHER // (height * width)))
+        most = batch_size or max(1, min(_MOST_TOGETHER, pixels // (height * width)))
         batches += [indices[first : first + most] for first in range(0, len(indices), most)]
     return batches
 

@@ -91,7 +91,9 @@ def super_resolve(
         memory_format=torch.channels_last,  # so that 8-bit results become images without another copy
     )
     if len(tiles) > 1:
-        _LOGGER.info("%d windows of %d x %d input pixels on %s", len(tiles), *tiles[0].window_size, device)
+        _LOGGER.info(
+            "%d tiles of %d x %d input pixels on %s", len(tiles), *tiles[0].window_size[::-1], device
+        )
     pending = [(index, tile) for index in range(len(images)) for tile in tiles]
     finished: list[tuple[int, Tile]] = []
     together = settings.batch_size or batch_size(
@@ -343,7 +345,7 @@ def _divide_again(
         parts = grid.quarters([tile for owner, tile in pending if owner == index])
         smaller += [(index, part) for part in parts]
     size = smaller[0][1].window_size
-    _LOGGER.warning("out of memory; going on with windows of %d x %d input pixels", *size)
+    _LOGGER.warning("out of memory; going on with tiles of %d x %d input pixels", *size[::-1])
     return smaller, 1
 
 

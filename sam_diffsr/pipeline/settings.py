@@ -8,9 +8,10 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, get_args
+from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, cast, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sam_diffsr.diffusion.samplers import SamplerName
 from sam_diffsr.errors import ArgumentError
@@ -20,15 +21,18 @@ from sam_diffsr.pipeline.progress import ProgressCallback
 __all__ = [
     "MovingOptions",
     "RunOptions",
+    "Seeds",
     "Settings",
     "Start",
     "UpscaleOptions",
     "explains_names",
+    "is_number",
     "resolve_seeds",
     "resolve_settings",
     "sampling_of_fidelity",
 ]
 
+Seeds = int | Sequence[int] | NDArray[Any]
 Start = int | Literal["noise"] | None
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,7 +68,7 @@ class MovingOptions(RunOptions, total=False):
 class UpscaleOptions(MovingOptions, total=False):
     """Keyword arguments of :meth:`SuperResolver.upscale`."""
 
-    seed: int | Sequence[int]
+    seed: Seeds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,23 +150,25 @@ def sampling_of_fidelity(fidelity: float, config: ResolverConfig) -> SamplingCon
     Raises:
         ArgumentError: not a number from 0 to 1.
     """
-    if isinstance(fidelity, bool) or not isinstance(fidelity, int | float) or not 0 <= fidelity <= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not is_number(fidelity) or not 0 <= fidelity <= 1:
         raise ArgumentError(
             f"fidelity must be a number from 0 (most texture) to 1 (closest to the input), got {fidelity!r}"
         )
     one_step = config.sampling.steps <= 1
-    share = (1 - fidelity) * (_ONE_STEP_RANGE if one_step else _FOUR_STEP_RANGE)
+    share = (1 - float(fidelity)) * (_ONE_STEP_RANGE if one_step else _FOUR_STEP_RANGE)
     start = round(share * config.schedule.timesteps)
     steps = 0 if fidelity == 1 else 1 if one_step else min(4, start + 1)
     return SamplingConfig(sampler="ddim" if one_step else "dpmpp_2m", steps=steps, start=start)
 
 
-def resolve_seeds(seed: int | Sequence[int], count: int) -> list[int]:
+def resolve_seeds(seed: Seeds, count: int) -> list[int]:
     """One seed per image: ``seed``, ``seed + 1``, ... or the given ones.
 
     Raises:
         ArgumentError: not integers, negative, or another number of seeds than of images.
     """
+    if isinstance(seed, np.ndarray):
+        seed = cast("int | list[int]", seed.tolist())
     if isinstance(seed, Sequence):
         seeds = list(seed)
     else:
@@ -181,15 +187,18 @@ def explains_names(ours: Mapping[str, str]) -> Callable[[Callable[P, R]], Callab
         ours: names of arguments by the names that other libraries have for them.
 
     Returns:
-        A decorator. Its function raises ArgumentError for unknown keywords.
+        A decorator. Its function raises ArgumentError for unknown keywords; its ``**options`` are RunOptions.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        known = inspect.signature(function).parameters
+        parameters = inspect.signature(function).parameters
+        known = [name for name in parameters if name not in ("self", "cls", "options")]
+        if "options" in parameters:
+            known += RunOptions.__annotations__
 
         @functools.wraps(function)
         def checked(*args: P.args, **options: P.kwargs) -> R:
-            for name in options.keys() - known.keys():
+            for name in options.keys() - known:
                 near = (
                     [ours[name]] if ours.get(name) in known else difflib.get_close_matches(name, known, n=1)
                 )
@@ -237,6 +246,11 @@ def _resolve_sampling(
     return dataclasses.replace(
         default, sampler=sampler, steps=int(steps), start=None if first is None else int(first)
     )
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a Python or NumPy integer or float, and not a truth value."""
+    return _is_integer(value) or isinstance(value, float | np.floating)
 
 
 def _check_integer(value: Any, name: str, least: int, expected: str) -> None:

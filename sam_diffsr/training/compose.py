@@ -107,9 +107,13 @@ def _read(path: Path, *, yaml: ModuleType, chain: tuple[Path, ...] = ()) -> dict
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read the config {path}: {error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not a text file in UTF-8; expected YAML") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = str(error) if mark is None else f"{error.problem} in line {mark.line + 1}"
+        raise ConfigError(f"{path} is not valid YAML: {problem}") from error
     tree = _mapping(data, str(path))
     base = tree.pop(_BASE, None)
     if base is None:
@@ -133,7 +137,8 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: expected a mapping of keys to values, got {type(value).__name__}")
+        got = "nothing" if value is None else repr(value)[:60]
+        raise ConfigError(f"{where}: expected a mapping of keys to values (key: value), got {got}")
     return dict(cast("Mapping[str, Any]", value))
 
 

@@ -12,7 +12,7 @@ import torch
 import sam_diffsr.bench as bench
 import sam_diffsr.bench.networks as networks
 from sam_diffsr.bench import BenchResult
-from sam_diffsr.cli.app import main
+from sam_diffsr.cli import main
 
 FUNCTIONS = {
     "step": "measure_step",

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -87,12 +88,48 @@ def test_wrong_usage_is_2(arguments) -> None:
         (["evaluate", "--hr", "x", "--start", "noise,soon"], "expected noise or a timestep, got 'soon'"),
         (["upscale", "-i", "x", "-o", "y", "--tile", "big"], "expected auto, 0 or a number of pixels"),
         (["data", "prepare", "x", "y", "--reductions", "1;2"], "expected numbers like 1,2.5; got '1;2'"),
+        (["upscale", "x", "--steps", "few"], "--steps: expected a whole number, got 'few'"),
+        (["upscale", "x", "--fidelity", "high"], "--fidelity: expected a number, got 'high'"),
+        (
+            ["upscale", "x", "--seed", "-1"],
+            f"--seed: expected a whole number from 0 to {2**63 - 1}, got '-1'",
+        ),
+        (["upscale", "x", "--max-memory", "0"], "--max-memory: expected a whole number >= 1, got '0'"),
+        (["upscale", "x", "--output", ""], "--output: expected a name, got an empty one"),
+        (["upscale", "x", "--model", ""], "expected a name, got an empty one"),
+        (["train"], "the following arguments are required: STAGE, CONFIG"),
+        (["bench", "--threads", "0"], "--threads: expected a whole number >= 1, got '0'"),
+        (["app", "--port", "99999"], "--port: expected a whole number from 1 to 65535, got '99999'"),
     ],
 )
 def test_values_that_cannot_be_parsed_are_explained(arguments, message, capsys) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_a_file_whose_name_begins_with_a_dash(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-dash.png").touch()
+    with pytest.raises(SystemExit, match="2"):
+        main(["-dash.png"])
+    assert "write ./-dash.png for the file of this name" in capsys.readouterr().err
+
+
+def test_no_arguments_show_the_help(capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "sam-diffsr PHOTO is short for" in capsys.readouterr().err
+
+
+def test_interrupted_while_libraries_are_imported(monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "sam_diffsr.cli.app", SimpleNamespace(run_command=_interrupt))
+    assert main(["info"]) == 130
+    assert capsys.readouterr().err == "sam-diffsr: interrupted\n"
+
+
+def _interrupt(argv: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_lists_are_parsed() -> None:
@@ -201,7 +238,7 @@ def test_evaluate_takes_further_measures_and_says_what_they_are(hr_dir, model_di
     assert lines[1].endswith(f",0.0,{bicubic['ringing']}")
     page = (tmp_path / "x.html").read_text()
     assert all(f">{note}" in page for note in notes)
-    assert main([*arguments, "--measures", "ringing,sharpness"]) == 1
+    assert main([*arguments, "--measures", "ringing,sharpness"]) == 2
     assert "unknown measures sharpness; expected some of ringing, grain, colour" in capsys.readouterr().err
 
 
@@ -231,7 +268,7 @@ def test_evaluate_damages_inputs(model_dir, hr_dir, tmp_path, capsys) -> None:
         "tiny_ddim_2_steps",
         "tiny_encoder",
     ]
-    assert main([*arguments, "--lr", str(hr_dir)]) == 1
+    assert main([*arguments, "--lr", str(hr_dir)]) == 2
     assert "damages make inputs from the truths" in capsys.readouterr().err
     assert main(["evaluate", "--hr", str(hr_dir), "--degrade", "rust7"]) == 1
     assert "got 'rust7'" in capsys.readouterr().err
@@ -265,7 +302,7 @@ def test_evaluate_resumes(model_dir, hr_dir, tmp_path, monkeypatch, capsys) -> N
         assert main([*arguments, "--resume", str(named)]) == 0
     assert "2 scores were reused" in capsys.readouterr().out
     assert len(named.read_text().splitlines()) == 3
-    assert main([*arguments[:-2], "--resume"]) == 1
+    assert main([*arguments[:-2], "--resume"]) == 2
     assert "--resume needs a FILE here" in capsys.readouterr().err
 
 
@@ -481,7 +518,14 @@ def test_completion_for_the_shell(tmp_path) -> None:
         ("max_pixels must be >= 1, or None for no limit, got 5", "--max-pixels must be >= 1, or 0, got 5"),
         ("raise max_pixels (None: no limit) if", "raise --max-pixels (0: no limit) if"),
         ("outscale must be None or a finite factor > 0", "--scale must be a finite factor > 0"),
-        ("fidelity 1 and start 3 both", "fidelity 1 and start 3 both"),
+        ("fidelity 0.5 and start 10 both choose", "--fidelity 0.5 and --start 10 both choose"),
+        ("outscale 10000.0 would make", "--scale 10000.0 would make"),
+        ("suffix and ext name the results", "--suffix and --ext name the results"),
+        ("suffix is part of a file name", "--suffix is part of a file name"),
+        ("device 'x' was asked for; use device='auto'", "--device 'x' was asked for; use --device auto"),
+        ("device must be 'auto', 'mps' or a torch.device", "--device must be 'auto' or 'mps'"),
+        ("use dtype='fp32' (or 'bf16')", "use --precision fp32 (or 'bf16')"),
+        ("there is no model 'x': expected None, a", "there is no model 'x': expected a"),
         ("the start of a_file.png is missing", "the start of a_file.png is missing"),
     ],
 )

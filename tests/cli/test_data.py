@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sam_diffsr.cli import data
-from sam_diffsr.cli.app import main
+from sam_diffsr.cli import main
 from sam_diffsr.data import CropStore, SyntheticConfig
 from sam_diffsr.data.config import MissingMasks
 from sam_diffsr.masks.store import write_records

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,12 +164,8 @@ def test_debug_shows_where_it_came_from(model_dir, tmp_path) -> None:
     ("arguments", "message"),
     [
         (["-i", "gone.png", "-o", "x.png"], "gone.png"),
-        (["-i", "photos", "-o", "x", "--steps", "11"], "error: --steps must be a whole number from 0"),
-        (["-i", "photos", "-o", "x", "--tile", "-3"], "error: --tile must be 'auto', 0"),
-        (["-i", "photos", "-o", "x", "--quality", "0"], "error: --quality must be in 1..100"),
         (["-i", "photos", "-o", "x", "-m", "no-such-model"], "no-such-model"),
         (["-i", "photos/trip/*.png", "-o", "x"], "no file matches"),
-        (["-i", "photos", "-o", "x", "--device", "cuda:77"], "cuda:77"),
         (["-i", "photos/a.png", "-o", "x.png", "--max-pixels", "10"], "pixels"),
     ],
 )
@@ -183,11 +180,35 @@ def test_errors_are_one_line(model_dir, photos, tmp_path, monkeypatch, capsys, a
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "11"], "error: --steps must be a whole number from 0"),
+        (["--steps", "100000", "--start", "noise"], "error: --steps must be a whole number from 0"),
+        (["--start", "100000"], "error: --start must be 'noise' or a timestep"),
+        (["--fidelity", "nan"], "error: --fidelity must be a number from 0"),
+        (["--tile", "-3"], "error: --tile must be 'auto', 0"),
+        (["--quality", "0"], "error: --quality must be in 1..100"),
+        (["--device", "cuda:77"], "error: --device 'cuda:77' was asked for"),
+        (["--output", "a.pdf"], "error: results cannot be written as .pdf"),
+    ],
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_value_out_of_range_is_2_in_a_dry_run_too(
+    model_dir, photos, monkeypatch, capsys, arguments, message, dry
+) -> None:
+    monkeypatch.chdir(photos)
+    assert upscale(model_dir, "a.png", *arguments, *dry) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"sam-diffsr: {message}")
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         [],
         ["-o", "a.png"],
         ["a.png", "--scale", "2", "--width", "5"],
+        ["a.png", "--scale", "2", "--outscale", "3"],
         ["a.png", "--width", "0"],
         ["a.png", "--outscale", "-1"],
         ["a.png", "--height", "many"],
@@ -222,7 +243,7 @@ def test_flags_have_the_types_of_the_library() -> None:
         "--outscale 2 --seed 1 --max-memory 1 --ensemble --wrap"
     )
     given = build_parser().parse_args(["upscale", "-i", "a", "-o", "b", "--max-pixels", "1", *flags.split()])
-    aliases = {"SamplerName": "str", "Start": "int"}
+    aliases = {"SamplerName": "str", "Start": "int", "Seeds": "int"}
     for name, parameter in inspect.signature(SuperResolver.upscale).parameters.items():
         if name in vars(given):
             annotation = str(parameter.annotation)
@@ -309,6 +330,21 @@ def test_standard_input_and_output(model_dir, photos, tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert Image.open(io.BytesIO(done.stdout)).size == (36, 28)
     assert b"<standard input> -> <standard output> (36x28, " in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
+def test_a_full_standard_output(model_dir, photos, monkeypatch, capsys) -> None:
+    with open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=full, isatty=bool, errors=None, flush=bool))
+        assert upscale(model_dir, photos / "a.png", "-o", "-") == 1
+    assert "cannot write the image: No space left on device" in capsys.readouterr().err
+
+
+def test_standard_output_in_another_format(model_dir, photos, monkeypatch) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert upscale(model_dir, photos / "a.png", "-o", "-", "--ext", "jpg") == 0
+    assert Image.open(io.BytesIO(stdout.buffer.getvalue())).format == "JPEG"
 
 
 def test_a_dry_run_writes_nothing(model_dir, photos, tmp_path, monkeypatch, capsys) -> None:

@@ -515,6 +515,23 @@ def test_no_permission(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
+def test_an_image_that_is_closed_is_called_so(tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    Image.new("RGB", (5, 4)).save(path)
+    unread, read, left = Image.open(path), Image.open(path), Image.open(path)
+    unread.close()
+    read.load()
+    read.close()
+    with left:
+        pass
+    with path.open("rb") as file:
+        behind = Image.open(file)
+    for image in (unread, read, left, behind):
+        with pytest.raises(ImageError, match="the image is closed; use it before it is closed, or give its"):
+            decode_image(image)
+
+
 def test_damaged_header(tmp_path):
     path = tmp_path / "short.tif"
     Image.fromarray(pixels(8, 8)).save(path)

@@ -140,7 +140,8 @@ def test_a_missing_file_is_left_to_the_reader(tmp_path: Path) -> None:
         ("photos/a.png", "o.pdf", {}, ArgumentError, r"cannot be written as \.pdf"),
         ("photos", "o.png", {}, ArgumentError, r"go into a folder, but .*o\.png is a file name"),
         ("empty", "o", {}, ImageError, "has no image .*subfolders are read only when asked for"),
-        ("empty", "o", {"recursive": True}, ImageError, "has no image; looked for"),
+        ("empty", "o", {"recursive": True}, ImageError, "has no image that can be read$"),
+        ("photos/a.png", "o.xyz", {}, ArgumentError, r"o\.xyz looks like a file .*, or o\.xyz/ for a folder"),
         ("photos/*.bmp", "o", {}, ImageError, "no file matches"),
         ("", "o", {}, ArgumentError, "an input is an empty name"),
     ],
@@ -150,6 +151,27 @@ def test_refuses(tree, tmp_path, monkeypatch, inputs, output, options, error, me
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
         plan_jobs(inputs, output, **options)
+
+
+def test_an_input_without_images_stops_no_other(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    empty, unmatched, good = plan_jobs([tmp_path / "empty", tree / "*.bmp", tree / "a.png"], tmp_path / "x")
+    for job, message in ((empty, "the folder .*empty has no image"), (unmatched, "no file matches")):
+        with pytest.raises(ImageError, match=message):
+            raise job.problem or AssertionError
+    assert good == Job(source=tree / "a.png", target=tmp_path / "x" / "a_out.png")
+
+
+def test_a_folder_may_have_an_unknown_ending(tree: Path, tmp_path: Path) -> None:
+    assert plan_jobs(tree / "a.png", f"{tmp_path}/o.xyz/")[0].target == tmp_path / "o.xyz" / "a_out.png"
+    (tmp_path / "o.abc").mkdir()
+    assert plan_jobs(tree / "a.png", tmp_path / "o.abc")[0].target == tmp_path / "o.abc" / "a_out.png"
+
+
+@pytest.mark.parametrize(("ext", "ending"), [(None, ".png"), ("jpg", ".jpg"), ("auto", ".jpg")])
+def test_the_format_of_standard_output(tmp_path: Path, ext, ending: str) -> None:
+    (job,) = plan_jobs(tmp_path / "photo.jpeg", "-", ext=ext)
+    assert (job.target, job.ending) == (STDOUT, ending)
 
 
 def test_results_of_one_name_are_called_after_the_whole_name(tree: Path, tmp_path: Path) -> None:

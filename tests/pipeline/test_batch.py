@@ -77,6 +77,17 @@ def test_a_result_that_is_there(photos: Path, tmp_path: Path) -> None:
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize(("existing", "status"), [("skip", "skipped"), ("error", "failed")])
+def test_a_result_that_another_run_wrote_meanwhile_is_kept(photos, tmp_path, existing, status) -> None:
+    def meanwhile(paths: list[Path]) -> list[Image.Image]:
+        (tmp_path / "x.png").write_bytes(b"theirs")
+        return double(paths)
+
+    jobs = plan_jobs(photos / "a.png", tmp_path / "x.png")
+    assert [outcome.status for outcome in run(jobs, meanwhile, existing=existing)] == [status]
+    assert (tmp_path / "x.png").read_bytes() == b"theirs"
+
+
 def test_a_bug_in_one_file_is_reported_too(photos: Path, tmp_path: Path) -> None:
     def broken(paths: list[Path]) -> list[Image.Image]:
         raise ZeroDivisionError("unexpected")
@@ -186,6 +197,9 @@ def test_small_files_go_together_and_large_ones_alone(tmp_path: Path) -> None:
     outcomes = list(run(plan_jobs(photos, tmp_path / "large"), upscale))
     assert sizes == [8, 3, 2]
     assert len(outcomes) == 13
+    sizes.clear()
+    list(run(plan_jobs(photos, tmp_path / "more"), upscale, pixels_together=24))
+    assert sizes == [2, 2, 2, 2, 2, 1, 1, 1]
 
 
 def test_what_was_computed_before_a_cancel_is_saved_and_reported(photos: Path, tmp_path: Path) -> None:

@@ -177,6 +177,12 @@ def test_a_name_that_is_nothing_is_refused_without_a_network(no_bundled: Path, t
         load_pretrained(name)
 
 
+@pytest.mark.parametrize("name", [5, 0, b"small", ["small"]])
+def test_a_name_of_another_kind_is_refused(name):
+    with pytest.raises(ArgumentError, match=r"a model is given by its name or path, got "):
+        load_pretrained(name)
+
+
 def test_the_default_is_missed_by_name(no_bundled: Path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
@@ -210,7 +216,7 @@ def test_a_failed_save_changes_nothing(folder: Path, config, model, monkeypatch)
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path, config, model):
     (tmp_path / "taken").write_text("mine")
-    with pytest.raises(OutputError, match=r"cannot save the model to .*taken"):
+    with pytest.raises(OutputError, match=r"cannot save the model to .*taken: it is a file; choose a folder"):
         save_pretrained_folder(tmp_path / "taken", config, model.state_dict(), card=None)
     assert (tmp_path / "taken").read_text() == "mine"
 

@@ -67,6 +67,13 @@ def test_unknown_betas_are_refused(golden_dir: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.ckpt").touch()
+    for source, message in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "empty.ckpt", "damaged, empty or another"),
+    ):
+        with pytest.raises(ModelLoadError, match=message):
+            convert_checkpoint(source, tmp_path / "x")
     with pytest.raises(ModelLoadError, match="no checkpoint at"):
         convert_checkpoint(tmp_path / "gone.ckpt", tmp_path / "m")
 

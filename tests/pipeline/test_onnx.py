@@ -52,7 +52,7 @@ def test_the_files_name_opset_sizes_and_everything_a_loop_needs(exported: Path):
             assert all(dim.dim_param for index, dim in enumerate(dims) if index != 1)
         (metadata,) = (json.loads(entry.value) for entry in file.metadata_props if entry.key == "sam_diffsr")
         assert metadata["model"]["scale"] == 4
-        assert metadata["degradation"] == "bicubic"
+        assert metadata["degradation"] == resolver.config.degradation
         assert metadata["sampling"]["steps"] == resolver.config.sampling.steps
         np.testing.assert_allclose(metadata["alpha_bars"], resolver.schedule.alphas_cumprod, rtol=1e-6)
 

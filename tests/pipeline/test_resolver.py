@@ -194,6 +194,22 @@ def test_damaged_pixels_in_a_list_are_named(resolver, tmp_path: Path):
         resolver.upscale([photo(2, 2), photo(2, 3), path], steps=1)
 
 
+@pytest.mark.parametrize(
+    ("side", "options", "most"), [(16, {}, 8), (32, {}, 4), (64, {}, 1), (64, {"batch_size": 3}, 3)]
+)
+def test_small_images_of_a_list_go_together_on_a_cpu(resolver, monkeypatch, side, options, most):
+    sizes = []
+
+    def super_resolve(model, config, schedule, lr, *others, dtype):
+        sizes.append(len(lr))
+        return torch.zeros(len(lr), 3, 4 * side, 4 * side, dtype=dtype)
+
+    monkeypatch.setattr(resolver_module, "super_resolve", super_resolve)
+    results = resolver.upscale([photo(side, side)] * (most + 1), **options)
+    assert len(results) == most + 1
+    assert sizes == [most, 1]
+
+
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp_2m"])
 def test_a_batch_of_four_equals_four_singles(resolver, sampler):
     images = [photo(7, 6, seed=seed).astype(np.float32) / 255 for seed in range(4)]
@@ -364,6 +380,7 @@ def test_a_bar_is_drawn_on_request_only(resolver, capsys):
         ({"max_memory": 1.5}, ArgumentError, "max_memory must be None or a number of bytes"),
         *(({"outscale": value}, ArgumentError, "outscale must be") for value in (0, "2", True, float("inf"))),
         ({"max_pixels": 15}, ImageTooLargeError, "16"),
+        ({"callback": 5}, ArgumentError, "callback must be None or a function, got 5"),
     ],
 )
 def test_arguments_out_of_range_are_refused_before_any_work(resolver, options, error, message):

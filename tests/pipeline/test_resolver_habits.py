@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -43,7 +45,7 @@ def test_to_moves_and_casts_in_place(resolver) -> None:
         ("tile_overlap", "it is called halo here"),
         ("generator", "it is called seed here"),
         ("fidelty", "it is called fidelity here"),
-        ("xyzzy", "expected some of self, image, steps, sampler"),
+        ("xyzzy", r"; expected some of image, steps, sampler"),
     ],
 )
 def test_names_of_other_libraries_are_answered_with_ours(resolver, name, message) -> None:
@@ -58,6 +60,37 @@ def test_names_of_other_libraries_while_loading() -> None:
             ArgumentError, match=f"from_pretrained has no argument {name}; it is called {ours} here"
         ):
             SuperResolver.from_pretrained(**{name: "auto"})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ArgumentError, match="expected some of pretrained_model_name_or_path, revision"):
+        SuperResolver.from_pretrained(xyzzy=1)  # pyright: ignore[reportCallIssue]
+
+
+def test_names_of_other_libraries_with_tensors(resolver) -> None:
+    for name, message in (
+        ("seed", "it is called seeds here"),
+        ("num_steps", "it is called steps here"),
+        ("xyzzy", "expected some of lr, seeds, progress, callback, steps"),
+    ):
+        with pytest.raises(ArgumentError, match=f"upscale_tensor has no argument {name}; {message}"):
+            resolver.upscale_tensor(torch.rand(1, 3, 4, 4), **{name: 4})
+
+
+def test_the_seeds_of_tensors_are_given_as_for_images(resolver) -> None:
+    lr = torch.rand(2, 3, 4, 4)
+    expected = resolver.upscale_tensor(lr, seeds=[3, 4])
+    assert torch.equal(resolver.upscale_tensor(lr, seeds=3), expected)
+    assert torch.equal(resolver.upscale_tensor(lr, seeds=np.array([3, 4])), expected)
+    with pytest.raises(ArgumentError, match="seed must be one integer or 2 of them, one per image; got 1"):
+        resolver.upscale_tensor(lr, seeds=[3])
+
+
+def test_a_tensor_of_a_training_is_taken_without_its_gradient(resolver) -> None:
+    lr = torch.rand(1, 3, 4, 4)
+    expected = resolver.upscale_tensor(lr, seeds=[3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = resolver.upscale_tensor(lr.clone().requires_grad_(), seeds=[3])
+    assert torch.equal(result, expected)
+    assert not result.requires_grad
 
 
 @pytest.fixture(scope="module")

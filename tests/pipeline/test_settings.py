@@ -55,6 +55,8 @@ def test_every_image_has_a_seed():
     assert resolve_seeds(5, 3) == [5, 6, 7]
     assert resolve_seeds([9, 9], 2) == [9, 9]
     assert resolve_seeds([np.int64(2)], 1) == [2]  # type: ignore[list-item]
+    assert resolve_seeds(np.array([7, 3]), 2) == [7, 3]
+    assert resolve_seeds(np.array(7), 2) == [7, 8]
     assert resolve_seeds(4, 0) == []
 
 
@@ -68,6 +70,9 @@ def test_every_image_has_a_seed():
         (0.5, r"integers from 0 to .*0\.5"),
         (True, r"integers from 0 to .*True"),
         ("abc", r"integers from 0 to .*'a'"),
+        (np.array([0.5, 1, 2]), r"integers from 0 to .*0\.5"),
+        (np.zeros((3, 1), dtype=int), r"integers from 0 to .*\[0\]"),
+        (np.arange(2), r"one integer or 3 of them, one per image; got 2"),
     ],
 )
 def test_seeds_that_are_none_are_refused(seed, message):
@@ -138,7 +143,13 @@ def test_less_fidelity_never_starts_later_and_never_takes_more_than_six_steps(ti
         assert 0 <= setting.steps <= min(6, (setting.start or 0) + 1)
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), "high", True])
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_fidelity_may_be_a_number_of_numpy(kind):
+    assert sampling(fidelity=kind(0.5)) == sampling(fidelity=0.5)
+    assert sampling(fidelity=np.int64(1)) == sampling(fidelity=1)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), "high", True, np.float32(1.5), np.True_])
 def test_anything_but_a_number_from_0_to_1_is_refused(value):
     with pytest.raises(ArgumentError, match="fidelity must be a number from 0"):
         sampling_of_fidelity(value, CONFIG)

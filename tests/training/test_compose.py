@@ -35,9 +35,9 @@ def test_yaml_with_overrides(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("data: [", "is not valid YAML"),
-        ("- 1", "expected a mapping of keys to values, got list"),
-        ("", "expected a mapping of keys to values, got NoneType"),
+        ("data: [", "is not valid YAML: .* in line 1$"),
+        ("- 1", "expected a mapping of keys to values .*, got .1."),
+        ("", "expected a mapping of keys to values .*, got nothing"),
         ("run: {steps: 3}", r"lacks the required keys \['data'\]"),
         ("data: {crops: x}\noptimiser: {lr: 1}", r"\(did you mean 'optimizer' instead of 'optimiser'\?\)"),
         ("base: 3", "base must be the name of a file or preset, got 3"),
@@ -46,6 +46,12 @@ def test_yaml_with_overrides(tmp_path: Path) -> None:
 def test_bad_file(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(write(tmp_path, text))
+
+
+def test_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="is not a text file in UTF-8; expected YAML"):
+        load_config(tmp_path / "run.yaml")
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -72,7 +78,7 @@ def test_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("run.steps", "an override must look like section.key=value, got 'run.steps'"),
         ("=3", "an override must look like"),
         ("run.steps=[", "is not valid YAML"),
-        ("data.crops.deep=1", "expected a mapping of keys to values, got str"),
+        ("data.crops.deep=1", "expected a mapping of keys to values .*, got "),
         ("run.stpes=3", r"unknown keys \['stpes'\]"),
     ],
 )
