@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam_diffsr.cli import data
-from sam_diffsr.cli import main
+from sam_diffsr.cli import data, main
 from sam_diffsr.data import CropStore, SyntheticConfig
 from sam_diffsr.data.config import MissingMasks
 from sam_diffsr.masks.store import write_records
