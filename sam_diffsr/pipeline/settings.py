@@ -37,7 +37,7 @@ Start = int | Literal["noise"] | None
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_ONE_STEP_RANGE, _FOUR_STEP_RANGE = 0.2, 0.5
+_ONE_STEP_RANGE, _FOUR_STEP_RANGE = 0.35, 0.5
 """Share of the schedule that ``fidelity=0`` starts from: beyond it LPIPS gains nothing."""
 
 

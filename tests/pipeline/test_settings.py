@@ -126,7 +126,7 @@ def test_fidelity_goes_from_the_encoders_image_to_half_of_the_noise():
     assert sampling_of_fidelity(0, CONFIG) == SamplingConfig(sampler="dpmpp_2m", steps=4, start=50)
     one_step = dataclasses.replace(CONFIG, sampling=SamplingConfig(sampler="ddim", steps=1, start=3))
     assert sampling_of_fidelity(1, one_step) == SamplingConfig(sampler="ddim", steps=0, start=0)
-    assert sampling_of_fidelity(0, one_step) == SamplingConfig(sampler="ddim", steps=1, start=20)
+    assert sampling_of_fidelity(0, one_step) == SamplingConfig(sampler="ddim", steps=1, start=35)
 
 
 @pytest.mark.parametrize("timesteps", [1, 2, 20, 100, 1000])
