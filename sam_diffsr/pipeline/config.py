@@ -83,7 +83,7 @@ class ResolverConfig:
     """Way in which structure entered the noise in training; sampling does not depend on it."""
     degradation: Degradation | None = None
     """Damage that the model was trained to undo. ``bicubic``: results are held to the input by one
-    back-projection. None: unknown, or the published procedure."""
+    back-projection. ``photo``: only their colours are. None: unknown, or the published procedure."""
     halo: int = 64
     """Output pixels around a tile that its result is computed from as well."""
     bytes_per_pixel: int | None = None

@@ -210,10 +210,20 @@ def sample(
         name = str(dtype).removeprefix("torch.")
         raise NumericalError(f"the networks produced NaN or infinity in {name}; check the weights")
 
-    # One back-projection, so that the result reduced again is the input.
-    if settings.consistent:
-        image = (image + imresize(lr - imresize(image, 1 / scale), scale)).clamp_(0, 1)
+    # One back-projection, so that the result reduced again is the input, or has its colours.
+    if settings.consistency is not None:
+        difference = lr - imresize(image, 1 / scale)
+        if settings.consistency == "colours":
+            difference = _local_mean(difference)
+        image = (image + imresize(difference, scale)).clamp_(0, 1)
     return image
+
+
+def _local_mean(x: Tensor) -> Tensor:
+    """Mean over 17 x 17 pixels, which noise and compression hardly change."""
+    radius = 8
+    padded = functional.pad(x, (radius, radius, radius, radius), mode="replicate")
+    return functional.avg_pool2d(padded, 2 * radius + 1, stride=1)
 
 
 def sample_ensemble(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sam_diffsr.diffusion.samplers import SamplerName
 from sam_diffsr.errors import ArgumentError
-from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
+from sam_diffsr.pipeline.config import Degradation, ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.progress import ProgressCallback
 
 __all__ = [
@@ -37,6 +37,12 @@ Start = int | Literal["noise"] | None
 P = ParamSpec("P")
 R = TypeVar("R")
 
+Consistency = Literal["all", "colours"]
+_CONSISTENCY: dict[Degradation | None, Consistency | None] = {
+    "bicubic": "all",
+    "photo": "colours",
+    None: None,
+}
 _ONE_STEP_RANGE, _FOUR_STEP_RANGE = 0.35, 0.5
 """Share of the schedule that ``fidelity=0`` starts from: beyond it LPIPS gains nothing."""
 
@@ -79,8 +85,9 @@ class Settings:
     """Sampler, steps, start and spacing."""
     ensemble: bool
     """Average the results of the eight turned and mirrored inputs."""
-    consistent: bool
-    """End with one back-projection, so that the result reduced again is the input."""
+    consistency: Consistency | None
+    """End with one back-projection: of all that the result reduced again lacks of the input, or only of its
+    colours, averaged over some pixels, if the input may be damaged."""
     tile: int | None
     """Side of a tile; 0 for none, None to choose it from the free memory."""
     halo: int
@@ -127,7 +134,7 @@ def resolve_settings(
     return Settings(
         sampling=_resolve_sampling(config, sampler, steps, start, fidelity),
         ensemble=ensemble,
-        consistent=config.degradation == "bicubic",
+        consistency=_CONSISTENCY[config.degradation],
         tile=None if tile == "auto" else int(tile),
         halo=-(-config.halo // config.model.scale) if halo is None else int(halo),
         batch_size=None if batch_size is None else int(batch_size),

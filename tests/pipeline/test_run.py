@@ -233,15 +233,18 @@ def test_consistent_results_reduced_again_are_the_input(resolver: SuperResolver)
     assert errors[1] < 0.2 * errors[0]
 
 
-def test_flat_colours_keep_their_mean_and_have_no_border(bundled: SuperResolver) -> None:
+@pytest.mark.parametrize("name", ["small", "photo"])
+def test_flat_colours_keep_their_mean_and_have_no_border(name: str) -> None:
+    bundled = SuperResolver.from_pretrained(name, device="cpu")
     for colour in ((0, 0, 1), (0.5, 0, 1), (1, 0, 0), (0, 1, 0), (1, 1, 1), (0.2, 0.7, 0.4)):
         lr = torch.tensor(colour, dtype=torch.float32)[None, :, None, None].expand(1, 3, 20, 20)
         error = (bundled.upscale_tensor(lr, seeds=[0]) - lr[..., :1, :1])[0] * 255
         assert float(error.mean((1, 2)).abs().max()) <= 1
         border = max(float(edge.abs().max()) for edge in (error[:, 0], error[:, -1], error[..., 0]))
         assert border <= float(error[:, 8:-8, 8:-8].abs().max()) + 2
-        plain = bundled.upscale_tensor(lr, seeds=[0], steps=0) - lr[..., :1, :1]
-        assert float(plain.abs().max()) <= 1 / 255
+        if name == "small":
+            plain = bundled.upscale_tensor(lr, seeds=[0], steps=0) - lr[..., :1, :1]
+            assert float(plain.abs().max()) <= 1 / 255
 
 
 def test_an_ensemble_is_the_mean_of_turned_and_mirrored_results(resolver: SuperResolver) -> None:
