@@ -261,7 +261,7 @@ SERVER = """
         time.sleep(rng.uniform(0, longest))
         os.kill(child, number)
         _, status = os.waitpid(child, 0)
-        print("moment", os.waitstatus_to_exitcode(status), flush=True)
+        print("\\nmoment", os.waitstatus_to_exitcode(status), flush=True)  # after half a line of the child
 """
 
 
