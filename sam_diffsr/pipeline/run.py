@@ -206,7 +206,7 @@ def sample(
         )
         image = to_image(x0)
 
-    if not math.isfinite(sum(float(value) for value in sums)):
+    if not bool(torch.stack(sums).isfinite().all()):
         name = str(dtype).removeprefix("torch.")
         raise NumericalError(f"the networks produced NaN or infinity in {name}; check the weights")
 
