@@ -27,6 +27,7 @@ from sam_diffsr.image import Animation, DecodedImage, check_output, decode_image
 from sam_diffsr.image.formats import check_file, output_format
 from sam_diffsr.image.jobs import STDIN, STDOUT, Job
 from sam_diffsr.image.save import Quality, check_quality
+from sam_diffsr.pipeline.memory import LARGEST_BATCH
 
 __all__ = [
     "PIXELS_TOGETHER",
@@ -40,8 +41,6 @@ logger = logging.getLogger(__name__)
 
 Existing = Literal["error", "skip", "overwrite"]
 """What to do with a result that already exists."""
-_MOST_TOGETHER = 8
-"""Files of a batch, unless the caller chooses."""
 PIXELS_TOGETHER = 2**18
 """Pixels of a batch: its results wait in memory for each other."""
 
@@ -132,7 +131,7 @@ def _batches(jobs: Sequence[Job], batch_size: int | None, pixels_together: int) 
     total = 0
     for job in jobs:
         pixels = _pixels(job.source) if batch_size is None and len(jobs) > 1 else 0
-        most = _MOST_TOGETHER if batch_size is None else batch_size
+        most = LARGEST_BATCH if batch_size is None else batch_size
         if batch and (len(batch) == most or total + pixels > pixels_together):
             yield batch
             batch, total = [], 0

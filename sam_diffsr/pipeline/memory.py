@@ -14,6 +14,7 @@ from sam_diffsr.pipeline.tiles import Tile, TileGrid
 
 __all__ = [
     "CPU_BATCH_PIXELS",
+    "LARGEST_BATCH",
     "batch_size",
     "free_memory",
     "is_out_of_memory",
@@ -26,10 +27,11 @@ LARGEST_TILE = 256
 """Side of the largest automatic tile, in LR pixels; larger ones are no faster."""
 SMALLEST_TILE = 16
 """Side of the smallest tile, in LR pixels."""
+LARGEST_BATCH = 8
+"""Images or windows that are computed together at most, unless the caller asks for more."""
 CPU_BATCH_PIXELS = 64 * 64
 """LR pixels of a batch on the CPU, which gains nothing from larger ones."""
 
-_LARGEST_BATCH = 8
 _ASSUMED_FREE = 4 * 2**30
 """Assumed if the system does not say how much memory is free."""
 _CGROUP_FILES = (
@@ -102,10 +104,10 @@ def batch_size(config: ResolverConfig, tile: Tile, *, max_memory: int | None, pa
     """
     height, width = tile.window_size
     if parameter.device.type == "cpu":
-        return max(1, min(_LARGEST_BATCH, CPU_BATCH_PIXELS // (height * width)))
+        return max(1, min(LARGEST_BATCH, CPU_BATCH_PIXELS // (height * width)))
     limit = free_memory(parameter.device) // 2 if max_memory is None else max_memory
     fitting = limit // window_bytes(config, height, width, itemsize=parameter.element_size())
-    return max(1, min(_LARGEST_BATCH, fitting))
+    return max(1, min(LARGEST_BATCH, fitting))
 
 
 def free_memory(device: torch.device, *, root: Path = Path("/")) -> int:

@@ -44,7 +44,7 @@ from sam_diffsr.pipeline.images import (
     output_size,
     wrap_margin,
 )
-from sam_diffsr.pipeline.memory import CPU_BATCH_PIXELS
+from sam_diffsr.pipeline.memory import CPU_BATCH_PIXELS, LARGEST_BATCH
 from sam_diffsr.pipeline.progress import Progress, ProgressCallback
 from sam_diffsr.pipeline.run import divide, super_resolve
 from sam_diffsr.pipeline.settings import (
@@ -83,7 +83,6 @@ _NAMES_ELSEWHERE = {
     "tile_size": "tile",
 }
 """Arguments by the names that diffusers, Real-ESRGAN and others have for them."""
-_MOST_TOGETHER = 8
 _PIXELS_TOGETHER = 2**16
 """LR pixels of the images of a list that a GPU computes together."""
 
@@ -541,7 +540,7 @@ def _batches(sizes: Sequence[tuple[int, int]], batch_size: int | None, pixels: i
         groups.setdefault(size, []).append(index)
     batches: list[list[int]] = []
     for (height, width), indices in groups.items():
-        most = batch_size or max(1, min(_MOST_TOGETHER, pixels // (height * width)))
+        most = batch_size or max(1, min(LARGEST_BATCH, pixels // (height * width)))
         batches += [indices[first : first + most] for first in range(0, len(indices), most)]
     return batches
 
