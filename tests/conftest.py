@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +64,28 @@ def loopback_only() -> Iterator[None]:
 def golden_dir() -> Path:
     """Where the reference numbers lie."""
     return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def save_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Write a tiny model with random weights and a number of default steps to a new folder."""
+    from sam_diffsr.diffusion import ScheduleConfig
+    from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_model
+    from sam_diffsr.pipeline import ResolverConfig, SamplingConfig, SuperResolver
+
+    def save(steps: int) -> Path:
+        model = ModelConfig(
+            encoder=EncoderConfig(blocks=2, channels=8, growth=4),
+            denoiser=DenoiserConfig(dim=8, multipliers=(1, 2)),
+        )
+        config = ResolverConfig(
+            model=model,
+            schedule=ScheduleConfig(timesteps=10),
+            sampling=SamplingConfig(sampler="ddim", steps=steps),
+        )
+        torch.manual_seed(0)
+        folder = tmp_path_factory.mktemp("models") / "tiny"
+        SuperResolver(build_model(model), config, device="cpu").save_pretrained(folder)
+        return folder
+
+    return save

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,10 @@ from PIL import Image, PngImagePlugin
 from safetensors.torch import load_file
 
 from sam_diffsr.cli import main
-from sam_diffsr.diffusion import ScheduleConfig
 from sam_diffsr.errors import SamDiffsrError
 from sam_diffsr.image import decode_image, save_image
 from sam_diffsr.image.read import register_formats
-from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_model
-from sam_diffsr.pipeline import ResolverConfig, SamplingConfig, SuperResolver
+from sam_diffsr.pipeline import SuperResolver
 
 pytestmark = pytest.mark.slow
 
@@ -47,17 +45,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = ModelConfig(
-        encoder=EncoderConfig(blocks=2, channels=8, growth=4),
-        denoiser=DenoiserConfig(dim=8, multipliers=(1, 2)),
-    )
-    sampling = SamplingConfig(sampler="ddim", steps=1)
-    config = ResolverConfig(model=model, schedule=ScheduleConfig(timesteps=10), sampling=sampling)
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    SuperResolver(build_model(model), config, device="cpu").save_pretrained(folder)
-    return folder
+def model_dir(save_tiny_model: Callable[[int], Path]) -> Path:
+    return save_tiny_model(1)
 
 
 def samples() -> dict[str, bytes]:

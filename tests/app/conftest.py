@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from sam_diffsr.app.worker import Worker
-from sam_diffsr.diffusion import ScheduleConfig
-from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_model
-from sam_diffsr.pipeline import ResolverConfig, SamplingConfig, SuperResolver
 
 
 @pytest.fixture(scope="session")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = ModelConfig(
-        encoder=EncoderConfig(blocks=2, channels=8, growth=4),
-        denoiser=DenoiserConfig(dim=8, multipliers=(1, 2)),
-    )
-    config = ResolverConfig(
-        model=model,
-        schedule=ScheduleConfig(timesteps=10),
-        sampling=SamplingConfig(sampler="ddim", steps=5),
-    )
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    SuperResolver(build_model(model), config, device="cpu").save_pretrained(folder)
-    return folder
+def model_dir(save_tiny_model: Callable[[int], Path]) -> Path:
+    return save_tiny_model(5)
 
 
 @pytest.fixture
