@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_diffsr.bench.result import BenchResult
-from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
+from sam_diffsr.bench.result import BenchResult, median_ratio, medians, time_in_turns
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.masks.rle import decode, encode
 from sam_diffsr.masks.spe import encode_structure, position_field

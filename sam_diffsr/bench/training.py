@@ -11,8 +11,7 @@ from pathlib import Path
 
 import torch
 
-from sam_diffsr.bench.result import BenchResult
-from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
+from sam_diffsr.bench.result import BenchResult, median_ratio, medians, time_in_turns
 from sam_diffsr.data import (
     DataConfig,
     SyntheticConfig,
