@@ -11,8 +11,7 @@ from pathlib import Path
 
 import torch
 
-from sam_diffsr.bench.result import BenchResult
-from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
+from sam_diffsr.bench.result import BenchResult, median_ratio, medians, time_in_turns
 from sam_diffsr.data import (
     DataConfig,
     SyntheticConfig,
@@ -76,12 +75,10 @@ def measure_training(
                 trainer.train_step(fixed)
 
         feeds: dict[str, _Feed] = {}
-        sources = {"data": config.data} if own_data else _made_up_data(config, folder)
-        for kind, data in sources.items():
+        scale, seed, cache = config.model.scale, config.run.seed, folder / "cache"
+        for kind, data in ({"data": config.data} if own_data else _made_up_data(config, folder)).items():
             _LOGGER.info("measuring: opening %s", kind)
-            scale, seed = config.model.scale, config.run.seed
-            source = open_source(data, scale=scale, seed=seed, cache=folder / "cache")
-            feeds[kind] = _Feed(trainer, source, steps)
+            feeds[kind] = _Feed(trainer, open_source(data, scale=scale, seed=seed, cache=cache), steps)
         _LOGGER.info("measuring: training steps, %s rounds", rounds)
         tasks: dict[str, Callable[[], object]] = {"random": random_steps, **feeds}
         timed = time_in_turns(tasks, repeats=rounds, device=trainer.device)
