@@ -28,6 +28,7 @@ RANKS = {
     "pipeline": 4,
     "training": 5,
     "evaluation": 5,
+    "video": 5,
     "app": 6,
     "bench": 6,
     "cli": 7,
@@ -49,7 +50,11 @@ LATE = {
     "yaml",
 }
 # ... and these in one place only.
-ONLY_IN = {"segment_anything": "masks/sam_model.py", "torchvision": "masks/sam_model.py"}
+ONLY_IN = {
+    "av": "video.py",
+    "segment_anything": "masks/sam_model.py",
+    "torchvision": "masks/sam_model.py",
+}
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -30,6 +32,7 @@ from sam_diffsr.cli.options import (
     whole,
 )
 from sam_diffsr.cli.output import Bar, say
+from sam_diffsr.errors import ArgumentError, CancelledError
 from sam_diffsr.files import printable
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ examples:
   sam-diffsr photo.jpg                           photo_x4.png next to it
   sam-diffsr upscale photos -r -o large          a folder with its subfolders
   sam-diffsr upscale 'photos/*.jpg' --scale 2    a pattern, twice as large
+  sam-diffsr clip.mp4                            clip_x4.mp4; a stopped run goes on
   sam-diffsr upscale - < a.png > b.png           standard input and output
 """
 _CPU_PIXELS = 64 * 64
@@ -63,9 +67,10 @@ def register(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "upscale",
-        help="upscale images",
+        help="upscale images and videos",
         description="Upscale files, folders or quoted patterns. GIF, APNG and animated WebP stay animations "
-        "in .png, .webp and .gif. Unreadable files are reported and skipped; the exit code is then 1.",
+        "in .png, .webp and .gif. Videos are upscaled by their names. Unreadable files are reported and "
+        "skipped; the exit code is then 1.",
         epilog=_EPILOG,
     )
     parser.usage = "sam-diffsr upscale PATH [PATH ...] [-o PATH] [options]"
@@ -102,7 +107,7 @@ def _add_main_options(parser: Parser) -> None:
 def _add_further_options(parser: Parser) -> None:
     quality = kind("1..100 or lossless", lambda text: text if text == "lossless" else int(text))
     suffix = "results are {stem}_{suffix}.{ext} (default: out in a folder of -o, else x4)"
-    lossless = "of JPEG, WebP, AVIF and HEIC (default: 95); lossless is for WebP"
+    lossless = "of JPEG, WebP, AVIF and HEIC (default: 95); lossless is for WebP and video (.mkv)"
     add = parser.further_group("files").add_argument
     add("-i", "--input", nargs="+", action="extend", metavar="PATH", help="same as PATH")
     add("--suffix", help=suffix)
@@ -110,6 +115,11 @@ def _add_further_options(parser: Parser) -> None:
     add("--quality", type=quality, metavar="1..100|lossless", help=lossless)
     add("--keep-time", action="store_true", help="give results the modification time of their inputs")
     add("--max-pixels", type=whole(0), metavar="N", help="largest input that is accepted, 0 for any size")
+
+    add = parser.further_group("video").add_argument
+    add("--start-time", type=float, metavar="SECONDS", help="where to begin; audio is cut too")
+    add("--end-time", type=float, metavar="SECONDS", help="where to end")
+    add("--crf", type=int, metavar="0..51", help="quality of H.264, 0 is the best (default: 18)")
 
     start = "start from pure noise, or from the encoder's image with the noise of timestep T"
     ensemble = "average the results of the eight turned and mirrored inputs; eight times the work"
@@ -175,30 +185,41 @@ def _check_usage(args: argparse.Namespace) -> None:
 
 def _plan(args: argparse.Namespace, *, scale: int | None = None) -> list[Job]:
     """Which file each result goes to. Without ``-o``, a name tells the factor, which may be the model's."""
-    from sam_diffsr.image.jobs import STDOUT, plan_jobs
+    from sam_diffsr.image.jobs import STDOUT, VIDEO_ENDINGS, plan_jobs
 
     names = given(args, "suffix", "ext")
     if args.output is None:
         names.setdefault("suffix", "large" if args.sized else f"x{args.outscale or scale:g}")
     jobs = plan_jobs(args.inputs, args.output, recursive=args.recursive, **names)
+    if args.quality == "lossless":
+        videos = [
+            job.source.suffix.lower() in VIDEO_ENDINGS and str(job.target) != args.output for job in jobs
+        ]
+        jobs = [
+            dataclasses.replace(job, target=job.target.with_suffix(".mkv")) if video else job
+            for job, video in zip(jobs, videos, strict=True)
+        ]
     if jobs[0].target is STDOUT and sys.stdout.isatty():
         args.parser.error("an image is not written to a terminal; redirect it, or name a file with -o")
     return jobs
 
 
 def _outcomes(jobs: list[Job], work: _Work) -> Iterator[Outcome]:
-    """Do the jobs in order; here is decided by what."""
+    """Do the images in order, then the videos; here is decided by what."""
     from sam_diffsr.image import decode_frames
+    from sam_diffsr.image.jobs import VIDEO_ENDINGS
     from sam_diffsr.pipeline.batch import PIXELS_TOGETHER, run_jobs
 
-    return run_jobs(
-        jobs,
+    videos = [job for job in jobs if job.problem is None and job.source.suffix.lower() in VIDEO_ENDINGS]
+    yield from run_jobs(
+        [job for job in jobs if job not in videos],
         work.enlarge,
         decode=lambda source: decode_frames(source, max_pixels=work.max_pixels),
         result_size=work.result_size,
         pixels_together=_CPU_PIXELS if work.resolver.device.type == "cpu" else PIXELS_TOGETHER,
         **given(work.args, "strip_metadata", "keep_time", "dry_run", "existing", "quality", "batch_size"),
     )
+    yield from map(work.video, videos)
 
 
 class _Work:
@@ -250,6 +271,39 @@ class _Work:
                 else:  # one seed for all: a result must not depend on the other files
                     results += resolver.upscale(group, seed=[self.seed] * len(group), **options)
         return results
+
+    def video(self, job: Job) -> Outcome:
+        """Enlarge a video."""
+        from sam_diffsr.pipeline.batch import Outcome
+
+        started = time.perf_counter()
+        try:
+            skipped = self.args.existing == "skip" and job.target.exists()
+            size = None if skipped else self._write_video(job)
+            status = "skipped" if size is None else "planned" if self.args.dry_run else "written"
+            return Outcome(job=job, status=status, seconds=time.perf_counter() - started, size=size)
+        except (ArgumentError, CancelledError):
+            raise
+        except Exception as error:  # the other videos go on
+            return Outcome(job=job, status="failed", seconds=time.perf_counter() - started, error=error)
+
+    def _write_video(self, job: Job) -> tuple[int, int]:
+        from sam_diffsr.video import upscale_video, video_size
+
+        args, (height, width) = self.args, video_size(job.source)
+        if args.dry_run:
+            return self.result_size(height, width)
+        options: dict[str, Any] = given(args, "start_time", "end_time", "crf", "strip_metadata")
+        if (factor := self.factor(height, width)) is not None:
+            options["outscale"] = factor
+        options |= {"lossless": args.quality == "lossless", "overwrite": args.existing == "overwrite"}
+        with self.bar.files(1) as callback:
+            options |= {"seed": self.seed, **self.options, **callback}
+            result = upscale_video(self.resolver, job.source, job.target, **options)
+        if args.keep_time:
+            state = job.source.stat()
+            os.utime(job.target, ns=(state.st_atime_ns, state.st_mtime_ns))
+        return result.size
 
 
 def _report(outcome: Outcome, prefix: str, args: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from sam_diffsr.files import printable
 from sam_diffsr.image.formats import output_format
 from sam_diffsr.image.read import readable_endings
 
-__all__ = ["STDIN", "STDOUT", "Extension", "Job", "find_images", "plan_jobs"]
+__all__ = ["STDIN", "STDOUT", "VIDEO_ENDINGS", "Extension", "Job", "find_images", "plan_jobs"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,11 @@ PathLike = str | os.PathLike[str]
 STDIN, STDOUT = Path("<standard input>"), Path("<standard output>")
 """Source and target for the path ``-``."""
 
+VIDEO_ENDINGS = frozenset(
+    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}
+    | {".ogv", ".ts", ".webm", ".wmv"}
+)
+"""Files that :func:`sam_diffsr.video.upscale_video` reads."""
 _HEIF_ENDINGS = (".heic", ".heif", ".hif")
 _UNREADABLE_ENDINGS = frozenset(
     {*_HEIF_ENDINGS, ".jxl", ".svg", ".eps", ".pdf", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
@@ -95,7 +100,7 @@ def _walk(
             if ending in endings:
                 found.append(Path(parent, name))
             else:
-                left_out[ending if ending in _UNREADABLE_ENDINGS else "other"] += 1
+                left_out[ending if ending in _UNREADABLE_ENDINGS | VIDEO_ENDINGS else "other"] += 1
         if not recursive:
             left_out["subfolders"] = len(folders)
             break
@@ -114,6 +119,8 @@ def _log_left_out(root: Path, left_out: Counter[str]) -> None:
         parts.append(f"{others} {'files that are' if others > 1 else 'file that is'} no image")
     for ending, count in sorted(left_out.items()):
         advice = " (install sam-diffsr[heif])" if ending in _HEIF_ENDINGS else ""
+        if ending in VIDEO_ENDINGS:
+            advice = " (videos are upscaled by their names)"
         parts.append(f"{count} {ending}{advice}")
     if parts:
         logger.info("left out of %s: %s", printable(root), ", ".join(parts))
@@ -132,13 +139,14 @@ def plan_jobs(
     Args:
         inputs: a file, a folder, a glob pattern (``"photos/*.jpg"``, ``**`` for any depth), ``"-"`` for
             standard input, or several.
-        output: a file name if one file is read and the name ends like an image; ``"-"`` for standard output;
-            otherwise a folder, in which results are called ``{stem}_{suffix}.{ext}``. Results from a folder
-            that is read recursively keep their place in its tree. None puts ``{stem}_{suffix}.{ext}`` next to
+        output: a file name if one file is read and the name ends like an image or a video; ``"-"`` for
+            standard output; otherwise a folder, in which results are called ``{stem}_{suffix}.{ext}``. Results
+            from a folder that is read recursively keep their place in its tree. None puts ``{stem}_{suffix}.{ext}`` next to
             a file, and ``{name}_{suffix}/{stem}.{ext}`` next to a folder.
         recursive: read folders with their subfolders.
         suffix: None is ``"out"``; an empty one gives ``{stem}.{ext}``.
-        ext: None is ``"png"``, because JPEG would take away again part of what was added.
+        ext: of images; None is ``"png"``, because JPEG would take away again part of what was added. Videos
+            stay ``.mp4``, ``.m4v`` or ``.mov``, or become ``.mkv``; folders are searched for images only.
 
     Returns:
         The jobs in a stable order. Files that are themselves the result of another job are not read, so a
@@ -207,6 +215,8 @@ class _Source:
             keeps = output_format(ending) is not None and ending not in (".apng", ".gif", ".jpe")
             chosen = ending[1:] if keeps else "png"
             chosen = {"jpeg": "jpg", "tiff": "tif"}.get(chosen, chosen)
+        if ending in VIDEO_ENDINGS:
+            chosen = ending[1:] if ending in (".mp4", ".m4v", ".mov") else "mkv"
         tail = "out" if suffix is None else suffix
         stem = "stdin" if self.path is STDIN else self.path.stem
         if whole:
@@ -271,11 +281,11 @@ def _expand(text: PathLike) -> Path:
 
 
 def _names_a_file(path: Path, text: str) -> bool:
-    """Whether an output that is no folder yet ends like an image."""
+    """Whether an output that is no folder yet ends like an image or a video."""
     ending = path.suffix.lower()
     if text.endswith(("/", os.sep)) or os.path.isdir(path):
         return False
-    if output_format(ending) is not None:
+    if output_format(ending) is not None or ending in VIDEO_ENDINGS:
         return True
     written = ", ".join(f".{name}" for name in get_args(Extension) if output_format(f".{name}") is not None)
     if ending in readable_endings() | _UNREADABLE_ENDINGS | {".avif", ".jp2", ".gif"}:

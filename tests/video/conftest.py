@@ -73,7 +73,11 @@ def write(
         for number, time in enumerate(times):
             rgb = frames(number)
             frame = av.VideoFrame.from_ndarray(rgb, format="rgba" if rgb.shape[2] == 4 else "rgb24").reformat(
-                format=pix_fmt, src_colorspace=matrix, dst_colorspace=matrix, src_color_range=2, dst_color_range=full
+                format=pix_fmt,
+                src_colorspace=matrix,
+                dst_colorspace=matrix,
+                src_color_range=2,
+                dst_color_range=full,
             )
             frame.pts, frame.time_base = time, tick
             packets += stream.encode(frame)
@@ -97,7 +101,16 @@ def read(path: Path) -> tuple[list[Fraction], list[np.ndarray]]:
     """Times in seconds and RGB frames, as a player would show them but for turns."""
     with av.open(str(path)) as container:
         found = [
-            (frame.pts * frame.time_base, frame.to_ndarray(format="rgb24", src_colorspace=_matrix(frame), dst_colorspace=5, src_color_range=frame.color_range or 1, dst_color_range=2))
+            (
+                frame.pts * frame.time_base,
+                frame.to_ndarray(
+                    format="rgb24",
+                    src_colorspace=_matrix(frame),
+                    dst_colorspace=5,
+                    src_color_range=frame.color_range or 1,
+                    dst_color_range=2,
+                ),
+            )
             for frame in container.decode(video=0)
         ]
     return [time for time, _ in found], [frame for _, frame in found]
