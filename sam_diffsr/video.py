@@ -178,10 +178,10 @@ def upscale_video(
 ) -> VideoResult:
     """Enlarge a video, every frame with the same noise.
 
-    Times of frames, colour matrix and range, shape of pixels, audio, subtitles and metadata are kept; frames
-    are turned upright. A few frames are in memory at a time. Finished segments wait in the folder
-    ``{target}.parts``: after a stop the same call goes on behind them, and ``target`` appears when it is
-    whole. H.264 is written in 8 bits, 4:2:0, with even sides (an odd last row or column is left out).
+    Times of frames, colour matrix and range, shape of pixels (of H.264), audio, subtitles and metadata are
+    kept; frames are turned upright. A few frames are in memory at a time. Finished segments wait in the
+    folder ``{target}.parts``: after a stop the same call goes on behind them, and ``target`` appears when it
+    is whole. H.264 is written in 8 bits, 4:2:0, with even sides (an odd last row or column is left out).
 
     Args:
         resolver: model that enlarges the frames.
@@ -299,11 +299,12 @@ def _decoded(
     with suppress(FFmpegError):  # the end of the file may be missing
         for packet in container.demux():
             frames: list[av.VideoFrame] = []
-            if packet.stream_index == stream.index:
+            if packet.stream.index == stream.index:  # the last packet of every stream has stream_index 0
                 try:
                     frames = cast("list[av.VideoFrame]", packet.decode())
                 except FFmpegError:
-                    warnings.warn(f"{container.name} has damaged packets, which are left out", stacklevel=2)
+                    name = container.name.removeprefix("file:")
+                    warnings.warn(f"{name} has damaged packets, which are left out", stacklevel=2)
             for frame in frames:
                 frame.pts = frame.dts if frame.pts is None else frame.pts
             yield ((packet.pts or 0) + (packet.duration or 0)) * packet.time_base, frames
@@ -316,10 +317,12 @@ def _look(path: Path) -> _Clip:
         return ImageError(f"{str(path)!r} {reason}")
 
     with _opened(path) as (container, stream):
+        if not cast("Any", stream.codec_context):
+            raise refused("has a codec that cannot be decoded; convert it first")
         frame = next((frame for _, frames in _decoded(container, stream) for frame in frames), None)
-        codec = cast("Any", stream.codec_context)
         if frame is None or cast("Any", frame.pts) is None or stream.time_base is None:
-            raise refused(f"has no frame that can be decoded and has a time (codec: {codec and codec.name})")
+            codec = stream.codec_context.name
+            raise refused(f"has no frame of codec {codec} that can be decoded and has a time")
         form, tick, matrix = frame.format, stream.time_base, frame.colorspace
         if matrix in _RGB_OR_UNKNOWN:
             matrix = _BT601 if frame.height <= _SD_LINES else _BT709
@@ -466,6 +469,8 @@ class _Work:
             raise OutputError(f"cannot write {name}: it is the source; choose another name")
         if self.final.exists() and not overwrite:
             raise OutputError(f"{name} already exists; delete it or overwrite it")
+        if clip.aspect != 1 and self.crf is None:
+            warnings.warn(f"the shape of pixels, {clip.aspect}, is not kept in lossless video", stacklevel=3)
         with _opened(clip.path) as (source, _):
             try:
                 with av.open(io.BytesIO(), "w", self.form) as trial:
@@ -580,14 +585,15 @@ class _Work:
             # Without its edit list, whose unit is a millisecond, MP4 has exact times that begin later.
             with av.open(f"file:{self.part(number)}", options={"ignore_editlist": "1"}) as container:
                 for packet in cast("Iterator[Packet]", container.demux(video=0)):
-                    if packet.pts is None or packet.dts is None:
+                    if packet.pts is None:
                         continue
                     if shift is None:
                         first = (segment.first - begin) * self.clip.tick
                         shift = round(first / packet.time_base) - packet.pts
                     packet.pts += shift
                     # With frames of uneven length, decoding times of two segments may overlap.
-                    packet.dts = last = max(packet.dts + shift, cast("int", last + 1))
+                    decoded = packet.pts if packet.dts is None else packet.dts + shift
+                    packet.dts = last = max(decoded, cast("int", last + 1))
                     packet.stream = pictures
                     yield packet
 
@@ -606,7 +612,7 @@ class _Work:
                     continue
                 if packet.pts < 0 and packet.stream.type == "subtitle":
                     packet.duration, packet.pts, packet.dts = end, 0, 0
-                packet.stream = copies[packet.stream_index]
+                packet.stream = copies[packet.stream.index]
                 yield packet
 
 

@@ -140,9 +140,9 @@ def plan_jobs(
         inputs: a file, a folder, a glob pattern (``"photos/*.jpg"``, ``**`` for any depth), ``"-"`` for
             standard input, or several.
         output: a file name if one file is read and the name ends like an image or a video; ``"-"`` for
-            standard output; otherwise a folder, in which results are called ``{stem}_{suffix}.{ext}``. Results
-            from a folder that is read recursively keep their place in its tree. None puts ``{stem}_{suffix}.{ext}`` next to
-            a file, and ``{name}_{suffix}/{stem}.{ext}`` next to a folder.
+            standard output; otherwise a folder, in which results are called ``{stem}_{suffix}.{ext}``.
+            Results from a folder that is read recursively keep their place in its tree. None puts
+            ``{stem}_{suffix}.{ext}`` next to a file, and ``{name}_{suffix}/{stem}.{ext}`` next to a folder.
         recursive: read folders with their subfolders.
         suffix: None is ``"out"``; an empty one gives ``{stem}.{ext}``.
         ext: of images; None is ``"png"``, because JPEG would take away again part of what was added. Videos
