@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NoReturn
-from unittest.mock import patch
 
 from sam_diffsr import __version__
 from sam_diffsr.cli.heap import keep_freed_memory
@@ -49,17 +48,15 @@ def build_parser() -> Parser:
 
 def manual() -> str:
     """The command reference of the documentation: a heading per command, its help in 80 columns below it."""
+    from unittest.mock import patch
 
-    def section(parser: Parser) -> str:
-        return f"## {parser.prog}\n\n```text\n{parser.format_help(further=True)}```\n"
-
-    def family(parser: Parser) -> Iterator[Parser]:
-        yield parser
+    def sections(parser: Parser) -> Iterator[str]:
+        yield f"## {parser.prog}\n\n```text\n{parser.format_help(further=True)}```\n"
         for child in parser.commands.values():
-            yield from family(child)
+            yield from sections(child)
 
     with patch.dict(os.environ, COLUMNS="80"):
-        return "\n".join(map(section, family(build_parser())))
+        return "\n".join(sections(build_parser()))
 
 
 def run_command(argv: Sequence[str] | None) -> int:
