@@ -7,7 +7,8 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NoReturn
 
 from sam_diffsr import __version__
@@ -16,7 +17,7 @@ from sam_diffsr.cli.options import HelpFormatter, Parser, as_flags, nearest
 from sam_diffsr.cli.output import messages, say
 from sam_diffsr.errors import ArgumentError, SamDiffsrError
 
-__all__ = ["build_parser", "run_command"]
+__all__ = ["build_parser", "manual", "run_command"]
 
 _FAILED = 1
 _WRONG_USAGE = 2
@@ -45,6 +46,19 @@ def build_parser() -> Parser:
     return parser
 
 
+def manual() -> str:
+    """The command reference of the documentation: a heading per command, its help in 80 columns below it."""
+    from unittest.mock import patch
+
+    def sections(parser: Parser) -> Iterator[str]:
+        yield f"## {parser.prog}\n\n```text\n{parser.format_help(further=True)}```\n"
+        for child in parser.commands.values():
+            yield from sections(child)
+
+    with patch.dict(os.environ, COLUMNS="80"):
+        return "\n".join(sections(build_parser()))
+
+
 def run_command(argv: Sequence[str] | None) -> int:
     """Do the work of :func:`sam_diffsr.cli.main`, which catches Ctrl-C."""
     parser = build_parser()
@@ -56,13 +70,20 @@ def run_command(argv: Sequence[str] | None) -> int:
     if argv is None:  # the process is ours
         keep_freed_memory()
         signal.signal(signal.SIGTERM, _terminate)
-    flags = parser.commands[args.command].flags
-
-    def rewrite(message: str) -> str:
-        return as_flags(message, flags)
-
+    rewrite = partial(as_flags, flags=parser.commands[args.command].flags)
     with messages(quiet=args.quiet, verbose=args.verbose or args.debug, rewrite=rewrite):
-        return _run(args, flags)
+        try:
+            code: int = args.run(args)
+            sys.stdout.flush()  # here, where a reader that is gone is dealt with
+            return code
+        except SamDiffsrError as error:
+            if args.debug:
+                raise
+            say(f"sam-diffsr: error: {rewrite(' '.join(str(error).split()))}", error=True)
+            return _WRONG_USAGE if isinstance(error, ArgumentError) else _FAILED
+        except BrokenPipeError:  # the reader of our output went away, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _FAILED
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
@@ -88,18 +109,3 @@ def _parse(parser: Parser, words: list[str]) -> argparse.Namespace:
             parser = parser.commands.get(word, parser)
         parser.refuse(extra)
     return args
-
-
-def _run(args: argparse.Namespace, flags: dict[str, str]) -> int:
-    try:
-        code: int = args.run(args)
-        sys.stdout.flush()  # here, where a reader that is gone is dealt with
-        return code
-    except SamDiffsrError as error:
-        if args.debug:
-            raise
-        say(f"sam-diffsr: error: {as_flags(' '.join(str(error).split()), flags)}", error=True)
-        return _WRONG_USAGE if isinstance(error, ArgumentError) else _FAILED
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _FAILED
