@@ -210,12 +210,13 @@ def upscale_video(
     clip = _look(Path(source))
     progress, callback = options.pop("progress", None), options.pop("callback", None)
     start, stop = (
-        None if time is None else math.ceil(Fraction(time) / clip.tick) for time in (start_time, end_time)
+        None if time is None else math.ceil(Fraction(str(time)) / clip.tick)
+        for time in (start_time, end_time)
     )
     work = _Work(clip, final, start, stop, None if lossless else crf, strip_metadata)
     work.check_target(overwrite=overwrite)
     state = clip.path.stat()
-    job: dict[str, Any] = {
+    settings = {
         "source": [state.st_size, state.st_mtime_ns],
         "model": resolver.fingerprint,
         "start_time": start_time,
@@ -223,6 +224,7 @@ def upscale_video(
         "seed": seed,
         **{name: value for name, value in options.items() if name not in _ANY_VALUE},
     }
+    job = json.loads(json.dumps(settings, default=str))
     done = work.finished(job, overwrite=overwrite)
     resumed = sum(segment.frames for segment in done)
     if resumed:
@@ -334,13 +336,6 @@ def _look(path: Path) -> _Clip:
             )
         if stream.metadata.get("alpha_mode") == "1":
             raise refused("is VP8 or VP9 with transparency, which is not decoded; convert it to FFV1")
-        if form.components[0].bits > 8:
-            logger.info("%s has %d bits per sample; results have 8", path, form.components[0].bits)
-        if frame.interlaced_frame:
-            warnings.warn(f"{path} is interlaced; deinterlace it first, or combs are enlarged", stacklevel=3)
-        for other in container.streams:
-            if other.index != stream.index and not _is_copied(other):
-                logger.info("%s: stream %d (%s) is left out", path, other.index, other.type)
         shown = frame.side_data.get("DISPLAYMATRIX")
         numbers = [1, 0, 0, 0, 1] if shown is None else np.frombuffer(shown, np.int32).tolist()
         start = cast("int | None", container.start_time)
@@ -381,12 +376,11 @@ def _frames(
                 if stop is not None and time >= stop:
                     return
                 if (frame.height, frame.width) != (clip.frame.height, clip.frame.width):
-                    after = f"{float(time * clip.tick):.3f}"
-                    text = (
-                        f"changes its size to {frame.width} x {frame.height} after {after} s; upscale it in "
+                    size, after = f"{frame.width} x {frame.height}", _milliseconds(time * clip.tick)
+                    text = f"changes its size to {size} after {after} s; upscale it in two parts, with"
+                    problems.append(
+                        ImageError(f"{str(clip.path)!r} {text} end_time {after} and start_time {after}")
                     )
-                    text += f"two parts, with end_time {after} and start_time {after}"
-                    problems.append(ImageError(f"{str(clip.path)!r} {text}"))
                     return
                 if time > last and (since is None or time >= since):
                     frame.pts = last = time
@@ -394,9 +388,13 @@ def _frames(
         read = reached - clip.origin * clip.tick
         wanted = clip.duration if stop is None else min(clip.duration, stop * clip.tick)
         if container.format.name.startswith(_ANNOUNCED) and read + _SLACK < wanted:
-            text = f"breaks off after {float(read):.3f} of {float(clip.duration):.3f} s; give"
-            text += f" end_time {float(read):.3f} to keep what there is"
+            after, whole = _milliseconds(read), _milliseconds(clip.duration)
+            text = f"breaks off after {after} of {whole} s; give end_time {after} to keep what there is"
             problems.append(ImageError(f"{str(clip.path)!r} {text}"))
+
+
+def _milliseconds(seconds: Fraction) -> str:
+    return f"{math.floor(seconds * 1000) / 1000:.3f}"
 
 
 # Enlarging and writing
@@ -460,7 +458,7 @@ class _Work:
         return self.folder / f"{number:06}{'.mkv' if self.crf is None else '.mp4'}"
 
     def check_target(self, *, overwrite: bool) -> None:
-        """Refuse, before anything is computed, a place or a format that cannot take the result."""
+        """Before anything is computed, refuse what cannot be written, and say what is going to be lost."""
         name, clip = repr(str(self.final)), self.clip
         check_file(self.final)
         if clip.alpha and self.crf is not None:
@@ -471,7 +469,16 @@ class _Work:
             raise OutputError(f"{name} already exists; delete it or overwrite it")
         if clip.aspect != 1 and self.crf is None:
             warnings.warn(f"the shape of pixels, {clip.aspect}, is not kept in lossless video", stacklevel=3)
-        with _opened(clip.path) as (source, _):
+        if clip.frame.interlaced_frame:
+            warnings.warn(
+                f"{clip.path} is interlaced; deinterlace it first, or combs are enlarged", stacklevel=3
+            )
+        if (bits := clip.frame.format.components[0].bits) > 8:
+            logger.info("%s has %d bits per sample; results have 8", clip.path, bits)
+        with _opened(clip.path) as (source, pictures):
+            for stream in source.streams:
+                if stream.index != pictures.index and not _is_copied(stream):
+                    logger.info("%s: stream %d (%s) is left out", clip.path, stream.index, stream.type)
             try:
                 with av.open(io.BytesIO(), "w", self.form) as trial:
                     if self.add_copies(trial, source):

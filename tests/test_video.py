@@ -214,6 +214,7 @@ def test_start_and_end(twice, tmp_path):
     upscale_video(twice, source, tmp_path / "b.mp4", start_time=0.41, end_time=1.2, segment_frames=7)
     times, frames = read(tmp_path / "b.mp4")
     assert times == [Fraction(number, 25) for number in range(19)]  # from 0.44 to 1.16
+    assert upscale_video(twice, source, tmp_path / "c.mp4", start_time=0.04, end_time=0.2).frames == 4
     whole = read(source)[1]
     assert np.abs(frames[0][::2, ::2].astype(int) - whole[11]).mean() < 6
     np.testing.assert_allclose(clicks(tmp_path / "b.mp4"), [0.75 - 0.44], atol=1e-3)
@@ -357,11 +358,12 @@ def stop_after(frames: int) -> Callable[..., bool]:
     return lambda done, total, preview: done < frames
 
 
-def test_a_stopped_run_goes_on(twice, tmp_path):
-    source = write(tmp_path / "a.mp4", [number * 512 for number in range(24)], options={"g": "5"})
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".ts"])
+def test_a_stopped_run_goes_on(twice, tmp_path, ending):
+    source = write(tmp_path / f"a{ending}", [number * 512 for number in range(24)], options={"g": "5"})
     upscale_video(twice, source, tmp_path / "straight.mp4", segment_frames=4)
     target, seen = tmp_path / "b.mp4", twice.seen
-    with pytest.raises(CancelledError, match="stopped the work at step 11 of 24"):
+    with pytest.raises(CancelledError, match="stopped the work at step 11 of 2"):
         upscale_video(twice, source, target, segment_frames=4, callback=stop_after(11))
     assert not target.exists()
     result = upscale_video(twice, source, target, segment_frames=4)
