@@ -63,8 +63,8 @@ Pixels = NDArray[np.uint8]
 
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """FFmpeg's formats of results by their endings."""
-_SWSCALE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
-"""Colour matrix (its number in ITU-T H.273) to the converter's number of it."""
+_MATRICES = (1, 4, 5, 6, 7, 9)
+"""Colour matrices that are converted, by their numbers in ITU-T H.273."""
 _BT709, _BT601, _RGB_OR_UNKNOWN = 1, 5, (0, 2)
 _SD_LINES = 576
 """Players take a video that names no matrix for BT.601 up to so many lines, for BT.709 above."""
@@ -138,11 +138,9 @@ class _Clip:
 
     def convert(self, frame: av.VideoFrame, pixel_format: str, *, source: int, target: int) -> av.VideoFrame:
         """Change the pixel format, from one colour range to another."""
-        matrix = _SWSCALE[self.matrix]
+        frame.colorspace = self.matrix
         return frame.reformat(
             format=pixel_format,
-            src_colorspace=matrix,
-            dst_colorspace=matrix,
             src_color_range=source,
             dst_color_range=target,
             interpolation=_BICUBIC_EXACT,
@@ -328,7 +326,7 @@ def _look(path: Path) -> _Clip:
         form, tick, matrix = frame.format, stream.time_base, frame.colorspace
         if matrix in _RGB_OR_UNKNOWN:
             matrix = _BT601 if frame.height <= _SD_LINES else _BT709
-        if matrix not in _SWSCALE:
+        if matrix not in _MATRICES:
             raise refused(f"has colour matrix {matrix} of ITU-T H.273, which is not converted")
         if frame.color_trc in _HDR:
             raise refused(

@@ -71,13 +71,9 @@ def encoded(
 ) -> Any:
     for number, time in enumerate(times):
         rgb = frames(number)
-        frame = av.VideoFrame.from_ndarray(rgb, format="rgba" if rgb.shape[2] == 4 else "rgb24").reformat(
-            format=stream.pix_fmt,
-            src_colorspace=matrix,
-            dst_colorspace=matrix,
-            src_color_range=2,
-            dst_color_range=full,
-        )
+        frame = av.VideoFrame.from_ndarray(rgb, format="rgba" if rgb.shape[2] == 4 else "rgb24")
+        frame.colorspace = matrix
+        frame = frame.reformat(format=stream.pix_fmt, src_color_range=2, dst_color_range=full)
         frame.pts, frame.time_base = time, stream.codec_context.time_base
         yield from stream.encode(frame)
     yield from stream.encode(None)
@@ -142,11 +138,12 @@ def read(path: Path, format: str = "rgb24") -> tuple[list[Fraction], list[np.nda
     frames: list[np.ndarray] = []
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
-            matrix = {1: 1, 9: 9}.get(frame.colorspace, 5)
-            colours = {"src_colorspace": matrix, "src_color_range": frame.color_range or 1}
-            flags = video._BICUBIC_EXACT
+            frame.colorspace = 5 if frame.colorspace in (0, 2) else frame.colorspace
             rgb = frame.reformat(
-                format=format, dst_colorspace=5, dst_color_range=2, interpolation=flags, **colours
+                format=format,
+                src_color_range=frame.color_range or 1,
+                dst_color_range=2,
+                interpolation=video._BICUBIC_EXACT,
             )
             frames.append(rgb.to_ndarray())
             times.append(frame.pts * frame.time_base)
