@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import signal
 import sys
@@ -10,20 +11,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from sam_diffsr import __version__
-from sam_diffsr.cli.bench import register as register_bench
-from sam_diffsr.cli.convert import register as register_convert
-from sam_diffsr.cli.data import register as register_data
-from sam_diffsr.cli.evaluate import register as register_evaluate
-from sam_diffsr.cli.export import register as register_export
-from sam_diffsr.cli.export_onnx import register as register_export_onnx
 from sam_diffsr.cli.heap import keep_freed_memory
-from sam_diffsr.cli.info import register as register_info
-from sam_diffsr.cli.masks import register as register_masks
 from sam_diffsr.cli.options import HelpFormatter, Parser, as_flags, nearest
 from sam_diffsr.cli.output import messages, say
-from sam_diffsr.cli.page import register as register_page
-from sam_diffsr.cli.train import register as register_train
-from sam_diffsr.cli.upscale import register as register_upscale
 from sam_diffsr.errors import ArgumentError, SamDiffsrError
 
 __all__ = ["build_parser", "run_command"]
@@ -32,18 +22,10 @@ _FAILED = 1
 _WRONG_USAGE = 2
 _TERMINATED = 143
 _COMMANDS = (
-    register_upscale,
-    register_page,
-    register_convert,
-    register_info,
-    register_evaluate,
-    register_bench,
-    register_masks,
-    register_data,
-    register_train,
-    register_export,
-    register_export_onnx,
+    *("upscale", "page", "convert", "info", "evaluate", "bench"),
+    *("masks", "data", "train", "export", "export_onnx"),
 )
+"""Modules of the subcommands, in the order of the help."""
 
 
 def build_parser() -> Parser:
@@ -58,8 +40,8 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"sam-diffsr {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
-    for register in _COMMANDS:
-        register(subparsers)
+    for name in _COMMANDS:
+        importlib.import_module(f"sam_diffsr.cli.{name}").register(subparsers)
     return parser
 
 

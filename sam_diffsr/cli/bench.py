@@ -14,9 +14,9 @@ from sam_diffsr.cli.options import (
     add_device_options,
     add_model_option,
     given,
-    given_limit,
     hush_pipeline,
     int_list,
+    megabytes,
     tile_size,
     whole,
 )
@@ -81,7 +81,7 @@ def register(subparsers: Subparsers) -> None:
     add = parser.add_argument_group("memory").add_argument
     add("--sizes", type=int_list, metavar="N,...", help="sides of the inputs (default: 512,1024,2048)")
     add("-t", "--tile", type=tile_size, metavar="auto|0|N", help="side of the tiles (default: auto)")
-    add("--max-memory", type=whole(1), metavar="MB", help="memory limit per image (default: free memory)")
+    add("--max-memory", type=megabytes, metavar="MB", help="memory limit per image (default: free memory)")
     add = parser.add_argument_group("train").add_argument
     add("--stage", choices=tuple(_STAGES), help="networks to train (default: diffusion)")
     add(
@@ -145,13 +145,12 @@ def _prepare(args: argparse.Namespace, chosen: list[str]) -> list[Callable[[], B
             options[name]["rounds" if name == "train" else "repeats"] = args.repeats
     for name in _DEFAULT:
         options[name] |= given(args, "size")
-    options["memory"] |= given(args, "sizes", "tile") | given_limit(args)
+    options["memory"] |= given(args, "sizes", "tile", "max_memory")
 
     # models and configs
     measures: dict[str, Callable[..., BenchResult]] = {"masks": bench.measure_masks}
     if {"step", "image", "memory", "folder"} & set(chosen):
-        precision = {} if args.precision is None else {"dtype": args.precision}
-        resolver = SuperResolver.from_pretrained(args.model, **given(args, "device"), **precision)
+        resolver = SuperResolver.from_pretrained(args.model, **given(args, "device", "dtype"))
         for name in ("step", "image", "memory", "folder"):
             measures[name] = partial(getattr(bench, f"measure_{name}"), resolver)
     if "train" in chosen:

@@ -15,7 +15,7 @@ def manual() -> str:
     """One heading per command, with its whole help in 80 columns below it."""
     with patch.dict(os.environ, COLUMNS="80"):
         return "\n".join(
-            f"## {parser.prog}\n\n```text\n{parser.format_help_all()}```\n"
+            f"## {parser.prog}\n\n```text\n{parser.format_help(further=True)}```\n"
             for parser in _with_commands(build_parser())
         )
 

@@ -117,7 +117,7 @@ def test_bad_input_is_refused_before_the_work(
     ("arguments", "message"),
     [
         (["tiles"], "'tiles' is not one of step, image, memory, folder, train, masks and all"),
-        (["memory", "--sizes", "8,x"], "expected whole numbers like 1,2,4; got '8,x'"),
+        (["memory", "--sizes", "8,x"], "expected whole numbers like '1,2,4', got '8,x'"),
         (["train", "--stage", "unet"], "invalid choice: 'unet'"),
     ],
 )
