@@ -6,6 +6,7 @@ Pixels are in column-major order, and the first run counts zeros.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from reprlib import repr as short
 from typing import Any, cast
 
 import numpy as np
@@ -14,9 +15,6 @@ from numpy.typing import NDArray
 from sam_diffsr.errors import DataError
 
 __all__ = ["area", "bbox_xywh", "decode", "encode", "encode_runs", "mask_runs", "rle_runs", "run_lengths"]
-
-Runs = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Half-open ``(starts, stops)`` of the runs of ones in column-major pixel order, ascending."""
 
 _MAX_DIGITS = 12
 """Most digits of a number in the compressed form (60 bits, so that int64 cannot overflow)."""
@@ -48,9 +46,7 @@ def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
         ``(H, W)`` bool, in Fortran memory order.
     """
     counts, (height, width) = run_lengths(rle)
-    values = np.zeros(len(counts), dtype=np.bool_)
-    values[1::2] = True
-    columns: NDArray[np.bool_] = np.repeat(values, counts).reshape(width, height)
+    columns: NDArray[np.bool_] = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height)
     return columns.T
 
 
@@ -111,8 +107,8 @@ def rle_runs(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int6
     return (stops - ones)[ones > 0], stops[ones > 0], size
 
 
-def mask_runs(mask: NDArray[Any]) -> Runs:
-    """Give the runs of ones of a mask; argument and errors as for ``encode``."""
+def mask_runs(mask: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give the half-open runs of ones ``(starts, stops)`` of a mask; argument and errors as for ``encode``."""
     if mask.ndim != 2 or mask.size == 0:
         raise DataError(f"a mask must be (H, W) with H, W >= 1, got shape {tuple(mask.shape)}")
     if mask.dtype.kind not in "biu":
@@ -168,7 +164,7 @@ def _read_counts(counts: Any) -> NDArray[np.int64]:
         return decompress([counts])[0]
     numbers = _as_array(counts)
     if numbers is None or numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-        raise DataError(f"RLE counts must be a list of whole numbers or a COCO string, got {_short(counts)}")
+        raise DataError(f"RLE counts must be a list of whole numbers or a COCO string, got {short(counts)}")
     numbers = numbers.astype(np.int64)
     if int(numbers.min(initial=0)) < 0:
         raise DataError(f"RLE counts must not be negative, got {int(numbers.min())}")
@@ -215,16 +211,16 @@ def decompress(texts: Sequence[str | bytes]) -> tuple[NDArray[np.int64], NDArray
     codes = np.frombuffer(b"".join(raw), np.uint8) - np.uint8(48)  # codes below 48 wrap around
     ends = np.cumsum([len(text) for text in raw])
     if codes.max(initial=0) > 63:
-        raise DataError(f"compressed RLE counts hold a character that COCO does not use: {_short(texts[0])}")
+        raise DataError(f"compressed RLE counts hold a character that COCO does not use: {short(texts[0])}")
     if codes.size and (codes[ends - 1] >= 32).any():
-        raise DataError(f"compressed RLE counts are cut off in the middle of a number: {_short(texts[0])}")
+        raise DataError(f"compressed RLE counts are cut off in the middle of a number: {short(texts[0])}")
 
     # Bit 32 is set in all six-bit digits of a number but the last; the lowest digit comes first.
     last = np.flatnonzero(codes < 32)
     lengths = np.diff(last, prepend=-1)
     longest = int(lengths.max(initial=0))
     if longest > _MAX_DIGITS:
-        raise DataError(f"compressed RLE counts hold a number of more than 60 bits: {_short(texts[0])}")
+        raise DataError(f"compressed RLE counts hold a number of more than 60 bits: {short(texts[0])}")
     values = _LAST_DIGIT[codes[last]]
     for back in range(1, longest):
         longer = np.flatnonzero(lengths > back)
@@ -241,10 +237,5 @@ def decompress(texts: Sequence[str | bytes]) -> tuple[NDArray[np.int64], NDArray
         before = sums[head] - values[index[head]]
         values[index] = sums - np.repeat(before, np.diff(head, append=len(index)))
     if int(values.min(initial=0)) < 0:
-        raise DataError(f"compressed RLE counts hold a negative run of {values.min()}: {_short(texts[0])}")
+        raise DataError(f"compressed RLE counts hold a negative run of {values.min()}: {short(texts[0])}")
     return values, many
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
