@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sam_diffsr.data.config import MissingMasks
 from sam_diffsr.errors import ArgumentError, DataError
-from sam_diffsr.masks.lookup import digest_masks, find_masks, load_structure
+from sam_diffsr.masks.store import digest_masks, find_masks, load_structure
 from sam_diffsr.masks.segments import GraphMaskGenerator
 from sam_diffsr.masks.spe import Encoding, EncodingOptions, Reduction, encode_label_map
 from sam_diffsr.masks.structure import MAX_REGIONS
@@ -31,7 +31,7 @@ class PhotoRegions:
 
     Args:
         segmenter: ``"graph"``, ``"none"`` (E = 0), a ``GraphMaskGenerator`` or a function.
-        masks: folder of masks (see ``masks.lookup.find_masks``), instead of the segmenter.
+        masks: folder of masks (see ``masks.store.find_masks``), instead of the segmenter.
         missing: with ``"zero"``, photos without masks have no regions (E = 0).
         files: all photos; their masks are looked up at once.
         roots: folders that the places of photos are relative to.
