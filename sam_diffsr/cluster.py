@@ -69,7 +69,7 @@ def import_ray(*, local: bool = False) -> Any:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on every system: listen on loopback
     try:
         import ray
-        import ray.data
+        import ray.data  # pyright: ignore[reportUnusedImport]
     except ImportError as error:
         raise MissingDependencyError(
             f"work on a cluster needs Ray ({error}); run: pip install sam-diffsr[ray]"
@@ -79,7 +79,7 @@ def import_ray(*, local: bool = False) -> Any:
 
 @contextmanager
 def connected(address: str | None) -> Generator[Any]:
-    """Connect to a cluster, or start one on this machine, unless the process already has one.
+    """Connect to a cluster, or start one on this machine, unless the process is connected already.
 
     Args:
         address: see :class:`Cluster`.
@@ -92,11 +92,12 @@ def connected(address: str | None) -> Generator[Any]:
         ClusterError: nobody answers there.
     """
     ray = import_ray(local=address is None)
+    if address is not None:
+        _check_address(address)
     if ray.is_initialized():
         yield ray
         return
-    if address is not None:
-        _check_address(address)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         ray.init(
             address=address or "local",
@@ -126,8 +127,8 @@ def _check_address(address: str) -> None:
     except (OSError, OverflowError, subprocess.SubprocessError) as error:
         where = address if host else "this machine (--ray auto)"
         raise ClusterError(
-            f"no Ray cluster answers at {where} within {_ANSWER} s; start one with ray start --head, or look at "
-            "the address"
+            f"no Ray cluster answers at {where} within {_ANSWER} s; look at the address, or start one with "
+            "ray start --head"
         ) from error
 
 
@@ -166,8 +167,8 @@ def process(
     workers = cluster.workers or sum(room.values())
     if not 0 < workers <= sum(room.values()):
         raise ClusterError(
-            f"the cluster has room for {sum(room.values())} workers of {cpus:g} CPUs and {gpus:g} GPUs, not for "
-            f"{workers or 'one'}; ask for less, or start more nodes"
+            f"the cluster has room for {sum(room.values())} workers of {cpus:g} CPUs and {gpus:g} GPUs, not "
+            f"for {workers or 'one'}; ask for less, or start more nodes"
         )
     _check_nodes(ray, [node for node in nodes if room[node["NodeID"]]], marker)
 
@@ -188,7 +189,7 @@ def process(
             compute=ray.data.ActorPoolStrategy(size=min(workers, count)),
             num_cpus=cpus,
             num_gpus=gpus or None,
-            max_task_retries=_TRIES - 1,
+            ray_remote_args_fn=lambda: {"max_task_retries": _TRIES - 1},
         )
         try:
             for row in results.iter_rows():

@@ -1,134 +1,162 @@
-"""Files by URI: object stores and file systems that pyarrow or fsspec reaches."""
+"""Files by URI, in whatever store pyarrow or fsspec reaches: ``s3://``, ``gs://``, ``abfs://`` and others.
+
+Within the package such a file is a ``Path`` whose first part is the scheme, ``s3:/bucket/folder/name``, so
+that names are planned as those of local files are.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
+import re
 import secrets
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sam_diffsr.errors import ArgumentError, ImageError, ImageNotFoundError, OutputError
 
-__all__ = ["Store", "local_path"]
+__all__ = ["as_path", "as_uri", "check_writable", "is_remote", "list_files", "read_file", "write_file"]
 
 _WHOLE = frozenset({"abfs", "abfss", "adl", "az", "gcs", "gs", "oci", "oss", "s3", "s3a"})
-"""Object stores: a file appears when it is complete, and renaming is copying."""
+"""Object stores: a file appears when it is complete, and to rename one is to copy it."""
+_NO_HOST = "%"
+"""Stands for the host of a URI without one."""
 
 
-def local_path(place: str | os.PathLike[str]) -> str | None:
-    """The path of a local file or folder; None for a URI of another kind than ``file://``."""
-    text = os.fspath(place)
-    if text.startswith("file://"):
-        return urllib.request.url2pathname(urllib.parse.urlsplit(text).path)
-    return None if "://" in text else text
+def as_path(place: str | os.PathLike[str]) -> Path:
+    """The path of a URI, of ``file://`` that of the local file; other paths stay as they are.
+
+    Raises:
+        ArgumentError: a URI with a query; a store takes its options from environment variables.
+    """
+    scheme, separator, rest = os.fspath(place).partition("://")
+    if not separator:
+        return Path(place)
+    if scheme == "file":
+        return Path(urllib.request.url2pathname(urllib.parse.urlsplit(os.fspath(place)).path))
+    host, _, path = rest.partition("/")
+    if "?" in path or ("@" in host and ":" in host):
+        raise ArgumentError(
+            "a URI holds no keys and options; give them by the environment variables of the store, such as "
+            "AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL"
+        )
+    return Path(f"{scheme}:", host or _NO_HOST, path)
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
-    """A folder by URI. Its files have paths of their store, ``bucket/folder/name``; it can be pickled."""
+def is_remote(path: Path) -> bool:
+    """Whether it is the path of a URI."""
+    return re.fullmatch(r"[a-z][a-z0-9+.-]+:", path.parts[0]) is not None if path.parts else False
 
-    scheme: str
-    root: str
-    """Path of the folder."""
-    files: Any
-    """A ``pyarrow.fs.FileSystem``."""
 
-    @classmethod
-    def open(cls, uri: str) -> Store:
-        """Find the file system of a URI: pyarrow's own, else fsspec's.
+def as_uri(path: Path) -> str:
+    """The URI of such a path; other paths stay as they are."""
+    if not is_remote(path):
+        return str(path)
+    return f"{path.parts[0]}//{'/'.join(path.parts[1:]).removeprefix(_NO_HOST)}"
 
-        Raises:
-            ArgumentError: neither knows the scheme, its package is missing, or the store is not reached.
-        """
-        from pyarrow import ArrowInvalid, fs
 
-        scheme = uri.partition("://")[0]
+def list_files(folder: Path, *, recursive: bool = True) -> list[Path]:
+    """Files below a folder of a store, sorted, without hidden ones; the file itself for that of a file.
+
+    Raises:
+        ImageError: the store refuses.
+    """
+    files, root = _open(folder)
+    arrow = _pyarrow()
+    try:
+        if files.get_file_info(root).type == arrow.fs.FileType.File:
+            return [folder]
+        below = arrow.fs.FileSelector(root, recursive=recursive, allow_not_found=True)
+        names = [
+            info.path[len(root) :].lstrip("/")
+            for info in files.get_file_info(below)
+            if info.type == arrow.fs.FileType.File
+        ]
+    except Exception as error:  # each store has errors of its own
+        raise ImageError(f"cannot list {as_uri(folder)!r}: {error}") from error
+    return [folder / name for name in sorted(names) if not f"/{name}".count("/.")]
+
+
+def read_file(path: Path) -> bytes:
+    """Give the content of a file of a store.
+
+    Raises:
+        ImageError: there is no such file, or the store refuses.
+    """
+    files, place = _open(path)
+    try:
+        with files.open_input_stream(place) as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise ImageNotFoundError(f"no such file: {as_uri(path)!r}") from error
+    except Exception as error:  # as above
+        raise ImageError(f"cannot read {as_uri(path)!r}: {error}") from error
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file of a store whole: as one object, or under a hidden name that is changed at the end.
+
+    Raises:
+        OutputError: the store refuses; nothing is left behind.
+    """
+    files, place = _open(path)
+    whole = path.parts[0][:-1] in _WHOLE
+    folder = place.rpartition("/")[0]
+    temporary = place if whole else f"{folder}/.{secrets.token_hex(8)}.part"
+    try:
+        if not whole:
+            files.create_dir(folder, recursive=True)
         try:
-            try:
-                files, root = fs.FileSystem.from_uri(uri)
-            except ArrowInvalid:  # a scheme that pyarrow does not know
-                import fsspec
+            with files.open_output_stream(temporary) as file:
+                file.write(content)
+            if not whole:
+                files.move(temporary, place)
+        except BaseException:
+            if not whole:
+                with suppress(Exception):
+                    files.delete_file(temporary)
+            raise
+    except Exception as error:  # as above
+        raise OutputError(f"cannot write {as_uri(path)!r}: {error}; look at the permissions") from error
 
-                of_scheme, root = fsspec.url_to_fs(uri)
-                files = fs.PyFileSystem(fs.FSSpecHandler(of_scheme))
-        except Exception as error:  # each store has errors of its own
-            raise ArgumentError(f"cannot open a store of the kind {scheme}://: {error}") from error
-        return cls(scheme, root.rstrip("/"), files)
 
-    def uri(self, path: str) -> str:
-        """A path as messages show it; access keys are not part of it."""
-        return f"{self.scheme}://{path}"
+def check_writable(folder: Path) -> None:
+    """Write a small file into a folder of a store and delete it; raises OutputError."""
+    path = folder / f".{secrets.token_hex(8)}.part"
+    write_file(path, b"")
+    files, place = _open(path)
+    with suppress(Exception):  # some stores take files and never give them back
+        files.delete_file(place)
 
-    def list(self, *, recursive: bool = True) -> list[str]:
-        """Paths of the files below the folder, sorted, without hidden ones; a root that is a file is itself one.
 
-        Raises:
-            ImageError: the store refuses.
-        """
-        from pyarrow import fs
+def _open(path: Path) -> tuple[Any, str]:
+    """The ``pyarrow.fs.FileSystem`` of a path and its place in that."""
+    scheme, host, *names = path.parts
+    files, root = _file_system(f"{scheme}//{host.removeprefix(_NO_HOST)}/")
+    return files, "/".join([root.rstrip("/"), *names])
 
+
+def _pyarrow() -> Any:
+    import pyarrow.fs  # pyright: ignore[reportUnusedImport]
+
+    return pyarrow
+
+
+@functools.cache
+def _file_system(uri: str) -> tuple[Any, str]:
+    """Pyarrow's own, else fsspec's, for the root of a store."""
+    arrow = _pyarrow()
+    try:
         try:
-            if self.files.get_file_info(self.root).type == fs.FileType.File:
-                return [self.root]
-            below = fs.FileSelector(self.root, recursive=recursive, allow_not_found=True)
-            found = [info.path for info in self.files.get_file_info(below) if info.type == fs.FileType.File]
-        except Exception as error:  # as above
-            raise ImageError(f"cannot list {self.uri(self.root)!r}: {error}") from error
-        return sorted(path for path in found if "/." not in path[len(self.root) :])
+            return arrow.fs.FileSystem.from_uri(uri)
+        except arrow.ArrowInvalid:  # a scheme that pyarrow does not know
+            import fsspec
 
-    def read(self, path: str) -> bytes:
-        """Give the content of a file.
-
-        Raises:
-            ImageError: there is no such file, or the store refuses.
-        """
-        try:
-            with self.files.open_input_file(path) as file:
-                return file.read()
-        except FileNotFoundError as error:
-            raise ImageNotFoundError(f"no such file: {self.uri(path)!r}") from error
-        except Exception as error:  # as above
-            raise ImageError(f"cannot read {self.uri(path)!r}: {error}") from error
-
-    def write(self, path: str, content: bytes) -> None:
-        """Write a whole file: as one object, or under a hidden name that is then changed.
-
-        Raises:
-            OutputError: the store refuses; nothing is left behind.
-        """
-        folder, _, name = path.rpartition("/")
-        temporary = path if self.scheme in _WHOLE else f"{folder}/.{secrets.token_hex(8)}.part"
-        try:
-            if temporary != path:
-                self.files.create_dir(folder, recursive=True)
-            try:
-                with self.files.open_output_stream(temporary) as file:
-                    file.write(content)
-                if temporary != path:
-                    self.files.move(temporary, path)
-            except BaseException:
-                if temporary != path:
-                    with contextlib.suppress(Exception):
-                        self.files.delete_file(temporary)
-                raise
-        except Exception as error:  # as above
-            raise OutputError(f"cannot write {self.uri(path)!r}: {error}; look at its permissions") from error
-
-    def check_writable(self) -> None:
-        """Write and delete a small file; raises OutputError."""
-        path = f"{self.root}/.{secrets.token_hex(8)}.part"
-        self.write(path, b"")
-        with contextlib.suppress(Exception):  # a store may take files and never give them back
-            self.files.delete_file(path)
-
-    def as_path(self, path: str) -> Path:
-        """A path that can be compared with local ones and joined."""
-        return Path(f"{self.scheme}:", path.lstrip("/"))
-
-    def of_path(self, path: Path) -> str:
-        """The path in the store of the result of :meth:`as_path`."""
-        return ("/" if self.root.startswith("/") else "") + "/".join(path.parts[1:])
+            found: Any = fsspec.url_to_fs(uri)
+            of_scheme, root = found
+            return arrow.fs.PyFileSystem(arrow.fs.FSSpecHandler(of_scheme)), root
+    except Exception as error:  # as above
+        raise ArgumentError(f"cannot open the store {uri}: {error}") from error

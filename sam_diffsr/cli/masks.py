@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sam_diffsr.cli.options import Subparsers, add_command, add_common_options, given, one_line
+from sam_diffsr.cli.options import (
+    Subparsers,
+    add_command,
+    add_common_options,
+    add_ray_options,
+    cluster_of,
+    given,
+    one_line,
+)
+from sam_diffsr.cli.output import summary_table
+from sam_diffsr.errors import ArgumentError
+from sam_diffsr.stores import as_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +56,7 @@ examples:
   sam-diffsr masks generate photos masks -m graph
   torchrun --nproc-per-node 4 -m sam_diffsr masks generate photos masks -m vit_h
   sam-diffsr masks generate photos masks -m vit_h --shard 1/4
+  sam-diffsr masks generate s3://a/photos s3://a/masks -m vit_h --ray auto
   sam-diffsr data prepare photos crops --reductions 1 --masks masks
 """
 
@@ -79,6 +93,7 @@ def _register_generate(subparsers: Subparsers) -> None:
     group = parser.add_argument_group("SAM's automatic mask generator (defaults in brackets)")
     for name, (kind, help_text) in SAM_OPTIONS.items():
         group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=help_text)
+    add_ray_options(parser.add_argument_group("cluster"))
     add_common_options(parser)
     parser.set_defaults(run=run_generate)
 
@@ -175,6 +190,14 @@ def run_generate(args: argparse.Namespace) -> int:
     """Find regions; print one line per photo."""
     from sam_diffsr.masks.folders import generate_folder
 
+    if (cluster := cluster_of(args)) is not None:
+        from sam_diffsr.distributed import generate_masks
+
+        if args.shard is not None:
+            raise ArgumentError("--shard and --ray exclude each other: Ray divides the photos by itself")
+        load = partial(_load, given(args, "model", "precision", "longest_side"), given(args, *SAM_OPTIONS))
+        outcomes = generate_masks(args.images, args.out, load, cluster=cluster, overwrite=args.overwrite)
+        return _report(outcomes, args, table=True)
     outcomes = generate_folder(
         args.images,
         args.out,
@@ -206,8 +229,8 @@ def run_show(args: argparse.Namespace) -> int:
 
     from sam_diffsr.image import save_image
     from sam_diffsr.image.photos import read_photo
-    from sam_diffsr.masks.store import load_structure
     from sam_diffsr.masks.picture import draw_structure
+    from sam_diffsr.masks.store import load_structure
     from sam_diffsr.masks.structure import StructureField
 
     image = read_photo(args.image)
@@ -227,11 +250,16 @@ def run_show(args: argparse.Namespace) -> int:
 def _load_generator(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     import os
 
-    from sam_diffsr.masks.folders import load_generator
     from sam_diffsr.masks.shard import launched_device
 
     device = args.device or launched_device(os.environ)
-    return load_generator(**given(args, "model", "precision", "longest_side"), device=device, options=options)
+    return _load(given(args, "model", "precision", "longest_side"), options, device=device)
+
+
+def _load(chosen: dict[str, Any], options: dict[str, Any], *, device: str) -> Any:
+    from sam_diffsr.masks.folders import load_generator
+
+    return load_generator(**chosen, device=device, options=options)
 
 
 def _shard(args: argparse.Namespace) -> Shard:
@@ -242,25 +270,31 @@ def _shard(args: argparse.Namespace) -> Shard:
     return Shard.parse(args.shard) if args.shard is not None else Shard.from_environment(os.environ)
 
 
-def _report(outcomes: Iterator[MaskOutcome], args: argparse.Namespace) -> int:
+def _report(outcomes: Iterator[MaskOutcome], args: argparse.Namespace, *, table: bool = False) -> int:
     counts = {"written": 0, "skipped": 0, "failed": 0}
+    started, failures = time.perf_counter(), list[str]()
     stored = npy = 0
     for outcome in outcomes:
         counts[outcome.status] += 1
         stored, npy = stored + outcome.stored_bytes, npy + outcome.npy_bytes
-        place = f"[{outcome.number}/{outcome.total}] {outcome.source}"
+        source, target = as_uri(outcome.source), as_uri(outcome.target)
+        place = f"[{outcome.number}/{outcome.total}] {source}"
         if outcome.error is not None:
             if args.debug:
                 raise outcome.error
             print(f"{place}: {one_line(outcome.error)}", file=sys.stderr, flush=True)
+            failures.append(f"{source}: {one_line(outcome.error)}")
         elif not args.quiet and outcome.status == "skipped":
-            print(f"{place}: {outcome.target} exists, skipped", flush=True)
+            print(f"{place}: {target} exists, skipped", flush=True)
         elif not args.quiet:
             rest = outcome.remaining or 0.0
             left = f", {rest / 60:.0f} min left" if rest >= 60 else ""
             took = f"{outcome.regions} regions, {outcome.seconds:.1f} s{left}"
-            print(f"{place} -> {outcome.target} ({took})", flush=True)
-    print(f"{counts['written']} written, {counts['skipped']} skipped, {counts['failed']} failed")
+            print(f"{place} -> {target} ({took})", flush=True)
+    if table:
+        print(summary_table(counts, time.perf_counter() - started, failures))
+    else:
+        print(f"{counts['written']} written, {counts['skipped']} skipped, {counts['failed']} failed")
     if stored:
         print(f"{stored / 1e6:.2f} MB of fields, {npy / stored:.0f} times smaller than as float32 .npy")
     return 1 if counts["failed"] else 0
