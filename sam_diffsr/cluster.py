@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -173,7 +174,8 @@ def process(
     _check_nodes(ray, [node for node in nodes if room[node["NodeID"]]], marker)
 
     waiting = dict(items)
-    for most in (per_call, 1):
+    for most in (per_call, 1):  # Ray repeats the call of a dead worker, if need be for ever; we count
+        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
         count = len(waiting)
         together = max(min(most, -(-count // (4 * workers))), -(-count // _MOST_CALLS))
         data = ray.data.from_items(
@@ -181,22 +183,20 @@ def process(
             override_num_blocks=-(-count // together),
         )
         data.context.enable_progress_bars = False
-        data.context.max_errored_blocks = -1  # the items of a dead worker are known by their absence
         results = data.map_batches(
             _Worker,
-            fn_constructor_args=(begin, bool(gpus), max(1, int(cpus))),
+            fn_constructor_args=(begin, bool(gpus), max(1, int(cpus)), attempts),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=min(workers, count)),
             num_cpus=cpus,
             num_gpus=gpus or None,
-            ray_remote_args_fn=lambda: {"max_task_retries": _TRIES - 1},
         )
         try:
             for row in results.iter_rows():
                 if row["number"] < 0:
                     raise row["result"]
-                del waiting[row["number"]]
-                yield row["number"], row["result"]
+                if row["result"] is not None and waiting.pop(row["number"], None) is not None:
+                    yield row["number"], row["result"]
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ClusterError(f"the cluster gave up: {reason}; finished results are kept") from error
@@ -255,12 +255,24 @@ def sendable(error: Exception) -> SamDiffsrError:
     return SamDiffsrError(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-class _Worker:
-    """An actor of Ray Data. An error of its own becomes the result of number -1."""
+class _Attempts:
+    """An actor that counts how often a call was begun."""
 
-    def __init__(self, begin: Callable[[str], Work], gpu: bool, threads: int) -> None:
+    def __init__(self) -> None:
+        self._begun: Counter[int] = Counter()
+
+    def begin(self, first: int) -> int:
+        self._begun[first] += 1
+        return self._begun[first]
+
+
+class _Worker:
+    """An actor of Ray Data. Its own errors are results of number -1; what killed other workers has None."""
+
+    def __init__(self, begin: Callable[[str], Work], gpu: bool, threads: int, attempts: Any) -> None:
         import torch
 
+        self._attempts = attempts
         self._problem: Exception | None = None
         if not gpu:
             torch.set_num_threads(threads)
@@ -270,9 +282,14 @@ class _Worker:
             self._problem = sendable(error)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
+        import ray
+
+        numbers = [int(number) for number in batch["number"]]
+        if ray.get(self._attempts.begin.remote(numbers[0])) > _TRIES:
+            return {"number": numbers, "result": [None] * len(numbers)}
         try:
             if self._problem is not None:
                 raise self._problem
-            return {"number": list(batch["number"]), "result": self._work(list(batch["item"]))}
+            return {"number": numbers, "result": self._work(list(batch["item"]))}
         except Exception as error:
             return {"number": [-1], "result": [sendable(error)]}

@@ -40,7 +40,7 @@ _QUICK: dict[str, dict[str, Any]] = {
 """Options of each measurement under ``--quick``; its keys are all measurements, in the order they are run."""
 _DEFAULT = ("step", "image")
 _ONLY_FOR = {
-    "size": _DEFAULT,
+    "size": (*_DEFAULT, "folder"),
     "sizes": ("memory",),
     "tile": ("memory",),
     "max_memory": ("memory",),
@@ -76,8 +76,8 @@ def register(subparsers: Subparsers) -> None:
     add("--threads", type=whole(1), metavar="N", help="CPU threads (default: torch's choice)")
     add("--json", metavar="FILE", help="write all numbers, with machine and versions")
     add_device_options(parser)
-    add = parser.add_argument_group("step and image").add_argument
-    add("--size", type=whole(1), metavar="N", help="side of the low-resolution image (default: 64)")
+    add = parser.add_argument_group("step, image and folder").add_argument
+    add("--size", type=whole(1), metavar="N", help="height of the input (default: 64; of a folder's: 32)")
     add = parser.add_argument_group("memory").add_argument
     add("--sizes", type=int_list, metavar="N,...", help="sides of the inputs (default: 512,1024,2048)")
     add("-t", "--tile", type=tile_size, metavar="auto|0|N", help="side of the tiles (default: auto)")
@@ -143,7 +143,7 @@ def _prepare(args: argparse.Namespace, chosen: list[str]) -> list[Callable[[], B
     for name in options:
         if args.repeats is not None and name != "memory":
             options[name]["rounds" if name == "train" else "repeats"] = args.repeats
-    for name in _DEFAULT:
+    for name in (*_DEFAULT, "folder"):
         options[name] |= given(args, "size")
     options["memory"] |= given(args, "sizes", "tile", "max_memory")
 
