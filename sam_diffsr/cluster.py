@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sam_diffsr import __version__
 from sam_diffsr.errors import ArgumentError, ClusterError, MissingDependencyError, SamDiffsrError
@@ -285,7 +285,8 @@ class _Worker:
         import ray
 
         numbers = [int(number) for number in batch["number"]]
-        if ray.get(self._attempts.begin.remote(numbers[0])) > _TRIES:
+        begun = cast("int", ray.get(self._attempts.begin.remote(numbers[0])))
+        if begun > _TRIES:
             return {"number": numbers, "result": [None] * len(numbers)}
         try:
             if self._problem is not None:

@@ -6,7 +6,7 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -85,7 +85,7 @@ def plan_files(
         found: dict[Path, Source] = {}
         for place in local:
             if is_remote(Path(place)):
-                sources = _below(Path(place), readable_endings(), recursive=recursive)
+                sources = _below(Path(place), readable_endings(), recursive=recursive, output=folder)
             else:
                 sources = find_sources([place], recursive=recursive, output=None)
             found |= {source.path: source for source in sources}
@@ -95,9 +95,11 @@ def plan_files(
     return jobs
 
 
-def _below(folder: Path, endings: Iterable[str], *, recursive: bool) -> list[Source]:
-    """Images of a store."""
+def _below(folder: Path, endings: Container[str], *, recursive: bool, output: Path) -> list[Source]:
+    """Images of a folder of a store, but for those below an output in it."""
     found = [path for path in list_files(folder, recursive=recursive) if path.suffix.lower() in endings]
+    if output != folder:
+        found = [path for path in found if output not in path.parents]
     if not found:
         raise ImageError(f"there is no image in {as_uri(folder)}")
     return [
@@ -175,7 +177,8 @@ def generate_masks(
     import_ray()
     root = as_path(photos) if isinstance(photos, (str, os.PathLike)) else None
     if root is not None and is_remote(root):
-        found = [source.path for source in _below(root, PHOTO_SUFFIXES, recursive=True)]
+        sources = _below(root, PHOTO_SUFFIXES, recursive=True, output=as_path(out))
+        found = [source.path for source in sources]
         root = None if found == [root] else root
     elif root is not None and root.is_file():
         found, root = [root], None

@@ -14,7 +14,7 @@ import urllib.parse
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sam_diffsr.errors import ArgumentError, ImageError, ImageNotFoundError, OutputError
 
@@ -155,8 +155,7 @@ def _file_system(uri: str) -> tuple[Any, str]:
         except arrow.ArrowInvalid:  # a scheme that pyarrow does not know
             import fsspec
 
-            found: Any = fsspec.url_to_fs(uri)
-            of_scheme, root = found
+            of_scheme, root = cast("tuple[Any, str]", fsspec.url_to_fs(uri))
             return arrow.fs.PyFileSystem(arrow.fs.FSSpecHandler(of_scheme)), root
     except Exception as error:  # as above
         raise ArgumentError(f"cannot open the store {uri}: {error}") from error

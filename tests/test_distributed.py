@@ -317,6 +317,17 @@ def test_an_output_that_cannot_be_written(photos, tmp_path, upscaler) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["", "file://", "local://"])
+def test_results_are_not_read_again(photos, scheme: str) -> None:
+    (photos / "large").mkdir()
+    Image.new("RGB", (3, 3)).save(photos / "large" / "0_out.png")
+    jobs = plan_files(f"{scheme}{photos}", f"{scheme}{photos}/large", recursive=True)
+    assert len(jobs) == 8
+    (photos / "empty").mkdir()
+    with pytest.raises(ImageError, match="no image"):
+        plan_files(f"{scheme}{photos}/empty", f"{scheme}{photos}/x", recursive=True)
+
+
+@pytest.mark.parametrize("scheme", ["", "file://", "local://"])
 def test_two_files_with_one_result(photos, tmp_path, scheme: str) -> None:
     other = tmp_path / "other"
     other.mkdir()

@@ -95,7 +95,7 @@ def main() -> None:
         results: dict[str, list[bytes]] = {}
         for number in range(args.rounds):
             for way, run in ways.items():
-                took = {}
+                took: dict[str, float] = {}
                 for length in ("short", "long"):
                     out = folder / f"{way} {length} {number}"
                     took[length] = seconds(run(plan_files(folder / length, f"{out}/")))
