@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import NoReturn
 
 from sam_diffsr import __version__
@@ -56,13 +57,20 @@ def run_command(argv: Sequence[str] | None) -> int:
     if argv is None:  # the process is ours
         keep_freed_memory()
         signal.signal(signal.SIGTERM, _terminate)
-    flags = parser.commands[args.command].flags
-
-    def rewrite(message: str) -> str:
-        return as_flags(message, flags)
-
+    rewrite = partial(as_flags, flags=parser.commands[args.command].flags)
     with messages(quiet=args.quiet, verbose=args.verbose or args.debug, rewrite=rewrite):
-        return _run(args, flags)
+        try:
+            code: int = args.run(args)
+            sys.stdout.flush()  # here, where a reader that is gone is dealt with
+            return code
+        except SamDiffsrError as error:
+            if args.debug:
+                raise
+            say(f"sam-diffsr: error: {rewrite(' '.join(str(error).split()))}", error=True)
+            return _WRONG_USAGE if isinstance(error, ArgumentError) else _FAILED
+        except BrokenPipeError:  # the reader of our output went away, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _FAILED
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
@@ -88,18 +96,3 @@ def _parse(parser: Parser, words: list[str]) -> argparse.Namespace:
             parser = parser.commands.get(word, parser)
         parser.refuse(extra)
     return args
-
-
-def _run(args: argparse.Namespace, flags: dict[str, str]) -> int:
-    try:
-        code: int = args.run(args)
-        sys.stdout.flush()  # here, where a reader that is gone is dealt with
-        return code
-    except SamDiffsrError as error:
-        if args.debug:
-            raise
-        say(f"sam-diffsr: error: {as_flags(' '.join(str(error).split()), flags)}", error=True)
-        return _WRONG_USAGE if isinstance(error, ArgumentError) else _FAILED
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _FAILED

@@ -53,14 +53,7 @@ def open_file(
 ) -> Generator[Image.Image]:
     """Open an image file, its header only, and close it in the end; an open file is left at its position.
 
-    Args:
-        source: path, or an open binary file.
-        max_pixels: Pillow's own limit is lifted where this one is higher (None: no limit).
-
-    Raises:
-        ImageNotFoundError: there is no such file.
-        ImageError: a folder, empty, unreadable, not an image, or a damaged header.
-        ImageTooLargeError: Pillow's own limit is exceeded.
+    Pillow's own limit is lifted where ``max_pixels`` is higher (None: no limit).
     """
     is_path = isinstance(source, (str, os.PathLike))
     with (
@@ -153,13 +146,7 @@ def _pillow_limit(name: str, max_pixels: int | None) -> Generator[None]:
 
 
 def check_size(width: int, height: int, *, max_pixels: int | None, name: str) -> None:
-    """Refuse images without pixels and images beyond the limit, before anything is allocated for them.
-
-    Raises:
-        ArgumentError: ``max_pixels`` is neither None nor a whole number >= 1.
-        ImageError: a side is 0.
-        ImageTooLargeError: more than ``max_pixels`` pixels.
-    """
+    """Refuse images without pixels and images beyond the limit, before anything is allocated for them."""
     if max_pixels is not None and (
         isinstance(max_pixels, bool) or not hasattr(max_pixels, "__index__") or max_pixels < 1
     ):
@@ -176,12 +163,7 @@ def check_size(width: int, height: int, *, max_pixels: int | None, name: str) ->
 
 
 def load_pixels(image: Image.Image, *, name: str, max_pixels: int | None = None) -> None:
-    """Decode the pixels of an opened image; warn of frames and of bits that are left out.
-
-    Raises:
-        ImageError: the data are damaged or end too early, or the image is closed.
-        ImageTooLargeError: Pillow's own limit is exceeded by a part of the file.
-    """
+    """Decode the pixels of an opened image; warn of frames and of bits that are left out."""
     reduced = _reduced_from_16_bit(image)
     closed = getattr(image, "tile", None) and getattr(getattr(image, "fp", None), "closed", True)
     try:
@@ -217,12 +199,7 @@ def _reduced_from_16_bit(image: Image.Image) -> bool:
 
 
 def _scan_png(file: IO[bytes], name: str) -> tuple[bytes | None, IO[bytes]]:
-    """Find what Pillow does not read in a PNG: its cICP chunk, and texts that are longer than it takes.
-
-    Returns:
-        The content of cICP, if any, and the file to open: the same, or a copy in memory without the texts and
-        profiles that Pillow would stop at.
-    """
+    """The cICP chunk of a PNG, if any, and the file without the texts and profiles that Pillow stops at."""
     colour: bytes | None = None
     kept, start = bytearray(), 0
     if file.read(len(_PNG_SIGNATURE)) == _PNG_SIGNATURE:

@@ -64,7 +64,7 @@ def test_only_given_options_are_passed(asked, model_dir) -> None:
     memory = {key: asked["memory"][key] for key in ("sizes", "tile", "max_memory")}
     assert memory == {"sizes": [8, 16], "tile": 0, "max_memory": 7 * 2**20}
     stage, config = asked["train"]["inputs"]
-    assert (stage, config.data.batch, asked["train"]["rounds"]) == ("encoder", 3, 3)
+    assert (stage, config.data.batch, asked["train"]["repeats"]) == ("encoder", 3, 3)
 
 
 def test_quick_is_overruled_by_what_is_given(asked, model_dir) -> None:
