@@ -17,10 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from sam_diffsr.data.config import MissingMasks
-from sam_diffsr.data.crops import CropStore, check_replaceable, read_manifest, write_arrays, write_manifest
+from sam_diffsr.data.crops import CropStore, check_replaceable, read_manifest, write_crops
 from sam_diffsr.data.cut import read_part, read_part_header, reduce_image, save_part, textured_corners
 from sam_diffsr.data.datasets import photo_folders
 from sam_diffsr.data.photo_regions import PhotoRegions, Segmenter
@@ -97,18 +95,17 @@ def prepare_crops(
         raise ArgumentError(f"crop_size must be at least 16 pixels, got {crop_size}")
     if not reductions or any(not factor >= 1 for factor in reductions):
         raise ArgumentError(f"reductions must be one or more numbers >= 1, got {list(reductions)}")
-    files, roots = _find_photos(photos)
-    options: dict[str, Any] = {"encoding": encoding, "reduction": reduction}
-    found: dict[str, Any] = {"masks": masks, "missing": missing_masks, "files": files, "roots": roots}
-    regions = PhotoRegions(segmenter, **found, **options)
+    if isinstance(photos, (str, os.PathLike)):
+        folders = photo_folders(Path(photos))
+        files, roots = [file for place in folders for file in list_photos(place)], [Path(photos), *folders]
+    else:
+        files, roots = list_photos(photos), []
+    how: dict[str, Any] = {"encoding": encoding, "reduction": reduction}
+    regions = PhotoRegions(segmenter, masks=masks, missing=missing_masks, files=files, roots=roots, **how)
+    settings: dict[str, Any] = {"crop_size": crop_size, "min_gradient": float(min_gradient)}
+    settings |= {"segmenter": regions.name, **how}
 
     # A folder with the same photos, masks and settings is finished.
-    settings: dict[str, Any] = {
-        "crop_size": crop_size,
-        "min_gradient": float(min_gradient),
-        "segmenter": regions.name,
-        **options,
-    }
     folder, digests = Path(out), {file: _digest(file) for file in files}
     wanted = [
         [digests[file], float(factor), regions.digests.get(file)] for file in files for factor in reductions
@@ -128,10 +125,9 @@ def prepare_crops(
             if progress is not None:
                 progress(number, len(files), message)
         _report(work.skipped, len(files))
-        count = work.count_crops(len(files))
-        write_arrays(folder, map(read_part, work.parts), count=count, crop_size=crop_size)
-        contents: dict[str, Any] = {"sources": work.sources, "skipped": work.skipped}
-        write_manifest(folder, crops=count, crop_size=crop_size, settings=settings, **contents)
+        work.check(len(files))
+        made: dict[str, Any] = {"sources": work.sources, "skipped": work.skipped, "settings": settings}
+        write_crops(folder, map(read_part, work.parts), **made)
     shutil.rmtree(parts, ignore_errors=True)
     return CropStore(folder)
 
@@ -170,72 +166,55 @@ class _Work:
 
     def cut(self, file: Path, reductions: Sequence[float]) -> str:
         """Cut one photo at every unfinished reduction, or leave it out; gives a progress message."""
-        paths = {factor: self._path(file, factor) for factor in reductions}
-        if not all(path.is_file() for path in paths.values()):
+        paths = {float(factor): self._path(file, float(factor)) for factor in reductions}
+        if missing := {factor: path for factor, path in paths.items() if not path.is_file()}:
             try:
                 photo = decode_image(file).rgb
             except ImageError as error:
                 return self._leave_out(file, "corrupt", str(error))
             height, width = photo.shape[-2:]
-            if round(min(height, width) / min(reductions)) < self.settings["crop_size"]:
+            side: int = self.settings["crop_size"]
+            if round(min(height, width) / min(paths)) < side:
                 reason = (
-                    f"{file} is {height}x{width}; reduced by {min(reductions):g} it is smaller than a crop "
-                    f"of {self.settings['crop_size']}; lower crop_size or the reductions"
+                    f"{file} is {height}x{width}; reduced by {min(paths):g} it is smaller than a crop "
+                    f"of {side}; lower crop_size or the reductions"
                 )
                 return self._leave_out(file, "small", reason)
-            for factor, path in paths.items():
-                if not path.is_file():
-                    self._cut(path, file, photo, factor)
-        source = {"file": file.name, "sha256": self.digests[file]}
+            for factor, path in missing.items():
+                image = reduce_image(photo, factor)
+                corners = textured_corners(image, crop_size=side, min_gradient=self.settings["min_gradient"])
+                found = self.regions.find(file, image, photo_size=(height, width), needed=len(corners) > 0)
+                save_part(path, image, corners, found, crop_size=side)
         about = {"masks": self.regions.digests.get(file), "licence": self.licences.get(file.name)}
-        headers = [read_part_header(path) for path in paths.values()]
-        for factor, header in zip(reductions, headers, strict=True):
-            self.sources.append({**source, "reduction": float(factor), **header, **about})
+        crops = 0
+        for factor, path in paths.items():
+            source = {"file": file.name, "sha256": self.digests[file], "reduction": factor}
+            self.sources.append(source | read_part_header(path) | about)
+            crops += self.sources[-1]["crops"]
         self.parts += paths.values()
-        return f"{file.name}: {sum(header['crops'] for header in headers)} crops"
+        return f"{file.name}: {crops} crops"
 
-    def count_crops(self, photos: int) -> int:
-        """Number of crops; without any, raise ``DataError`` and remove the empty parts."""
+    def _leave_out(self, file: Path, kind: str, reason: str) -> str:
+        self.skipped.append({"file": file.name, "sha256": self.digests[file], "kind": kind, "reason": reason})
+        return f"{file.name} left out"
+
+    def check(self, photos: int) -> None:
+        """Raise ``DataError`` if there is no crop, and remove the empty parts."""
         if not self.parts:
-            raise DataError(
-                f"none of the {photos} photos can be used: {self.skipped[0]['reason']}"
-                + ("" if photos == 1 else f", and {photos - 1} more")
-            )
-        count = sum(source["crops"] for source in self.sources)
-        if count == 0:
+            more = "" if photos == 1 else f", and {photos - 1} more"
+            raise DataError(f"none of the {photos} photos can be used: {self.skipped[0]['reason']}{more}")
+        if not any(source["crops"] for source in self.sources):
             for path in self.parts:
                 path.unlink(missing_ok=True)
             raise DataError(
                 f"none of the {photos} photos has a crop of {self.settings['crop_size']} pixels with "
                 f"gradient energy >= {self.settings['min_gradient']:g}; lower min_gradient"
             )
-        return count
 
     def _path(self, file: Path, factor: float) -> Path:
-        made_of = [self.digests[file], float(factor), self.settings, self.regions.digests.get(file)]
+        made_of = [self.digests[file], factor, self.settings, self.regions.digests.get(file)]
         key = json.dumps(made_of, sort_keys=True).encode()
         return self.folder / f"{hashlib.sha256(key).hexdigest()[:24]}.npz"
-
-    def _cut(self, path: Path, file: Path, photo: torch.Tensor, factor: float) -> None:
-        crop_size: int = self.settings["crop_size"]
-        image = reduce_image(photo, factor)
-        corners = textured_corners(image, crop_size=crop_size, min_gradient=self.settings["min_gradient"])
-        regions = self.regions.find(file, image, photo_size=photo.shape[-2:], needed=len(corners) > 0)
-        save_part(path, image, corners, regions, crop_size=crop_size)
-
-    def _leave_out(self, file: Path, kind: str, reason: str) -> str:
-        self.skipped.append({"file": file.name, "sha256": self.digests[file], "kind": kind, "reason": reason})
-        return f"{file.name} left out"
-
-
-def _find_photos(
-    photos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-) -> tuple[list[Path], list[Path]]:
-    """The photos, and the folders that their places are relative to."""
-    if not isinstance(photos, (str, os.PathLike)):
-        return list_photos(photos), []
-    folders = photo_folders(Path(photos))
-    return [file for folder in folders for file in list_photos(folder)], [Path(photos), *folders]
 
 
 def _digest(file: Path) -> str | None:

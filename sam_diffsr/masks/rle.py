@@ -108,7 +108,7 @@ def rle_runs(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def mask_runs(mask: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give the half-open runs of ones ``(starts, stops)`` of a mask; argument and errors as for ``encode``."""
+    """Give the half-open runs of ones, ``(starts, stops)``; argument and errors as for ``encode``."""
     if mask.ndim != 2 or mask.size == 0:
         raise DataError(f"a mask must be (H, W) with H, W >= 1, got shape {tuple(mask.shape)}")
     if mask.dtype.kind not in "biu":

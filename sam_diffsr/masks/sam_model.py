@@ -1,4 +1,4 @@
-"""SAM's published weights, SAM built from them, and its mask generator; the only importer of segment_anything.
+"""SAM's weights, the model built from them, its mask generator; the only importer of segment_anything.
 
 The weights are read without unpickling code. Two publications exist: native ``.pth`` files, and
 ``facebook/sam-vit-*`` on the Hub under other tensor names.
@@ -114,9 +114,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             for block in iter(partial(file.read, 1 << 20), b""):
                 md5.update(block)
-        if not md5.hexdigest().startswith(published[1]):
+        if not (digest := md5.hexdigest()).startswith(published[1]):
             raise ModelLoadError(
-                f"{path} is damaged or not what its name says: its MD5 sum starts with {md5.hexdigest()[:6]}, "
+                f"{path} is damaged or not what its name says: its MD5 sum starts with {digest[:6]}, "
                 f"expected {published[1]}; download it again"
             )
     try:

@@ -14,14 +14,7 @@ import torch
 from torch import Tensor
 
 from sam_diffsr.data.config import SyntheticConfig
-from sam_diffsr.data.crops import (
-    Crops,
-    CropStore,
-    check_replaceable,
-    read_manifest,
-    write_arrays,
-    write_manifest,
-)
+from sam_diffsr.data.crops import Crops, CropStore, check_replaceable, read_manifest, write_crops
 from sam_diffsr.data.synthetic.drawing import Drawing, draw_image, render
 from sam_diffsr.data.synthetic.textures import natural_textures, photo_textures
 from sam_diffsr.errors import ArgumentError, DataError, OutputError
@@ -143,8 +136,7 @@ def synthesize_crops(
             if progress is not None:
                 progress(index + 1, count)
 
-    write_arrays(folder, draw_all(), count=count, crop_size=config.size)
     source = {"height": config.size, "width": config.size, "crops": 1}
     sources = [{"file": f"synthetic {index}", **source} for index in range(count)]
-    write_manifest(folder, crops=count, crop_size=config.size, sources=sources, settings=settings)
+    write_crops(folder, draw_all(), sources=sources, settings=settings)
     return CropStore(folder)
