@@ -188,14 +188,15 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def run_generate(args: argparse.Namespace) -> int:
     """Find regions; print one line per photo."""
-    from sam_diffsr.masks.folders import generate_folder
+    from sam_diffsr.masks.folders import generate_folder, load_generator
 
     if (cluster := cluster_of(args)) is not None:
         from sam_diffsr.distributed import generate_masks
 
         if args.shard is not None:
             raise ArgumentError("--shard and --ray exclude each other: Ray divides the photos by itself")
-        load = partial(_load, given(args, "model", "precision", "longest_side"), given(args, *SAM_OPTIONS))
+        options = {**given(args, "model", "precision", "longest_side"), "options": given(args, *SAM_OPTIONS)}
+        load = partial(load_generator, **options)
         outcomes = generate_masks(args.images, args.out, load, cluster=cluster, overwrite=args.overwrite)
         return _report(outcomes, args, table=True)
     outcomes = generate_folder(
@@ -250,16 +251,11 @@ def run_show(args: argparse.Namespace) -> int:
 def _load_generator(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     import os
 
+    from sam_diffsr.masks.folders import load_generator
     from sam_diffsr.masks.shard import launched_device
 
     device = args.device or launched_device(os.environ)
-    return _load(given(args, "model", "precision", "longest_side"), options, device=device)
-
-
-def _load(chosen: dict[str, Any], options: dict[str, Any], *, device: str) -> Any:
-    from sam_diffsr.masks.folders import load_generator
-
-    return load_generator(**chosen, device=device, options=options)
+    return load_generator(**given(args, "model", "precision", "longest_side"), device=device, options=options)
 
 
 def _shard(args: argparse.Namespace) -> Shard:
