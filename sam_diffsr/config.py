@@ -14,35 +14,33 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 from sam_diffsr.errors import ConfigError
 
-__all__ = ["check_choice", "flatten", "from_dict", "to_dict"]
+__all__ = ["check_choice", "check_fields", "flatten", "from_dict", "to_dict"]
 
 ConfigT = TypeVar("ConfigT")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Turn a config dataclass into a dictionary of JSON values with every field.
-
-    Args:
-        config: instance of a (possibly nested) dataclass.
-
-    Returns:
-        Nested dictionaries; tuples become lists.
-    """
+    """Turn a config dataclass into nested dictionaries of JSON values with every field; tuples become lists."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return value
 
 
 def flatten(config: Any) -> dict[str, Any]:
     """Turn a config dataclass into one dictionary with dotted keys: ``{"a.b": 1}``."""
-    return _flatten(to_dict(config), "")
-
-
-def _flatten(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(cast("dict[str, Any]", value), f"{prefix}{key}.")
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            flat |= {f"{field.name}.{key}": inner for key, inner in flatten(value).items()}
         else:
-            flat[f"{prefix}{key}"] = value
+            flat[field.name] = _plain(value)
     return flat
 
 
@@ -81,6 +79,25 @@ def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> Config
     return cls(**values)
 
 
+def check_fields(config: Any, table: str, least: Mapping[str, float]) -> None:
+    """Raise ``ConfigError`` unless ``Literal`` fields hold one of their values and numbers are large enough.
+
+    Args:
+        config: instance of a dataclass; a field that is None is in range.
+        table: in front of the names in messages, such as ``"sampling."``.
+        least: smallest values by the names of fields.
+    """
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if value is None:
+            continue
+        for option in (hint, *get_args(hint)):
+            if get_origin(option) is Literal:
+                check_choice(value, option, what=f"{table}{name}")
+        if name in least and not value >= least[name]:
+            raise ConfigError(f"{table}{name} must be >= {least[name]}, got {value}")
+
+
 def check_choice(value: str, choices: Any, *, what: str, error: type[Exception] = ConfigError) -> None:
     """Raise ``error`` unless ``value`` is one of a ``Literal``'s members."""
     allowed = get_args(choices)
@@ -93,14 +110,6 @@ def _suggestion(unknown: Sequence[str], known: Iterable[str]) -> str:
     pairs = [(key, difflib.get_close_matches(key, list(known), n=1)) for key in unknown]
     close = [f"{found[0]!r} instead of {key!r}" for key, found in pairs if found]
     return f" (did you mean {', '.join(close)}?)" if close else ""
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return to_dict(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-    return value
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -1,14 +1,16 @@
-"""Reads and writes models: bundled, in a folder, in one file or on the Hub.
+"""Reads and writes models: bundled, in a folder, in one file or on the Hub; and their model cards.
 
 Nothing pickled is ever read here, loading is strict, and random weights are never used.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -29,8 +31,8 @@ __all__ = [
     "WEIGHTS_NAME",
     "available_models",
     "load_pretrained",
-    "read_folder",
-    "read_pair",
+    "markdown_table",
+    "model_card",
     "save_pretrained_folder",
 ]
 
@@ -48,22 +50,59 @@ _BUNDLED = Path(__file__).resolve().parents[1] / "weights"
 _SHORT_NAME = "sam-diffsr-x4-{}"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
+_CARD = """\
+---
+library_name: sam_diffsr
+pipeline_tag: image-to-image
+{license}tags:
+- super-resolution
+- image-super-resolution
+- diffusion
+- pytorch
+{front}---
+
+# {name}
+
+Image super-resolution by a factor of {scale} with [SAM-DiffSR](https://arxiv.org/abs/2402.17133): \
+residual diffusion whose noise carried the structure of the image in training. \
+It needs no segmentation when it is used.
+
+```python
+from PIL import Image
+from sam_diffsr import SuperResolver
+
+resolver = SuperResolver.from_pretrained({quoted})
+resolver.upscale(Image.open("photo.png")).save("photo_large.png")
+```
+
+{facts}
+
+{limits} \
+Fine detail in its output is plausible, not measured: do not use it to identify people or to read what \
+cannot be read in the original.
+"""
+_DAMAGED = (
+    "The model was trained on photographs with blur, noise and JPEG compression and removes them as far as it "
+    "can."
+)
+_CLEAN = (
+    "The model inverts bicubic downscaling. It does not remove blur, noise or compression: for photographs "
+    "that have them, use a photo model."
+)
+
+Loaded = tuple[ResolverConfig, dict[str, Tensor]]
+
 
 def available_models() -> tuple[str, ...]:
     """Names of the models that are shipped inside the package and load without a network."""
     return tuple(sorted(path.parent.name for path in _BUNDLED.glob(f"*/{CONFIG_NAME}")))
 
 
-def load_pretrained(
-    name: str | os.PathLike[str] | None = None, options: HubOptions | None = None
-) -> tuple[ResolverConfig, dict[str, Tensor]]:
+def load_pretrained(name: str | os.PathLike[str] | None = None, options: HubOptions | None = None) -> Loaded:
     """Find a model, read it and check the weights against the config.
 
     Args:
-        name: None for the default bundled model; a bundled name (see :func:`available_models`) or its last
-            word, such as ``"small"``; a folder with ``config.json`` and ``model.safetensors``; a
-            ``.safetensors`` file with a ``config.json`` next to it or in its header; or a Hub id
-            ``"owner/name"``. They are tried in this order.
+        name: as for :meth:`SuperResolver.from_pretrained`.
         options: revision, cache and access for a Hub id. ``subfolder`` also applies to a local folder.
 
     Returns:
@@ -87,7 +126,7 @@ def load_pretrained(
             f"revision={options.revision!r} is for models on the Hub, but {name!r} is local; leave it out"
         )
     if path.is_dir():
-        return read_folder(path / options.subfolder if options.subfolder else path)
+        return _read_folder(path / options.subfolder if options.subfolder else path)
     if path.is_file():
         if path.suffix.lower() in PICKLED_SUFFIXES:
             raise ModelLoadError(
@@ -98,25 +137,18 @@ def load_pretrained(
             raise ArgumentError(
                 f"subfolder={options.subfolder!r} is for folders and Hub ids, but {name!r} is a file"
             )
-        return _read_file(path)
+        sibling = path.with_name(CONFIG_NAME)
+        return _read(sibling if sibling.is_file() else None, path)
     if _HUB_ID.fullmatch(name) is None or path.suffix.lower() in (".safetensors", *PICKLED_SUFFIXES):
         raise ModelLoadError(
             f"there is no model {name!r}: expected None, a bundled name "
             f"({', '.join(available_models()) or 'none'}), an existing folder or .safetensors file, "
             "or a Hub id of the form owner/name"
         )
-    config_path, weights_path = download_model(name, (CONFIG_NAME, WEIGHTS_NAME), options=options)
-    return read_pair(config_path, weights_path)
+    return _read(*download_model(name, (CONFIG_NAME, WEIGHTS_NAME), options=options))
 
 
-def read_folder(folder: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
-    """Read the config and the weights of a model folder.
-
-    Raises:
-        ModelLoadError: the folder or one of the two files is missing or cannot be read.
-        CheckpointMismatchError: they do not fit each other.
-        ConfigError: from the config.
-    """
+def _read_folder(folder: Path) -> Loaded:
     present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     missing = [name for name in (CONFIG_NAME, WEIGHTS_NAME) if name not in present]
     if missing:
@@ -127,56 +159,42 @@ def read_folder(folder: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
             else "a model folder is written by save_pretrained or `sam-diffsr convert`"
         )
         raise ModelLoadError(f"the folder {folder} has no {' and no '.join(missing)}; {advice}")
-    return read_pair(folder / CONFIG_NAME, folder / WEIGHTS_NAME)
+    return _read(folder / CONFIG_NAME, folder / WEIGHTS_NAME)
 
 
-def read_pair(config_path: Path, weights_path: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
-    """Read a config and its weights; errors as in :func:`read_folder`."""
+def _read(config_path: Path | None, weights_path: Path) -> Loaded:
+    """Read weights and their config, from the header of the weights if it has no file of its own."""
+    if config_path is None:
+        source = f"the header of {weights_path}"
+        with _complete(weights_path), safetensors.safe_open(weights_path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            text = cast("dict[str, str]", file.metadata() or {}).get(METADATA_KEY)
+        if text is None:
+            raise ModelLoadError(
+                f"{weights_path} has no config: expected a {CONFIG_NAME} next to it or a config in its "
+                f"header; put the {CONFIG_NAME} that it was saved with into the same folder"
+            )
+    else:
+        source = str(config_path)
+        try:
+            text = config_path.read_bytes()
+        except OSError as error:
+            raise ModelLoadError(f"cannot read {config_path}: {error.strerror or error}") from error
+    config = config_from_json(text, source=source)
+    with _complete(weights_path):
+        state_dict = load_file(weights_path, device="cpu")
+    check_state_dict(state_dict, config.model, source=str(weights_path))
+    return config, state_dict
+
+
+@contextmanager
+def _complete(path: Path) -> Generator[None]:
     try:
-        text = config_path.read_bytes()
-    except OSError as error:
-        raise ModelLoadError(f"cannot read {config_path}: {error.strerror or error}") from error
-    config = config_from_json(text, source=str(config_path))
-    return config, _read_weights(weights_path, config)
-
-
-def _read_file(path: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
-    """Read a safetensors file with a config next to it or in its header; errors as in :func:`read_folder`."""
-    sibling = path.with_name(CONFIG_NAME)
-    if sibling.is_file():
-        return read_pair(sibling, path)
-    text = _read_metadata(path).get(METADATA_KEY)
-    if text is None:
+        yield
+    except (safetensors.SafetensorError, OSError) as error:
         raise ModelLoadError(
-            f"{path} has no config: expected a {CONFIG_NAME} next to it or a config in its "
-            f"header; put the {CONFIG_NAME} that it was saved with into the same folder"
-        )
-    config = config_from_json(text, source=f"the header of {path}")
-    return config, _read_weights(path, config)
-
-
-def _read_metadata(path: Path) -> dict[str, str]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
-            return cast("dict[str, str]", file.metadata() or {})
-    except (safetensors.SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _read_weights(path: Path, config: ResolverConfig) -> dict[str, Tensor]:
-    try:
-        state_dict = load_file(path, device="cpu")
-    except (safetensors.SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from error
-    check_state_dict(state_dict, config.model, source=str(path))
-    return state_dict
-
-
-def _unreadable(path: Path, error: Exception) -> ModelLoadError:
-    return ModelLoadError(
-        f"{path} is not a complete safetensors file ({error}); it is truncated or something else under "
-        "this name: download or save it again"
-    )
+            f"{path} is not a complete safetensors file ({error}); it is truncated or something else under "
+            "this name: download or save it again"
+        ) from error
 
 
 def save_pretrained_folder(
@@ -189,8 +207,7 @@ def save_pretrained_folder(
 ) -> None:
     """Write ``config.json``, ``model.safetensors`` and a model card.
 
-    Every file is first written in full under a temporary name in the same folder, and only then are all of
-    them renamed, so a reader never sees half a file.
+    All files are first written in full under temporary names, so a reader never sees half a file.
 
     Args:
         folder: created if it does not exist.
@@ -204,7 +221,10 @@ def save_pretrained_folder(
         OutputError: the folder cannot be written.
     """
     check_state_dict(state_dict, config.model, source="the model to be saved")
-    tensors = {name: _storable(value, dtype) for name, value in state_dict.items()}
+    tensors = {  # dense copies: safetensors stores neither channels-last strides nor shared memory
+        name: value.detach().to(device="cpu", dtype=dtype, copy=True).contiguous()
+        for name, value in state_dict.items()
+    }
     text = config_to_json(config)
     metadata = {"format": "pt", METADATA_KEY: text}
     # safetensors' own save_file would make a file that nobody else may read
@@ -226,6 +246,57 @@ def save_pretrained_folder(
         ) from error
 
 
-def _storable(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Copy to a dense CPU tensor: safetensors stores neither channels-last strides nor shared memory."""
-    return value.detach().to(device="cpu", dtype=dtype, copy=True).contiguous()
+
+def model_card(
+    config: ResolverConfig,
+    *,
+    name: str,
+    license: str | None = None,
+    datasets: Sequence[str] = (),
+    details: str = "",
+    front: Sequence[str] = (),
+) -> str:
+    """Write the card of one model, as Markdown with YAML front matter.
+
+    Args:
+        config: the model's config.
+        name: title, and the name in the example: a Hub id, folder or bundled name.
+        license: SPDX identifier of the weights' licence in lower case; None leaves it out.
+        datasets: Hub ids or names of the training data.
+        details: Markdown for the end: scores, data, training.
+        front: further lines of the front matter.
+    """
+    model, sampling = config.model, config.sampling
+    names = ["datasets:", *(f"- {json.dumps(dataset)}" for dataset in datasets)] if datasets else []
+    start = "pure noise" if sampling.start is None else f"the encoder's image, noised to t = {sampling.start}"
+    steps = f"{sampling.steps} step{'s' if sampling.steps > 1 else ''}"
+    facts = {
+        "encoder": f"{model.encoder.blocks} RRDB blocks, {model.encoder.channels} channels, "
+        f"growth {model.encoder.growth}",
+        "denoiser": f"{' - '.join(str(width) for width in model.denoiser.channels)} channels",
+        "schedule": f"{config.schedule.name}, {config.schedule.timesteps} timesteps",
+        "structure in training": config.modulation,
+        "default sampling": f"{sampling.sampler}, {steps}, from {start}"
+        if sampling.steps
+        else "the encoder's image, without diffusion",
+    }
+    card = _CARD.format(
+        license="" if license is None else f"license: {license}\n",
+        front="".join(f"{line}\n" for line in (*names, *front)),
+        name=name,
+        quoted=json.dumps(name),
+        scale=model.scale,
+        facts="\n".join(markdown_table(["", ""], list(facts.items()))),
+        limits=_DAMAGED if config.degradation == "photo" else _CLEAN,
+    )
+    return f"{card}\n{details.strip()}\n" if details else card
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table; bars inside cells are escaped."""
+
+    def line(cells: Sequence[str]) -> str:
+        escaped = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
+        return "|" + "|".join(f" {cell} " if cell else " " for cell in escaped) + "|"
+
+    return [line(header), line(["---"] * len(header)), *map(line, rows)]

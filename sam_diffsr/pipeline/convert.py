@@ -12,10 +12,9 @@ from torch import Tensor
 from sam_diffsr.device import Precision, resolve_dtype
 from sam_diffsr.diffusion.schedule import NoiseSchedule, ScheduleConfig, ScheduleName
 from sam_diffsr.errors import CheckpointMismatchError
-from sam_diffsr.models import DenoiserConfig, ModelConfig, build_model, read_reference_checkpoint
+from sam_diffsr.models import DenoiserConfig, DiffSR, ModelConfig, read_reference_checkpoint
 from sam_diffsr.models.esrgan import is_rrdbnet_file, load_rrdbnet_checkpoint
-from sam_diffsr.pipeline.card import model_card
-from sam_diffsr.pipeline.checkpoint import save_pretrained_folder
+from sam_diffsr.pipeline.checkpoint import model_card, save_pretrained_folder
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
 
 __all__ = ["convert_checkpoint"]
@@ -26,12 +25,9 @@ _HALO = 96
 
 
 def convert_checkpoint(
-    checkpoint: str | os.PathLike[str],
-    folder: str | os.PathLike[str],
-    *,
-    dtype: Precision = "auto",
+    checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str], *, dtype: Precision = "auto"
 ) -> ResolverConfig:
-    """Write a folder that :meth:`SuperResolver.from_pretrained` loads.
+    """Write a folder that :meth:`SuperResolver.from_pretrained` loads, and give its config.
 
     Sizes are inferred from the tensors. A published ``.ckpt`` is used as published: the schedule of its own
     betas (or the published one), all ancestral steps, bicubic input divided by 256, structure in mode
@@ -42,9 +38,6 @@ def convert_checkpoint(
         checkpoint: the file; nothing in it is executed.
         folder: created if it does not exist.
         dtype: floating type to store; ``auto`` keeps float32.
-
-    Returns:
-        The config that was written.
 
     Raises:
         ModelLoadError: the checkpoint cannot be read.
@@ -67,7 +60,7 @@ def convert_checkpoint(
 
 def _from_reference(source: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
     model, state_dict, betas = read_reference_checkpoint(source)
-    schedule = ScheduleConfig() if betas is None else _identify(betas, source=source)
+    schedule = ScheduleConfig() if betas is None else _identify(betas, source)
     config = ResolverConfig(
         model=model,
         schedule=schedule,
@@ -83,16 +76,15 @@ def _from_rrdbnet(source: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
     encoder, scale, tensors = load_rrdbnet_checkpoint(source)
     model = ModelConfig(scale=scale, encoder=encoder, denoiser=DenoiserConfig(dim=8, multipliers=(1, 1)))
     with torch.device("meta"):
-        shapes = build_model(model).denoiser.state_dict()
-    state_dict = {f"encoder.{name}": value for name, value in tensors.items()}
-    state_dict |= {
-        f"denoiser.{name}": torch.zeros(value.shape, dtype=torch.float32, device="cpu")
-        for name, value in shapes.items()
+        state_dict = DiffSR(model).state_dict()
+    state_dict = {
+        name: tensors.get(name.removeprefix("encoder."), torch.zeros(value.shape, dtype=torch.float32, device="cpu"))
+        for name, value in state_dict.items()
     }
     return ResolverConfig(model=model, sampling=SamplingConfig(sampler="ddim", steps=0)), state_dict
 
 
-def _identify(betas: Tensor, *, source: Path) -> ScheduleConfig:
+def _identify(betas: Tensor, source: Path) -> ScheduleConfig:
     """The named schedule that has these betas."""
     for name in get_args(ScheduleName):
         config = ScheduleConfig(timesteps=len(betas), name=name)

@@ -32,36 +32,28 @@ _RESIZE_MARGIN = 16
 """Pixels of a wrapped result around it while it is resized."""
 
 
-def decode_input(
-    image: ImageInput | DecodedImage, *, index: int | None, max_pixels: int | None
-) -> DecodedImage:
-    """Decode one image, unless it is decoded already; an error names its index in a list.
-
-    Raises:
-        ImageError: see :func:`sam_diffsr.image.decode_image`.
-    """
-    if isinstance(image, DecodedImage):
-        return image
-    with _named(index):
-        return decode_image(image, max_pixels=max_pixels)
-
-
 def input_size(
     image: ImageInput | DecodedImage, *, index: int | None, max_pixels: int | None
 ) -> tuple[int, int]:
-    """Height and width of one image before it is decoded; an error names its index in a list.
-
-    Raises:
-        ImageError: see :func:`sam_diffsr.image.image_size`.
-    """
+    """Height and width of one image before it is decoded; an error names its index in a list."""
     if isinstance(image, DecodedImage):
         return image.rgb.shape[-2], image.rgb.shape[-1]
     with _named(index):
         return image_size(image, max_pixels=max_pixels)
 
 
+def decode_input(
+    image: ImageInput | DecodedImage, *, index: int | None, max_pixels: int | None
+) -> DecodedImage:
+    """Decode one image, unless it is decoded already; an error names its index in a list."""
+    if isinstance(image, DecodedImage):
+        return image
+    with _named(index):
+        return decode_image(image, max_pixels=max_pixels)
+
+
 @contextmanager
-def _named(index: int | None) -> Generator[None, None, None]:
+def _named(index: int | None) -> Generator[None]:
     try:
         yield
     except ImageError as error:
@@ -101,40 +93,31 @@ def output_dtype(images: Sequence[DecodedImage], *, resized: bool) -> torch.dtyp
 
 
 def encode_output(
-    rgb: Tensor, source: DecodedImage, *, scale: int, size: tuple[int, int] | None, wrap: bool = False
+    rgb: Tensor, source: DecodedImage, *, size: tuple[int, int] | None, wrap: bool = False
 ) -> Image.Image | NDArray[Any]:
     """Turn one result into the kind of image that its source was.
 
     Args:
-        rgb: ``(1, 3, s*h, s*w)``: float32 in [0, 1], or uint8 if ``size`` is None.
+        rgb: ``(1, 3, H, W)``: float32 in [0, 1], or uint8 if ``size`` is None.
         source: the decoded input.
-        scale: s.
         size: final size from :func:`output_size`; None for that of ``rgb``.
         wrap: opposite borders continue each other.
     """
-    alpha = None if source.alpha is None else _upscale_alpha(source.alpha, scale, wrap)
-    if size is not None:
-        rgb = _resize(rgb, size, wrap)
-        alpha = None if alpha is None else _resize(alpha, size, wrap)
-    return encode_image(rgb, alpha, source.format)
-
-
-def _upscale_alpha(alpha: Tensor, scale: int, wrap: bool) -> Tensor:
-    """Bicubic transparency ``(1, 1, h, w)`` in [0, 1]; a constant one stays exactly constant."""
-    low, high = alpha.aminmax()
-    if bool(low == high):
-        return alpha[:, :, :1, :1].expand(1, 1, alpha.shape[-2] * scale, alpha.shape[-1] * scale)
-    margin = 4 if wrap else 0
-    return crop_margin(imresize(wrap_margin(alpha, margin), scale).clamp(0.0, 1.0), margin * scale)
+    large, alpha = (rgb.shape[-2], rgb.shape[-1]), source.alpha
+    if alpha is not None and bool((alpha == alpha[:, :, :1, :1]).all()):  # stays exactly the same everywhere
+        alpha = alpha[:, :, :1, :1].expand(1, 1, *(size or large))
+    elif alpha is not None:
+        alpha = _resize(alpha, large, wrap)
+        alpha = alpha if size is None else _resize(alpha, size, wrap)
+    return encode_image(rgb if size is None else _resize(rgb, size, wrap), alpha, source.format)
 
 
 def _resize(image: Tensor, size: tuple[int, int], wrap: bool) -> Tensor:
-    if not wrap:
-        return imresize(image, size=size).clamp(0.0, 1.0)
-    factor = size[0] / image.shape[-2]
-    margin = round(_RESIZE_MARGIN * factor)
-    around = (size[0] + 2 * margin, size[1] + 2 * margin)
-    return crop_margin(imresize(wrap_margin(image, _RESIZE_MARGIN), size=around).clamp(0.0, 1.0), margin)
+    """Resize bicubically, in [0, 1]."""
+    margin = _RESIZE_MARGIN if wrap else 0
+    around = round(margin * size[0] / image.shape[-2])
+    resized = imresize(wrap_margin(image, margin), size=(size[0] + 2 * around, size[1] + 2 * around))
+    return crop_margin(resized.clamp(0.0, 1.0), around)
 
 
 def wrap_margin(image: Tensor, margin: int) -> Tensor:
@@ -149,12 +132,7 @@ def crop_margin(image: Tensor, margin: int) -> Tensor:
 
 
 def check_tensor(lr: Tensor, *, device: torch.device) -> None:
-    """Enforce the contract of ``upscale_tensor``.
-
-    Raises:
-        ImageError: not a tensor, wrong rank, channels, dtype or device, no image or no pixel, or a value
-            outside [0, 1] or not finite.
-    """
+    """Raise ``ImageError`` unless it is ``(B, 3, H, W)`` float32 in [0, 1] on the device, not empty."""
     if not isinstance(lr, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ImageError(
             f"expected a torch tensor (B, 3, H, W), got {type(lr).__name__}; images and arrays go to upscale"

@@ -1,8 +1,9 @@
-"""Memory: how much is free, what a window costs, and errors that mean there was too little."""
+"""Memory: how much is free, what a window costs, how large tiles can be, and errors that mean too little."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -10,16 +11,17 @@ from torch import Tensor
 
 from sam_diffsr.errors import DeviceMemoryError
 from sam_diffsr.pipeline.config import ResolverConfig
+from sam_diffsr.pipeline.settings import Settings
 from sam_diffsr.pipeline.tiles import Tile, TileGrid
 
 __all__ = [
     "CPU_BATCH_PIXELS",
     "LARGEST_BATCH",
     "batch_size",
+    "divide",
     "free_memory",
     "is_out_of_memory",
     "release_memory",
-    "tile_side",
     "window_bytes",
 ]
 
@@ -35,79 +37,76 @@ CPU_BATCH_PIXELS = 64 * 64
 _ASSUMED_FREE = 4 * 2**30
 """Assumed if the system does not say how much memory is free."""
 _CGROUP_FILES = (
-    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current", "sys/fs/cgroup/memory.stat"),
-    (
-        "sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "sys/fs/cgroup/memory/memory.stat",
-    ),
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
 )
 """Limit, usage and statistics of a container, in version 2 and version 1 of control groups."""
 _PHRASES = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate")
 
 
 def window_bytes(config: ResolverConfig, height: int, width: int, *, itemsize: int) -> int:
-    """Estimate the peak memory of one window while it is upscaled, measured on the CPU and rounded up.
+    """Estimate the peak memory of one window of LR pixels, measured on the CPU and rounded up.
 
-    Args:
-        config: sizes of the networks.
-        height: rows of the window in LR pixels.
-        width: columns of the window in LR pixels.
-        itemsize: bytes of a number in the networks.
+    ``itemsize`` is the number of bytes of a number in the networks.
     """
-    model = config.model
-    per_pixel = config.bytes_per_pixel
+    model, per_pixel = config.model, config.bytes_per_pixel
     if per_pixel is None:
         # Activations of the denoiser's finest level or of the encoder's head, and some RGB images in float32.
         per_pixel = itemsize * max(6 * model.denoiser.channels[0], 3 * model.encoder.channels) + 100
     return height * width * model.scale**2 * per_pixel
 
 
-def tile_side(config: ResolverConfig, grid: TileGrid, *, max_memory: int | None, parameter: Tensor) -> int:
-    """Choose the largest tile whose window fits into ``max_memory``, or into half of the free memory.
+def divide(
+    config: ResolverConfig, settings: Settings, height: int, width: int, *, parameter: Tensor
+) -> tuple[TileGrid, list[Tile]]:
+    """Divide an image of LR pixels into tiles of the given side, or into the largest that fit into memory.
 
     Args:
         config: sizes of the networks.
-        grid: the image and its halo.
-        max_memory: bytes that a window may take; None for half of what is free.
+        settings: tile, halo and memory limit; without a limit a window may take half of the free memory.
+        height: rows of the image.
+        width: columns of the image.
         parameter: a weight of the networks, on the device and in the dtype of the computation.
 
-    Returns:
-        Side of a tile in LR pixels, from ``SMALLEST_TILE`` to ``LARGEST_TILE``.
-
     Raises:
-        DeviceMemoryError: ``max_memory`` is too small for the smallest tile.
+        DeviceMemoryError: ``settings.max_memory`` is too small for the smallest tile.
     """
-    limit = free_memory(parameter.device) // 2 if max_memory is None else max_memory
-    needed = 0
+    model, halo = config.model, settings.halo
+    height, width = model.fit(height), model.fit(width)
+    grid = TileGrid(
+        height=height, width=width, halo=halo, multiple=model.lr_multiple, minimum=model.lr_minimum
+    )
+    if settings.tile is not None:
+        return grid, grid.tiles(settings.tile)
+    limit, needed = _limit(settings, parameter), 0
     for side in range(LARGEST_TILE, 0, -SMALLEST_TILE):
-        window = min(grid.height, side + 2 * grid.halo), min(grid.width, side + 2 * grid.halo)
+        window = min(height, side + 2 * halo), min(width, side + 2 * halo)
         needed = window_bytes(config, *window, itemsize=parameter.element_size())
         if needed <= limit:
-            return side
-    if max_memory is None:  # the figure of the system is an estimate, too
-        return SMALLEST_TILE
+            return grid, grid.tiles(side)
+    if settings.max_memory is None:  # the figure of the system is an estimate, too
+        return grid, grid.tiles(SMALLEST_TILE)
     raise DeviceMemoryError(
-        f"max_memory is {max_memory} bytes, but the smallest tile needs about {needed} "
+        f"max_memory is {limit} bytes, but the smallest tile needs about {needed} "
         f"({-(-needed // 2**20)} MB); allow more, or use a smaller halo"
     )
 
 
-def batch_size(config: ResolverConfig, tile: Tile, *, max_memory: int | None, parameter: Tensor) -> int:
-    """Choose how many windows are computed together: only small ones on a CPU, else as many as fit, up to 8.
-
-    Args:
-        config: sizes of the networks.
-        tile: one of the tiles.
-        max_memory: as for :func:`tile_side`.
-        parameter: as for :func:`tile_side`.
-    """
+def batch_size(config: ResolverConfig, settings: Settings, tile: Tile, *, parameter: Tensor) -> int:
+    """Windows that are computed together: as asked for, few small ones on a CPU, else as many as fit."""
+    if settings.batch_size is not None:
+        return settings.batch_size
     height, width = tile.window_size
     if parameter.device.type == "cpu":
-        return max(1, min(LARGEST_BATCH, CPU_BATCH_PIXELS // (height * width)))
-    limit = free_memory(parameter.device) // 2 if max_memory is None else max_memory
-    fitting = limit // window_bytes(config, height, width, itemsize=parameter.element_size())
+        fitting = CPU_BATCH_PIXELS // (height * width)
+    else:
+        window = window_bytes(config, height, width, itemsize=parameter.element_size())
+        fitting = _limit(settings, parameter) // window
     return max(1, min(LARGEST_BATCH, fitting))
+
+
+def _limit(settings: Settings, parameter: Tensor) -> int:
+    return free_memory(parameter.device) // 2 if settings.max_memory is None else settings.max_memory
 
 
 def free_memory(device: torch.device, *, root: Path = Path("/")) -> int:
@@ -122,7 +121,31 @@ def free_memory(device: torch.device, *, root: Path = Path("/")) -> int:
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type == "mps" and hasattr(torch.mps, "recommended_max_memory"):  # from torch 2.5 on
         return max(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory(), 0)
-    return min(_free_of_system(root), _free_of_container(root))
+    available = _number(root / "proc/meminfo", "MemAvailable:")
+    free = _half_of_the_physical_memory() if available is None else 1024 * available
+    for names in _CGROUP_FILES:
+        limit_file, usage_file, statistics_file = (root / "sys/fs/cgroup" / name for name in names)
+        limit, usage = _number(limit_file), _number(usage_file)
+        if limit is not None and usage is not None:  # else no such control group, or the word "max"
+            droppable = _number(statistics_file, "inactive_file") or 0  # pages of files
+            free = min(free, max(limit - usage + droppable, 0))
+    return free
+
+
+def _number(path: Path, name: str = "") -> int | None:
+    """The number after a name at the start of a line of a file."""
+    try:
+        found = re.search(rf"^{name}\s*(\d+)", path.read_text(), re.MULTILINE)
+    except (OSError, ValueError):
+        return None
+    return None if found is None else int(found[1])
+
+
+def _half_of_the_physical_memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return _ASSUMED_FREE
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -138,41 +161,3 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
-
-
-def _free_of_system(root: Path) -> int:
-    """``MemAvailable`` on Linux, else half of the physical memory."""
-    available = _statistic(root / "proc/meminfo", "MemAvailable:")
-    if available is not None:
-        return available * 1024
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, ValueError, OSError):
-        return _ASSUMED_FREE
-
-
-def _free_of_container(root: Path) -> int:
-    """Memory that a container's limit leaves; file pages that can be dropped do not count as used."""
-    free = 2**63
-    for limit_file, usage_file, statistics_file in _CGROUP_FILES:
-        try:
-            limit = int((root / limit_file).read_text())
-            usage = int((root / usage_file).read_text())
-        except (OSError, ValueError):  # no such control group, or the word "max": no limit
-            continue
-        droppable = _statistic(root / statistics_file, "inactive_file") or 0
-        free = min(free, max(limit - usage + droppable, 0))
-    return free
-
-
-def _statistic(path: Path, name: str) -> int | None:
-    """The number after ``name`` in a file of lines ``name number``."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        words = line.split()
-        if len(words) > 1 and words[0] == name and words[1].isdigit():
-            return int(words[1])
-    return None

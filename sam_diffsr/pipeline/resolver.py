@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,8 +32,13 @@ from sam_diffsr.image import (
 )
 from sam_diffsr.models import DiffSR, build_model
 from sam_diffsr.pipeline.batch import overlapped
-from sam_diffsr.pipeline.card import model_card
-from sam_diffsr.pipeline.checkpoint import CARD_NAME, DEFAULT_MODEL, load_pretrained, save_pretrained_folder
+from sam_diffsr.pipeline.checkpoint import (
+    CARD_NAME,
+    DEFAULT_MODEL,
+    load_pretrained,
+    model_card,
+    save_pretrained_folder,
+)
 from sam_diffsr.pipeline.config import ResolverConfig
 from sam_diffsr.pipeline.images import (
     check_tensor,
@@ -44,9 +50,9 @@ from sam_diffsr.pipeline.images import (
     output_size,
     wrap_margin,
 )
-from sam_diffsr.pipeline.memory import CPU_BATCH_PIXELS, LARGEST_BATCH
+from sam_diffsr.pipeline.memory import CPU_BATCH_PIXELS, LARGEST_BATCH, divide
 from sam_diffsr.pipeline.progress import Progress, ProgressCallback
-from sam_diffsr.pipeline.run import divide, super_resolve
+from sam_diffsr.pipeline.run import super_resolve
 from sam_diffsr.pipeline.settings import (
     Seeds,
     Settings,
@@ -71,18 +77,6 @@ _LOGGER = logging.getLogger(__name__)
 
 _CLEAN_JPEG = 90
 """Quality from which a JPEG counts as clean."""
-_NAMES_ELSEWHERE = {
-    "device_map": "device",
-    "torch_dtype": "dtype",
-    "num_inference_steps": "steps",
-    "num_steps": "steps",
-    "generator": "seed",
-    "scale": "outscale",
-    "tile_overlap": "halo",
-    "tile_pad": "halo",
-    "tile_size": "tile",
-}
-"""Arguments by the names that diffusers, Real-ESRGAN and others have for them."""
 _PIXELS_TOGETHER = 2**16
 """LR pixels of the images of a list that a GPU computes together."""
 
@@ -166,7 +160,7 @@ class SuperResolver:
         self.schedule.to(self.device)
 
     @classmethod
-    @explains_names(_NAMES_ELSEWHERE)
+    @explains_names
     def from_pretrained(
         cls: type[ResolverT],
         pretrained_model_name_or_path: PathLike | None = None,
@@ -201,8 +195,7 @@ class SuperResolver:
             ConfigError: the config has an unknown key or a value out of range.
             ArgumentError: the device or dtype is not available, or arguments exclude each other.
         """
-        # Before a download.
-        device = resolve_device(device)
+        device = resolve_device(device)  # an error comes before a download
         dtype = resolve_dtype(dtype, device)
         options = HubOptions(
             revision=revision,
@@ -244,7 +237,7 @@ class SuperResolver:
         self, image: Sequence[ImageInput], **options: Unpack[UpscaleOptions]
     ) -> list[Image.Image | Array]: ...
 
-    @explains_names(_NAMES_ELSEWHERE)
+    @explains_names
     def upscale(
         self,
         image: ImageInput | Sequence[ImageInput],
@@ -326,13 +319,12 @@ class SuperResolver:
             batch_size=batch_size,
             max_memory=max_memory,
         )
-
         if not isinstance(wrap, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"wrap must be True or False, got {wrap!r}")
         margin = settings.halo if wrap else 0
 
         # Problems that the headers show.
-        index_of = [None] if len(images) == 1 else list(range(len(images)))  # for error messages
+        index_of = [None] if len(images) == 1 else range(len(images))  # for error messages
         final = partial(output_size, scale=self.scale, outscale=outscale, max_pixels=max_pixels)
         sizes = [
             input_size(item, index=index, max_pixels=max_pixels)
@@ -361,26 +353,56 @@ class SuperResolver:
                 dtype=output_dtype(items, resized=final(*items[0].rgb.shape[-2:]) is not None),
             )
             sr = crop_margin(sr, margin * self.scale)
-            return [(index, item, sr[row : row + 1]) for row, (index, item) in enumerate(batch)]
+            return [(index, item, sr[row, None]) for row, (index, item) in enumerate(batch)]
 
         def write(batch: list[tuple[int, DecodedImage, Tensor]]) -> dict[int, Image.Image | Array]:
             return {
-                index: encode_output(rgb, item, scale=self.scale, size=final(*item.rgb.shape[-2:]), wrap=wrap)
+                index: encode_output(rgb, item, size=final(*item.rgb.shape[-2:]), wrap=wrap)
                 for index, item, rgb in batch
             }
 
         results: dict[int, Image.Image | Array] = {}
-        total = self._steps([(height + 2 * margin, width + 2 * margin) for height, width in sizes], settings)
-        batches = _batches(
-            sizes, batch_size, CPU_BATCH_PIXELS if self.device.type == "cpu" else _PIXELS_TOGETHER
-        )
-        with Progress(show=progress, callback=callback, total=total) as reporter:
+        batches = self._batches(sizes, batch_size)
+        steps_in_all = self._count_steps(sizes, settings, margin=margin)
+        with Progress(show=progress, callback=callback, total=steps_in_all) as reporter:
             if len(batches) == 1:
                 results = write(compute(read(batches[0])))
             else:
                 for finished in overlapped(batches, read=read, compute=compute, write=write):
                     results.update(finished)
         return results[0] if single else [results[index] for index in range(len(images))]
+
+    def _batches(self, sizes: Sequence[tuple[int, int]], batch_size: int | None) -> list[list[int]]:
+        """Indices of the images of equal size that are computed together."""
+        pixels = CPU_BATCH_PIXELS if self.device.type == "cpu" else _PIXELS_TOGETHER
+        batches: list[list[int]] = []
+        for height, width in dict.fromkeys(sizes):
+            indices = [index for index, size in enumerate(sizes) if size == (height, width)]
+            most = batch_size or max(1, min(LARGEST_BATCH, pixels // (height * width)))
+            batches += [indices[first : first + most] for first in range(0, len(indices), most)]
+        return batches
+
+    def _count_steps(
+        self, sizes: Iterable[tuple[int, int]], settings: Settings, *, margin: int = 0
+    ) -> int:
+        """Steps that progress is going to count for images of these sizes."""
+        parameter, steps = next(self.model.parameters()), 0
+        for (height, width), images in Counter(sizes).items():
+            padded = height + 2 * margin, width + 2 * margin
+            _, tiles = divide(self.config, settings, *padded, parameter=parameter)
+            steps += images * len(tiles) * settings.steps_per_tile
+        return steps
+
+    def _warn_of_compression(self, items: Iterable[DecodedImage]) -> None:
+        """Say once per resolver that a model of clean images meets a compressed one."""
+        quality = min(item.format.jpeg_quality or 100 for item in items)
+        if self.config.degradation == "bicubic" and quality < _CLEAN_JPEG and not self._warned:
+            self._warned = True
+            _LOGGER.warning(
+                "a JPEG of quality about %d meets a model for clean images, which sharpens its blocks too; "
+                "the model 'photo' removes them",
+                quality,
+            )
 
     __call__ = upscale
 
@@ -404,15 +426,13 @@ class SuperResolver:
         """
         if not isinstance(animation, Animation):
             name = os.fspath(animation)
-            limit = {"max_pixels": options["max_pixels"]} if "max_pixels" in options else {}
-            decoded = decode_frames(animation, **limit)
-            if not isinstance(decoded, Animation):
+            animation = decode_frames(name, max_pixels=options.get("max_pixels", MAX_PIXELS_DEFAULT))
+            if not isinstance(animation, Animation):
                 raise ImageError(f"{name!r} is not an animation; use upscale")
-            animation = decoded
         large = self.upscale(animation.frames, seed=[seed] * len(animation.frames), **options)
         return join_frames(cast("list[Image.Image]", large), animation)
 
-    @explains_names(_NAMES_ELSEWHERE)
+    @explains_names
     def upscale_tensor(
         self,
         lr: Tensor,
@@ -443,29 +463,10 @@ class SuperResolver:
         settings = resolve_settings(self.config, **options)
         check_tensor(lr, device=self.device)
         seeds = resolve_seeds(seeds, len(lr))
-        total = self._steps([(lr.shape[-2], lr.shape[-1])] * len(lr), settings)
+        total = self._count_steps([(lr.shape[-2], lr.shape[-1])] * len(lr), settings)
         with Progress(show=progress, callback=callback, total=total) as reporter:
             sr = super_resolve(self.model, self.config, self.schedule, lr, seeds, settings, reporter)
         return sr.contiguous()
-
-    def _warn_of_compression(self, items: Iterable[DecodedImage]) -> None:
-        """Say once per resolver that a model of clean images meets a compressed one."""
-        qualities = [item.format.jpeg_quality or 100 for item in items]
-        if self.config.degradation == "bicubic" and min(qualities) < _CLEAN_JPEG and not self._warned:
-            self._warned = True
-            _LOGGER.warning(
-                "a JPEG of quality about %d meets a model for clean images, which sharpens its blocks too; "
-                "the model 'photo' removes them",
-                min(qualities),
-            )
-
-    def _steps(self, sizes: Sequence[tuple[int, int]], settings: Settings) -> int:
-        """Steps that progress is going to count for images of these sizes."""
-        steps = {
-            size: len(divide(self.model, self.config, *size, settings)[1]) * settings.steps_per_tile
-            for size in set(sizes)
-        }
-        return sum(steps[size] for size in sizes)
 
     def save_pretrained(
         self, folder: PathLike, *, dtype: torch.dtype | None = None, card: str | None = None
@@ -531,18 +532,6 @@ class SuperResolver:
                 revision=revision,
                 create_pr=create_pr,
             )
-
-
-def _batches(sizes: Sequence[tuple[int, int]], batch_size: int | None, pixels: int) -> list[list[int]]:
-    """Indices of the images of equal size that are computed together: up to 8, of ``pixels`` in all."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for index, size in enumerate(sizes):
-        groups.setdefault(size, []).append(index)
-    batches: list[list[int]] = []
-    for (height, width), indices in groups.items():
-        most = batch_size or max(1, min(LARGEST_BATCH, pixels // (height * width)))
-        batches += [indices[first : first + most] for first in range(0, len(indices), most)]
-    return batches
 
 
 def _fingerprint(model: DiffSR) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from torch import Tensor
 
@@ -42,12 +42,9 @@ class Tile:
         return slice(top, bottom), slice(left, right)
 
     def paste(self, window: Tensor, output: Tensor, *, scale: int) -> None:
-        """Copy the tile, without its halo, from the upscaled window into the output.
+        """Copy the tile, without its halo, from its upscaled window ``(C, scale*h, scale*w)`` into the output.
 
-        Args:
-            window: ``(C, scale*h, scale*w)`` result of the window.
-            output: ``(C, scale*H, scale*W)``; rows and columns of the tile beyond it are left out.
-            scale: output pixels per LR pixel.
+        Rows and columns of the tile beyond the output ``(C, scale*H, scale*W)`` are left out.
         """
         rows, columns = self.area(scale)
         target = output[..., rows, columns]
@@ -71,29 +68,18 @@ class TileGrid:
     """Smallest side of a window, at most the sides of the image."""
 
     def tiles(self, side: int) -> list[Tile]:
-        """Divide the image.
+        """Divide the image into tiles of at most ``side`` pixels in reading order; 0 for a single tile.
 
-        Args:
-            side: largest side of a tile; 0 for a single tile.
-
-        Returns:
-            Tiles in reading order, which cover every pixel once. An image that fits into the window of one
-            tile is one tile, and its window is the image.
+        An image that fits into the window of one tile is one tile, and its window is the image.
         """
-        rows = self._cuts(self.height, side)
-        columns = self._cuts(self.width, side)
-        return self._with_windows([(row, column) for row in rows for column in columns])
-
-    def quarters(self, pending: Sequence[Tile]) -> list[Tile]:
-        """Divide tiles again, each into four; one whose sides cannot be halved stays as it is."""
         return self._with_windows(
-            [
-                (rows, columns)
-                for tile in pending
-                for rows in self._halves(tile.rows)
-                for columns in self._halves(tile.columns)
-            ]
+            itertools.product(self._cuts(self.height, side), self._cuts(self.width, side))
         )
+
+    def quarters(self, pending: Iterable[Tile]) -> list[Tile]:
+        """Divide tiles again, each into four; one whose sides cannot be halved stays as it is."""
+        halves = ((self._halves(tile.rows), self._halves(tile.columns)) for tile in pending)
+        return self._with_windows(core for pair in halves for core in itertools.product(*pair))
 
     def _cuts(self, length: int, side: int) -> list[Span]:
         """Spans along one axis. The outermost tiles need no halo outside and are larger by it."""
@@ -102,16 +88,16 @@ class TileGrid:
         inside = length - 2 * self.halo
         count = -(-inside // side)
         bounds = {self._up(self.halo + inside * index // count) for index in range(1, count)}
-        return list(pairwise(sorted({0, *bounds, length})))
+        return list(itertools.pairwise(sorted({0, *bounds, length})))
 
     def _halves(self, span: Span) -> list[Span]:
         middle = self._up((span[0] + span[1]) // 2)
         return [span] if middle >= span[1] else [(span[0], middle), (middle, span[1])]
 
-    def _with_windows(self, cores: Sequence[tuple[Span, Span]]) -> list[Tile]:
-        rows = self._windows([rows for rows, _ in cores], self.height)
-        columns = self._windows([columns for _, columns in cores], self.width)
-        return [Tile(*core, row, column) for core, row, column in zip(cores, rows, columns, strict=True)]
+    def _with_windows(self, cores: Iterable[tuple[Span, Span]]) -> list[Tile]:
+        rows, columns = zip(*cores, strict=True)
+        windows = self._windows(rows, self.height), self._windows(columns, self.width)
+        return [Tile(*spans) for spans in zip(rows, columns, *windows, strict=True)]
 
     def _windows(self, spans: Sequence[Span], length: int) -> list[Span]:
         """Windows of one size along one axis: each holds its span and halo, moved inwards at the borders."""

@@ -48,7 +48,7 @@ def test_an_absurd_factor_is_refused_before_anything_is_computed():
 def test_alpha_is_bicubic_and_clamped():
     array = np.random.default_rng(0).integers(0, 256, (5, 6, 4), dtype=np.uint8)
     array[..., 3] = np.arange(30).reshape(5, 6) % 2 * 255
-    result = encode_output(torch.zeros(1, 3, 20, 24), decode_image(array), scale=4, size=None)
+    result = encode_output(torch.zeros(1, 3, 20, 24), decode_image(array), size=None)
     expected = imresize(torch.from_numpy(array[..., 3] / 255.0).float(), 4).clamp(0, 1)
     np.testing.assert_array_equal(np.asarray(result)[..., 3], (expected * 255).round().numpy())
 
@@ -56,7 +56,7 @@ def test_alpha_is_bicubic_and_clamped():
 @pytest.mark.parametrize("value", [0, 1, 254, 255])
 def test_alpha_that_is_the_same_everywhere_stays_exactly_so(value: int):
     array = np.full((3, 4, 4), value, dtype=np.uint8)
-    result = encode_output(torch.zeros(1, 3, 12, 16), decode_image(array), scale=4, size=(7, 5))
+    result = encode_output(torch.zeros(1, 3, 12, 16), decode_image(array), size=(7, 5))
     assert np.asarray(result).shape == (7, 5, 4)
     assert (np.asarray(result)[..., 3] == value).all()
 
@@ -64,7 +64,7 @@ def test_alpha_that_is_the_same_everywhere_stays_exactly_so(value: int):
 def test_the_final_size_is_resized_bicubically_and_clamped():
     array = np.random.default_rng(0).random((4, 4, 3), dtype=np.float32)
     sr = torch.rand(1, 3, 16, 16).round()
-    result = encode_output(sr, decode_image(array), scale=4, size=(10, 9))
+    result = encode_output(sr, decode_image(array), size=(10, 9))
     expected = imresize(sr, size=(10, 9)).clamp(0, 1)[0].permute(1, 2, 0)
     np.testing.assert_allclose(np.asarray(result), expected.numpy(), atol=1e-6)
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from sam_diffsr.errors import CancelledError, DeviceMemoryError, NumericalError
 from sam_diffsr.models import ModelConfig
-from sam_diffsr.pipeline import ResolverConfig, SuperResolver, memory, run
+from sam_diffsr.pipeline import ResolverConfig, SuperResolver, memory
 from sam_diffsr.pipeline.run import pad_to_multiple
+from sam_diffsr.pipeline.settings import resolve_settings
 from sam_diffsr.resize import imresize
 
 WAYS: list[dict[str, Any]] = [
@@ -173,14 +174,19 @@ def test_auto_takes_the_largest_tile_that_fits_into_half_of_the_free_memory(
     resolver: SuperResolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, parameter = resolver.config, next(resolver.model.parameters())
-    grid = run.TileGrid(height=2000, width=1000, halo=16)
+    settings = resolve_settings(config, halo=16)
+
+    def largest_side() -> int:
+        _, tiles = memory.divide(config, settings, 2048 + 32, 1024 + 32, parameter=parameter)
+        return tiles[1].columns[1] - tiles[1].columns[0]
+
     for wanted in (16, 64, 256):
         side = wanted + 32
         free = 2 * memory.window_bytes(config, side, side, itemsize=4)
         monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free)
-        assert memory.tile_side(config, grid, max_memory=None, parameter=parameter) == wanted
+        assert largest_side() == wanted
     monkeypatch.setattr(memory, "free_memory", lambda device: 0)
-    assert memory.tile_side(config, grid, max_memory=None, parameter=parameter) == 16
+    assert largest_side() == 16
 
 
 # Numbers
