@@ -20,7 +20,7 @@ ConfigT = TypeVar("ConfigT")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Turn a config dataclass into nested dictionaries of JSON values with every field; tuples become lists."""
+    """Turn a config dataclass into nested dictionaries of JSON values, with every field."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
@@ -87,7 +87,7 @@ def check_fields(config: Any, table: str, least: Mapping[str, float]) -> None:
         table: in front of the names in messages, such as ``"sampling."``.
         least: smallest values by the names of fields.
     """
-    for name, hint in get_type_hints(type(config)).items():
+    for name, hint in get_type_hints(cast("type[Any]", type(config))).items():
         value = getattr(config, name)
         if value is None:
             continue

@@ -41,22 +41,17 @@ class DiffSR(nn.Module):
         """Encode the low-resolution image.
 
         Args:
-            lr: ``(B, 3, h, w)`` float in [0, 1]; ``h`` and ``w`` multiples of ``config.lr_multiple`` and at
-                least ``config.lr_minimum``.
-
-        Returns:
-            The condition for :meth:`forward` and :meth:`encoder_image`.
+            lr: ``(B, 3, h, w)`` float in [0, 1]; ``h`` and ``w`` are sizes that ``config.fit`` gives.
 
         Raises:
             ArgumentError: wrong rank, channels or size.
         """
-        multiple, minimum = self.config.lr_multiple, self.config.lr_minimum
         if lr.ndim != 4 or lr.shape[1] != 3:
             raise ArgumentError(f"lr must have shape (B, 3, h, w), got {tuple(lr.shape)}")
-        if min(lr.shape[-2:]) < minimum or any(size % multiple for size in lr.shape[-2:]):
+        if any(self.config.fit(size) != size for size in lr.shape[-2:]):
             raise ArgumentError(
-                f"lr height and width must be multiples of {multiple} and at least {minimum}, got "
-                f"{tuple(lr.shape[-2:])}; pad the image first (SuperResolver does)"
+                f"lr height and width must be multiples of {self.config.lr_multiple} and at least "
+                f"{self.config.lr_minimum}, got {tuple(lr.shape[-2:])}; pad the image (SuperResolver does)"
             )
         features, trunk = self.encoder.features(lr)
         return Condition(projected=self.denoiser.project_condition(features), trunk=trunk)
@@ -66,16 +61,7 @@ class DiffSR(nn.Module):
         return self.encoder.image(condition.trunk).clamp(0.0, 1.0)
 
     def forward(self, xt: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """Predict the noise in ``xt``.
-
-        Args:
-            xt: ``(B, 3, scale*h, scale*w)`` noisy residual.
-            t: ``(B,)`` int64, 0-based.
-            condition: from :meth:`encode`.
-
-        Returns:
-            ``(B, 3, scale*h, scale*w)``.
-        """
+        """Predict the noise in the noisy residual ``xt`` ``(B, 3, scale*h, scale*w)`` at ``t`` ``(B,)`` int64."""
         return self.denoiser(xt, t, condition.projected)
 
 

@@ -17,32 +17,18 @@ _SHOWN = 10
 
 
 def check_state_dict(state_dict: Mapping[str, Tensor], config: ModelConfig, *, source: str) -> None:
-    """Compare names, shapes and types of tensors with those of the configured model.
-
-    Args:
-        state_dict: tensors on any device.
-        config: the model that they must fit.
-        source: names the weights in the error: a path, or "the model to be saved".
-
-    Raises:
-        CheckpointMismatchError: as :func:`check_module_weights`.
-    """
+    """Compare tensors with the configured model, as :func:`check_module_weights` does."""
     with torch.device("meta"):
         model = DiffSR(config)
     check_module_weights(state_dict, model, source=source)
 
 
 def check_module_weights(state_dict: Mapping[str, Tensor], module: nn.Module, *, source: str) -> None:
-    """Compare names, shapes and types of tensors with those of one network.
-
-    Args:
-        state_dict: tensors on any device.
-        module: the network that they must fit; the meta device is enough.
-        source: names the weights in the error.
+    """Compare names, shapes and types of tensors with those of one network, on any device.
 
     Raises:
-        CheckpointMismatchError: tensors are missing, unexpected, of another shape or not floating point. The
-            first ten of each kind are named.
+        CheckpointMismatchError: tensors of ``source`` are missing, unexpected, of another shape or not
+            floating point. The first ten of each kind are named.
     """
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state_dict.items()}

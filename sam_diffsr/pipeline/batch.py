@@ -164,7 +164,9 @@ def run_jobs(
             item = item.as_target_holds(form, repr(str(job.source)))
         if isinstance(item, DecodedImage | Animation):
             height, width = item.rgb.shape[-2:]
-            entry.size = height, width = (height, width) if result_size is None else result_size(height, width)
+            entry.size = height, width = (
+                (height, width) if result_size is None else result_size(height, width)
+            )
             if target is not STDOUT:
                 check_output(target, item.format, width=width, height=height, strip_metadata=strip_metadata)
                 if quality is not None:
@@ -174,7 +176,7 @@ def run_jobs(
     def compute(entries: list[_Entry]) -> list[_Entry]:
         started, waiting = time.perf_counter(), [entry for entry in entries if entry.status == "written"]
         try:
-            images = upscale([entry.item for entry in waiting]) if waiting else []
+            images: Sequence[Image.Image] = upscale([entry.item for entry in waiting]) if waiting else []
         except (ArgumentError, CancelledError):  # of the call, not of a file
             raise
         except Exception as error:

@@ -82,8 +82,8 @@ Fine detail in its output is plausible, not measured: do not use it to identify 
 cannot be read in the original.
 """
 _DAMAGED = (
-    "The model was trained on photographs with blur, noise and JPEG compression and removes them as far as it "
-    "can."
+    "The model was trained on photographs with blur, noise and JPEG compression and removes them as far as "
+    "it can."
 )
 _CLEAN = (
     "The model inverts bicubic downscaling. It does not remove blur, noise or compression: for photographs "
@@ -244,7 +244,6 @@ def save_pretrained_folder(
         raise OutputError(
             f"cannot save the model to {target}: {reason}; choose a folder that can be written"
         ) from error
-
 
 
 def model_card(

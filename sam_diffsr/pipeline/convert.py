@@ -78,7 +78,9 @@ def _from_rrdbnet(source: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
     with torch.device("meta"):
         state_dict = DiffSR(model).state_dict()
     state_dict = {
-        name: tensors.get(name.removeprefix("encoder."), torch.zeros(value.shape, dtype=torch.float32, device="cpu"))
+        name: tensors.get(
+            name.removeprefix("encoder."), torch.zeros(value.shape, dtype=torch.float32, device="cpu")
+        )
         for name, value in state_dict.items()
     }
     return ResolverConfig(model=model, sampling=SamplingConfig(sampler="ddim", steps=0)), state_dict

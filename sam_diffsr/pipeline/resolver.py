@@ -382,9 +382,7 @@ class SuperResolver:
             batches += [indices[first : first + most] for first in range(0, len(indices), most)]
         return batches
 
-    def _count_steps(
-        self, sizes: Iterable[tuple[int, int]], settings: Settings, *, margin: int = 0
-    ) -> int:
+    def _count_steps(self, sizes: Iterable[tuple[int, int]], settings: Settings, *, margin: int = 0) -> int:
         """Steps that progress is going to count for images of these sizes."""
         parameter, steps = next(self.model.parameters()), 0
         for (height, width), images in Counter(sizes).items():
@@ -426,9 +424,10 @@ class SuperResolver:
         """
         if not isinstance(animation, Animation):
             name = os.fspath(animation)
-            animation = decode_frames(name, max_pixels=options.get("max_pixels", MAX_PIXELS_DEFAULT))
-            if not isinstance(animation, Animation):
+            decoded = decode_frames(name, max_pixels=options.get("max_pixels", MAX_PIXELS_DEFAULT))
+            if not isinstance(decoded, Animation):
                 raise ImageError(f"{name!r} is not an animation; use upscale")
+            animation = decoded
         large = self.upscale(animation.frames, seed=[seed] * len(animation.frames), **options)
         return join_frames(cast("list[Image.Image]", large), animation)
 

@@ -202,7 +202,7 @@ def sample_ensemble(chain: Chain, lr: Tensor, noise: NoiseFn, on_step: OnStep) -
             x = x.rot90(-quarters, (-2, -1))
             return x.flip(-1) if mirrored else x
 
-        # The noise is that of the places of the image as it lay before the turn, so that tiles change nothing.
+        # The noise is that of the image's places before the turn, so that tiles change nothing.
         return back(
             chain(
                 forth(lr),

@@ -42,9 +42,9 @@ class Tile:
         return slice(top, bottom), slice(left, right)
 
     def paste(self, window: Tensor, output: Tensor, *, scale: int) -> None:
-        """Copy the tile, without its halo, from its upscaled window ``(C, scale*h, scale*w)`` into the output.
+        """Copy the tile from its upscaled window ``(C, scale*h, scale*w)`` into ``(C, scale*H, scale*W)``.
 
-        Rows and columns of the tile beyond the output ``(C, scale*H, scale*W)`` are left out.
+        The halo, and rows and columns beyond the output, are left out.
         """
         rows, columns = self.area(scale)
         target = output[..., rows, columns]
