@@ -1,9 +1,12 @@
-"""Device, floating type and memory layout of a computation, and torch's state while it runs."""
+"""Devices: floating type, memory layout and free memory of a computation, and torch's state meanwhile."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Literal, cast, get_args
 
 import torch
@@ -12,9 +15,12 @@ from sam_diffsr.errors import ArgumentError
 
 __all__ = [
     "Precision",
+    "free_memory",
     "has_fast_bf16",
+    "is_out_of_memory",
     "network_layout",
     "plain_torch",
+    "release_memory",
     "resolve_device",
     "resolve_dtype",
 ]
@@ -22,6 +28,14 @@ __all__ = [
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 """Names of the floating types of the networks; "auto" depends on the device."""
 
+_ASSUMED_FREE = 4 * 2**30
+"""Assumed if the system does not say how much memory is free."""
+_CGROUP_FILES = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+"""Limit, usage and statistics of a container, in version 2 and version 1 of control groups."""
+_PHRASES = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate")
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -111,3 +125,57 @@ def plain_torch(device: torch.device) -> Generator[None, None, None]:
             if torch.amp.is_autocast_available(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+def free_memory(device: torch.device, *, root: Path = Path("/")) -> int:
+    """Estimate the bytes that can still be allocated on a device.
+
+    Args:
+        device: CUDA counts what torch's cache holds unused as free; the CPU respects a container's limit.
+        root: parent folder of ``proc`` and ``sys``.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps" and hasattr(torch.mps, "recommended_max_memory"):  # from torch 2.5 on
+        return max(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory(), 0)
+    available = _number(root / "proc/meminfo", "MemAvailable:")
+    free = _half_of_the_physical_memory() if available is None else 1024 * available
+    for names in _CGROUP_FILES:
+        limit_file, usage_file, statistics_file = (root / "sys/fs/cgroup" / name for name in names)
+        limit, usage = _number(limit_file), _number(usage_file)
+        if limit is not None and usage is not None:  # else no such control group, or the word "max"
+            droppable = _number(statistics_file, "inactive_file") or 0  # pages of files
+            free = min(free, max(limit - usage + droppable, 0))
+    return free
+
+
+def _number(path: Path, name: str = "") -> int | None:
+    """The number after a name at the start of a line of a file."""
+    try:
+        found = re.search(rf"^{name}\s*(\d+)", path.read_text(), re.MULTILINE)
+    except (OSError, ValueError):
+        return None
+    return None if found is None else int(found[1])
+
+
+def _half_of_the_physical_memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return _ASSUMED_FREE
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that an allocation failed, on any device and in any version of torch."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _PHRASES)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give unused memory of torch's cache back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

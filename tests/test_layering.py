@@ -21,6 +21,7 @@ RANKS = {
     "hub": 1,
     "image": 1,
     "resize": 1,
+    "overlap": 1,
     "models": 2,
     "masks": 2,
     "diffusion": 3,

@@ -61,7 +61,7 @@ class DiffSR(nn.Module):
         return self.encoder.image(condition.trunk).clamp(0.0, 1.0)
 
     def forward(self, xt: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """Predict the noise in the noisy residual ``xt`` ``(B, 3, scale*h, scale*w)`` at ``t`` ``(B,)`` int64."""
+        """Predict the noise in ``xt`` ``(B, 3, scale*h, scale*w)`` at the timesteps ``t`` ``(B,)`` int64."""
         return self.denoiser(xt, t, condition.projected)
 
 

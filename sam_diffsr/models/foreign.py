@@ -89,5 +89,6 @@ def _load(source: Path) -> Any:
             "was refused, because loading such a file can run code; re-save only its state dict"
         ) from error
     except Exception as error:  # a damaged stream can make the unpickler raise anything
-        reason = str(error) if isinstance(error, OSError | safetensors.SafetensorError) else "it is damaged"
+        known = isinstance(error, OSError | safetensors.SafetensorError)
+        reason = error if known else "it is damaged, empty or no checkpoint"
         raise ModelLoadError(f"{source} cannot be read: {reason}; download it again") from error

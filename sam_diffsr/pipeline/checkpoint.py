@@ -1,15 +1,14 @@
-"""Reads and writes models: bundled, in a folder, in one file or on the Hub; and their model cards.
+"""Reads and writes models: bundled, in a folder, in one file or on the Hub.
 
 Nothing pickled is ever read here, loading is strict, and random weights are never used.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -31,8 +30,6 @@ __all__ = [
     "WEIGHTS_NAME",
     "available_models",
     "load_pretrained",
-    "markdown_table",
-    "model_card",
     "save_pretrained_folder",
 ]
 
@@ -49,46 +46,6 @@ PICKLED_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _BUNDLED = Path(__file__).resolve().parents[1] / "weights"
 _SHORT_NAME = "sam-diffsr-x4-{}"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
-_CARD = """\
----
-library_name: sam_diffsr
-pipeline_tag: image-to-image
-{license}tags:
-- super-resolution
-- image-super-resolution
-- diffusion
-- pytorch
-{front}---
-
-# {name}
-
-Image super-resolution by a factor of {scale} with [SAM-DiffSR](https://arxiv.org/abs/2402.17133): \
-residual diffusion whose noise carried the structure of the image in training. \
-It needs no segmentation when it is used.
-
-```python
-from PIL import Image
-from sam_diffsr import SuperResolver
-
-resolver = SuperResolver.from_pretrained({quoted})
-resolver.upscale(Image.open("photo.png")).save("photo_large.png")
-```
-
-{facts}
-
-{limits} \
-Fine detail in its output is plausible, not measured: do not use it to identify people or to read what \
-cannot be read in the original.
-"""
-_DAMAGED = (
-    "The model was trained on photographs with blur, noise and JPEG compression and removes them as far as "
-    "it can."
-)
-_CLEAN = (
-    "The model inverts bicubic downscaling. It does not remove blur, noise or compression: for photographs "
-    "that have them, use a photo model."
-)
 
 Loaded = tuple[ResolverConfig, dict[str, Tensor]]
 
@@ -244,58 +201,3 @@ def save_pretrained_folder(
         raise OutputError(
             f"cannot save the model to {target}: {reason}; choose a folder that can be written"
         ) from error
-
-
-def model_card(
-    config: ResolverConfig,
-    *,
-    name: str,
-    license: str | None = None,
-    datasets: Sequence[str] = (),
-    details: str = "",
-    front: Sequence[str] = (),
-) -> str:
-    """Write the card of one model, as Markdown with YAML front matter.
-
-    Args:
-        config: the model's config.
-        name: title, and the name in the example: a Hub id, folder or bundled name.
-        license: SPDX identifier of the weights' licence in lower case; None leaves it out.
-        datasets: Hub ids or names of the training data.
-        details: Markdown for the end: scores, data, training.
-        front: further lines of the front matter.
-    """
-    model, sampling = config.model, config.sampling
-    names = ["datasets:", *(f"- {json.dumps(dataset)}" for dataset in datasets)] if datasets else []
-    start = "pure noise" if sampling.start is None else f"the encoder's image, noised to t = {sampling.start}"
-    steps = f"{sampling.steps} step{'s' if sampling.steps > 1 else ''}"
-    facts = {
-        "encoder": f"{model.encoder.blocks} RRDB blocks, {model.encoder.channels} channels, "
-        f"growth {model.encoder.growth}",
-        "denoiser": f"{' - '.join(str(width) for width in model.denoiser.channels)} channels",
-        "schedule": f"{config.schedule.name}, {config.schedule.timesteps} timesteps",
-        "structure in training": config.modulation,
-        "default sampling": f"{sampling.sampler}, {steps}, from {start}"
-        if sampling.steps
-        else "the encoder's image, without diffusion",
-    }
-    card = _CARD.format(
-        license="" if license is None else f"license: {license}\n",
-        front="".join(f"{line}\n" for line in (*names, *front)),
-        name=name,
-        quoted=json.dumps(name),
-        scale=model.scale,
-        facts="\n".join(markdown_table(["", ""], list(facts.items()))),
-        limits=_DAMAGED if config.degradation == "photo" else _CLEAN,
-    )
-    return f"{card}\n{details.strip()}\n" if details else card
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table; bars inside cells are escaped."""
-
-    def line(cells: Sequence[str]) -> str:
-        escaped = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
-        return "|" + "|".join(f" {cell} " if cell else " " for cell in escaped) + "|"
-
-    return [line(header), line(["---"] * len(header)), *map(line, rows)]

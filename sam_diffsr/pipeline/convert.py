@@ -14,7 +14,8 @@ from sam_diffsr.diffusion.schedule import NoiseSchedule, ScheduleConfig, Schedul
 from sam_diffsr.errors import CheckpointMismatchError
 from sam_diffsr.models import DenoiserConfig, DiffSR, ModelConfig, read_reference_checkpoint
 from sam_diffsr.models.esrgan import is_rrdbnet_file, load_rrdbnet_checkpoint
-from sam_diffsr.pipeline.checkpoint import model_card, save_pretrained_folder
+from sam_diffsr.pipeline.card import model_card
+from sam_diffsr.pipeline.checkpoint import save_pretrained_folder
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
 
 __all__ = ["convert_checkpoint"]

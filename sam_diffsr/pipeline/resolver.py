@@ -6,8 +6,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
@@ -31,26 +30,11 @@ from sam_diffsr.image import (
     join_frames,
 )
 from sam_diffsr.models import DiffSR, build_model
-from sam_diffsr.pipeline.batch import overlapped
-from sam_diffsr.pipeline.checkpoint import (
-    CARD_NAME,
-    DEFAULT_MODEL,
-    load_pretrained,
-    model_card,
-    save_pretrained_folder,
-)
+from sam_diffsr.overlap import overlapped
+from sam_diffsr.pipeline.card import model_card
+from sam_diffsr.pipeline.checkpoint import CARD_NAME, DEFAULT_MODEL, load_pretrained, save_pretrained_folder
 from sam_diffsr.pipeline.config import ResolverConfig
-from sam_diffsr.pipeline.images import (
-    check_tensor,
-    crop_margin,
-    decode_input,
-    encode_output,
-    input_size,
-    output_dtype,
-    output_size,
-    wrap_margin,
-)
-from sam_diffsr.pipeline.memory import CPU_BATCH_PIXELS, LARGEST_BATCH, divide
+from sam_diffsr.pipeline.images import Picture, check_tensor, crop_margin, wrap_margin
 from sam_diffsr.pipeline.progress import Progress, ProgressCallback
 from sam_diffsr.pipeline.run import super_resolve
 from sam_diffsr.pipeline.settings import (
@@ -61,6 +45,7 @@ from sam_diffsr.pipeline.settings import (
     resolve_seeds,
     resolve_settings,
 )
+from sam_diffsr.pipeline.tiles import CPU_BATCH_PIXELS, LARGEST_BATCH, divide
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -88,9 +73,8 @@ class SuperResolver:
         model: networks with trained weights. They are moved and cast in place and set to evaluation mode.
         config: the config of these weights; ``config.model`` must equal ``model.config``.
         device: ``"auto"`` takes CUDA, else MPS, else the CPU.
-        dtype: floating type of the networks: ``"auto"``, ``"fp32"``, ``"fp16"``, ``"bf16"`` or a
-            ``torch.dtype``. ``"auto"`` is float16 on CUDA, where a result that is not finite is computed
-            again in float32, and float32 elsewhere.
+        dtype: ``"fp32"``, ``"fp16"``, ``"bf16"`` or a ``torch.dtype``; ``"auto"`` is float16 on CUDA, where a
+            result that is not finite is computed again in float32, and float32 elsewhere.
         name: name of the model for ``repr`` and the model card.
 
     Raises:
@@ -129,15 +113,11 @@ class SuperResolver:
         self._place()
 
     def to(self, target: str | torch.device | torch.dtype) -> Self:
-        """Move or cast the networks in place.
+        """Move or cast the networks in place, and return the resolver.
 
-        Args:
-            target: a device or a floating type, as for the class. The type stays as it is when the device
-                changes, except float16, which becomes float32 on a CPU. Weights that were cast to a narrower
-                type do not become exact again.
-
-        Returns:
-            The resolver itself.
+        ``target`` is a device or a floating type, as for the class. The type stays as it is when the device
+        changes, except float16, which becomes float32 on a CPU. Weights that were cast to a narrower type do
+        not become exact again.
 
         Raises:
             ArgumentError: the device or type is not available.
@@ -179,7 +159,8 @@ class SuperResolver:
         Args:
             pretrained_model_name_or_path: None for the default bundled model (no network); a bundled name, or
                 its last word, such as ``"small"``; a folder with ``config.json`` and ``model.safetensors``; a
-                ``.safetensors`` file; or a Hub id ``"owner/name"``. They are tried in this order.
+                ``.safetensors`` file with a ``config.json`` next to it or in its header; or a Hub id
+                ``"owner/name"``. They are tried in this order.
             revision: branch, tag or commit on the Hub.
             subfolder: folder inside the folder or repository.
             cache_dir: download cache; None is the Hub client's own.
@@ -283,8 +264,7 @@ class SuperResolver:
             batch_size: tiles or images of equal size that are computed together; None chooses.
             max_memory: bytes that the computation may take on the device, in addition to weights, input and
                 output. None takes half of what is free.
-            wrap: the image is a seamless texture: its borders continue at the opposite ones, and so do those
-                of the result.
+            wrap: the image is a seamless texture, whose borders continue at the opposite ones.
             outscale: final factor; if it is not the model's own, the result is resized bicubically.
             max_pixels: refuse larger input images; None for no limit.
             progress: draw a progress bar; None draws it in notebooks and where standard error is a terminal.
@@ -322,78 +302,73 @@ class SuperResolver:
         if not isinstance(wrap, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"wrap must be True or False, got {wrap!r}")
         margin = settings.halo if wrap else 0
-
-        # Problems that the headers show.
-        index_of = [None] if len(images) == 1 else range(len(images))  # for error messages
-        final = partial(output_size, scale=self.scale, outscale=outscale, max_pixels=max_pixels)
-        sizes = [
-            input_size(item, index=index, max_pixels=max_pixels)
-            for item, index in zip(images, index_of, strict=True)
+        make = partial(Picture, scale=self.scale, outscale=outscale, max_pixels=max_pixels, wrap=wrap)
+        pictures = [  # problems that the headers show come before any work
+            make(item, seed, None if len(images) == 1 else index)
+            for index, (item, seed) in enumerate(zip(images, seeds, strict=True))
         ]
-        for size in sizes:
-            final(*size)
 
-        def read(batch: list[int]) -> list[tuple[int, DecodedImage]]:
-            items = [(i, decode_input(images[i], index=index_of[i], max_pixels=max_pixels)) for i in batch]
-            self._warn_of_compression(item for _, item in items)
-            return items
+        def read(batch: list[Picture]) -> list[Picture]:
+            for picture in batch:
+                picture.decode()
+                self._warn_of_compression(picture.decoded)
+            return batch
 
-        def compute(batch: list[tuple[int, DecodedImage]]) -> list[tuple[int, DecodedImage, Tensor]]:
-            if len({item.rgb.shape for _, item in batch}) > 1:  # a header was wrong about a size
-                return [result for entry in batch for result in compute([entry])]
-            items = [item for _, item in batch]
+        def compute(batch: list[Picture]) -> list[Picture]:
+            if len({picture.size for picture in batch}) > 1:  # a header was wrong about a size
+                return [picture for each in batch for picture in compute([each])]
             sr = super_resolve(
                 self.model,
                 self.config,
                 self.schedule,
-                wrap_margin(torch.cat([item.rgb for item in items]), margin),
-                [seeds[index] for index, _ in batch],
+                wrap_margin(torch.cat([picture.decoded.rgb for picture in batch]), margin),
+                [picture.seed for picture in batch],
                 settings,
                 reporter,
-                dtype=output_dtype(items, resized=final(*items[0].rgb.shape[-2:]) is not None),
+                dtype=torch.uint8 if all(picture.is_plain for picture in batch) else torch.float32,
             )
-            sr = crop_margin(sr, margin * self.scale)
-            return [(index, item, sr[row, None]) for row, (index, item) in enumerate(batch)]
+            for picture, result in zip(batch, crop_margin(sr, margin * self.scale), strict=True):
+                picture.sr = result[None]
+            return batch
 
-        def write(batch: list[tuple[int, DecodedImage, Tensor]]) -> dict[int, Image.Image | Array]:
-            return {
-                index: encode_output(rgb, item, size=final(*item.rgb.shape[-2:]), wrap=wrap)
-                for index, item, rgb in batch
-            }
+        def write(batch: list[Picture]) -> None:
+            for picture in batch:
+                picture.encode()
 
-        results: dict[int, Image.Image | Array] = {}
-        batches = self._batches(sizes, batch_size)
-        steps_in_all = self._count_steps(sizes, settings, margin=margin)
-        with Progress(show=progress, callback=callback, total=steps_in_all) as reporter:
+        batches = self._batches(pictures, settings)
+        total = sum(len(batch) * self._steps(batch[0].size, settings, margin) for batch in batches)
+        with Progress(show=progress, callback=callback, total=total) as reporter:
             if len(batches) == 1:
-                results = write(compute(read(batches[0])))
+                write(compute(read(batches[0])))
             else:
-                for finished in overlapped(batches, read=read, compute=compute, write=write):
-                    results.update(finished)
-        return results[0] if single else [results[index] for index in range(len(images))]
+                for _ in overlapped(batches, read=read, compute=compute, write=write):
+                    pass
+        results = [picture.result for picture in pictures]
+        return results[0] if single else results
 
-    def _batches(self, sizes: Sequence[tuple[int, int]], batch_size: int | None) -> list[list[int]]:
-        """Indices of the images of equal size that are computed together."""
+    __call__ = upscale
+
+    def _batches(self, pictures: Sequence[Picture], settings: Settings) -> list[list[Picture]]:
+        """Pictures of equal size that are computed together."""
         pixels = CPU_BATCH_PIXELS if self.device.type == "cpu" else _PIXELS_TOGETHER
-        batches: list[list[int]] = []
-        for height, width in dict.fromkeys(sizes):
-            indices = [index for index, size in enumerate(sizes) if size == (height, width)]
-            most = batch_size or max(1, min(LARGEST_BATCH, pixels // (height * width)))
-            batches += [indices[first : first + most] for first in range(0, len(indices), most)]
+        groups: dict[tuple[int, int], list[Picture]] = {}
+        for picture in pictures:
+            groups.setdefault(picture.size, []).append(picture)
+        batches: list[list[Picture]] = []
+        for (height, width), group in groups.items():
+            most = settings.batch_size or max(1, min(LARGEST_BATCH, pixels // (height * width)))
+            batches += [group[first : first + most] for first in range(0, len(group), most)]
         return batches
 
-    def _count_steps(self, sizes: Iterable[tuple[int, int]], settings: Settings, *, margin: int = 0) -> int:
-        """Steps that progress is going to count for images of these sizes."""
-        parameter, steps = next(self.model.parameters()), 0
-        for (height, width), images in Counter(sizes).items():
-            padded = height + 2 * margin, width + 2 * margin
-            _, tiles = divide(self.config, settings, *padded, parameter=parameter)
-            steps += images * len(tiles) * settings.steps_per_tile
-        return steps
+    def _steps(self, size: tuple[int, int], settings: Settings, margin: int = 0) -> int:
+        """Steps that progress is going to count for an image of this size."""
+        height, width = (side + 2 * margin for side in size)
+        _, tiles = divide(self.config, settings, height, width, parameter=next(self.model.parameters()))
+        return len(tiles) * settings.steps_per_tile
 
-    def _warn_of_compression(self, items: Iterable[DecodedImage]) -> None:
+    def _warn_of_compression(self, image: DecodedImage) -> None:
         """Say once per resolver that a model of clean images meets a compressed one."""
-        quality = min(item.format.jpeg_quality or 100 for item in items)
+        quality = image.format.jpeg_quality or 100
         if self.config.degradation == "bicubic" and quality < _CLEAN_JPEG and not self._warned:
             self._warned = True
             _LOGGER.warning(
@@ -402,8 +377,6 @@ class SuperResolver:
                 quality,
             )
 
-    __call__ = upscale
-
     def upscale_animation(
         self, animation: Animation | PathLike, *, seed: int = 0, **options: Unpack[MovingOptions]
     ) -> Image.Image:
@@ -411,7 +384,7 @@ class SuperResolver:
 
         Args:
             animation: path of a file, or the result of :func:`sam_diffsr.image.decode_frames`.
-            seed: seed of the noise of every frame, so that what stands still is not made to flicker.
+            seed: seed of the noise of every frame, so that what stands still does not flicker.
             **options: further arguments of :meth:`upscale`.
 
         Returns:
@@ -419,8 +392,7 @@ class SuperResolver:
             :func:`sam_diffsr.image.save_image` writes it as PNG, WebP or GIF.
 
         Raises:
-            ImageError: not an animation, or a frame cannot be decoded. Other errors are those of
-                :meth:`upscale`.
+            ImageError: not an animation, or a frame cannot be decoded. Others as in :meth:`upscale`.
         """
         if not isinstance(animation, Animation):
             name = os.fspath(animation)
@@ -455,14 +427,13 @@ class SuperResolver:
             ``(B, 3, H * scale, W * scale)`` float32 in [0, 1], on ``self.device``.
 
         Raises:
-            ImageError: not a tensor, or wrong rank, channels, dtype, device or range.
-            ArgumentError: an argument is out of range, or there are not B seeds. Other errors are
-                those of :meth:`upscale`.
+            ImageError: not a tensor, or wrong rank, channels, dtype, device or range. Others as in
+                :meth:`upscale`.
         """
         settings = resolve_settings(self.config, **options)
         check_tensor(lr, device=self.device)
         seeds = resolve_seeds(seeds, len(lr))
-        total = self._count_steps([(lr.shape[-2], lr.shape[-1])] * len(lr), settings)
+        total = len(lr) * self._steps((lr.shape[-2], lr.shape[-1]), settings)
         with Progress(show=progress, callback=callback, total=total) as reporter:
             sr = super_resolve(self.model, self.config, self.schedule, lr, seeds, settings, reporter)
         return sr.contiguous()
@@ -502,20 +473,17 @@ class SuperResolver:
         dtype: torch.dtype | None = None,
         card: str | None = None,
     ) -> str:
-        """Upload config, weights and model card as one commit; the repository is created if needed.
+        """Upload config, weights and model card as one commit, and give its address or the pull request's.
 
         Args:
-            repo_id: ``"owner/name"``.
+            repo_id: ``"owner/name"``; created if needed.
             commit_message: first line of the commit.
             private: visibility of a repository that is created; None leaves it to the owner's settings.
             token: access token; None uses the one that is logged in.
             revision: branch to commit to, created if needed; None is ``main``.
             create_pr: open a pull request instead of committing.
-            dtype: floating type to store the weights in; None keeps that of the networks.
-            card: text of the model card; None writes one.
-
-        Returns:
-            Address of the commit or of the pull request.
+            dtype: as in :meth:`save_pretrained`.
+            card: as in :meth:`save_pretrained`.
 
         Raises:
             OutputError: the Hub refused or could not be reached.

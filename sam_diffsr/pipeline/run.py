@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sam_diffsr.device import network_layout, plain_torch
+from sam_diffsr.device import is_out_of_memory, network_layout, plain_torch, release_memory
 from sam_diffsr.diffusion import (
     SAMPLERS,
     NoiseFn,
@@ -30,10 +30,9 @@ from sam_diffsr.diffusion import (
 from sam_diffsr.errors import DeviceMemoryError, NumericalError, SamDiffsrError
 from sam_diffsr.models import DiffSR, ModelConfig
 from sam_diffsr.pipeline.config import ResolverConfig
-from sam_diffsr.pipeline.memory import SMALLEST_TILE, batch_size, divide, is_out_of_memory, release_memory
 from sam_diffsr.pipeline.progress import Progress
 from sam_diffsr.pipeline.settings import Settings
-from sam_diffsr.pipeline.tiles import Tile
+from sam_diffsr.pipeline.tiles import SMALLEST_TILE, Tile, batch_size, divide
 from sam_diffsr.resize import imresize
 
 __all__ = ["pad_to_multiple", "sample", "sample_ensemble", "super_resolve"]
@@ -60,20 +59,10 @@ def super_resolve(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Super-resolve images of equal size, tile by tile.
+    """Super-resolve images of equal size, tile by tile, on the device and in the dtype of the model.
 
-    Args:
-        model: networks in evaluation mode; their device and dtype are those of the computation.
-        config: sizes and normalisation of the model.
-        schedule: tables of ``config.schedule``, on the model's device.
-        images: ``(B, 3, h, w)`` float32 in [0, 1], on any device, h, w >= 1.
-        seeds: one per image.
-        settings: the resolved settings.
-        progress: counts the steps and may cancel the work.
-        dtype: float32 for a result in [0, 1], or uint8 for one in 0..255, rounded half up.
-
-    Returns:
-        ``(B, 3, H, W)`` on the device of ``images``.
+    ``images`` are ``(B, 3, h, w)`` float32 in [0, 1], h, w >= 1, on any device, where the result is, too:
+    ``(B, 3, H, W)`` float32 in [0, 1], or uint8 in 0..255, rounded half up.
 
     Raises:
         NumericalError: the networks produced NaN or infinity, in float32 too.
@@ -120,17 +109,8 @@ def sample(
 ) -> Tensor:
     """Take a batch of windows through the whole chain: condition, start, sampler, image, consistency.
 
-    Args:
-        model: as for :func:`super_resolve`, and so the next three.
-        config: sizes and normalisation.
-        schedule: tables of the process.
-        settings: the resolved settings.
-        lr: ``(B, 3, h, w)`` float32 in [0, 1] on the model's device, of a size that the networks accept.
-        noise: source of the noise, called once for the start and between the steps of an ancestral sampler.
-        on_step: called after every step.
-
-    Returns:
-        ``(B, 3, H, W)`` float32 in [0, 1].
+    ``lr`` is ``(B, 3, h, w)`` float32 in [0, 1] on the model's device, of a size that the networks accept;
+    the result is ``(B, 3, H, W)`` likewise. ``noise`` is called for the start and between ancestral steps.
 
     Raises:
         NumericalError: the networks produced NaN or infinity.

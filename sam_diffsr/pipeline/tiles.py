@@ -1,4 +1,4 @@
-"""Division of an image into tiles with a halo, each of which is upscaled on its own."""
+"""Divides an image into tiles with a halo that fit into memory, each of which is upscaled on its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,30 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["Tile", "TileGrid"]
+from sam_diffsr.device import free_memory
+from sam_diffsr.errors import DeviceMemoryError
+from sam_diffsr.pipeline.config import ResolverConfig
+from sam_diffsr.pipeline.settings import Settings
+
+__all__ = [
+    "CPU_BATCH_PIXELS",
+    "LARGEST_BATCH",
+    "SMALLEST_TILE",
+    "Tile",
+    "TileGrid",
+    "batch_size",
+    "divide",
+    "window_bytes",
+]
+
+LARGEST_TILE = 256
+"""Side of the largest automatic tile, in LR pixels; larger ones are no faster."""
+SMALLEST_TILE = 16
+"""Side of the smallest tile, in LR pixels."""
+LARGEST_BATCH = 8
+"""Images or windows that are computed together at most, unless the caller asks for more."""
+CPU_BATCH_PIXELS = 64 * 64
+"""LR pixels of a batch on the CPU, which gains nothing from larger ones."""
 
 Span = tuple[int, int]
 """First row or column, and the one after the last."""
@@ -109,3 +132,64 @@ class TileGrid:
 
     def _up(self, value: int) -> int:
         return -(-value // self.multiple) * self.multiple
+
+
+def window_bytes(config: ResolverConfig, height: int, width: int, *, itemsize: int) -> int:
+    """Estimate the peak memory of one window of LR pixels, measured on the CPU and rounded up.
+
+    ``itemsize`` is the number of bytes of a number in the networks.
+    """
+    model, per_pixel = config.model, config.bytes_per_pixel
+    if per_pixel is None:
+        # Activations of the denoiser's finest level or of the encoder's head, and some RGB images in float32.
+        per_pixel = itemsize * max(6 * model.denoiser.channels[0], 3 * model.encoder.channels) + 100
+    return height * width * model.scale**2 * per_pixel
+
+
+def divide(
+    config: ResolverConfig, settings: Settings, height: int, width: int, *, parameter: Tensor
+) -> tuple[TileGrid, list[Tile]]:
+    """Divide an image of LR pixels into tiles of the given side, or into the largest that fit into memory.
+
+    Without a given limit a window may take half of the free memory. ``parameter`` is one of the networks'
+    weights, on the device and in the dtype of the computation.
+
+    Raises:
+        DeviceMemoryError: ``settings.max_memory`` is too small for the smallest tile.
+    """
+    model, halo = config.model, settings.halo
+    height, width = model.fit(height), model.fit(width)
+    grid = TileGrid(
+        height=height, width=width, halo=halo, multiple=model.lr_multiple, minimum=model.lr_minimum
+    )
+    if settings.tile is not None:
+        return grid, grid.tiles(settings.tile)
+    limit, needed = _limit(settings, parameter), 0
+    for side in range(LARGEST_TILE, 0, -SMALLEST_TILE):
+        window = min(height, side + 2 * halo), min(width, side + 2 * halo)
+        needed = window_bytes(config, *window, itemsize=parameter.element_size())
+        if needed <= limit:
+            return grid, grid.tiles(side)
+    if settings.max_memory is None:  # the figure of the system is an estimate, too
+        return grid, grid.tiles(SMALLEST_TILE)
+    raise DeviceMemoryError(
+        f"max_memory is {limit} bytes, but the smallest tile needs about {needed} "
+        f"({-(-needed // 2**20)} MB); allow more, or use a smaller halo"
+    )
+
+
+def batch_size(config: ResolverConfig, settings: Settings, tile: Tile, *, parameter: Tensor) -> int:
+    """Windows that are computed together: as asked for, few small ones on a CPU, else as many as fit."""
+    if settings.batch_size is not None:
+        return settings.batch_size
+    height, width = tile.window_size
+    if parameter.device.type == "cpu":
+        fitting = CPU_BATCH_PIXELS // (height * width)
+    else:
+        window = window_bytes(config, height, width, itemsize=parameter.element_size())
+        fitting = _limit(settings, parameter) // window
+    return max(1, min(LARGEST_BATCH, fitting))
+
+
+def _limit(settings: Settings, parameter: Tensor) -> int:
+    return free_memory(parameter.device) // 2 if settings.max_memory is None else settings.max_memory

@@ -10,7 +10,7 @@ from typing import Any, cast
 from sam_diffsr.config import from_dict
 from sam_diffsr.data.crops import read_manifest
 from sam_diffsr.errors import ConfigError, DataError, ModelLoadError
-from sam_diffsr.pipeline.checkpoint import markdown_table
+from sam_diffsr.pipeline.card import markdown_table
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.log import CROPS, read_log
 from sam_diffsr.training.state import Checkpoint, read_checkpoint

@@ -10,7 +10,8 @@ import torch
 
 from sam_diffsr.config import from_dict
 from sam_diffsr.errors import CheckpointMismatchError, DataError
-from sam_diffsr.pipeline.checkpoint import model_card, save_pretrained_folder
+from sam_diffsr.pipeline.card import model_card
+from sam_diffsr.pipeline.checkpoint import save_pretrained_folder
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.describe import data_section, training_section

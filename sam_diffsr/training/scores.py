@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from sam_diffsr.config import to_dict
 from sam_diffsr.errors import DataError
-from sam_diffsr.pipeline.checkpoint import markdown_table
+from sam_diffsr.pipeline.card import markdown_table
 from sam_diffsr.pipeline.config import SamplingConfig
 
 __all__ = ["ScoreRow", "Scores", "model_index", "read_scores", "scores_section"]

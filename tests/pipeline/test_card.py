@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sam_diffsr.pipeline.checkpoint import markdown_table, model_card
+from sam_diffsr.pipeline.card import markdown_table, model_card
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 
 

@@ -70,7 +70,7 @@ def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.ckpt").touch()
     for source, message in (
         (tmp_path, "is a folder"),
-        (tmp_path / "empty.ckpt", "damaged, empty or another"),
+        (tmp_path / "empty.ckpt", "damaged, empty or no checkpoint"),
     ):
         with pytest.raises(ModelLoadError, match=message):
             convert_checkpoint(source, tmp_path / "x")

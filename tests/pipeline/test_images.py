@@ -8,7 +8,7 @@ import torch
 
 from sam_diffsr.errors import ArgumentError, ImageError, ImageTooLargeError
 from sam_diffsr.image import decode_image
-from sam_diffsr.pipeline.images import check_tensor, decode_input, encode_output, output_size
+from sam_diffsr.pipeline.images import Picture, check_tensor, encode_output, output_size
 from sam_diffsr.resize import imresize
 
 
@@ -69,27 +69,37 @@ def test_the_final_size_is_resized_bicubically_and_clamped():
     np.testing.assert_allclose(np.asarray(result), expected.numpy(), atol=1e-6)
 
 
+def picture(image, index, max_pixels=None):
+    return Picture(image, seed=0, index=index, scale=4, outscale=None, max_pixels=max_pixels, wrap=False)
+
+
 def test_an_error_in_a_list_says_where():
     bad = np.zeros((2, 2, 7))
     with pytest.raises(ImageError, match=r"^image 3 of the list: "):
-        decode_input(bad, index=3, max_pixels=None)
+        picture(bad, 3)
     with pytest.raises(ImageTooLargeError, match=r"^image 0 of the list: "):
-        decode_input(np.zeros((9, 9)), index=0, max_pixels=80)
+        picture(np.zeros((9, 9)), 0, max_pixels=80)
     with pytest.raises(ImageError, match=r"^an image array must be"):
-        decode_input(bad, index=None, max_pixels=None)
+        picture(bad, None)
 
 
 @pytest.mark.parametrize(
     ("lr", "message"),
     [
-        (torch.rand(3, 4, 4), r"expected a tensor \(B, 3, H, W\) .*, got shape \(3, 4, 4\)"),
-        (torch.rand(1, 4, 4, 4), r"got shape \(1, 4, 4, 4\)"),
-        (torch.rand(0, 3, 4, 4), r"got shape \(0, 3, 4, 4\)"),
-        (torch.rand(1, 3, 0, 4), r"got shape \(1, 3, 0, 4\)"),
-        (torch.rand(1, 3, 4, 4).double(), r"expected float32 in \[0, 1\], got torch\.float64"),
-        (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), r"got torch\.uint8; convert it"),
-        (torch.rand(1, 3, 4, 4, device="meta"), r"expected a tensor on cpu, got one on meta; move it"),
-        (np.zeros((1, 3, 4, 4), np.float32), r"expected a torch tensor \(B, 3, H, W\), got ndarray; images"),
+        (
+            torch.rand(3, 4, 4),
+            r"expected a float32 tensor \(B, 3, H, W\) .* on cpu, got torch.float32 \(3, 4, 4\) on cpu",
+        ),
+        (torch.rand(1, 4, 4, 4), r"got torch.float32 \(1, 4, 4, 4\)"),
+        (torch.rand(0, 3, 4, 4), r"\(0, 3, 4, 4\)"),
+        (torch.rand(1, 3, 0, 4), r"\(1, 3, 0, 4\)"),
+        (torch.rand(1, 3, 4, 4).double(), r"got torch\.float64 \(1"),
+        (
+            torch.zeros(1, 3, 4, 4, dtype=torch.uint8),
+            r"got torch\.uint8 .*; 8-bit values become float32 with",
+        ),
+        (torch.rand(1, 3, 4, 4, device="meta"), r"on cpu, got .* on meta"),
+        (np.zeros((1, 3, 4, 4), np.float32), r"on cpu, got ndarray; images and arrays go to upscale"),
         (torch.full((1, 3, 4, 4), 1.01), r"expected values in \[0, 1\], got 1\.01 to 1\.01"),
         (torch.full((1, 3, 4, 4), -0.5), r"got -0\.5 to -0\.5"),
         (torch.full((1, 3, 4, 4), float("nan")), r"got nan to nan"),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sam_diffsr.errors import CancelledError, DeviceMemoryError, NumericalError
 from sam_diffsr.models import ModelConfig
-from sam_diffsr.pipeline import ResolverConfig, SuperResolver, memory
+from sam_diffsr.pipeline import ResolverConfig, SuperResolver, tiles
 from sam_diffsr.pipeline.run import pad_to_multiple
 from sam_diffsr.pipeline.settings import resolve_settings
 from sam_diffsr.resize import imresize
@@ -158,7 +158,7 @@ def test_max_memory_makes_tiles_and_nearly_the_same_image(
 ) -> None:
     lr = torch.rand(1, 3, 150, 60)
     whole = resolver.upscale_tensor(lr, seeds=[0], start=6, sampler="ddim")
-    needed = memory.window_bytes(resolver.config, 100, 60, itemsize=4)
+    needed = tiles.window_bytes(resolver.config, 100, 60, itemsize=4)
     with caplog.at_level(logging.INFO, logger="sam_diffsr"):
         tiled = resolver.upscale_tensor(lr, seeds=[0], start=6, sampler="ddim", max_memory=needed)
     assert "tiles of" in caplog.text
@@ -177,15 +177,15 @@ def test_auto_takes_the_largest_tile_that_fits_into_half_of_the_free_memory(
     settings = resolve_settings(config, halo=16)
 
     def largest_side() -> int:
-        _, tiles = memory.divide(config, settings, 2048 + 32, 1024 + 32, parameter=parameter)
-        return tiles[1].columns[1] - tiles[1].columns[0]
+        _, parts = tiles.divide(config, settings, 2048 + 32, 1024 + 32, parameter=parameter)
+        return parts[1].columns[1] - parts[1].columns[0]
 
     for wanted in (16, 64, 256):
         side = wanted + 32
-        free = 2 * memory.window_bytes(config, side, side, itemsize=4)
-        monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free)
+        free = 2 * tiles.window_bytes(config, side, side, itemsize=4)
+        monkeypatch.setattr(tiles, "free_memory", lambda device, free=free: free)
         assert largest_side() == wanted
-    monkeypatch.setattr(memory, "free_memory", lambda device: 0)
+    monkeypatch.setattr(tiles, "free_memory", lambda device: 0)
     assert largest_side() == 16
 
 

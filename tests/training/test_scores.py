@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sam_diffsr.errors import DataError
-from sam_diffsr.pipeline.checkpoint import model_card
+from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.training.scores import ScoreRow, Scores, model_index, read_scores, scores_section
 

@@ -1,0 +1,105 @@
+"""Writes model cards: front matter for the Hub, usage, and facts about the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from sam_diffsr.pipeline.config import ResolverConfig
+
+__all__ = ["markdown_table", "model_card"]
+
+_CARD = """\
+---
+library_name: sam_diffsr
+pipeline_tag: image-to-image
+{license}tags:
+- super-resolution
+- image-super-resolution
+- diffusion
+- pytorch
+{front}---
+
+# {name}
+
+Image super-resolution by a factor of {scale} with [SAM-DiffSR](https://arxiv.org/abs/2402.17133): \
+residual diffusion whose noise carried the structure of the image in training. \
+It needs no segmentation when it is used.
+
+```python
+from PIL import Image
+from sam_diffsr import SuperResolver
+
+resolver = SuperResolver.from_pretrained({quoted})
+resolver.upscale(Image.open("photo.png")).save("photo_large.png")
+```
+
+{facts}
+
+{limits} \
+Fine detail in its output is plausible, not measured: do not use it to identify people or to read what \
+cannot be read in the original.
+"""
+_DAMAGED = (
+    "The model was trained on photographs with blur, noise and JPEG compression and removes them as far as "
+    "it can."
+)
+_CLEAN = (
+    "The model inverts bicubic downscaling. It does not remove blur, noise or compression: for photographs "
+    "that have them, use a photo model."
+)
+
+
+def model_card(
+    config: ResolverConfig,
+    *,
+    name: str,
+    license: str | None = None,
+    datasets: Sequence[str] = (),
+    details: str = "",
+    front: Sequence[str] = (),
+) -> str:
+    """Write the card of one model, as Markdown with YAML front matter.
+
+    Args:
+        config: the model's config.
+        name: title, and the name in the example: a Hub id, folder or bundled name.
+        license: SPDX identifier of the weights' licence in lower case; None leaves it out.
+        datasets: Hub ids or names of the training data.
+        details: Markdown for the end: scores, data, training.
+        front: further lines of the front matter.
+    """
+    model, sampling = config.model, config.sampling
+    names = ["datasets:", *(f"- {json.dumps(dataset)}" for dataset in datasets)] if datasets else []
+    start = "pure noise" if sampling.start is None else f"the encoder's image, noised to t = {sampling.start}"
+    steps = f"{sampling.steps} step{'s' if sampling.steps > 1 else ''}"
+    facts = {
+        "encoder": f"{model.encoder.blocks} RRDB blocks, {model.encoder.channels} channels, "
+        f"growth {model.encoder.growth}",
+        "denoiser": f"{' - '.join(str(width) for width in model.denoiser.channels)} channels",
+        "schedule": f"{config.schedule.name}, {config.schedule.timesteps} timesteps",
+        "structure in training": config.modulation,
+        "default sampling": f"{sampling.sampler}, {steps}, from {start}"
+        if sampling.steps
+        else "the encoder's image, without diffusion",
+    }
+    card = _CARD.format(
+        license="" if license is None else f"license: {license}\n",
+        front="".join(f"{line}\n" for line in (*names, *front)),
+        name=name,
+        quoted=json.dumps(name),
+        scale=model.scale,
+        facts="\n".join(markdown_table(["", ""], list(facts.items()))),
+        limits=_DAMAGED if config.degradation == "photo" else _CLEAN,
+    )
+    return f"{card}\n{details.strip()}\n" if details else card
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table; bars inside cells are escaped."""
+
+    def line(cells: Sequence[str]) -> str:
+        escaped = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
+        return "|" + "|".join(f" {cell} " if cell else " " for cell in escaped) + "|"
+
+    return [line(header), line(["---"] * len(header)), *map(line, rows)]
