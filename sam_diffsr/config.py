@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from sam_diffsr.errors import ConfigError
@@ -45,16 +45,13 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> ConfigT:
-    """Build ``cls`` from a dictionary; missing keys take the dataclass's defaults.
+    """Build a dataclass from a mapping of its fields to JSON values; missing keys take the defaults.
 
-    Args:
-        cls: dataclass type.
-        data: mapping of field names to JSON values.
-        where: name of this level in error messages, such as ``"config.json: model"``.
+    ``where`` names this level in error messages, such as ``"config.json: model"``.
 
     Raises:
-        ConfigError: ``data`` is not a mapping, has an unknown key, lacks a required one, or holds a
-            value of the wrong type or range.
+        ConfigError: not a mapping, an unknown key, a required one missing, or a value of the wrong type or
+            out of range.
     """
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where} must be a mapping of keys to values, got {type(data).__name__}")
@@ -62,9 +59,10 @@ def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> Config
     given = cast("Mapping[Any, Any]", data)
     unknown = sorted(str(key) for key in given if key not in fields)
     if unknown:
-        raise ConfigError(
-            f"{where} has unknown keys {unknown}{_suggestion(unknown, fields)}; known are {sorted(fields)}"
-        )
+        near = {key: difflib.get_close_matches(key, fields, n=1) for key in unknown}
+        meant = ", ".join(f"{found[0]!r} instead of {key!r}" for key, found in near.items() if found)
+        hint = f" (did you mean {meant}?)" if meant else ""
+        raise ConfigError(f"{where} has unknown keys {unknown}{hint}; known are {sorted(fields)}")
     missing = sorted(
         name
         for name, field in fields.items()
@@ -82,10 +80,8 @@ def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> Config
 def check_fields(config: Any, table: str, least: Mapping[str, float]) -> None:
     """Raise ``ConfigError`` unless ``Literal`` fields hold one of their values and numbers are large enough.
 
-    Args:
-        config: instance of a dataclass; a field that is None is in range.
-        table: in front of the names in messages, such as ``"sampling."``.
-        least: smallest values by the names of fields.
+    ``least`` has the smallest numbers by the names of fields; None is in range. Messages name fields after
+    ``table``, such as ``"sampling."``.
     """
     for name, hint in get_type_hints(cast("type[Any]", type(config))).items():
         value = getattr(config, name)
@@ -103,13 +99,6 @@ def check_choice(value: str, choices: Any, *, what: str, error: type[Exception] 
     allowed = get_args(choices)
     if value not in allowed:
         raise error(f"{what} must be one of {', '.join(map(str, allowed))}; got {value!r}")
-
-
-def _suggestion(unknown: Sequence[str], known: Iterable[str]) -> str:
-    """Hint at the most similar valid key of each misspelt one."""
-    pairs = [(key, difflib.get_close_matches(key, list(known), n=1)) for key in unknown]
-    close = [f"{found[0]!r} instead of {key!r}" for key, found in pairs if found]
-    return f" (did you mean {', '.join(close)}?)" if close else ""
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -135,12 +124,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _convert_union(hint: Any, value: Any, where: str) -> Any:
-    options = get_args(hint)
-    if value is None and type(None) in options:
-        return None
     failures: list[str] = []
-    for option in options:
+    for option in get_args(hint):
         if option is type(None):
+            if value is None:
+                return None
             continue
         try:
             return _convert(option, value, where)

@@ -16,7 +16,6 @@ from sam_diffsr.errors import ArgumentError
 __all__ = [
     "Precision",
     "free_memory",
-    "has_fast_bf16",
     "is_out_of_memory",
     "network_layout",
     "plain_torch",
@@ -40,11 +39,7 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Find the device of a name.
-
-    Args:
-        device: ``"auto"`` (CUDA, else MPS, else CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or a
-            ``torch.device``.
+    """Find the device of a name; ``"auto"`` is CUDA, else MPS, else the CPU.
 
     Raises:
         ArgumentError: not a device, or this machine or this build of torch does not have it.
@@ -97,12 +92,6 @@ def resolve_dtype(dtype: Precision | torch.dtype, device: torch.device) -> torch
     return resolved
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether this is a CPU with matrix units for bfloat16 (AMX), on which ``"bf16"`` is worth asking for."""
-    ask = getattr(torch.cpu, "_is_amx_tile_supported", None)  # not in every version of torch
-    return device.type == "cpu" and ask is not None and bool(ask())
-
-
 def network_layout(device: torch.device) -> torch.memory_format:
     """Memory layout of tensors and weights in which a device is fast at convolutions."""
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
@@ -112,11 +101,9 @@ def network_layout(device: torch.device) -> torch.memory_format:
 def plain_torch(device: torch.device) -> Generator[None, None, None]:
     """Run with torch's own defaults, whatever the caller has set, and leave the caller's state as it was.
 
-    Autocast is off, gradients are off, and new tensors are made on the CPU unless they name a device. Code in
-    here names its dtypes: the default dtype is global to all threads and is not touched.
-
-    Args:
-        device: device of the computation.
+    Autocast is off for the device and the CPU, gradients are off, and new tensors are made on the CPU unless
+    they name a device. Code in here names its dtypes: the default dtype is global to all threads and is not
+    touched.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
@@ -130,9 +117,8 @@ def plain_torch(device: torch.device) -> Generator[None, None, None]:
 def free_memory(device: torch.device, *, root: Path = Path("/")) -> int:
     """Estimate the bytes that can still be allocated on a device.
 
-    Args:
-        device: CUDA counts what torch's cache holds unused as free; the CPU respects a container's limit.
-        root: parent folder of ``proc`` and ``sys``.
+    What torch's cache holds unused on CUDA is free; a container's limit counts on the CPU. ``root`` is the
+    parent folder of ``proc`` and ``sys``.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

@@ -105,7 +105,7 @@ def run_jobs(
 
     Args:
         jobs: from :func:`sam_diffsr.image.jobs.plan_jobs`.
-        upscale: enlarges some images, given as ``decode`` returns them, such as ``resolver.upscale``.
+        upscale: enlarges some images, such as ``resolver.upscale``.
         decode: reads a file, or an open file for standard input, into what ``upscale`` takes.
         result_size: (height, width) of a result from those of its source, for the limits of the file format.
         batch_size: files given to ``upscale`` together; None takes up to 8, and fewer of large images. If a

@@ -23,15 +23,7 @@ from sam_diffsr.hub import HubOptions, download_model
 from sam_diffsr.models.weights import check_state_dict
 from sam_diffsr.pipeline.config import ResolverConfig, config_from_json, config_to_json
 
-__all__ = [
-    "CARD_NAME",
-    "CONFIG_NAME",
-    "DEFAULT_MODEL",
-    "WEIGHTS_NAME",
-    "available_models",
-    "load_pretrained",
-    "save_pretrained_folder",
-]
+__all__ = ["CONFIG_NAME", "DEFAULT_MODEL", "available_models", "load_pretrained", "save_pretrained_folder"]
 
 DEFAULT_MODEL = "sam-diffsr-x4-photo"
 """The bundled model that ``from_pretrained()`` loads."""
@@ -58,19 +50,12 @@ def available_models() -> tuple[str, ...]:
 def load_pretrained(name: str | os.PathLike[str] | None = None, options: HubOptions | None = None) -> Loaded:
     """Find a model, read it and check the weights against the config.
 
-    Args:
-        name: as for :meth:`SuperResolver.from_pretrained`.
-        options: revision, cache and access for a Hub id. ``subfolder`` also applies to a local folder.
+    Names and errors are those of :meth:`SuperResolver.from_pretrained`. ``options`` are for a Hub id; their
+    ``subfolder`` also applies to a local folder.
 
     Returns:
         The config and the tensors of ``build_model(config.model).state_dict()``, on the CPU, in the dtype
         that they are stored in.
-
-    Raises:
-        ModelLoadError: the model does not exist, cannot be reached or read, or is pickled.
-        CheckpointMismatchError: keys or shapes are not those of the configured model.
-        ConfigError: the config has an unknown key or a value out of range.
-        ArgumentError: the name is neither text nor a path, or arguments exclude each other.
     """
     options = options or HubOptions()
     if not isinstance(name, str | os.PathLike | None):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -171,7 +156,7 @@ def save_pretrained_folder(
         config: content of ``config.json`` and of the header of the weights.
         state_dict: the tensors of ``build_model(config.model).state_dict()``, on any device.
         card: text of ``README.md``; None writes none and keeps an existing one.
-        dtype: floating type to store the weights in; None keeps theirs.
+        dtype: floating type to store; None keeps that of the tensors.
 
     Raises:
         CheckpointMismatchError: the tensors are not those of the configured model.

@@ -30,15 +30,11 @@ def convert_checkpoint(
 ) -> ResolverConfig:
     """Write a folder that :meth:`SuperResolver.from_pretrained` loads, and give its config.
 
-    Sizes are inferred from the tensors. A published ``.ckpt`` is used as published: the schedule of its own
-    betas (or the published one), all ancestral steps, bicubic input divided by 256, structure in mode
-    ``released``. An RRDBNet (``.pth`` or ``.safetensors``) becomes a model that gives the encoder's image
-    alone; its denoiser is all zeros until it is trained (``diffusion.encoder`` of a training config).
-
-    Args:
-        checkpoint: the file; nothing in it is executed.
-        folder: created if it does not exist.
-        dtype: floating type to store; ``auto`` keeps float32.
+    Sizes are inferred from the tensors; nothing in the file is executed. A published ``.ckpt`` is used as
+    published: the schedule of its own betas (or the published one), all ancestral steps, bicubic input
+    divided by 256, structure in mode ``released``. An RRDBNet (``.pth`` or ``.safetensors``) becomes a model
+    that gives the encoder's image alone; its denoiser is all zeros until it is trained (``diffusion.encoder``
+    of a training config). ``dtype`` is the floating type to store; ``auto`` keeps float32.
 
     Raises:
         ModelLoadError: the checkpoint cannot be read.

@@ -95,18 +95,12 @@ class SuperResolver:
                 f"the model has {model.config}, but config.model is {config.model}; pass the config that the "
                 "weights were made with"
             )
-        self.name = name
-        """Name of the model."""
-        self.config = config
-        """Everything but the weights."""
+        self.name, self.config = name, config
         self.device = resolve_device(device)
-        """Device of the networks."""
         self.dtype = resolve_dtype(dtype, self.device)
-        """Floating type of the networks."""
         self.fingerprint = _fingerprint(model)
         """First 12 hexadecimal digits of the SHA-256 of the weights, before they were cast."""
         self.model: DiffSR = model.eval()
-        """The networks, in evaluation mode."""
         self.schedule = NoiseSchedule.from_config(config.schedule)
         """Tables of the diffusion process."""
         self._warned = False
@@ -446,7 +440,7 @@ class SuperResolver:
         Args:
             folder: created if it does not exist; its files are replaced once the new ones are complete.
             dtype: floating type to store the weights in; None keeps that of the networks.
-            card: text of ``README.md``; None writes one, unless the folder has one.
+            card: text of ``README.md``; None writes one, unless the folder has it.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -473,17 +467,11 @@ class SuperResolver:
         dtype: torch.dtype | None = None,
         card: str | None = None,
     ) -> str:
-        """Upload config, weights and model card as one commit, and give its address or the pull request's.
+        """Upload config, weights and card as one commit, and return its address or the pull request's.
 
-        Args:
-            repo_id: ``"owner/name"``; created if needed.
-            commit_message: first line of the commit.
-            private: visibility of a repository that is created; None leaves it to the owner's settings.
-            token: access token; None uses the one that is logged in.
-            revision: branch to commit to, created if needed; None is ``main``.
-            create_pr: open a pull request instead of committing.
-            dtype: as in :meth:`save_pretrained`.
-            card: as in :meth:`save_pretrained`.
+        The repository ``"owner/name"`` is created if needed; ``private=None`` leaves its visibility to the
+        owner's settings. So is the branch ``revision``; None is ``main``. ``token=None`` uses the one that is
+        logged in. ``dtype`` and ``card`` are those of :meth:`save_pretrained`.
 
         Raises:
             OutputError: the Hub refused or could not be reached.

@@ -23,15 +23,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = [
-    "MovingOptions",
     "RunOptions",
-    "Seeds",
     "Settings",
-    "Start",
-    "UpscaleOptions",
     "explains_names",
-    "is_integer",
-    "is_number",
     "resolve_seeds",
     "resolve_settings",
     "sampling_of_fidelity",
@@ -173,11 +167,10 @@ def _resolve_sampling(config: ResolverConfig, options: RunOptions) -> SamplingCo
 
 
 def sampling_of_fidelity(fidelity: float, config: ResolverConfig) -> SamplingConfig:
-    """Sampling for one point between the encoder's image (1) and most noise (0).
+    """Sampling for one point between the encoder's image (1) and most noise (0), see ``docs/models.md``.
 
-    The measured frontier is in ``docs/models.md``: the encoder's own image has the highest PSNR, and the more
-    noise sampling starts with, the more detail and the less PSNR it gives. A model whose default is one step
-    was trained for it and takes one; others take up to four of DPM-Solver++.
+    A model whose default is one step was trained for it and takes one; others take up to four of
+    DPM-Solver++.
 
     Raises:
         ArgumentError: not a number from 0 to 1.
