@@ -16,6 +16,7 @@ PACKAGE = Path(sam_diffsr.__file__).parent
 RANKS = {
     "errors": 0,
     "files": 0,
+    "arguments": 1,
     "config": 1,
     "device": 1,
     "hub": 1,

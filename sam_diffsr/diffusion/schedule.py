@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -44,6 +44,12 @@ class ScheduleConfig:
         if isinstance(self.timesteps, bool) or not isinstance(self.timesteps, int) or self.timesteps < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"schedule.timesteps must be a whole number >= 1, got {self.timesteps!r}")
         check_fields(self, "schedule.", {})
+
+    @classmethod
+    def of_betas(cls, betas: Table) -> ScheduleConfig | None:
+        """The schedule that has these variances ``(T,)``, if it is one of ours."""
+        every = (cls(timesteps=len(betas), name=name) for name in get_args(ScheduleName))
+        return next((each for each in every if np.allclose(each.betas(), betas, rtol=0, atol=1e-5)), None)
 
     def betas(self) -> Table:
         """Variances of the forward steps, ``(T,)`` float64."""

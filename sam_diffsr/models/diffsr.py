@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.models.config import ModelConfig
 from sam_diffsr.models.rrdb import RRDBEncoder
 from sam_diffsr.models.unet import UNet
 
-__all__ = ["Condition", "DiffSR", "build_model"]
+__all__ = ["Condition", "DiffSR", "build_model", "pad_to_fit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class DiffSR(nn.Module):
         if any(self.config.fit(size) != size for size in lr.shape[-2:]):
             raise ArgumentError(
                 f"lr height and width must be multiples of {self.config.lr_multiple} and at least "
-                f"{self.config.lr_minimum}, got {tuple(lr.shape[-2:])}; pad the image (SuperResolver does)"
+                f"{self.config.lr_minimum}, got {tuple(lr.shape[-2:])}; pad the image with pad_to_fit"
             )
         features, trunk = self.encoder.features(lr)
         return Condition(projected=self.denoiser.project_condition(features), trunk=trunk)
@@ -68,3 +69,18 @@ class DiffSR(nn.Module):
 def build_model(config: ModelConfig) -> DiffSR:
     """A freshly initialised float32 network in training mode; load weights before you use it."""
     return DiffSR(config)
+
+
+def pad_to_fit(images: Tensor, config: ModelConfig) -> Tensor:
+    """Pad ``(B, C, h, w)`` at the bottom and on the right to a size that the networks accept.
+
+    The padding is a reflection as far as that goes, then the last pixel repeated.
+    """
+    height, width = (config.fit(side) for side in images.shape[-2:])
+    for mode in ("reflect", "replicate"):
+        down, across = height - images.shape[-2], width - images.shape[-1]
+        if mode == "reflect":
+            down, across = min(down, images.shape[-2] - 1), min(across, images.shape[-1] - 1)
+        if down or across:
+            images = functional.pad(images, (0, across, 0, down), mode=mode)
+    return images

@@ -1,7 +1,8 @@
-"""Checks that a state dict fits a network, with an error that names what differs."""
+"""Checks that a state dict fits a network, with an error that names what differs; names weights by a hash."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -11,7 +12,7 @@ from sam_diffsr.errors import CheckpointMismatchError
 from sam_diffsr.models.config import ModelConfig
 from sam_diffsr.models.diffsr import DiffSR
 
-__all__ = ["check_module_weights", "check_state_dict"]
+__all__ = ["check_module_weights", "check_state_dict", "fingerprint"]
 
 _SHOWN = 10
 
@@ -53,3 +54,13 @@ def check_module_weights(state_dict: Mapping[str, Tensor], module: nn.Module, *,
             f"the weights of {source} do not fit the configured networks: {text}; use the config that was "
             "saved with these weights"
         )
+
+
+def fingerprint(module: nn.Module) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of the weights in float32."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        numbers = value.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(numbers.astype("<f4", copy=False).tobytes())
+    return digest.hexdigest()[:12]

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from sam_diffsr.arguments import is_integer
 from sam_diffsr.config import check_choice
 from sam_diffsr.errors import ArgumentError, CancelledError, OutputError
 from sam_diffsr.files import printable
@@ -26,7 +27,6 @@ from sam_diffsr.image.formats import check_file, output_format
 from sam_diffsr.image.jobs import STDIN, STDOUT, Job
 from sam_diffsr.image.save import Quality, check_quality
 from sam_diffsr.overlap import overlapped
-from sam_diffsr.pipeline.settings import is_integer
 from sam_diffsr.pipeline.tiles import LARGEST_BATCH
 
 __all__ = ["PIXELS_TOGETHER", "Existing", "Outcome", "run_jobs"]

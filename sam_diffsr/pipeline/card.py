@@ -64,7 +64,7 @@ def model_card(
     Args:
         config: the model's config.
         name: title, and the name in the example: a Hub id, folder or bundled name.
-        license: SPDX identifier of the weights' licence in lower case; None leaves it out.
+        license: SPDX identifier in lower case; None leaves it out.
         datasets: Hub ids or names of the training data.
         details: Markdown for the end: scores, data, training.
         front: further lines of the front matter.

@@ -147,16 +147,10 @@ def save_pretrained_folder(
     card: str | None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write ``config.json``, ``model.safetensors`` and a model card.
+    """Write ``config.json``, ``model.safetensors`` and a model card; see :meth:`SuperResolver.save_pretrained`.
 
     All files are first written in full under temporary names, so a reader never sees half a file.
-
-    Args:
-        folder: created if it does not exist.
-        config: content of ``config.json`` and of the header of the weights.
-        state_dict: the tensors of ``build_model(config.model).state_dict()``, on any device.
-        card: text of ``README.md``; None writes none and keeps an existing one.
-        dtype: floating type to store; None keeps that of the tensors.
+    ``state_dict`` is that of ``build_model(config.model)``, on any device. Without a card an existing one stays.
 
     Raises:
         CheckpointMismatchError: the tensors are not those of the configured model.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sam_diffsr.device import Precision, resolve_dtype
-from sam_diffsr.diffusion.schedule import NoiseSchedule, ScheduleConfig, ScheduleName
+from sam_diffsr.diffusion.schedule import ScheduleConfig, ScheduleName
 from sam_diffsr.errors import CheckpointMismatchError
 from sam_diffsr.models import DenoiserConfig, DiffSR, ModelConfig, read_reference_checkpoint
 from sam_diffsr.models.esrgan import is_rrdbnet_file, load_rrdbnet_checkpoint
@@ -20,7 +20,6 @@ from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, Samp
 
 __all__ = ["convert_checkpoint"]
 
-_TOLERANCE = 1e-5
 _HALO = 96
 """Output pixels; the published denoiser looks further than the bundled ones."""
 
@@ -57,7 +56,12 @@ def convert_checkpoint(
 
 def _from_reference(source: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
     model, state_dict, betas = read_reference_checkpoint(source)
-    schedule = ScheduleConfig() if betas is None else _identify(betas, source)
+    schedule: ScheduleConfig | None = ScheduleConfig()
+    if betas is not None and (schedule := ScheduleConfig.of_betas(betas.numpy())) is None:
+        raise CheckpointMismatchError(
+            f"the {len(betas)} betas of {source} ({betas[0]:.4g} to {betas[-1]:.4g}) are none of the "
+            f"schedules {', '.join(get_args(ScheduleName))}; a model with them cannot be sampled correctly"
+        )
     config = ResolverConfig(
         model=model,
         schedule=schedule,
@@ -81,16 +85,3 @@ def _from_rrdbnet(source: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
         for name, value in state_dict.items()
     }
     return ResolverConfig(model=model, sampling=SamplingConfig(sampler="ddim", steps=0)), state_dict
-
-
-def _identify(betas: Tensor, source: Path) -> ScheduleConfig:
-    """The named schedule that has these betas."""
-    for name in get_args(ScheduleName):
-        config = ScheduleConfig(timesteps=len(betas), name=name)
-        known = NoiseSchedule.from_config(config, dtype=torch.float64).betas
-        if torch.allclose(known, betas, rtol=0.0, atol=_TOLERANCE):
-            return config
-    raise CheckpointMismatchError(
-        f"the {len(betas)} betas of {source} ({betas[0]:.4g} to {betas[-1]:.4g}) are none of the "
-        f"schedules {', '.join(get_args(ScheduleName))}; a model with them cannot be sampled correctly"
-    )

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from sam_diffsr.arguments import is_number
 from sam_diffsr.errors import ArgumentError, ImageError, ImageTooLargeError
 from sam_diffsr.image import DecodedImage, ImageInput, decode_image, encode_image, image_size
-from sam_diffsr.pipeline.settings import is_number
 from sam_diffsr.resize import imresize
 
 __all__ = ["Picture", "check_tensor", "crop_margin", "encode_output", "output_size", "wrap_margin"]

@@ -20,12 +20,9 @@ raising stops the work."""
 
 
 class Progress:
-    """Progress of one call; a context manager.
+    """Progress of one call, in denoising steps of tiles; a context manager.
 
-    Args:
-        show: draw a bar; None draws it in a notebook and where standard error is a terminal.
-        callback: user callback.
-        total: expected number of steps, one per denoising step of a tile.
+    ``show=None`` draws a bar in a notebook and where standard error is a terminal.
 
     Raises:
         ArgumentError: the callback cannot be called.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import tempfile
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from sam_diffsr.arguments import explains_names
 from sam_diffsr.device import Precision, network_layout, resolve_device, resolve_dtype
 from sam_diffsr.diffusion import NoiseSchedule
 from sam_diffsr.diffusion.samplers import SamplerName
@@ -30,6 +30,7 @@ from sam_diffsr.image import (
     join_frames,
 )
 from sam_diffsr.models import DiffSR, build_model
+from sam_diffsr.models.weights import fingerprint
 from sam_diffsr.overlap import overlapped
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import CARD_NAME, DEFAULT_MODEL, load_pretrained, save_pretrained_folder
@@ -37,20 +38,13 @@ from sam_diffsr.pipeline.config import ResolverConfig
 from sam_diffsr.pipeline.images import Picture, check_tensor, crop_margin, wrap_margin
 from sam_diffsr.pipeline.progress import Progress, ProgressCallback
 from sam_diffsr.pipeline.run import super_resolve
-from sam_diffsr.pipeline.settings import (
-    Seeds,
-    Settings,
-    Start,
-    explains_names,
-    resolve_seeds,
-    resolve_settings,
-)
+from sam_diffsr.pipeline.settings import RunOptions, Seeds, Settings, Start, resolve_seeds, resolve_settings
 from sam_diffsr.pipeline.tiles import CPU_BATCH_PIXELS, LARGEST_BATCH, divide
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from sam_diffsr.pipeline.settings import MovingOptions, RunOptions, UpscaleOptions
+    from sam_diffsr.pipeline.settings import MovingOptions, UpscaleOptions
 
 __all__ = ["SuperResolver"]
 
@@ -98,8 +92,8 @@ class SuperResolver:
         self.name, self.config = name, config
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
-        self.fingerprint = _fingerprint(model)
-        """First 12 hexadecimal digits of the SHA-256 of the weights, before they were cast."""
+        self.fingerprint = fingerprint(model)
+        """Of the weights, before they were cast."""
         self.model: DiffSR = model.eval()
         self.schedule = NoiseSchedule.from_config(config.schedule)
         """Tables of the diffusion process."""
@@ -134,7 +128,7 @@ class SuperResolver:
         self.schedule.to(self.device)
 
     @classmethod
-    @explains_names
+    @explains_names()
     def from_pretrained(
         cls: type[ResolverT],
         pretrained_model_name_or_path: PathLike | None = None,
@@ -212,7 +206,7 @@ class SuperResolver:
         self, image: Sequence[ImageInput], **options: Unpack[UpscaleOptions]
     ) -> list[Image.Image | Array]: ...
 
-    @explains_names
+    @explains_names()
     def upscale(
         self,
         image: ImageInput | Sequence[ImageInput],
@@ -236,28 +230,28 @@ class SuperResolver:
         """Enlarge one image or a list of them.
 
         A result depends on the image, the seed and the sampling alone: not on the list, tiles, batches or
-        torch's global state. Small images of equal size in a list are computed together; while one batch is
-        computed, the next one is decoded and the one before it is encoded. Problems that can be seen without
-        decoding (a missing file, a size, a type) are reported before any work.
+        torch's global state. Small images of equal size are computed together, while others are decoded and
+        encoded. Problems that can be seen without decoding (a missing file, a size, a type) are reported
+        before any work.
 
         Args:
             image: a PIL image of any mode; an array ``(H, W)`` or ``(H, W, C)`` of uint8, uint16 or float in
                 [0, 1]; a path; an open binary file; or a list of these. Any size from 1 x 1.
             steps: denoising steps; 0 gives the encoder's image alone; None takes the model's own.
             sampler: ``"ddpm"``, ``"ddim"`` or ``"dpmpp_2m"``; None takes the model's own.
-            start: timestep to start from with the encoder's image plus noise, or ``"noise"`` to start from
-                pure noise; None takes the model's own.
+            start: timestep to start from with the encoder's image plus noise, or ``"noise"`` for pure noise;
+                None takes the model's own.
             fidelity: instead of ``start``, from 1 (faithful and smooth, highest PSNR) to 0 (most texture);
                 sampler and steps follow unless given. See ``docs/models.md``.
             seed: seed of the noise. Image ``i`` of a list takes ``seed + i``, or the i-th of a list of seeds.
             ensemble: average the results of the eight turned and mirrored inputs; eight times the work.
-            tile: side of the tiles in pixels of the input image; 0 for none, ``"auto"`` to fit them into the
-                memory. If memory runs out, tiles are halved and finished ones kept.
-            halo: pixels of the input image around a tile that its result is computed from as well; None takes
-                the model's own, with which tiles cannot be told from the whole image.
+            tile: side of the tiles in input pixels; 0 for none, ``"auto"`` to fit them into the memory. If it
+                runs out, tiles are halved and finished ones kept.
+            halo: input pixels around a tile that its result is computed from as well; None takes the model's
+                own, with which tiles cannot be told from the whole image.
             batch_size: tiles or images of equal size that are computed together; None chooses.
             max_memory: bytes that the computation may take on the device, in addition to weights, input and
-                output. None takes half of what is free.
+                output; None takes half of what is free.
             wrap: the image is a seamless texture, whose borders continue at the opposite ones.
             outscale: final factor; if it is not the model's own, the result is resized bicubically.
             max_pixels: refuse larger input images; None for no limit.
@@ -267,9 +261,9 @@ class SuperResolver:
                 raising cancels the work.
 
         Returns:
-            The same kind as the input (a PIL image for a path or file), ``scale`` times as large unless
-            ``outscale`` is given, with the same mode, bit depth, transparency and metadata (in ``info``, from
-            where :func:`~sam_diffsr.save_image` writes it). A list for a list.
+            The same kind as the input (a PIL image for a path or file, a list for a list), ``scale`` times as
+            large unless ``outscale`` is given, with the same mode, bit depth, transparency and metadata (in
+            ``info``, from where :func:`~sam_diffsr.save_image` writes it).
 
         Raises:
             ImageError: an image cannot be read or has a wrong rank, type or range.
@@ -397,7 +391,7 @@ class SuperResolver:
         large = self.upscale(animation.frames, seed=[seed] * len(animation.frames), **options)
         return join_frames(cast("list[Image.Image]", large), animation)
 
-    @explains_names
+    @explains_names(*RunOptions.__annotations__)
     def upscale_tensor(
         self,
         lr: Tensor,
@@ -411,8 +405,7 @@ class SuperResolver:
 
         Args:
             lr: ``(B, 3, H, W)`` float32 in [0, 1], RGB, any H, W >= 1, on ``self.device``.
-            seeds: one per image, or that of the first one, as for :meth:`upscale`; the result for an image
-                depends on it and its seed only.
+            seeds: one per image, or that of the first one, as for :meth:`upscale`.
             progress: draw a progress bar.
             callback: as in :meth:`upscale`.
             **options: arguments of :meth:`upscale` from ``steps`` to ``max_memory``, except ``seed``.
@@ -437,10 +430,9 @@ class SuperResolver:
     ) -> None:
         """Write a folder that :meth:`from_pretrained` loads.
 
-        Args:
-            folder: created if it does not exist; its files are replaced once the new ones are complete.
-            dtype: floating type to store the weights in; None keeps that of the networks.
-            card: text of ``README.md``; None writes one, unless the folder has it.
+        Files of the folder are replaced once the new ones are complete. ``dtype`` is the floating type to
+        store; None keeps that of the networks. ``card`` is the text of ``README.md``; None writes one, unless
+        the folder has it.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -487,12 +479,3 @@ class SuperResolver:
                 revision=revision,
                 create_pr=create_pr,
             )
-
-
-def _fingerprint(model: DiffSR) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        numbers = value.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
-        digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(numbers.astype("<f4", copy=False).tobytes())
-    return digest.hexdigest()[:12]

@@ -28,14 +28,14 @@ from sam_diffsr.diffusion import (
     residual_to_image,
 )
 from sam_diffsr.errors import DeviceMemoryError, NumericalError, SamDiffsrError
-from sam_diffsr.models import DiffSR, ModelConfig
+from sam_diffsr.models import DiffSR, pad_to_fit
 from sam_diffsr.pipeline.config import ResolverConfig
 from sam_diffsr.pipeline.progress import Progress
 from sam_diffsr.pipeline.settings import Settings
 from sam_diffsr.pipeline.tiles import SMALLEST_TILE, Tile, batch_size, divide
 from sam_diffsr.resize import imresize
 
-__all__ = ["pad_to_multiple", "sample", "sample_ensemble", "super_resolve"]
+__all__ = ["sample", "sample_ensemble", "super_resolve"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def super_resolve(
 ) -> Tensor:
     """Super-resolve images of equal size, tile by tile, on the device and in the dtype of the model.
 
-    ``images`` are ``(B, 3, h, w)`` float32 in [0, 1], h, w >= 1, on any device, where the result is, too:
+    ``images`` are ``(B, 3, h, w)`` float32 in [0, 1] on any device; the result is on it, too, as
     ``(B, 3, H, W)`` float32 in [0, 1], or uint8 in 0..255, rounded half up.
 
     Raises:
@@ -82,7 +82,7 @@ def super_resolve(
         progress.step(lambda: _preview(images, output, queue, estimate(), scale=scale), count=queue.at_work)
 
     with plain_torch(device):
-        padded = pad_to_multiple(images, config.model)
+        padded = pad_to_fit(images, config.model)
         while queue.places:
             with queue.batch() as batch:  # after an error that can be mended it comes again
                 lr = torch.cat([tile.cut(padded[index, None]) for index, tile in batch]).to(device)
@@ -260,21 +260,6 @@ class _Queue:
         ]
         size = self.places[0][1].window_size[::-1]
         _LOGGER.warning("out of memory; going on with tiles of %d x %d input pixels", *size)
-
-
-def pad_to_multiple(images: Tensor, model: ModelConfig) -> Tensor:
-    """Pad ``(B, C, h, w)`` at the bottom and on the right to a size that the networks accept.
-
-    The padding is a reflection as far as that goes, then the last pixel repeated.
-    """
-    height, width = (model.fit(side) for side in images.shape[-2:])
-    for mode in ("reflect", "replicate"):
-        down, across = height - images.shape[-2], width - images.shape[-1]
-        if mode == "reflect":
-            down, across = min(down, images.shape[-2] - 1), min(across, images.shape[-1] - 1)
-        if down or across:
-            images = functional.pad(images, (0, across, 0, down), mode=mode)
-    return images
 
 
 def _preview(images: Tensor, output: Tensor, queue: _Queue, estimate: Tensor, *, scale: int) -> Tensor:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import functools
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sam_diffsr.arguments import is_integer, is_number
 from sam_diffsr.config import check_choice
 from sam_diffsr.diffusion.samplers import SamplerName
 from sam_diffsr.errors import ArgumentError
@@ -22,32 +20,11 @@ from sam_diffsr.pipeline.progress import ProgressCallback
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = [
-    "RunOptions",
-    "Settings",
-    "explains_names",
-    "resolve_seeds",
-    "resolve_settings",
-    "sampling_of_fidelity",
-]
+__all__ = ["RunOptions", "Settings", "resolve_seeds", "resolve_settings", "sampling_of_fidelity"]
 
 Seeds = int | Sequence[int] | NDArray[Any]
 Start = int | Literal["noise"] | None
-P = ParamSpec("P")
-R = TypeVar("R")
 
-_NAMES_ELSEWHERE = {
-    "device_map": "device",
-    "torch_dtype": "dtype",
-    "num_inference_steps": "steps",
-    "num_steps": "steps",
-    "generator": "seed",
-    "scale": "outscale",
-    "tile_overlap": "halo",
-    "tile_pad": "halo",
-    "tile_size": "tile",
-}
-"""Arguments by the names that diffusers, Real-ESRGAN and others have for them."""
 _ONE_STEP_RANGE, _FOUR_STEP_RANGE = 0.35, 0.5
 """Share of the schedule that ``fidelity=0`` starts from: beyond it LPIPS gains nothing."""
 
@@ -203,34 +180,3 @@ def resolve_seeds(seed: Seeds, count: int) -> list[int]:
     if not all(is_integer(value) and 0 <= value < 2**63 for value in seeds):
         raise ArgumentError(f"seeds must be integers from 0 to 2**63 - 1, got {seeds}")
     return [int(value) for value in seeds]
-
-
-def explains_names(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function answer a keyword that it does not have with the name that it has, as ``ArgumentError``.
-
-    The ``**options`` of the function are ``RunOptions``.
-    """
-    known = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
-    if "options" in known:
-        known[known.index("options") :] = RunOptions.__annotations__
-
-    @functools.wraps(function)
-    def checked(*args: P.args, **options: P.kwargs) -> R:
-        for name in options.keys() - known:
-            ours = _NAMES_ELSEWHERE.get(name)
-            near = [ours] if ours in known else difflib.get_close_matches(name, known, n=1)
-            hint = f"it is called {near[0]} here" if near else f"expected some of {', '.join(known)}"
-            raise ArgumentError(f"{function.__name__} has no argument {name}; {hint}")
-        return function(*args, **options)
-
-    return checked
-
-
-def is_number(value: object) -> bool:
-    """Whether it is a Python or NumPy integer or float, and not a truth value."""
-    return is_integer(value) or isinstance(value, float | np.floating)
-
-
-def is_integer(value: object) -> bool:
-    """Whether it is a Python or NumPy integer, and neither a float nor a truth value."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)

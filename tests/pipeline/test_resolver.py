@@ -23,7 +23,7 @@ from sam_diffsr.errors import (
     ImageError,
     ImageTooLargeError,
 )
-from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_model
+from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_model, pad_to_fit
 from sam_diffsr.pipeline import (
     NormalizationConfig,
     ResolverConfig,
@@ -32,7 +32,6 @@ from sam_diffsr.pipeline import (
     images,
 )
 from sam_diffsr.pipeline import resolver as resolver_module
-from sam_diffsr.pipeline.run import pad_to_multiple
 from sam_diffsr.resize import imresize
 
 
@@ -263,7 +262,7 @@ def test_it_is_the_published_procedure(model, config, start, levels):
     resolver = SuperResolver(model, config, device="cpu")
     lr, schedule = torch.rand(1, 3, 6, 5), resolver.schedule
     with torch.inference_mode():
-        padded = pad_to_multiple(lr, config.model)
+        padded = pad_to_fit(lr, config.model)
         condition = model.encode(padded)
         noise = PositionNoise([8])
         xt = noise(torch.empty(1, 3, 24, 20))
@@ -283,7 +282,7 @@ def test_a_little_noise_stays_near_the_encoders_image(model, config):
     resolver = SuperResolver(model, config, device="cpu")
     lr = torch.rand(1, 3, 7, 9)
     with torch.inference_mode():
-        image = model.encoder_image(model.encode(pad_to_multiple(lr, config.model)))[:, :, :28, :36]
+        image = model.encoder_image(model.encode(pad_to_fit(lr, config.model)))[:, :, :28, :36]
         up = imresize(lr, 4)
         reachable = (up + (image - up).clamp(-0.25, 0.25)).clamp(0, 1)  # a residual is clipped to one quarter
     result = resolver.upscale_tensor(lr, seeds=[0], start=0)

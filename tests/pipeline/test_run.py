@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from sam_diffsr.errors import CancelledError, DeviceMemoryError, NumericalError
-from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline import ResolverConfig, SuperResolver, tiles
-from sam_diffsr.pipeline.run import pad_to_multiple
 from sam_diffsr.pipeline.settings import resolve_settings
 from sam_diffsr.resize import imresize
 
@@ -314,26 +312,3 @@ def test_the_callers_torch_state_neither_changes_a_result_nor_is_changed() -> No
     torch.use_deterministic_algorithms(True)
     assert torch.equal(result(), expected)
     assert torch.are_deterministic_algorithms_enabled()
-
-
-# Padding
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 3), (33, 50), (8, 8)])
-@pytest.mark.parametrize("scale", [2, 4, 8])
-def test_padding_meets_the_networks_needs_and_keeps_the_image(size, scale):
-    model = ModelConfig(scale=scale)
-    lr = torch.rand(2, 3, *size)
-    padded = pad_to_multiple(lr, model)
-    assert torch.equal(padded[:, :, : size[0], : size[1]], lr)
-    for length, before in zip(padded.shape[-2:], size, strict=True):
-        assert length % model.lr_multiple == 0
-        assert model.lr_minimum <= length < max(model.lr_minimum + 1, before + model.lr_multiple)
-
-
-def test_padding_reflects_and_then_repeats():
-    lr = torch.tensor([[[[1.0, 2.0, 3.0]]]])
-    padded = pad_to_multiple(lr, ModelConfig(scale=2))
-    assert padded.shape == (1, 1, 8, 8)
-    assert padded[0, 0, 0].tolist() == [1, 2, 3, 2, 1, 1, 1, 1]
-    assert torch.equal(padded, padded[:, :, :1].expand_as(padded))
