@@ -147,10 +147,10 @@ def save_pretrained_folder(
     card: str | None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write ``config.json``, ``model.safetensors`` and a model card; see :meth:`SuperResolver.save_pretrained`.
+    """Write ``config.json``, ``model.safetensors`` and a model card, see ``SuperResolver.save_pretrained``.
 
     All files are first written in full under temporary names, so a reader never sees half a file.
-    ``state_dict`` is that of ``build_model(config.model)``, on any device. Without a card an existing one stays.
+    ``state_dict`` is that of ``build_model(config.model)``, on any device. No card leaves an existing one.
 
     Raises:
         CheckpointMismatchError: the tensors are not those of the configured model.

@@ -144,6 +144,9 @@ def sample(
         def to_image(x0: Tensor) -> Tensor:
             return residual_to_image(x0, lr_up, residual_scale=stretch).add_(1).div_(2).clamp_(0, 1)
 
+        def report(step: int, total: int, x0: Tensor) -> None:
+            on_step(lambda: to_image(x0))
+
         x0 = SAMPLERS[sampling.sampler](
             denoise,
             x,
@@ -152,7 +155,7 @@ def sample(
             noise=noise,
             start=sampling.start,
             spacing=sampling.spacing,
-            callback=lambda step, total, x0: on_step(lambda: to_image(x0)),
+            callback=report,
         )
         image = to_image(x0)
 
