@@ -22,7 +22,7 @@ pipeline_tag: image-to-image
 
 # {name}
 
-Image super-resolution by a factor of {scale} with [SAM-DiffSR](https://arxiv.org/abs/2402.17133): \
+Image super-resolution by a factor of {model.scale} with [SAM-DiffSR](https://arxiv.org/abs/2402.17133): \
 residual diffusion whose noise carried the structure of the image in training. \
 It needs no segmentation when it is used.
 
@@ -34,7 +34,13 @@ resolver = SuperResolver.from_pretrained({quoted})
 resolver.upscale(Image.open("photo.png")).save("photo_large.png")
 ```
 
-{facts}
+| | |
+| --- | --- |
+| encoder | {model.encoder.blocks} RRDB blocks, {model.encoder.channels} channels, growth {model.encoder.growth} |
+| denoiser | {widths} channels |
+| schedule | {config.schedule.name}, {config.schedule.timesteps} timesteps |
+| structure in training | {config.modulation} |
+| default sampling | {sampling} |
 
 {limits} \
 Fine detail in its output is plausible, not measured: do not use it to identify people or to read what \
@@ -69,27 +75,24 @@ def model_card(
         details: Markdown for the end: scores, data, training.
         front: further lines of the front matter.
     """
-    model, sampling = config.model, config.sampling
+    sampling = config.sampling
     names = ["datasets:", *(f"- {json.dumps(dataset)}" for dataset in datasets)] if datasets else []
     start = "pure noise" if sampling.start is None else f"the encoder's image, noised to t = {sampling.start}"
     steps = f"{sampling.steps} step{'s' if sampling.steps > 1 else ''}"
-    facts = {
-        "encoder": f"{model.encoder.blocks} RRDB blocks, {model.encoder.channels} channels, "
-        f"growth {model.encoder.growth}",
-        "denoiser": f"{' - '.join(str(width) for width in model.denoiser.channels)} channels",
-        "schedule": f"{config.schedule.name}, {config.schedule.timesteps} timesteps",
-        "structure in training": config.modulation,
-        "default sampling": f"{sampling.sampler}, {steps}, from {start}"
+    way = (
+        f"{sampling.sampler}, {steps}, from {start}"
         if sampling.steps
-        else "the encoder's image, without diffusion",
-    }
+        else "the encoder's image, without diffusion"
+    )
     card = _CARD.format(
+        config=config,
+        model=config.model,
         license="" if license is None else f"license: {license}\n",
         front="".join(f"{line}\n" for line in (*names, *front)),
         name=name,
         quoted=json.dumps(name),
-        scale=model.scale,
-        facts="\n".join(markdown_table(["", ""], list(facts.items()))),
+        widths=" - ".join(map(str, config.model.denoiser.channels)),
+        sampling=way,
         limits=_DAMAGED if config.degradation == "photo" else _CLEAN,
     )
     return f"{card}\n{details.strip()}\n" if details else card

@@ -18,15 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from sam_diffsr.device import is_out_of_memory, network_layout, plain_torch, release_memory
-from sam_diffsr.diffusion import (
-    SAMPLERS,
-    NoiseFn,
-    NoiseSchedule,
-    PositionNoise,
-    image_to_residual,
-    q_sample,
-    residual_to_image,
-)
+from sam_diffsr.diffusion import SAMPLERS, NoiseFn, NoiseSchedule, PositionNoise
+from sam_diffsr.diffusion.process import image_to_residual, q_sample, residual_to_image
 from sam_diffsr.errors import DeviceMemoryError, NumericalError, SamDiffsrError
 from sam_diffsr.models import DiffSR, pad_to_fit
 from sam_diffsr.pipeline.config import ResolverConfig

@@ -86,9 +86,8 @@ class TileGrid:
 
         An image that fits into the window of one tile is one tile, and its window is the image.
         """
-        return self._with_windows(
-            itertools.product(self._cuts(self.height, side), self._cuts(self.width, side))
-        )
+        cuts = self._cuts(self.height, side), self._cuts(self.width, side)
+        return self._with_windows(itertools.product(*cuts))
 
     def quarters(self, pending: Iterable[Tile]) -> list[Tile]:
         """Divide tiles again, each into four; one whose sides cannot be halved stays as it is."""
@@ -126,10 +125,7 @@ class TileGrid:
 
 
 def window_bytes(config: ResolverConfig, height: int, width: int, *, itemsize: int) -> int:
-    """Estimate the peak memory of one window of LR pixels, measured on the CPU and rounded up.
-
-    ``itemsize`` is the number of bytes of a number in the networks.
-    """
+    """Peak memory of a window of LR pixels, for numbers of ``itemsize`` bytes: measured on the CPU, rounded up."""
     model, per_pixel = config.model, config.bytes_per_pixel
     if per_pixel is None:
         # Activations of the denoiser's finest level or of the encoder's head, and some RGB images in float32.
