@@ -22,7 +22,7 @@ pipeline_tag: image-to-image
 
 # {name}
 
-Image super-resolution by a factor of {model.scale} with [SAM-DiffSR](https://arxiv.org/abs/2402.17133): \
+Image super-resolution by a factor of {config.model.scale} with [SAM-DiffSR](https://arxiv.org/abs/2402.17133): \
 residual diffusion whose noise carried the structure of the image in training. \
 It needs no segmentation when it is used.
 
@@ -36,7 +36,7 @@ resolver.upscale(Image.open("photo.png")).save("photo_large.png")
 
 | | |
 | --- | --- |
-| encoder | {model.encoder.blocks} RRDB blocks, {model.encoder.channels} channels, growth {model.encoder.growth} |
+| encoder | {encoder.blocks} RRDB blocks, {encoder.channels} channels, growth {encoder.growth} |
 | denoiser | {widths} channels |
 | schedule | {config.schedule.name}, {config.schedule.timesteps} timesteps |
 | structure in training | {config.modulation} |
@@ -78,21 +78,16 @@ def model_card(
     sampling = config.sampling
     names = ["datasets:", *(f"- {json.dumps(dataset)}" for dataset in datasets)] if datasets else []
     start = "pure noise" if sampling.start is None else f"the encoder's image, noised to t = {sampling.start}"
-    steps = f"{sampling.steps} step{'s' if sampling.steps > 1 else ''}"
-    way = (
-        f"{sampling.sampler}, {steps}, from {start}"
-        if sampling.steps
-        else "the encoder's image, without diffusion"
-    )
+    way = f"{sampling.sampler}, {sampling.steps} step{'s' if sampling.steps > 1 else ''}, from {start}"
     card = _CARD.format(
         config=config,
-        model=config.model,
+        encoder=config.model.encoder,
         license="" if license is None else f"license: {license}\n",
         front="".join(f"{line}\n" for line in (*names, *front)),
         name=name,
         quoted=json.dumps(name),
         widths=" - ".join(map(str, config.model.denoiser.channels)),
-        sampling=way,
+        sampling=way if sampling.steps else "the encoder's image, without diffusion",
         limits=_DAMAGED if config.degradation == "photo" else _CLEAN,
     )
     return f"{card}\n{details.strip()}\n" if details else card

@@ -125,7 +125,7 @@ class TileGrid:
 
 
 def window_bytes(config: ResolverConfig, height: int, width: int, *, itemsize: int) -> int:
-    """Peak memory of a window of LR pixels, for numbers of ``itemsize`` bytes: measured on the CPU, rounded up."""
+    """Peak memory of a window of LR pixels, with numbers of ``itemsize`` bytes; measured on the CPU."""
     model, per_pixel = config.model, config.bytes_per_pixel
     if per_pixel is None:
         # Activations of the denoiser's finest level or of the encoder's head, and some RGB images in float32.
