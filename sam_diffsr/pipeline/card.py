@@ -22,7 +22,7 @@ pipeline_tag: image-to-image
 
 # {name}
 
-Image super-resolution by a factor of {config.model.scale} with [SAM-DiffSR](https://arxiv.org/abs/2402.17133): \
+Image super-resolution by a factor of {scale} with [SAM-DiffSR](https://arxiv.org/abs/2402.17133): \
 residual diffusion whose noise carried the structure of the image in training. \
 It needs no segmentation when it is used.
 
@@ -81,6 +81,7 @@ def model_card(
     way = f"{sampling.sampler}, {sampling.steps} step{'s' if sampling.steps > 1 else ''}, from {start}"
     card = _CARD.format(
         config=config,
+        scale=config.model.scale,
         encoder=config.model.encoder,
         license="" if license is None else f"license: {license}\n",
         front="".join(f"{line}\n" for line in (*names, *front)),

@@ -49,13 +49,12 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def count(self, steps: int, *, expected: int = 0) -> None:
-        """Count steps as done, and as many more as ``expected``; a negative number takes some back."""
-        self.done += steps
-        self.total += expected
+    def rewind(self, done: int, *, more: int = 0) -> None:
+        """Go to another number of finished steps, because some are repeated, and expect ``more`` in all."""
         if self._bar is not None:
-            self._bar.total = self.total
-            self._bar.update(steps)
+            self._bar.total += more
+            self._bar.update(done - self.done)
+        self.done, self.total = done, self.total + more
 
     def step(self, preview: Preview, *, count: int = 1) -> None:
         """Count ``count`` finished steps, and let the callback cancel the work.
@@ -63,7 +62,7 @@ class Progress:
         Raises:
             CancelledError: the callback returned False or raised.
         """
-        self.count(count)
+        self.rewind(self.done + count)
         if self._callback is None:
             return
         where = f"at step {self.done} of {self.total}"

@@ -233,8 +233,7 @@ class _Queue:
             if isinstance(error, SamDiffsrError) or not is_out_of_memory(error):
                 raise
             self._divide_again(error)
-        more = (len(self.places) - waiting) * self._steps
-        self._progress.count(done - self._progress.done, expected=more)
+        self._progress.rewind(done, more=(len(self.places) - waiting) * self._steps)
 
     def _divide_again(self, error: Exception) -> None:
         """Half as many windows at a time, or tiles of half the side if it was one window."""

@@ -12,7 +12,7 @@ from sam_diffsr.diffusion import NoiseSchedule, ScheduleConfig
 from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError
 from sam_diffsr.models import EncoderConfig, RRDBEncoder, load_reference_checkpoint, pad_to_fit
 from sam_diffsr.pipeline import SuperResolver, load_pretrained
-from sam_diffsr.pipeline.convert import convert_checkpoint
+from sam_diffsr.pipeline.checkpoint import convert_checkpoint
 
 
 def with_betas(golden_dir: Path, target: Path, betas: torch.Tensor | None) -> Path:

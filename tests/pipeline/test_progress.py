@@ -21,7 +21,7 @@ def test_the_callback_counts_steps_and_can_look(capsys):
         show=False, callback=lambda step, total, look: calls.append((step, total, float(look()))), total=2
     ) as progress:
         progress.step(preview)
-        progress.count(0, expected=2)
+        progress.rewind(1, more=2)
         progress.step(preview, count=3)
     assert calls == [(1, 2, 0.0), (4, 4, 0.0)]
     assert progress.done == 4
@@ -31,7 +31,7 @@ def test_the_callback_counts_steps_and_can_look(capsys):
 def test_the_bar_goes_back_for_a_repetition(capsys):
     with Progress(show=True, callback=None, total=2) as progress:
         progress.step(preview)
-        progress.count(-1)
+        progress.rewind(0)
         progress.step(preview)
         progress.step(preview)
     assert "100%" in capsys.readouterr().err
