@@ -101,9 +101,7 @@ class ModelConfig:
     @property
     def lr_minimum(self) -> int:
         """Smallest low-resolution height and width; reflection needs two pixels at every level."""
-        smallest = math.ceil(2 * self.denoiser.stride / self.scale)
-        if self.encoder.padding == "reflect":
-            smallest = max(smallest, 2)
+        smallest = max(2 * self.denoiser.stride / self.scale, 2 if self.encoder.padding == "reflect" else 1)
         return math.ceil(smallest / self.lr_multiple) * self.lr_multiple
 
     def fit(self, length: int) -> int:
