@@ -15,8 +15,8 @@ from sam_diffsr.image.jobs import Job
 from sam_diffsr.image.save import Quality
 from sam_diffsr.pipeline.batch import PIXELS_TOGETHER, Existing, Outcome, run_jobs
 from sam_diffsr.pipeline.images import output_size
-from sam_diffsr.pipeline.memory import CPU_BATCH_PIXELS
 from sam_diffsr.pipeline.resolver import SuperResolver
+from sam_diffsr.pipeline.tiles import CPU_BATCH_PIXELS
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
