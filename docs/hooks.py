@@ -16,7 +16,7 @@ from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from sam_diffsr.cli.manual import manual
+from sam_diffsr.cli.app import manual
 
 __all__ = ["on_config", "on_files", "on_page_content", "on_page_markdown"]
 

@@ -7,7 +7,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NoReturn
 
@@ -17,7 +17,7 @@ from sam_diffsr.cli.options import HelpFormatter, Parser, as_flags, nearest
 from sam_diffsr.cli.output import messages, say
 from sam_diffsr.errors import ArgumentError, SamDiffsrError
 
-__all__ = ["build_parser", "run_command"]
+__all__ = ["build_parser", "manual", "run_command"]
 
 _FAILED = 1
 _WRONG_USAGE = 2
@@ -44,6 +44,19 @@ def build_parser() -> Parser:
     for name in _COMMANDS:
         importlib.import_module(f"sam_diffsr.cli.{name}").register(subparsers)
     return parser
+
+
+def manual() -> str:
+    """The command reference of the documentation: a heading per command, its help in 80 columns below it."""
+    from unittest.mock import patch
+
+    def sections(parser: Parser) -> Iterator[str]:
+        yield f"## {parser.prog}\n\n```text\n{parser.format_help(further=True)}```\n"
+        for child in parser.commands.values():
+            yield from sections(child)
+
+    with patch.dict(os.environ, COLUMNS="80"):
+        return "\n".join(sections(build_parser()))
 
 
 def run_command(argv: Sequence[str] | None) -> int:

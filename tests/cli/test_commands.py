@@ -16,8 +16,7 @@ from PIL import Image
 
 import sam_diffsr
 from sam_diffsr.cli import data, evaluate, main, options, upscale
-from sam_diffsr.cli.app import build_parser
-from sam_diffsr.cli.manual import manual
+from sam_diffsr.cli.app import build_parser, manual
 from sam_diffsr.device import Precision
 from sam_diffsr.diffusion.samplers import SamplerName, Spacing
 from sam_diffsr.errors import ConfigError
@@ -55,7 +54,7 @@ def test_the_manual_has_a_heading_for_each_command() -> None:
 
 def test_help_needs_no_torch() -> None:
     code = (
-        "import sys; from sam_diffsr.cli.manual import manual; manual(); "
+        "import sys; from sam_diffsr.cli.app import manual; manual(); "
         "print([name for name in ('torch', 'numpy', 'PIL', 'huggingface_hub') if name in sys.modules])"
     )
     done = subprocess.run(
