@@ -105,19 +105,10 @@ Recipe = tuple[Step, ...]
 """Steps in order; an empty recipe is the MATLAB bicubic reduction and nothing else."""
 
 
-def _triangle(distance: Tensor, factor: float) -> Tensor:
-    return (1 - distance / factor).clamp(min=0)
-
-
-def _overlap(distance: Tensor, factor: float) -> Tensor:
-    """How much of an input pixel an output pixel covers."""
-    return ((factor + 1) / 2 - distance).clamp(0, 1)
-
-
 KERNELS: dict[str, Callable[[Tensor, float], Tensor] | None] = {
     "bicubic": None,
-    "bilinear": _triangle,
-    "area": _overlap,
+    "bilinear": lambda distance, factor: (1 - distance / factor).clamp(min=0),
+    "area": lambda distance, factor: ((factor + 1) / 2 - distance).clamp(0, 1),  # the part that is covered
 }
 """Reduction kernels: the weight of a distance in input pixels at a factor >= 1; None is MATLAB's bicubic."""
 
@@ -127,17 +118,17 @@ def blur(image: Tensor, numbers: Sequence[float], generator: torch.Generator) ->
     wide, narrow, angle = numbers
     radius = max(1, math.ceil(2.5 * max(wide, narrow)))
     radius = min(radius, min(image.shape[-2:]) - 1)
+    padded = functional.pad(image, (radius,) * 4, mode="reflect")
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
     if wide == narrow:  # two passes along the axes
-        line = _gauss(offsets / max(wide, 1e-6))
-        rows = line.to(image).expand(3, 1, -1)[..., None]
-        padded = functional.pad(image, (radius,) * 4, mode="reflect")
+        rows = _gauss(offsets / max(wide, 1e-6)).to(image).expand(3, 1, -1)[..., None]
         return functional.conv2d(functional.conv2d(padded, rows, groups=3), rows.mT, groups=3)
     y, x = torch.meshgrid(offsets, offsets, indexing="ij")
     cosine, sine = math.cos(angle), math.sin(angle)
     along, across = (cosine * x + sine * y) / max(wide, 1e-6), (cosine * y - sine * x) / max(narrow, 1e-6)
-    kernel = _gauss(torch.hypot(along, across)).to(image).expand(3, 1, -1, -1)
-    return functional.conv2d(functional.pad(image, (radius,) * 4, mode="reflect"), kernel, groups=3)
+    return functional.conv2d(
+        padded, _gauss(torch.hypot(along, across)).to(image).expand(3, 1, -1, -1), groups=3
+    )
 
 
 def noise(image: Tensor, numbers: Sequence[float], generator: torch.Generator) -> Tensor:
@@ -172,13 +163,9 @@ def jpeg(image: Tensor, numbers: Sequence[float], generator: torch.Generator) ->
 
 
 STEPS: dict[str, Callable[[Tensor, Sequence[float], torch.Generator], Tensor]] = {
-    "blur": blur,
-    "noise": noise,
-    "poisson": poisson,
-    "jpeg": jpeg,
+    each.__name__: each for each in (blur, noise, poisson, jpeg)
 }
-"""Every damage: a function of ``(1, 3, H, W)`` in [0, 1], its numbers and a CPU generator that gives the
-same shape."""
+"""Every damage by name: takes ``(1, 3, H, W)`` in [0, 1], its numbers and a CPU generator; same shape."""
 
 
 def apply_recipe(hr: Tensor, recipe: Recipe, *, scale: int, seed: int) -> Tensor:
@@ -207,8 +194,8 @@ def apply_recipe(hr: Tensor, recipe: Recipe, *, scale: int, seed: int) -> Tensor
     for name, numbers in recipe:
         if name == "reduce":
             kernel, share = numbers
-            size = tuple(max(1, round(side * scale**-share)) for side in (height, width))
-            image = _reduce(image, (size[0], size[1]), list(KERNELS)[int(kernel)])
+            rows, columns = (max(1, round(side * scale**-share)) for side in (height, width))
+            image = _reduce(image, (rows, columns), list(KERNELS)[int(kernel)])
         else:
             image = STEPS[name](image, numbers, generator)
     return _to_levels(image)
@@ -274,9 +261,7 @@ class Degradation:
         Raises:
             ArgumentError: the sides are no multiples of the scale.
         """
-        recipe = self.recipe
-        if recipe is None:
-            recipe = draw_recipe(np.random.default_rng([seed, 2]), PHOTO)
+        recipe = draw_recipe(np.random.default_rng([seed, 2]), PHOTO) if self.recipe is None else self.recipe
         return apply_recipe(hr, recipe, scale=scale, seed=seed).to(torch.uint8)
 
 
