@@ -29,12 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+# The library's SamPrecision, Encoding and Reduction, which need torch to be imported; a test compares them.
 SAM_PRECISION_CHOICES = ("fp32", "fp16", "bf16")
-"""The library's ``SamPrecision``, repeated so that the help needs no torch; a test compares them."""
 ENCODING_CHOICES = ("rope", "cosine", "sincos", "random")
-"""The library's ``Encoding``, for the same reason."""
 REDUCTION_CHOICES = ("image", "region")
-"""The library's ``Reduction``, for the same reason."""
+
 SAM_OPTIONS: dict[str, tuple[type, str]] = {
     "points_per_side": (int, "points of the prompt grid along one side (32)"),
     "points_per_batch": (int, "points decoded at once; more is faster and takes more memory (64)"),
@@ -106,15 +105,13 @@ def _register_encode(subparsers: Subparsers) -> None:
         description="Write OUT/<stem>.npz, a label map and one value per region, for every .json file "
         "(of amg.py, SA-1B or masks generate) and every PNG folder of amg.py. Finished files are skipped.",
     )
-    parser.add_argument("records", metavar="RECORDS", help="folder (with its subfolders)")
-    parser.add_argument("out", metavar="OUT", help="output folder; it keeps the tree of the input")
-    parser.add_argument(
-        "--images",
-        metavar="DIR",
-        help="photos; their sizes are checked, and needed for files without regions",
-    )
+    images = "photos; their sizes are checked, and needed for files without regions"
+    add = parser.add_argument
+    add("records", metavar="RECORDS", help="folder (with its subfolders)")
+    add("out", metavar="OUT", help="output folder; it keeps the tree of the input")
+    add("--images", metavar="DIR", help=images)
     _add_encoding_options(parser)
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of the encoding random (default: 0)")
+    add("--seed", type=int, metavar="N", help="seed of the encoding random (default: 0)")
     _add_run_options(parser)
     add_common_options(parser)
     parser.set_defaults(run=run_encode)
@@ -127,18 +124,12 @@ def _register_show(subparsers: Subparsers) -> None:
         help="draw regions and field of one photo",
         description="Draw the regions in colours over the photo, next to the field E with a colour bar.",
     )
-    parser.add_argument("image", metavar="IMAGE", help="the photo")
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="output file (default: <stem>_structure.png in the current folder)",
-    )
-    parser.add_argument(
-        "--masks",
-        metavar="FILE",
-        help="records or stored field: .json, .npz, .npy or a folder of amg.py (default: find the regions)",
-    )
+    output = "output file (default: <stem>_structure.png in the current folder)"
+    masks = "records or stored field: .json, .npz, .npy or a folder of amg.py (default: find the regions)"
+    add = parser.add_argument
+    add("image", metavar="IMAGE", help="the photo")
+    add("-o", "--output", metavar="FILE", help=output)
+    add("--masks", metavar="FILE", help=masks)
     _add_encoding_options(parser)
     _add_generator_options(parser)
     add_common_options(parser)
@@ -146,43 +137,31 @@ def _register_show(subparsers: Subparsers) -> None:
 
 
 def _add_generator_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-m",
-        "--model",
-        metavar="MODEL",
-        help="SAM as vit_b, vit_l, vit_h (from the Hub), a .pth or .safetensors file, folder or Hub id; or "
-        "graph, which needs no weights (default: vit_h)",
+    model = (
+        "SAM as vit_b, vit_l, vit_h (from the Hub), a .pth or .safetensors file, folder or Hub id; or "
+        "graph, which needs no weights (default: vit_h)"
     )
-    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
-    parser.add_argument(
-        "--precision",
-        choices=SAM_PRECISION_CHOICES,
-        help="precision of SAM's image encoder on CUDA (default: fp32)",
-    )
-    parser.add_argument(
-        "--longest-side",
-        type=int,
-        metavar="N",
-        help="segment larger photos at this longest side (default: no limit for SAM, 512 for graph)",
-    )
+    precision = "precision of SAM's image encoder on CUDA (default: fp32)"
+    side = "segment larger photos at this longest side (default: no limit for SAM, 512 for graph)"
+    add = parser.add_argument
+    add("-m", "--model", metavar="MODEL", help=model)
+    add("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add("--precision", choices=SAM_PRECISION_CHOICES, help=precision)
+    add("--longest-side", type=int, metavar="N", help=side)
 
 
 def _add_encoding_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--encoding", choices=ENCODING_CHOICES, help="position encoding of a region (default: rope)"
-    )
-    parser.add_argument(
-        "--reduction", choices=REDUCTION_CHOICES, help="divisor of a region's value (default: image)"
-    )
+    encoding, reduction = "position encoding of a region", "divisor of a region's value"
+    parser.add_argument("--encoding", choices=ENCODING_CHOICES, help=f"{encoding} (default: rope)")
+    parser.add_argument("--reduction", choices=REDUCTION_CHOICES, help=f"{reduction} (default: image)")
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--shard",
-        metavar="i/n",
-        help="process part i of n, such as 1/4 (default: the part of this process under torchrun, accelerate "
-        "or srun, else all)",
+    shard = (
+        "process part i of n, such as 1/4 (default: the part of this process under torchrun, accelerate "
+        "or srun, else all)"
     )
+    parser.add_argument("--shard", metavar="i/n", help=shard)
     parser.add_argument("--overwrite", action="store_true", help="regenerate existing files")
 
 

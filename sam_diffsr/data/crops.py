@@ -143,13 +143,13 @@ def write_crops(
     count, side = sum(source["crops"] for source in sources), settings["crop_size"]
     manifest = {"format_version": FORMAT_VERSION, "crops": count, "crop_size": side}
     manifest |= {"settings": settings, "sources": sources, "skipped": skipped}
-    needed, free = count * side**2 * (3 + np.dtype(np.uint16).itemsize), shutil.disk_usage(folder).free
-    if needed > free:  # writing to a mapped file on a full disk kills the process
-        raise OutputError(
-            f"the crops need {needed / 1e9:.1f} GB in {folder}, but only {free / 1e9:.1f} GB are free; "
-            "make room and run the preparation again, finished photos are kept"
-        )
+    needed = count * side**2 * (3 + np.dtype(np.uint16).itemsize)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if needed > (
+            free := shutil.disk_usage(folder).free
+        ):  # a mapped file on a full disk kills the process
+            raise OSError(f"they need {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free")
         with contextlib.ExitStack() as stack:
             names = [MANIFEST, *(f"{name}.npy" for name in ARRAYS)]  # the first one is put in place last
             paths = {name: stack.enter_context(atomic_path(folder / name)) for name in names}

@@ -13,17 +13,15 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from sam_diffsr.data.config import MissingMasks
 from sam_diffsr.data.crops import CropStore, check_replaceable, read_manifest, write_crops
-from sam_diffsr.data.cut import read_part, read_part_header, reduce_image, save_part, textured_corners
+from sam_diffsr.data.cut import cut_photo, read_part, read_part_header
 from sam_diffsr.data.datasets import photo_folders
 from sam_diffsr.data.photo_regions import PhotoRegions, Segmenter
-from sam_diffsr.errors import ArgumentError, DataError, ImageError, OutputError
-from sam_diffsr.image import decode_image
+from sam_diffsr.errors import ArgumentError, DataError, OutputError
 from sam_diffsr.image.photos import list_photos
 from sam_diffsr.masks.segments import GraphMaskGenerator
 from sam_diffsr.masks.spe import Encoding, Reduction
@@ -118,16 +116,42 @@ def prepare_crops(
     check_replaceable(folder, overwrite=overwrite)
 
     # Every photo becomes parts; the parts are then joined.
+    joined: list[Path] = []
+    sources: list[dict[str, Any]] = []
+    skipped: list[dict[str, Any]] = []
     with _parts_folder(folder) as parts:
-        work = _Work(regions, settings, parts, digests, licences or {})
         for number, file in enumerate(files, start=1):
-            message = work.cut(file, reductions)
+            photo, masked = {"file": file.name, "sha256": digests[file]}, regions.digests.get(file)
+            paths = {
+                float(factor): parts / _part_name(digests[file], float(factor), settings, masked)
+                for factor in reductions
+            }
+            problem = cut_photo(
+                file, paths, regions, crop_size=crop_size, min_gradient=settings["min_gradient"]
+            )
+            if problem is not None:
+                skipped.append({**photo, "kind": problem[0], "reason": problem[1]})
+                message = f"{file.name} left out"
+            else:
+                about = {"masks": masked, "licence": (licences or {}).get(file.name)}
+                headers = {factor: read_part_header(path) for factor, path in paths.items()}
+                sources += [{**photo, "reduction": by, **header, **about} for by, header in headers.items()]
+                joined += paths.values()
+                message = f"{file.name}: {sum(header['crops'] for header in headers.values())} crops"
             if progress is not None:
                 progress(number, len(files), message)
-        _report(work.skipped, len(files))
-        work.check(len(files))
-        made: dict[str, Any] = {"sources": work.sources, "skipped": work.skipped, "settings": settings}
-        write_crops(folder, map(read_part, work.parts), **made)
+        _report(skipped, len(files))
+        if not sources:
+            more = "" if len(files) == 1 else f", and {len(files) - 1} more"
+            raise DataError(f"none of the {len(files)} photos can be used: {skipped[0]['reason']}{more}")
+        if not any(source["crops"] for source in sources):
+            for path in joined:
+                path.unlink(missing_ok=True)
+            raise DataError(
+                f"none of the {len(files)} photos has a crop of {crop_size} pixels with "
+                f"gradient energy >= {min_gradient:g}; lower min_gradient"
+            )
+        write_crops(folder, map(read_part, joined), sources=sources, settings=settings, skipped=skipped)
     shutil.rmtree(parts, ignore_errors=True)
     return CropStore(folder)
 
@@ -150,71 +174,9 @@ def _parts_folder(folder: Path) -> Generator[Path, None, None]:
         raise
 
 
-@dataclass
-class _Work:
-    """The parts, sources and left-out photos so far."""
-
-    regions: PhotoRegions
-    settings: Mapping[str, Any]
-    folder: Path
-    """Folder of the parts."""
-    digests: Mapping[Path, str | None]
-    licences: Mapping[str, str]
-    parts: list[Path] = field(default_factory=list[Path])
-    sources: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    skipped: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-
-    def cut(self, file: Path, reductions: Sequence[float]) -> str:
-        """Cut one photo at every unfinished reduction, or leave it out; gives a progress message."""
-        paths = {float(factor): self._path(file, float(factor)) for factor in reductions}
-        if missing := {factor: path for factor, path in paths.items() if not path.is_file()}:
-            try:
-                photo = decode_image(file).rgb
-            except ImageError as error:
-                return self._leave_out(file, "corrupt", str(error))
-            height, width = photo.shape[-2:]
-            side: int = self.settings["crop_size"]
-            if round(min(height, width) / min(paths)) < side:
-                reason = (
-                    f"{file} is {height}x{width}; reduced by {min(paths):g} it is smaller than a crop "
-                    f"of {side}; lower crop_size or the reductions"
-                )
-                return self._leave_out(file, "small", reason)
-            for factor, path in missing.items():
-                image = reduce_image(photo, factor)
-                corners = textured_corners(image, crop_size=side, min_gradient=self.settings["min_gradient"])
-                found = self.regions.find(file, image, photo_size=(height, width), needed=len(corners) > 0)
-                save_part(path, image, corners, found, crop_size=side)
-        about = {"masks": self.regions.digests.get(file), "licence": self.licences.get(file.name)}
-        crops = 0
-        for factor, path in paths.items():
-            source = {"file": file.name, "sha256": self.digests[file], "reduction": factor}
-            self.sources.append(source | read_part_header(path) | about)
-            crops += self.sources[-1]["crops"]
-        self.parts += paths.values()
-        return f"{file.name}: {crops} crops"
-
-    def _leave_out(self, file: Path, kind: str, reason: str) -> str:
-        self.skipped.append({"file": file.name, "sha256": self.digests[file], "kind": kind, "reason": reason})
-        return f"{file.name} left out"
-
-    def check(self, photos: int) -> None:
-        """Raise ``DataError`` if there is no crop, and remove the empty parts."""
-        if not self.parts:
-            more = "" if photos == 1 else f", and {photos - 1} more"
-            raise DataError(f"none of the {photos} photos can be used: {self.skipped[0]['reason']}{more}")
-        if not any(source["crops"] for source in self.sources):
-            for path in self.parts:
-                path.unlink(missing_ok=True)
-            raise DataError(
-                f"none of the {photos} photos has a crop of {self.settings['crop_size']} pixels with "
-                f"gradient energy >= {self.settings['min_gradient']:g}; lower min_gradient"
-            )
-
-    def _path(self, file: Path, factor: float) -> Path:
-        made_of = [self.digests[file], factor, self.settings, self.regions.digests.get(file)]
-        key = json.dumps(made_of, sort_keys=True).encode()
-        return self.folder / f"{hashlib.sha256(key).hexdigest()[:24]}.npz"
+def _part_name(*made_of: Any) -> str:
+    key = json.dumps(made_of, sort_keys=True).encode()
+    return f"{hashlib.sha256(key).hexdigest()[:24]}.npz"
 
 
 def _digest(file: Path) -> str | None:

@@ -187,7 +187,7 @@ def _reduce(windows: Tensor, scale: int) -> Tensor:
     if windows.device.type != "cpu":
         return imresize(windows, 1 / scale)[..., MARGIN_LR:-MARGIN_LR, MARGIN_LR:-MARGIN_LR].float()
     rows, columns = (_reduction_matrix(side, scale) for side in windows.shape[-2:])
-    # rounded between the passes as imresize does, which keeps the image's class as MATLAB
+    # Rounded between the passes as imresize does. Exact products leave ties to the rounding, not to chance.
     half = torch.matmul(rows, windows.to(rows.dtype)).round_().clamp_(0, 255).to(columns.dtype)
     return torch.matmul(half, columns.T).round_().clamp_(0, 255).float()
 

@@ -64,10 +64,10 @@ def write_records(path: PathLike, records: Sequence[Mapping[str, Any]]) -> None:
         OutputError: the file cannot be written.
     """
     try:
-        masks = [record["segmentation"] for record in records]
+        masks: list[Any] = [record["segmentation"] for record in records]
         collect_runs(masks, size=None if records else (1, 1))
-        masks = [encode(mask) if isinstance(mask, np.ndarray) else mask for mask in masks]
-        content = [{**rest, "segmentation": mask} for rest, mask in zip(records, masks, strict=True)]
+        runs = [encode(cast("Any", mask)) if isinstance(mask, np.ndarray) else mask for mask in masks]
+        content = [{**rest, "segmentation": mask} for rest, mask in zip(records, runs, strict=True)]
         text = json.dumps(content, allow_nan=False, default=_json_value)
     except KeyError as error:
         raise DataError(f"cannot write {os.fspath(path)!r}: a record has no 'segmentation'") from error

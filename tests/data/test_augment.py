@@ -37,12 +37,18 @@ NAMES = ("lr", "hr", "structure")
 
 
 def source_of(
-    store: CropStore, augment: AugmentConfig | None, *, seed: int = 5, batch: int = 8, **share: int
+    store: CropStore,
+    augment: AugmentConfig | None,
+    *,
+    seed: int = 5,
+    batch: int = 8,
+    rank: int = 0,
+    world: int = 1,
 ) -> TrainingSource:
     synthetic = SyntheticConfig(size=64, pool=3, windows=4)
     table: dict[str, Any] = {"crops": str(store.path), "synthetic": synthetic, "patch": 32, "batch": batch}
     config = DataConfig(augment=augment or AugmentConfig(), **table)
-    return open_source(config, scale=4, seed=seed, **share)
+    return open_source(config, scale=4, seed=seed, rank=rank, world=world)
 
 
 def plain(host: HostBatch) -> HostBatch:
@@ -230,10 +236,10 @@ def test_a_batch_of_one_can_be_permuted(store: CropStore) -> None:
     [
         (
             {"permute_channels": 1.5},
-            r"data\.augment\.permute_channels is a probability in \[0, 1\], got 1\.5",
+            r"data\.augment\.permute_channels must lie in \[0, 1\], got 1\.5",
         ),
-        ({"mixup": -0.1}, r"data\.augment\.mixup is a probability in \[0, 1\], got -0\.1"),
-        ({"mixup": math.nan}, r"data\.augment\.mixup is a probability in \[0, 1\], got nan"),
+        ({"mixup": -0.1}, r"data\.augment\.mixup must lie in \[0, 1\], got -0\.1"),
+        ({"mixup": math.nan}, r"data\.augment\.mixup must lie in \[0, 1\], got nan"),
         ({"mixup_alpha": 0.0}, r"data\.augment\.mixup_alpha must lie in \[0\.01, 100\], got 0\.0"),
         ({"mixup_alpha": math.inf}, r"data\.augment\.mixup_alpha must lie in \[0\.01, 100\], got inf"),
     ],

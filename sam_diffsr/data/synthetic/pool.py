@@ -17,7 +17,7 @@ from sam_diffsr.data.config import SyntheticConfig
 from sam_diffsr.data.crops import Crops, CropStore, check_replaceable, read_manifest, write_crops
 from sam_diffsr.data.synthetic.drawing import Drawing, draw_image, render
 from sam_diffsr.data.synthetic.textures import natural_textures, photo_textures
-from sam_diffsr.errors import ArgumentError, DataError, OutputError
+from sam_diffsr.errors import ArgumentError, DataError
 from sam_diffsr.masks.spe import Encoding, Reduction
 
 __all__ = ["SyntheticPool", "synthesize_crops"]
@@ -122,10 +122,6 @@ def synthesize_crops(
         pass
     check_replaceable(folder, overwrite=overwrite)
     pool = SyntheticPool(config, seed=seed, encoding=encoding, reduction=reduction)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot create the folder of crops {folder}: {error}") from error
 
     def draw_all() -> Iterator[Crops]:
         for index in range(count):
