@@ -164,21 +164,17 @@ def _read_together(items: Sequence[Any], size: tuple[int, int] | None) -> Region
         return None
     try:
         shape = record_size(items[0])
-        counts, many = decompress([item["counts"] for item in items])
+        counts, record, place = decompress([item["counts"] for item in items])
     except DataError:
         return None
 
     # The runs of each record must cover the image exactly.
-    pixels, last = shape[0] * shape[1], np.cumsum(many)
-    if size not in (None, shape) or not many.all() or counts.max() > pixels:
+    pixels = shape[0] * shape[1]
+    covered = np.bincount(record, weights=counts, minlength=len(items))
+    if size not in (None, shape) or (covered != pixels).any():
         return None
-    ends = np.cumsum(counts)
-    if (ends[last - 1] != pixels * np.arange(1, len(items) + 1)).any():
-        return None
-    record = np.repeat(np.arange(len(items)), many)
-    place = np.arange(len(counts)) - (last - many)[record]
     ones = np.flatnonzero((place % 2 == 1) & (counts > 0))
-    stops = ends[ones] - pixels * record[ones]
+    stops = np.cumsum(counts)[ones] - pixels * record[ones]
     return RegionRuns(shape, len(items), stops - counts[ones], stops, record[ones])
 
 

@@ -198,14 +198,13 @@ def _compress(counts: NDArray[np.int64]) -> str:
     return np.stack(digits, axis=1)[np.stack(used, axis=1)].astype(np.uint8).tobytes().decode("ascii")
 
 
-def decompress(texts: Sequence[str | bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Read the counts of compressed records, all at once.
+def decompress(
+    texts: Sequence[str | bytes],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Read the counts of compressed records, all at once; raises ``DataError``.
 
     Returns:
-        Counts of all records one after the other, and the number of counts of each record.
-
-    Raises:
-        DataError: a text is malformed.
+        Counts of all records one after the other, the record of each count, and its place in the record.
     """
     raw = [text.encode("utf-8") if isinstance(text, str) else text for text in texts]
     codes = np.frombuffer(b"".join(raw), np.uint8) - np.uint8(48)  # codes below 48 wrap around
@@ -238,4 +237,4 @@ def decompress(texts: Sequence[str | bytes]) -> tuple[NDArray[np.int64], NDArray
         values[index] = sums - np.repeat(before, np.diff(head, append=len(index)))
     if int(values.min(initial=0)) < 0:
         raise DataError(f"compressed RLE counts hold a negative run of {values.min()}: {short(texts[0])}")
-    return values, many
+    return values, record, place
