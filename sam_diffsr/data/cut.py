@@ -62,18 +62,12 @@ class PhotoRegions:
         reduction: Reduction,
     ) -> None:
         self._encoding = EncodingOptions(encoding=encoding, reduction=reduction)
-        self._masks: dict[Path, Path] = {}
-        self._segment: Segmenter | None = None
-        self.name = "masks"
-        """Name of the source of regions, for the manifest."""
-        if masks is None:
-            self._segment, self.name = _resolve_segmenter(segmenter)
-        else:
-            self._masks = find_masks(masks, files, roots=roots)
+        self._masks = {} if masks is None else find_masks(masks, files, roots=roots)
+        self._segment, self.name = _resolve_segmenter(segmenter) if masks is None else (None, "masks")
         self.digests = {file: digest_masks(path) for file, path in self._masks.items()}
         """SHA-256 of the masks of each photo that has some."""
-        absent = [] if masks is None else [file for file in files if file not in self._masks]
-        if not absent:
+        absent = [file for file in files if file not in self._masks]
+        if masks is None or not absent:
             return
         listed = ", ".join(file.name for file in absent[:5]) + (", ..." if len(absent) > 5 else "")
         if missing == "error" or len(absent) == len(files):
@@ -114,6 +108,7 @@ class PhotoRegions:
 def _resolve_segmenter(
     segmenter: Segmenter | GraphMaskGenerator | Literal["graph", "none"],
 ) -> tuple[Segmenter | None, str]:
+    """The function, and its name for the manifest."""
     if callable(segmenter):
         return segmenter, str(getattr(segmenter, "__qualname__", type(segmenter).__qualname__))
     if segmenter == "graph":

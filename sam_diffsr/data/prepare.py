@@ -124,9 +124,7 @@ def prepare_crops(
                 float(factor): parts / _part_name(digests[file], float(factor), settings, masked)
                 for factor in reductions
             }
-            problem = cut_photo(
-                file, paths, regions, crop_size=crop_size, min_gradient=settings["min_gradient"]
-            )
+            problem = cut_photo(file, paths, regions, crop_size=crop_size, min_gradient=min_gradient)
             if problem is not None:
                 skipped.append({**photo, "kind": problem[0], "reason": problem[1]})
                 message = f"{file.name} left out"
