@@ -84,11 +84,8 @@ class PhotoRegions:
         """Give the label map ``(H, W)`` of a photo, and one value per label, 0 for "no region".
 
         ``image`` is the photo after its reduction from ``photo_size``, ``(H, W, 3)`` uint8. The segmenter
-        does not run unless its labels are ``needed``.
-
-        Raises:
-            DataError: masks are malformed or of an image of another size, or the segmenter's labels have
-                another shape or are out of range.
+        does not run unless its labels are ``needed``. Raises ``DataError`` for masks that are malformed or of
+        an image of another size, and for labels of another shape or out of range.
         """
         size = (image.shape[0], image.shape[1])
         if file in self._masks:
@@ -135,11 +132,7 @@ def gradient_energy(image: NDArray[np.uint8]) -> float:
 
 
 def textured_corners(image: NDArray[np.uint8], *, crop_size: int, min_gradient: float) -> NDArray[np.int32]:
-    """Find the crops of a centred grid whose ``gradient_energy`` is at least ``min_gradient``.
-
-    Returns:
-        ``(n, 2)`` int32, top and left; empty when the image is smaller than a crop.
-    """
+    """Top and left, ``(n, 2)`` int32, of a centred grid's crops whose energy is at least ``min_gradient``."""
     height, width = image.shape[:2]
     corners = [
         (top, left)
@@ -153,13 +146,9 @@ def textured_corners(image: NDArray[np.uint8], *, crop_size: int, min_gradient: 
 def cut_photo(
     file: Path, parts: Mapping[float, Path], regions: PhotoRegions, *, crop_size: int, min_gradient: float
 ) -> tuple[str, str] | None:
-    """Write the missing parts of a photo, one per reduction.
+    """Write the missing parts of a photo, one per reduction; raises ``OutputError``.
 
-    Returns:
-        The kind (``corrupt`` or ``small``) and the reason, if the photo has to be left out.
-
-    Raises:
-        OutputError: a part cannot be written.
+    Gives the kind (``corrupt`` or ``small``) and the reason, if the photo has to be left out.
     """
     missing = {factor: path for factor, path in parts.items() if not path.is_file()}
     if not missing:

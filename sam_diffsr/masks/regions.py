@@ -126,8 +126,7 @@ def collect_runs(masks: MaskInput, *, size: tuple[int, int] | None = None) -> Re
 def label_runs(labels: NDArray[Any]) -> RegionRuns:
     """Split an ``(H, W)`` label map into runs; label k >= 1 becomes region k - 1, label 0 is no region.
 
-    Raises:
-        DataError: another rank or dtype, an empty map or a negative label.
+    Raises ``DataError`` for another rank or dtype, an empty map or a negative label.
     """
     if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "iu":
         raise DataError(

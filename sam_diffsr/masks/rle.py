@@ -40,11 +40,7 @@ def encode(mask: NDArray[Any], *, compressed: bool = True) -> dict[str, Any]:
 
 
 def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Decode one mask; arguments and errors as for ``run_lengths``.
-
-    Returns:
-        ``(H, W)`` bool, in Fortran memory order.
-    """
+    """Decode one mask to ``(H, W)`` bool, in Fortran order; argument and errors as for ``run_lengths``."""
     counts, (height, width) = run_lengths(rle)
     columns: NDArray[np.bool_] = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height)
     return columns.T
@@ -56,11 +52,10 @@ def area(rle: Mapping[str, Any]) -> int:
 
 
 def bbox_xywh(rle: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Find the bounding box of a region without decoding it; errors as for ``run_lengths``.
+    """Find the box ``(x, y, width, height)`` of a region in pixels; errors as for ``run_lengths``.
 
-    Returns:
-        ``(x, y, width, height)`` in pixels: a single pixel has width and height 1, an empty region is all
-        zero. (``bbox`` in SAM's records is one less in width and height.)
+    A single pixel has width and height 1, an empty region is all zero. (``bbox`` in SAM's records is one less
+    in width and height.)
     """
     starts, stops, (height, _) = rle_runs(rle)
     return runs_bbox_xywh(starts, stops, height)

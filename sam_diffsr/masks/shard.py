@@ -48,8 +48,7 @@ class Shard:
     def from_environment(cls, environment: Mapping[str, str]) -> Shard:
         """Take the part from the variables of torchrun, accelerate or ``srun``; without them the whole list.
 
-        Raises:
-            ArgumentError: they are no whole numbers, or there is no such part.
+        Raises ``ArgumentError`` if they are no whole numbers, or there is no such part.
         """
         for number, count in _LAUNCHERS:
             if number in environment and count in environment:
