@@ -217,7 +217,7 @@ def encode_folder(
 
 
 def find_records(folder: PathLike) -> list[Path]:
-    """List the ``.json`` files and amg.py folders below a folder, but no hidden ones; raises ``DataError``."""
+    """List the ``.json`` files and amg.py folders below a folder, no hidden ones; raises ``DataError``."""
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{root} is not a folder of mask records")
