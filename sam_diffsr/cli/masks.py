@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sam_diffsr.cli.options import Subparsers, add_command, add_common_options, given, one_line
+from sam_diffsr.cli.options import (
+    Subparsers,
+    add_command,
+    add_common_options,
+    add_ray_options,
+    cluster_of,
+    given,
+    one_line,
+)
+from sam_diffsr.cli.output import summary_table
+from sam_diffsr.errors import ArgumentError
+from sam_diffsr.stores import as_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +55,7 @@ examples:
   sam-diffsr masks generate photos masks -m graph
   torchrun --nproc-per-node 4 -m sam_diffsr masks generate photos masks -m vit_h
   sam-diffsr masks generate photos masks -m vit_h --shard 1/4
+  sam-diffsr masks generate s3://a/photos s3://a/masks -m vit_h --ray auto
   sam-diffsr data prepare photos crops --reductions 1 --masks masks
 """
 
@@ -78,6 +92,7 @@ def _register_generate(subparsers: Subparsers) -> None:
     group = parser.add_argument_group("SAM's automatic mask generator (defaults in brackets)")
     for name, (kind, help_text) in SAM_OPTIONS.items():
         group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=help_text)
+    add_ray_options(parser.add_argument_group("cluster"))
     add_common_options(parser)
     parser.set_defaults(run=run_generate)
 
@@ -152,8 +167,17 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def run_generate(args: argparse.Namespace) -> int:
     """Find regions; print one line per photo."""
-    from sam_diffsr.masks.folders import generate_folder
+    from sam_diffsr.masks.folders import generate_folder, load_generator
 
+    if (cluster := cluster_of(args)) is not None:
+        from sam_diffsr.distributed import generate_masks
+
+        if args.shard is not None:
+            raise ArgumentError("--shard and --ray exclude each other: Ray divides the photos by itself")
+        options = {**given(args, "model", "precision", "longest_side"), "options": given(args, *SAM_OPTIONS)}
+        load = partial(load_generator, **options)
+        outcomes = generate_masks(args.images, args.out, load, cluster=cluster, overwrite=args.overwrite)
+        return _report(outcomes, args, table=True)
     outcomes = generate_folder(
         args.images,
         args.out,
@@ -221,25 +245,31 @@ def _shard(args: argparse.Namespace) -> Shard:
     return Shard.parse(args.shard) if args.shard is not None else Shard.from_environment(os.environ)
 
 
-def _report(outcomes: Iterator[MaskOutcome], args: argparse.Namespace) -> int:
+def _report(outcomes: Iterator[MaskOutcome], args: argparse.Namespace, *, table: bool = False) -> int:
     counts = {"written": 0, "skipped": 0, "failed": 0}
+    started, failures = time.perf_counter(), list[str]()
     stored = npy = 0
     for outcome in outcomes:
         counts[outcome.status] += 1
         stored, npy = stored + outcome.stored_bytes, npy + outcome.npy_bytes
-        place = f"[{outcome.number}/{outcome.total}] {outcome.source}"
+        source, target = as_uri(outcome.source), as_uri(outcome.target)
+        place = f"[{outcome.number}/{outcome.total}] {source}"
         if outcome.error is not None:
             if args.debug:
                 raise outcome.error
             print(f"{place}: {one_line(outcome.error)}", file=sys.stderr, flush=True)
+            failures.append(f"{source}: {one_line(outcome.error)}")
         elif not args.quiet and outcome.status == "skipped":
-            print(f"{place}: {outcome.target} exists, skipped", flush=True)
+            print(f"{place}: {target} exists, skipped", flush=True)
         elif not args.quiet:
             rest = outcome.remaining or 0.0
             left = f", {rest / 60:.0f} min left" if rest >= 60 else ""
             took = f"{outcome.regions} regions, {outcome.seconds:.1f} s{left}"
-            print(f"{place} -> {outcome.target} ({took})", flush=True)
-    print(f"{counts['written']} written, {counts['skipped']} skipped, {counts['failed']} failed")
+            print(f"{place} -> {target} ({took})", flush=True)
+    if table:
+        print(summary_table(counts, time.perf_counter() - started, failures))
+    else:
+        print(f"{counts['written']} written, {counts['skipped']} skipped, {counts['failed']} failed")
     if stored:
         print(f"{stored / 1e6:.2f} MB of fields, {npy / stored:.0f} times smaller than as float32 .npy")
     return 1 if counts["failed"] else 0

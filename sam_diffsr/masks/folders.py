@@ -37,6 +37,7 @@ __all__ = [
     "generate_file",
     "generate_folder",
     "load_generator",
+    "place_targets",
 ]
 
 PathLike = str | os.PathLike[str]
@@ -143,7 +144,7 @@ def generate_folder(
     root = Path(photos) if isinstance(photos, (str, os.PathLike)) else None
     if root is not None and root.is_file():
         photos, root = [root], None
-    jobs = _plan(list_photos(photos), root, Path(out), ".json")
+    jobs = place_targets(list_photos(photos), root, Path(out), ".json")
     load = functools.cache(load)
 
     def work(photo: Path, target: Path) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def encode_folder(
         OutputError: the folder or a file cannot be written.
     """
     root = Path(records)
-    jobs = _plan(find_records(root), root, Path(out), ".npz")
+    jobs = place_targets(find_records(root), root, Path(out), ".npz")
     wanted = _describe(*check_encoding(**options))
     by_place: dict[Path, Path] = {}
     if photos is not None:
@@ -229,8 +230,14 @@ def find_records(folder: PathLike) -> list[Path]:
     return sorted(found)
 
 
-def _plan(sources: Sequence[Path], root: Path | None, out: Path, suffix: str) -> list[tuple[Path, Path]]:
-    """Pair each source with its target below ``out``."""
+def place_targets(
+    sources: Sequence[Path], root: Path | None, out: Path, suffix: str
+) -> list[tuple[Path, Path]]:
+    """Pair each source with its target below ``out``, in the place that it has below ``root``.
+
+    Raises:
+        DataError: two have one target.
+    """
     jobs: dict[Path, Path] = {}
     for source in sources:
         place = source.relative_to(root) if root is not None else Path(source.name)
