@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from sam_diffsr.arguments import resolve_seeds
 from sam_diffsr.diffusion import ScheduleConfig
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
-from sam_diffsr.pipeline.settings import resolve_seeds, resolve_settings, sampling_of_fidelity
+from sam_diffsr.pipeline.settings import resolve_settings, sampling_of_fidelity
 
 CONFIG = ResolverConfig(sampling=SamplingConfig(sampler="ddim", steps=8, start=40, spacing="trailing"))
 
