@@ -243,6 +243,7 @@ class _Queue:
                 f"memory ran out even with the smallest tile ({reason}); use a smaller halo, close other "
                 "programs, or use device='cpu'"
             ) from error
+        self._together = 1
         self.places = [
             (index, part)
             for index, places in itertools.groupby(self.places, key=lambda place: place[0])
