@@ -11,9 +11,11 @@ from sam_diffsr.pipeline.checkpoint import (
     save_pretrained_folder,
 )
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
+from sam_diffsr.pipeline.files import FileUpscaler
 from sam_diffsr.pipeline.resolver import SuperResolver
 
 __all__ = [
+    "FileUpscaler",
     "Job",
     "NormalizationConfig",
     "Outcome",
