@@ -64,6 +64,7 @@ def measure_folder(
             timed = time_in_turns(tasks, repeats=repeats, device=resolver.device)
         figures[f"{kind}_speedup"] = median_ratio(timed, f"{kind}_one_by_one", kind)
         seconds |= medians(timed)
+        figures[f"{kind}_images_per_hour"] = 3600 * files / seconds[kind]
     settings = {"model": resolver.name, "files": files, "size": size, "repeats": repeats}
     return BenchResult(name="folder", figures=figures, settings=settings, seconds=seconds)
 

@@ -33,7 +33,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "step": ("size", "repeats"),
     "image": ("size", "repeats"),
     "memory": ("sizes", "tile", "max_memory"),
-    "folder": ("repeats",),
+    "folder": ("size", "repeats"),
     "train": ("repeats",),
     "masks": ("repeats",),
 }
@@ -78,8 +78,8 @@ def register(subparsers: Subparsers) -> None:
     add("--threads", type=whole(1), metavar="N", help="CPU threads (default: torch's choice)")
     add("--json", metavar="FILE", help="write all numbers, with machine and versions")
     add_device_options(parser)
-    add = parser.add_argument_group("step and image").add_argument
-    add("--size", type=whole(1), metavar="N", help="side of the low-resolution image (default: 64)")
+    add = parser.add_argument_group("step, image and folder").add_argument
+    add("--size", type=whole(1), metavar="N", help="height of the input (default: 64; of a folder's: 32)")
     add = parser.add_argument_group("memory").add_argument
     add("--sizes", type=int_list, metavar="N,...", help="sides of the inputs (default: 512,1024,2048)")
     add("-t", "--tile", type=tile_size, metavar="auto|0|N", help="side of the tiles (default: auto)")

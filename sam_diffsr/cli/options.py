@@ -12,9 +12,12 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NoReturn, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, cast
 
-from sam_diffsr.errors import SamDiffsrError
+from sam_diffsr.errors import ArgumentError, SamDiffsrError
+
+if TYPE_CHECKING:
+    from sam_diffsr.cluster import Cluster
 
 __all__ = [
     "PRECISION_CHOICES",
@@ -28,7 +31,9 @@ __all__ = [
     "add_common_options",
     "add_device_options",
     "add_model_option",
+    "add_ray_options",
     "as_flags",
+    "cluster_of",
     "filled",
     "given",
     "hush_pipeline",
@@ -206,6 +211,35 @@ def add_device_options(parser: argparse.ArgumentParser | Group) -> None:
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     text = "floating type of the networks (default: auto, fp16 on CUDA and fp32 elsewhere)"
     parser.add_argument("--precision", dest="dtype", choices=PRECISION_CHOICES, help=text)
+
+
+def add_ray_options(group: Group) -> None:
+    """``--ray`` and the size of its workers."""
+    add = group.add_argument
+    ray = "on a Ray cluster (extra ray): auto or host:port; without an address, workers on this machine"
+    add("--ray", nargs="?", const="local", metavar="ADDRESS", help=ray)
+    add("--ray-workers", type=whole(1), metavar="N", help="workers (default: what the nodes have room for)")
+    add("--ray-cpus", type=above_0, metavar="N", help="cores per worker (default: 1)")
+    add(
+        "--ray-gpus",
+        type=float,
+        metavar="N",
+        help="GPUs per worker, such as 0.5 (default: 1 if there are any)",
+    )
+
+
+def cluster_of(args: argparse.Namespace) -> Cluster | None:
+    """The cluster of ``--ray``; None without it."""
+    if args.ray is None:
+        return None
+    from sam_diffsr.cluster import Cluster
+
+    if args.device not in (None, "auto", "cpu"):
+        raise ArgumentError("a Ray worker gets its device from Ray; use --ray-gpus instead of --device")
+    gpus = 0 if args.device == "cpu" else args.ray_gpus
+    numbers = {"workers": args.ray_workers, "num_cpus": args.ray_cpus, "num_gpus": gpus}
+    chosen: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
+    return Cluster(address=None if args.ray == "local" else args.ray, **chosen)
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["Bar", "messages", "say"]
+__all__ = ["Bar", "messages", "say", "summary_table"]
 
 
 def say(text: str, *, error: bool = False) -> None:
@@ -22,6 +22,14 @@ def say(text: str, *, error: bool = False) -> None:
         stream.flush()
     else:
         print(text, file=stream, flush=True)
+
+
+def summary_table(counts: Mapping[str, int], seconds: float, failures: Iterable[str]) -> str:
+    """Files by what became of them, images per second, and a line per failure."""
+    columns = {name: str(count) for name, count in counts.items() if name != "planned"}
+    columns |= {"seconds": f"{seconds:.1f}", "images/s": f"{counts['written'] / seconds:.2f}"}
+    rows = ["".join(f"{cell:>10}" for cell in row) for row in (columns, columns.values())]
+    return "\n".join([*rows, *(f"failed: {failure}" for failure in failures)])
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sam_diffsr.cli.options import (
@@ -19,7 +19,9 @@ from sam_diffsr.cli.options import (
     add_common_options,
     add_device_options,
     add_model_option,
+    add_ray_options,
     as_flags,
+    cluster_of,
     filled,
     given,
     kind,
@@ -29,13 +31,12 @@ from sam_diffsr.cli.options import (
     tile_size,
     whole,
 )
-from sam_diffsr.cli.output import Bar, say
+from sam_diffsr.cli.output import Bar, say, summary_table
 from sam_diffsr.files import printable
+from sam_diffsr.stores import as_uri
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from sam_diffsr.image import Animation, DecodedImage
+    from sam_diffsr.cluster import Cluster
     from sam_diffsr.image.jobs import Job
     from sam_diffsr.pipeline.batch import Outcome
     from sam_diffsr.pipeline.resolver import SuperResolver
@@ -51,9 +52,8 @@ examples:
   sam-diffsr upscale photos -r -o large          a folder with its subfolders
   sam-diffsr upscale 'photos/*.jpg' --scale 2    a pattern, twice as large
   sam-diffsr upscale - < a.png > b.png           standard input and output
+  sam-diffsr upscale s3://a/in -o s3://a/out --ray auto
 """
-_CPU_PIXELS = 64 * 64
-"""Pixels of a batch on a CPU, which gains little from batches: results are saved as soon as they are made."""
 _RUN = ("steps", "sampler", "start", "fidelity", "ensemble", "tile", "halo", "batch_size", "max_memory")
 """Flags that :func:`sam_diffsr.pipeline.settings.resolve_settings` checks."""
 
@@ -131,6 +131,7 @@ def _add_further_options(parser: Parser) -> None:
     add("--halo", type=int, metavar="N", help=halo)
     add("--batch-size", type=int, metavar="N", help="files of equal size, or tiles, computed together")
     add("--max-memory", type=megabytes, metavar="MB", help="memory limit (default: half of what is free)")
+    add_ray_options(parser.further_group("cluster"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -140,24 +141,31 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.perf_counter()
     _check_usage(args)
+    cluster = cluster_of(args)
     jobs = None if args.output is None else _plan(args)  # what is refused is refused before a model is loaded
-    resolver = SuperResolver.from_pretrained(args.model, **given(args, "device", "dtype"))
+    place: dict[str, Any] = {"device": "cpu"} if cluster else given(args, "device", "dtype")
+    resolver = SuperResolver.from_pretrained(args.model, **place)
     resolve_settings(resolver.config, **given(args, *_RUN))
     jobs = _plan(args, scale=resolver.scale) if jobs is None else jobs
 
     bar = Bar(len(jobs), show=not args.quiet and not args.dry_run and sys.stderr.isatty())
     counts = {"written": 0, "planned": 0, "skipped": 0, "failed": 0}
+    failures: list[str] = []
     try:
-        for number, outcome in enumerate(_outcomes(jobs, _Work(args, resolver, bar)), start=1):
+        for number, outcome in enumerate(_outcomes(jobs, args, resolver, cluster, bar), start=1):
             counts[outcome.status] += 1
-            if outcome.status != "written":
+            if outcome.status != "written" or cluster:
                 bar.count()
             _report(outcome, f"[{number}/{len(jobs)}] " if len(jobs) > 1 else "", args)
+            if outcome.error is not None:
+                failures.append(f"{as_uri(outcome.job.source)}: {one_line(outcome.error)}")
     finally:
         bar.close()
-    if len(jobs) > 1 and not args.quiet:
+    seconds = time.perf_counter() - started
+    if cluster and not args.quiet:
+        say(summary_table(counts, seconds, failures))
+    elif len(jobs) > 1 and not args.quiet:
         done = "would be done" if args.dry_run else "done"
-        seconds = time.perf_counter() - started
         summary = f"{counts['written'] + counts['planned']} {done}, {counts['skipped']} skipped, "
         say(f"{summary}{counts['failed']} failed in {seconds:.1f} s")
     return 1 if counts["failed"] else 0
@@ -171,92 +179,63 @@ def _check_usage(args: argparse.Namespace) -> None:
         args.parser.error("expected at least one PATH: a file, a folder, a quoted pattern, or - for stdin")
     if args.sized and args.outscale is not None:
         args.parser.error("--scale and --width, --height or --megapixels exclude each other")
+    if args.ray and (args.output is None or args.dry_run):
+        args.parser.error("--ray needs the place of the results, -o, and makes no dry run")
 
 
 def _plan(args: argparse.Namespace, *, scale: int | None = None) -> list[Job]:
     """Which file each result goes to. Without ``-o``, a name tells the factor, which may be the model's."""
     from sam_diffsr.image.jobs import STDOUT, plan_jobs
 
+    plan: Callable[..., list[Job]] = plan_jobs
+    if args.ray:
+        from sam_diffsr.distributed import plan_files as plan
     names = given(args, "suffix", "ext")
     if args.output is None:
         names.setdefault("suffix", "large" if args.sized else f"x{args.outscale or scale:g}")
-    jobs = plan_jobs(args.inputs, args.output, recursive=args.recursive, **names)
+    jobs = plan(args.inputs, args.output, recursive=args.recursive, **names)
     if jobs[0].target is STDOUT and sys.stdout.isatty():
         args.parser.error("an image is not written to a terminal; redirect it, or name a file with -o")
     return jobs
 
 
-def _outcomes(jobs: list[Job], work: _Work) -> Iterator[Outcome]:
-    """Do the jobs in order; here is decided by what."""
-    from sam_diffsr.image import decode_frames
-    from sam_diffsr.pipeline.batch import PIXELS_TOGETHER, run_jobs
+def _factor(args: argparse.Namespace) -> Callable[[int, int], float | None]:
+    """Final factor of an image by its height and width; None for the model's own."""
+    outscale, wide, high, megapixels = args.outscale, args.width, args.height, args.megapixels
 
-    return run_jobs(
-        jobs,
-        work.enlarge,
-        decode=lambda source: decode_frames(source, max_pixels=work.max_pixels),
-        result_size=work.result_size,
-        pixels_together=_CPU_PIXELS if work.resolver.device.type == "cpu" else PIXELS_TOGETHER,
-        **given(work.args, "strip_metadata", "keep_time", "dry_run", "existing", "quality", "batch_size"),
-    )
-
-
-class _Work:
-    """A model with the options of the command line."""
-
-    def __init__(self, args: argparse.Namespace, resolver: SuperResolver, bar: Bar) -> None:
-        from sam_diffsr.image import MAX_PIXELS_DEFAULT
-
-        self.args, self.resolver, self.bar = args, resolver, bar
-        self.seed: int = args.seed or 0
-        self.max_pixels = MAX_PIXELS_DEFAULT if args.max_pixels is None else args.max_pixels or None
-        self.options: dict[str, Any] = {"progress": False, **given(args, "wrap", *_RUN)}
-        if args.max_pixels is not None:
-            self.options["max_pixels"] = self.max_pixels
-
-    def factor(self, height: int, width: int) -> float | None:
-        """Final factor of an image of this size; None for the model's own."""
-        args = self.args
-        wanted = [args.outscale] if args.outscale is not None else []
-        wanted += [side / own for side, own in ((args.width, width), (args.height, height)) if side]
-        wanted += [math.sqrt(args.megapixels * 1e6 / (height * width))] if args.megapixels else []
+    def factor(height: int, width: int) -> float | None:
+        wanted = [outscale] if outscale is not None else []
+        wanted += [side / own for side, own in ((wide, width), (high, height)) if side]
+        wanted += [math.sqrt(megapixels * 1e6 / (height * width))] if megapixels else []
         return min(wanted, default=None)
 
-    def result_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the result."""
-        from sam_diffsr.pipeline.images import output_size
+    return factor
 
-        scale, factor = self.resolver.scale, self.factor(height, width)
-        size = output_size(height, width, scale=scale, outscale=factor, max_pixels=self.max_pixels)
-        return size or (height * scale, width * scale)
 
-    def enlarge(self, images: list[DecodedImage | Animation]) -> list[Image]:
-        """Enlarge decoded images: those of one factor together, animations one by one."""
-        from sam_diffsr.image import Animation
+def _outcomes(
+    jobs: list[Job], args: argparse.Namespace, resolver: SuperResolver, cluster: Cluster | None, bar: Bar
+) -> Iterator[Outcome]:
+    """Do the jobs; here is decided by what."""
+    from sam_diffsr.pipeline.files import FileUpscaler
 
-        resolver: Any = self.resolver  # whose public methods take images before they are decoded
-        results: list[Image] = []
+    limits = given(args, "seed", "max_pixels")
+    if args.max_pixels == 0:
+        limits["max_pixels"] = None
+    options = given(args, "wrap", *_RUN)
+    upscaler = FileUpscaler(resolver=resolver, factor=_factor(args), options=options, **limits)
+    files = given(args, "strip_metadata", "keep_time", "dry_run", "existing", "quality", "batch_size")
+    if cluster is None:
+        return replace(upscaler, watch=bar.files).run(jobs, **files)
+    from sam_diffsr.distributed import upscale_files
 
-        def together(image: DecodedImage | Animation) -> tuple[object, float | None]:
-            return isinstance(image, Animation) and id(image), self.factor(*image.rgb.shape[-2:])
-
-        for (moving, factor), found in itertools.groupby(images, together):
-            group = list(found)
-            size = {} if factor is None else {"outscale": factor}
-            with self.bar.files(len(group)) as callback:
-                options = {**self.options, **size, **callback}
-                if moving:
-                    results.append(resolver.upscale_animation(group[0], seed=self.seed, **options))
-                else:  # one seed for all: a result must not depend on the other files
-                    results += resolver.upscale(group, seed=[self.seed] * len(group), **options)
-        return results
+    return upscale_files(jobs, upscaler, cluster=cluster, **given(args, "dtype"), **files)
 
 
 def _report(outcome: Outcome, prefix: str, args: argparse.Namespace) -> None:
     """Print what became of a file; beside an image on standard output, to standard error."""
     from sam_diffsr.image.jobs import STDOUT
 
-    source, target = printable(outcome.job.source), printable(outcome.job.target)
+    source, target = printable(as_uri(outcome.job.source)), printable(as_uri(outcome.job.target))
     piped = outcome.job.target is STDOUT
     if outcome.error is not None:
         if args.debug:

@@ -18,7 +18,18 @@ from sam_diffsr.files import printable
 from sam_diffsr.image.formats import output_format
 from sam_diffsr.image.read import readable_endings
 
-__all__ = ["STDIN", "STDOUT", "Extension", "Job", "find_images", "plan_jobs"]
+__all__ = [
+    "STDIN",
+    "STDOUT",
+    "Extension",
+    "Job",
+    "Source",
+    "check_names",
+    "find_images",
+    "find_sources",
+    "place_results",
+    "plan_jobs",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -150,13 +161,10 @@ def plan_jobs(
             problem.
         ArgumentError: an option does not go with the output, or several results would go into one file.
     """
-    if ext is not None and ext not in get_args(Extension):
-        raise ArgumentError(f"ext must be one of {', '.join(get_args(Extension))}; got {ext!r}")
-    if suffix and (os.path.basename(suffix) != suffix or "\0" in suffix):
-        raise ArgumentError(f"suffix is part of a file name and has no folder in it, got {suffix!r}")
+    check_names(suffix, ext)
     listed = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     folder = None if output is None else _expand(output)
-    found = _find_sources(listed, recursive=recursive, output=folder)
+    found = find_sources(listed, recursive=recursive, output=folder)
     single = len(listed) == 1 and found[0].path in (STDIN, _expand(listed[0]))
 
     # One file to one name.
@@ -179,18 +187,11 @@ def plan_jobs(
         ending = found[0].target(None, None, ext).suffix
         return [Job(source=found[0].path, target=target, ending=ending, problem=found[0].problem)]
 
-    # Every file into a folder.
-    plain = [source.target(folder, suffix, ext) for source in found]
-    times = Counter(target for source, target in zip(found, plain, strict=True) if source.problem is None)
-    jobs: list[Job] = []
-    for source, target in zip(found, plain, strict=True):
-        own = target if times[target] < 2 else source.target(folder, suffix, ext, whole=True)
-        jobs.append(Job(source=source.path, target=own, problem=source.problem))
-    return _distinct(jobs)
+    return place_results(found, folder, suffix=suffix, ext=ext)
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class Source:
     """A file to read, with the folder that was asked for and its place in that."""
 
     path: Path
@@ -219,8 +220,30 @@ class _Source:
         return (self.path.parent if folder is None else folder / self.place) / name
 
 
-def _find_sources(inputs: Sequence[PathLike], *, recursive: bool, output: Path | None) -> list[_Source]:
-    found: dict[str, _Source] = {}
+def check_names(suffix: str | None, ext: str | None) -> None:
+    """Refuse an unknown extension and a suffix with a folder in it, as ArgumentError."""
+    if ext is not None and ext not in get_args(Extension):
+        raise ArgumentError(f"ext must be one of {', '.join(get_args(Extension))}; got {ext!r}")
+    if suffix and (os.path.basename(suffix) != suffix or "\0" in suffix):
+        raise ArgumentError(f"suffix is part of a file name and has no folder in it, got {suffix!r}")
+
+
+def place_results(
+    sources: Sequence[Source], folder: Path | None, *, suffix: str | None, ext: str | None
+) -> list[Job]:
+    """Give every file its result in a folder, as :func:`plan_jobs` does."""
+    plain = [source.target(folder, suffix, ext) for source in sources]
+    times = Counter(target for source, target in zip(sources, plain, strict=True) if source.problem is None)
+    jobs: list[Job] = []
+    for source, target in zip(sources, plain, strict=True):
+        own = target if times[target] < 2 else source.target(folder, suffix, ext, whole=True)
+        jobs.append(Job(source=source.path, target=own, problem=source.problem))
+    return _distinct(jobs)
+
+
+def find_sources(inputs: Sequence[PathLike], *, recursive: bool, output: Path | None) -> list[Source]:
+    """List the files of inputs of :func:`plan_jobs`, without those below ``output`` and each one once."""
+    found: dict[str, Source] = {}
     for text in inputs:
         if not os.fspath(text):
             raise ArgumentError("an input is an empty name; expected a file, a folder or a pattern")
@@ -229,31 +252,31 @@ def _find_sources(inputs: Sequence[PathLike], *, recursive: bool, output: Path |
         except ImageError as error:
             if len(inputs) == 1:
                 raise
-            sources = [_Source(_expand(text), problem=error)]
+            sources = [Source(_expand(text), problem=error)]
         for source in sources:
             found.setdefault(os.path.realpath(source.path), source)
     return list(found.values())
 
 
-def _sources_of(text: PathLike, *, recursive: bool, output: Path | None) -> list[_Source]:
+def _sources_of(text: PathLike, *, recursive: bool, output: Path | None) -> list[Source]:
     """Files of one input, which is a file, a folder or a pattern."""
     path = _expand(text)
     if os.fspath(text) == "-":
-        return [_Source(STDIN)]
+        return [Source(STDIN)]
     if os.path.isdir(path):
         files, unreadable = _walk(path, recursive=recursive, exclude=output if recursive else None)
-        sources = [_Source(file, path, file.parent.relative_to(path)) for file in files]
-        sources += [_Source(where, path, problem=problem) for where, problem in unreadable.items()]
+        sources = [Source(file, path, file.parent.relative_to(path)) for file in files]
+        sources += [Source(where, path, problem=problem) for where, problem in unreadable.items()]
         if not sources:
             deeper = "" if recursive else " (subfolders are read only when asked for)"
             raise ImageError(f"the folder {path} has no image that can be read{deeper}")
         return sources
     if not os.path.lexists(path) and glob.has_magic(os.fspath(path)):
-        sources = [_Source(file) for file in _matches(path)]
+        sources = [Source(file) for file in _matches(path)]
         if not sources:
             raise ImageError(f"no file matches {str(path)!r}; quote the pattern and check the folder")
         return sources
-    return [_Source(path)]  # a missing file is found out when it is read, so that the others still go on
+    return [Source(path)]  # a missing file is found out when it is read, so that the others still go on
 
 
 def _matches(pattern: Path) -> list[Path]:

@@ -95,7 +95,7 @@ def test_step_and_image_for_real(model_dir, tmp_path: Path, monkeypatch, capsys)
     [
         (["step", "-m", "nowhere/model"], "nowhere"),
         (["step", "--sizes", "8"], "--sizes belongs to bench memory, not to bench step"),
-        (["masks", "--size", "8"], "--size belongs to bench step and image, not to bench masks"),
+        (["masks", "--size", "8"], "--size belongs to bench step and image and folder, not to bench masks"),
         (["step", "--set", "data.batch=3"], "--set belongs to bench train, not to bench step"),
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["masks", "--json", "."], "there is a folder of this name"),
