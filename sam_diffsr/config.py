@@ -88,7 +88,7 @@ def check_fields(config: Any, table: str, least: Mapping[str, float]) -> None:
         if value is None:
             continue
         for option in (hint, *get_args(hint)):
-            if get_origin(option) is Literal:
+            if get_origin(option) is Literal and not hasattr(value, "__dataclass_fields__"):
                 check_choice(value, option, what=f"{table}{name}")
         if name in least and not value >= least[name]:
             raise ConfigError(f"{table}{name} must be >= {least[name]}, got {value}")

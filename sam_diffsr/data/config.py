@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-from sam_diffsr.config import check_choice
+from sam_diffsr.config import check_fields
 from sam_diffsr.data.degrade import PHOTO, DegradationConfig, DegradationName, check_ranges
 from sam_diffsr.errors import ConfigError
 from sam_diffsr.masks.spe import Encoding, Reduction
@@ -36,8 +35,8 @@ class SyntheticConfig:
     """Folder of photos for colours and textures; null takes them from natural statistics."""
 
     def __post_init__(self) -> None:
-        limits = {"size": (32, 4096), "pool": (1, math.inf), "windows": (1, math.inf), "pages": (0, 1)}
-        check_ranges(self, limits, where="data.synthetic")
+        check_fields(self, "data.synthetic.", {"pool": 1, "windows": 1})
+        check_ranges(self, {"size": (32, 4096), "pages": (0, 1)}, where="data.synthetic")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,8 +87,8 @@ class DataConfig:
     """Divisor of a region's value, see ``masks.spe``; null is that of ``crops``, else image."""
 
     def __post_init__(self) -> None:
-        limits = {"patch": (1, math.inf), "batch": (1, math.inf), "synthetic_fraction": (0, 1)}
-        check_ranges(self, limits, where="data")
+        check_fields(self, "data.", {"patch": 1, "batch": 1})
+        check_ranges(self, {"synthetic_fraction": (0, 1)}, where="data")
         if self.augment.mixup and self.batch < 2:
             raise ConfigError("data.augment.mixup needs a second window: set data.batch to at least 2, got 1")
         if self.crops is None and self.photos is None and self.synthetic is None:
@@ -103,15 +102,6 @@ class DataConfig:
                 "data.masks belongs to data.photos; crops hold their masks already, "
                 "from `data prepare --masks`"
             )
-        for name, allowed in (
-            ("degradation", DegradationName),
-            ("missing_masks", MissingMasks),
-            ("structure", StructureChoice),
-            ("encoding", Encoding),
-            ("reduction", Reduction),
-        ):
-            if isinstance(value := getattr(self, name), str):
-                check_choice(value, allowed, what=f"data.{name}")
 
     @property
     def damage(self) -> DegradationConfig | None:

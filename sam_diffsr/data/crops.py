@@ -88,11 +88,8 @@ class CropStore:
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Read a window of crop ``index`` and of its structure field; it must lie in the crop.
 
-        Returns:
-            ``(side, side, 3)`` uint8, a view, and ``(side, side)`` float32.
-
-        Raises:
-            DataError: the window has a label without a value.
+        Gives ``(side, side, 3)`` uint8, a view, and ``(side, side)`` float32. Raises ``DataError`` for a
+        label without a value.
         """
         rows, columns = slice(top, top + side), slice(left, left + side)
         labels = self.labels[index, rows, columns]
@@ -135,10 +132,8 @@ def write_crops(
 ) -> None:
     """Write a folder of crops, source after source; ``sources`` and ``settings`` tell number and side.
 
-    All files are put in place at the end, the manifest last. After an error nothing new stays behind.
-
-    Raises:
-        OutputError: the disk is too full, or a file cannot be put in place.
+    All files are put in place at the end, the manifest last. After an error nothing new stays behind. Raises
+    ``OutputError`` if the disk is too full or a file cannot be put in place.
     """
     count, side = sum(source["crops"] for source in sources), settings["crop_size"]
     manifest = {"format_version": FORMAT_VERSION, "crops": count, "crop_size": side}
@@ -178,11 +173,7 @@ def write_crops(
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read and check ``manifest.json``.
-
-    Raises:
-        DataError: it is missing, not JSON, of another version, or lacks a key.
-    """
+    """Read ``manifest.json``; ``DataError`` if it is missing, damaged, of another version or lacks a key."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))

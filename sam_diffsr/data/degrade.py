@@ -248,18 +248,9 @@ class Degradation:
     """Its steps; None draws other ones of ``PHOTO`` for every seed."""
 
     def __call__(self, hr: Tensor, *, scale: int = 4, seed: int = 0) -> Tensor:
-        """Make the low-resolution image; equal arguments give an equal result.
+        """Make the low-resolution image ``(1, 3, H / scale, W / scale)`` uint8, as ``apply_recipe``.
 
-        Args:
-            hr: ``(1, 3, H, W)`` uint8, sides multiples of ``scale``.
-            scale: how much smaller the result is.
-            seed: chooses noise and, for ``photo``, the damage; give every image its own.
-
-        Returns:
-            ``(1, 3, H / scale, W / scale)`` uint8.
-
-        Raises:
-            ArgumentError: the sides are no multiples of the scale.
+        ``seed`` chooses noise and, for ``photo``, the damage; give every image its own.
         """
         recipe = draw_recipe(np.random.default_rng([seed, 2]), PHOTO) if self.recipe is None else self.recipe
         return apply_recipe(hr, recipe, scale=scale, seed=seed).to(torch.uint8)

@@ -18,9 +18,8 @@ from typing import Any, Literal
 
 from sam_diffsr.data.config import MissingMasks
 from sam_diffsr.data.crops import CropStore, check_replaceable, read_manifest, write_crops
-from sam_diffsr.data.cut import cut_photo, read_part, read_part_header
+from sam_diffsr.data.cut import PhotoRegions, Segmenter, cut_photo, read_part, read_part_header
 from sam_diffsr.data.datasets import photo_folders
-from sam_diffsr.data.photo_regions import PhotoRegions, Segmenter
 from sam_diffsr.errors import ArgumentError, DataError, OutputError
 from sam_diffsr.image.photos import list_photos
 from sam_diffsr.masks.segments import GraphMaskGenerator
@@ -57,8 +56,7 @@ def prepare_crops(
 
     A folder that is complete with the same photos and settings is kept. Other crops are refused, or with
     ``overwrite`` replaced when the new ones are complete. Photos that cannot be read or are smaller than a
-    crop are left out, with a warning, and listed in ``CropStore.skipped``. Graph segmentation needs
-    scikit-image.
+    crop are left out, with a warning, and listed in ``CropStore.skipped``.
 
     Args:
         photos: a known data set (see ``find_dataset``), any other folder with its subfolders, or a list of
@@ -68,7 +66,7 @@ def prepare_crops(
         reductions: every photo is cut once per factor (>= 1), after an antialiased reduction by it. 2 or more
             removes JPEG and demosaicing blur, 1 keeps the pixels.
         min_gradient: drop crops with a lower ``gradient_energy`` (8-bit levels); 0 keeps all.
-        segmenter: ``"graph"`` (needs no weights), a ``GraphMaskGenerator``, ``"none"`` (E = 0) or a function.
+        segmenter: ``"graph"`` (scikit-image), a ``GraphMaskGenerator``, ``"none"`` (E = 0) or a function.
         encoding: structural position encoding of a region, see ``masks.spe``.
         reduction: divisor of a region's value, see ``masks.spe``.
         masks: folder of records or stored fields, one file per photo, instead of the segmenter. Records
@@ -126,9 +124,7 @@ def prepare_crops(
                 float(factor): parts / _part_name(digests[file], float(factor), settings, masked)
                 for factor in reductions
             }
-            problem = cut_photo(
-                file, paths, regions, crop_size=crop_size, min_gradient=settings["min_gradient"]
-            )
+            problem = cut_photo(file, paths, regions, crop_size=crop_size, min_gradient=min_gradient)
             if problem is not None:
                 skipped.append({**photo, "kind": problem[0], "reason": problem[1]})
                 message = f"{file.name} left out"

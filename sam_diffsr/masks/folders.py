@@ -218,11 +218,7 @@ def encode_folder(
 
 
 def find_records(folder: PathLike) -> list[Path]:
-    """List the ``.json`` files and amg.py folders below a folder, sorted, without hidden ones.
-
-    Raises:
-        DataError: no such folder, or no records in it.
-    """
+    """List the ``.json`` files and amg.py folders below a folder, no hidden ones; raises ``DataError``."""
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{root} is not a folder of mask records")

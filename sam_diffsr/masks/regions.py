@@ -126,8 +126,7 @@ def collect_runs(masks: MaskInput, *, size: tuple[int, int] | None = None) -> Re
 def label_runs(labels: NDArray[Any]) -> RegionRuns:
     """Split an ``(H, W)`` label map into runs; label k >= 1 becomes region k - 1, label 0 is no region.
 
-    Raises:
-        DataError: another rank or dtype, an empty map or a negative label.
+    Raises ``DataError`` for another rank or dtype, an empty map or a negative label.
     """
     if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "iu":
         raise DataError(
@@ -164,21 +163,17 @@ def _read_together(items: Sequence[Any], size: tuple[int, int] | None) -> Region
         return None
     try:
         shape = record_size(items[0])
-        counts, many = decompress([item["counts"] for item in items])
+        counts, record, place = decompress([item["counts"] for item in items])
     except DataError:
         return None
 
     # The runs of each record must cover the image exactly.
-    pixels, last = shape[0] * shape[1], np.cumsum(many)
-    if size not in (None, shape) or not many.all() or counts.max() > pixels:
+    pixels = shape[0] * shape[1]
+    covered = np.bincount(record, weights=counts, minlength=len(items))
+    if size not in (None, shape) or (covered != pixels).any():
         return None
-    ends = np.cumsum(counts)
-    if (ends[last - 1] != pixels * np.arange(1, len(items) + 1)).any():
-        return None
-    record = np.repeat(np.arange(len(items)), many)
-    place = np.arange(len(counts)) - (last - many)[record]
     ones = np.flatnonzero((place % 2 == 1) & (counts > 0))
-    stops = ends[ones] - pixels * record[ones]
+    stops = np.cumsum(counts)[ones] - pixels * record[ones]
     return RegionRuns(shape, len(items), stops - counts[ones], stops, record[ones])
 
 

@@ -40,11 +40,7 @@ def encode(mask: NDArray[Any], *, compressed: bool = True) -> dict[str, Any]:
 
 
 def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Decode one mask; arguments and errors as for ``run_lengths``.
-
-    Returns:
-        ``(H, W)`` bool, in Fortran memory order.
-    """
+    """Decode one mask to ``(H, W)`` bool, in Fortran order; argument and errors as for ``run_lengths``."""
     counts, (height, width) = run_lengths(rle)
     columns: NDArray[np.bool_] = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height)
     return columns.T
@@ -56,11 +52,10 @@ def area(rle: Mapping[str, Any]) -> int:
 
 
 def bbox_xywh(rle: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Find the bounding box of a region without decoding it; errors as for ``run_lengths``.
+    """Find the box ``(x, y, width, height)`` of a region in pixels; errors as for ``run_lengths``.
 
-    Returns:
-        ``(x, y, width, height)`` in pixels: a single pixel has width and height 1, an empty region is all
-        zero. (``bbox`` in SAM's records is one less in width and height.)
+    A single pixel has width and height 1, an empty region is all zero. (``bbox`` in SAM's records is one less
+    in width and height.)
     """
     starts, stops, (height, _) = rle_runs(rle)
     return runs_bbox_xywh(starts, stops, height)
@@ -198,14 +193,13 @@ def _compress(counts: NDArray[np.int64]) -> str:
     return np.stack(digits, axis=1)[np.stack(used, axis=1)].astype(np.uint8).tobytes().decode("ascii")
 
 
-def decompress(texts: Sequence[str | bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Read the counts of compressed records, all at once.
+def decompress(
+    texts: Sequence[str | bytes],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Read the counts of compressed records, all at once; raises ``DataError``.
 
     Returns:
-        Counts of all records one after the other, and the number of counts of each record.
-
-    Raises:
-        DataError: a text is malformed.
+        Counts of all records one after the other, the record of each count, and its place in the record.
     """
     raw = [text.encode("utf-8") if isinstance(text, str) else text for text in texts]
     codes = np.frombuffer(b"".join(raw), np.uint8) - np.uint8(48)  # codes below 48 wrap around
@@ -238,4 +232,4 @@ def decompress(texts: Sequence[str | bytes]) -> tuple[NDArray[np.int64], NDArray
         values[index] = sums - np.repeat(before, np.diff(head, append=len(index)))
     if int(values.min(initial=0)) < 0:
         raise DataError(f"compressed RLE counts hold a negative run of {values.min()}: {short(texts[0])}")
-    return values, many
+    return values, record, place

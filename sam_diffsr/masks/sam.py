@@ -151,12 +151,10 @@ class SamMaskGenerator:
                     "min_mask_region_area > 0 needs OpenCV; install it with: "
                     "pip install opencv-python-headless, or leave the option at 0"
                 ) from error
-        self.precision = precision
-        self.longest_side = longest_side
+        self.precision, self.longest_side = precision, longest_side
         autocast = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-        self._generator: Any = make_generator(
-            sam.to(self.device).eval(), vars(self.options), self.device, autocast=autocast
-        )
+        sam = sam.to(self.device).eval()
+        self._generator: Any = make_generator(sam, vars(self.options), self.device, autocast=autocast)
 
     @classmethod
     def from_pretrained(

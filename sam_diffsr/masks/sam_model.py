@@ -75,11 +75,7 @@ _DECODER_HEADS = 8
 
 
 def find_weights(name_or_path: str | os.PathLike[str], hub: HubOptions) -> Path:
-    """Find the file of weights, see ``SamMaskGenerator.from_pretrained``, or download it from the Hub.
-
-    Raises:
-        ModelLoadError: no such file, folder or repository, or the download failed.
-    """
+    """Find or download the weights, see ``SamMaskGenerator.from_pretrained``; raises ``ModelLoadError``."""
     name, path = os.fspath(name_or_path), Path(name_or_path)
     if path.is_file():
         return path
@@ -156,11 +152,7 @@ def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def import_segment_anything() -> Any:
-    """Import segment_anything, and with it torchvision.
-
-    Raises:
-        MissingDependencyError: one of them is missing, or torchvision does not fit torch.
-    """
+    """Import segment_anything, and with it torchvision; raises ``MissingDependencyError``."""
     try:
         import segment_anything  # pyright: ignore
     except ImportError as error:
@@ -179,9 +171,7 @@ def import_segment_anything() -> Any:
 def build_sam(state: Mapping[str, Tensor], *, source: str = "the file") -> nn.Module:
     """Build a ``Sam`` with weights by native name, whose shapes tell its sizes; errors name ``source``.
 
-    Raises:
-        CheckpointMismatchError: tensors are missing, unexpected or of another shape.
-        MissingDependencyError: see ``import_segment_anything``.
+    Raises ``CheckpointMismatchError`` for tensors that are missing, unexpected or of another shape.
     """
     import_segment_anything()
     try:

@@ -48,16 +48,14 @@ class Shard:
     def from_environment(cls, environment: Mapping[str, str]) -> Shard:
         """Take the part from the variables of torchrun, accelerate or ``srun``; without them the whole list.
 
-        Raises:
-            ArgumentError: they are no whole numbers, or there is no such part.
+        Raises ``ArgumentError`` if they are no whole numbers, or there is no such part.
         """
         for number, count in _LAUNCHERS:
-            if number not in environment or count not in environment:
-                continue
-            rank, world = environment[number], environment[count]
-            if not (rank.isdecimal() and world.isdecimal()):
+            if number in environment and count in environment:
+                rank, world = environment[number], environment[count]
+                if rank.isdecimal() and world.isdecimal():
+                    return cls(int(rank), int(world))
                 raise ArgumentError(f"{number} and {count} must be whole numbers, got {rank!r} and {world!r}")
-            return cls(int(rank), int(world))
         return cls()
 
     def select(self, items: Sequence[T]) -> list[T]:

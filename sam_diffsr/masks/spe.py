@@ -106,19 +106,12 @@ def encode_label_map(labels: NDArray[Any], **options: Unpack[EncodingOptions]) -
 
 
 def position_field(size: tuple[int, int], *, encoding: Encoding = "rope") -> NDArray[np.float64]:
-    """Evaluate the position field of an image.
+    """Evaluate the position field of an image of ``size``: ``(H, W)`` float64.
 
     Row ``i`` is the position, columns are the feature dimension: with ``theta_k = 10000**(-2k / W)``,
     columns ``2k`` and ``2k + 1`` hold ``cos(i theta_k) - sin(i theta_k)`` and ``cos(i theta_k) +
     sin(i theta_k)`` for ``"rope"`` (a rotated all-ones field), ``sin(i theta_k)`` and ``cos(i theta_k)``
     for ``"sincos"``. The last column of an odd width has no partner and is 1.
-
-    Args:
-        size: ``(height, width)``.
-        encoding: ``"rope"`` or ``"sincos"``.
-
-    Returns:
-        ``(H, W)`` float64.
 
     Raises:
         ArgumentError: an encoding that has no position field.

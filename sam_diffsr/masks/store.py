@@ -161,18 +161,8 @@ def find_masks(folder: PathLike, photos: Sequence[Path], *, roots: Sequence[Path
     """Find the masks of photos: ``<stem>.npz``, ``.npy``, ``.json`` or an amg.py folder ``<stem>``.
 
     Masks lie as the photos do: ``trip/b.json`` belongs to ``trip/b.jpg``. A stored field wins over records.
-
-    Args:
-        folder: folder of masks.
-        photos: the photos.
-        roots: folders that the places of photos are relative to, tried in this order. A photo below none of
-            them is looked up by its name alone.
-
-    Returns:
-        Photo to masks; photos without masks are left out.
-
-    Raises:
-        DataError: there is no such folder.
+    Places are relative to the first of ``roots`` that holds masks; a photo below none of them is looked up by
+    its name alone. Photos without masks are left out. Raises ``DataError`` if there is no such folder.
     """
     base = Path(folder)
     if not base.is_dir():
@@ -182,10 +172,10 @@ def find_masks(folder: PathLike, photos: Sequence[Path], *, roots: Sequence[Path
         places = [photo.relative_to(root) for root in roots if photo.is_relative_to(root)]
         for place in places or [Path(photo.name)]:
             stem = base / place.parent / place.stem
-            files = [stem.with_name(stem.name + suffix) for suffix in (*FIELD_SUFFIXES, ".json")]
-            path = next((file for file in files if file.is_file()), stem)
-            if path is not stem or (stem / AMG_TABLE).is_file():
-                found[photo] = path
+            files = [Path(f"{stem}{suffix}") for suffix in (*FIELD_SUFFIXES, ".json")]
+            made = [file for file in files if file.is_file()] + [stem] * (stem / AMG_TABLE).is_file()
+            if made:
+                found[photo] = made[0]
                 break
     return found
 
@@ -205,13 +195,12 @@ def load_structure(
     size: tuple[int, int] | None = None,
     **options: Unpack[EncodingOptions],
 ) -> StructureField:
-    """Read the structure field of a photo, or of the photo made smaller.
+    """Read the structure field of a photo of ``photo_size`` from records or a stored field.
 
     Args:
-        path: records or a stored field, of the photo at its full size.
+        path: the file or folder, of the photo at its full size.
         photo_size: ``(height, width)`` of the photo, upright.
-        size: ``(height, width)`` wanted; ``None`` is ``photo_size``. Masks are reduced to the nearest pixel
-            and encoded at this size.
+        size: the same of the field; ``None`` is ``photo_size``. Masks are reduced to the nearest pixel.
         options: see ``encode_structure``. A stored field must have been made with the same.
 
     Raises:
@@ -226,7 +215,12 @@ def load_structure(
     if source.suffix.lower() not in FIELD_SUFFIXES or source.is_dir():
         masks: Sequence[Any] = read_records(source, size=photo_size)
         if size != photo_size:
-            masks = _shrink_masks(masks, photo_size, size)
+            # Each pixel takes the value at its centre.
+            rows, columns = (
+                (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(photo_size, size, strict=True)
+            )
+            full = (decode(record["segmentation"]) for record in masks)
+            masks = [np.ascontiguousarray(mask[rows[:, None], columns]) for mask in full]
         try:
             return StructureField.from_masks(masks, size=size, **options)
         except DataError as error:
@@ -234,9 +228,8 @@ def load_structure(
 
     # A stored field can be used only as it is.
     structure = read_structure(source, size=photo_size)
-    made = (structure.encoding, structure.reduction)
-    encoding, reduction, _ = check_encoding(**options)
-    if made != (None, None) and made != (encoding, reduction):
+    made, (encoding, reduction, _) = (structure.encoding, structure.reduction), check_encoding(**options)
+    if made not in ((None, None), (encoding, reduction)):
         raise DataError(
             f"{source} was encoded with {made[0]}/{made[1]}, expected {encoding}/{reduction}; encode "
             "the masks again, or ask for the encoding they have"
@@ -247,17 +240,6 @@ def load_structure(
             "where regions have other values; give the .json records, or do not reduce the photo"
         )
     return structure
-
-
-def _shrink_masks(
-    records: Sequence[Mapping[str, Any]], old: tuple[int, int], new: tuple[int, int]
-) -> list[NDArray[np.bool_]]:
-    """Masks at a smaller size; each pixel takes the value at its centre."""
-    rows, columns = (
-        (2 * np.arange(after) + 1) * before // (2 * after) for before, after in zip(old, new, strict=True)
-    )
-    masks = (decode(record["segmentation"])[rows[:, None], columns] for record in records)
-    return list(map(np.ascontiguousarray, masks))
 
 
 def _read_amg_folder(folder: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,35 +44,23 @@ class SyntheticPool:
     ) -> None:
         self.config, self.seed = config, seed
         photos = config.photos
-        self._bank = natural_textures(seed) if photos is None else photo_textures(photos, seed=seed)
-        options: dict[str, Any] = {"size": config.size, "pages": config.pages, "bank": self._bank}
-        self.draw = partial(draw_image, seed=seed, encoding=encoding, reduction=reduction, **options)
+        bank = natural_textures(seed) if photos is None else photo_textures(photos, seed=seed)
+        options: dict[str, Any] = {"size": config.size, "pages": config.pages, "bank": bank}
+        draw = partial(draw_image, seed=seed, encoding=encoding, reduction=reduction, **options)
+        self.draw: Callable[[int], Drawing] = lru_cache(2 * config.pool)(draw)
         """Draws one image of the sequence, by its number."""
-        self._drawings: dict[int, Drawing] = {}
-        self._tiles: dict[torch.device, Tensor] = {}
-        self._pictures: dict[tuple[int, torch.device], Tensor] = {}
+        tiles_on = lru_cache(torch.from_numpy(bank.tiles).to)
+
+        def picture(drawing: Drawing, device: torch.device) -> Tensor:
+            return render(drawing, tiles_on(device))
+
+        self.picture: Callable[[Drawing, torch.device], Tensor] = lru_cache(2 * config.pool)(picture)
+        """Gives the pixels of an image, ``(S, S, 3)`` uint8 on the device."""
 
     def drawing(self, position: int) -> Drawing:
         """Image of a window, by the 0-based position of the window in the run."""
-        oldest = position // self.config.windows
-        chosen = oldest + int(np.random.default_rng([self.seed, 3, position]).integers(self.config.pool))
-        if chosen not in self._drawings:
-            alive = range(oldest, oldest + self.config.pool)
-            for index in [index for index in self._drawings if index not in alive]:
-                del self._drawings[index]
-            self._drawings[chosen] = self.draw(chosen)
-        return self._drawings[chosen]
-
-    def picture(self, drawing: Drawing, device: torch.device) -> Tensor:
-        """Pixels of an image, ``(S, S, 3)`` uint8 on the device, cached while the image is in use."""
-        key = (drawing.index, device)
-        if key not in self._pictures:
-            if device not in self._tiles:
-                self._tiles[device] = torch.from_numpy(self._bank.tiles).to(device)
-            while len(self._pictures) >= 2 * self.config.pool:
-                del self._pictures[next(iter(self._pictures))]
-            self._pictures[key] = render(drawing, self._tiles[device])
-        return self._pictures[key]
+        chosen = int(np.random.default_rng([self.seed, 3, position]).integers(self.config.pool))
+        return self.draw(position // self.config.windows + chosen)
 
 
 def synthesize_crops(
@@ -93,9 +81,9 @@ def synthesize_crops(
         out: folder to write.
         count: number of images; each is one crop.
         config: properties of the images. None is ``SyntheticConfig()``.
-        seed: seed of the sequence, as in ``SyntheticPool``.
-        encoding: see ``masks.spe``.
-        reduction: see ``masks.spe``.
+        seed: seed of the sequence.
+        encoding: position encoding of regions, see ``masks.spe``.
+        reduction: divisor of a region's value, see ``masks.spe``.
         device: device that makes the pixels.
         overwrite: replace other crops in the folder when the new ones are complete.
         progress: called as ``progress(done, count)``.

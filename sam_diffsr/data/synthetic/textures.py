@@ -53,9 +53,7 @@ def natural_textures(seed: int) -> TextureBank:
 def photo_textures(photos: str | Path | Sequence[str | Path], *, seed: int) -> TextureBank:
     """Parts of photographs (a folder or files), mirrored to repeat without a seam, with their mean colours.
 
-    Raises:
-        DataError: no photos, or none with sides of at least 32 pixels.
-        ImageError: a photo cannot be read.
+    Raises ``DataError`` if no photo has sides of at least 32 pixels, ``ImageError`` for a damaged one.
     """
     rng = np.random.default_rng([seed, 6])
     files = list_photos(photos)
