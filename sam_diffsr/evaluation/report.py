@@ -16,17 +16,10 @@ __all__ = ["check_target", "outline", "text_table", "write_json", "write_text"]
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Aligned columns that Markdown reads as a table; the first column is text, the others numbers."""
-    widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = [("-" * width) if column == 0 else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
-    return "\n".join(line(cells) for cells in [header, rule, *rows])
+    first, *others = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    rule = ["-" * first, *("-" * (width - 1) + ":" for width in others)]
+    lines = [[cells[0].ljust(first), *map(str.rjust, cells[1:], others)] for cells in (header, rule, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def outline(data: Mapping[str, Any], *, indent: int = 0) -> str:
@@ -38,20 +31,15 @@ def outline(data: Mapping[str, Any], *, indent: int = 0) -> str:
         if isinstance(value, Mapping):
             lines += [f"{space}{name}:", outline(cast("Mapping[str, Any]", value), indent=indent + 1)]
         elif isinstance(value, list):
-            items = cast("list[Any]", value)
-            lines.append(f"{space}{name}:" if items else f"{space}{name}: none")
-            lines += [f"{space}  - {_inline(item)}" for item in items]
+            lines.append(f"{space}{name}:" if value else f"{space}{name}: none")
+            lines += [f"{space}  - {_inline(item)}" for item in cast("list[Any]", value)]
         else:
             lines.append(f"{space}{name}: {_word(value)}")
     return "\n".join(lines)
 
 
 def write_json(path: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
+    """Write a JSON file atomically; errors are as in :func:`write_text`."""
     write_text(path, json.dumps(data, indent=2) + "\n")
 
 

@@ -53,8 +53,8 @@ def data_section(config: TrainConfig, *, run: Path) -> str:
     varied = [f"{name} with probability {chance:g}" for name, chance in chances.items() if chance]
     if varied:
         paragraphs.append(f"Augmentation in addition to flips and rotations: {', '.join(varied)}.")
-    regions = _describe_regions(config, cast("dict[str, Any]", manifest.get("settings") or {}))
-    return "\n\n".join([*paragraphs, regions] if regions else paragraphs)
+    paragraphs.append(_describe_regions(config, manifest.get("settings") or {}))
+    return "\n\n".join(filter(None, paragraphs))
 
 
 def training_section(denoiser: Checkpoint, config: TrainConfig, *, run: Path) -> str:
@@ -137,23 +137,21 @@ def _describe_crops(manifest: Mapping[str, Any]) -> list[str]:
 
 def _describe_regions(config: TrainConfig, settings: Mapping[str, Any]) -> str:
     """Describe where the regions of the structure field come from; ``settings`` are those of the crops."""
-    data = config.data
+    data, segmenter = config.data, settings.get("segmenter")
     if config.diffusion.modulation == "none" or data.structure == "zero":
         return "Structure was not used: E = 0 everywhere."
-    segmenter = settings.get("segmenter")
-    parts: list[str] = []
-    if segmenter == "masks":
-        parts.append("Regions of the photographs come from mask files.")
-    elif segmenter == "none":
-        parts.append("The photographs have no regions: E = 0 there.")
-    elif segmenter is not None:
-        parts.append(f"**The regions of the photographs are not SAM's.** They come from `{segmenter}`.")
-    if data.synthetic is not None or settings.get("synthetic"):
-        parts.append("Regions of synthetic images are exact.")
+    known = {
+        None: "",
+        "masks": "Regions of the photographs come from mask files.",
+        "none": "The photographs have no regions: E = 0 there.",
+    }
+    other = f"**The regions of the photographs are not SAM's.** They come from `{segmenter}`."
+    synthetic = data.synthetic is not None or settings.get("synthetic")
     encoding, reduction = (getattr(data, name) or settings.get(name) for name in ("encoding", "reduction"))
-    if parts and encoding and reduction:
+    parts = [known.get(segmenter, other), "Regions of synthetic images are exact." if synthetic else ""]
+    if any(parts) and encoding and reduction:
         parts.append(f"The structure field is `{encoding}`, divided by the {reduction}'s area.")
-    return " ".join(parts)
+    return " ".join(filter(None, parts))
 
 
 def _count(number: int, noun: str) -> str:
