@@ -68,8 +68,10 @@ def run(args: argparse.Namespace) -> int:
     if args.print_config:
         print(config_to_yaml(config), end="")
         return 0
-    if args.out is None:
+    out: str | None = args.out
+    if out is None:
         args.usage_error("the following arguments are required: --out")  # exits
+        return 2
 
     # the validator of table validation, and the distance that diffusion.perceptual asks for
     stage, validation, validator = _STAGES[args.stage], config.validation, None
@@ -86,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     result = train(
         stage,
         config,
-        args.out,
+        out,
         resume=args.resume or False,
         validate=validator,
         distance=lpips_loss() if perceptual else None,

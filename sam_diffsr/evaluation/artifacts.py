@@ -47,7 +47,7 @@ def artifact_map(sr: Tensor, hr: Tensor, *, data_range: float) -> Tensor:
     mean = functional.avg_pool2d(padded, _WINDOW, stride=1)
     square = functional.avg_pool2d(padded.square(), _WINDOW, stride=1)
     unbiased = _WINDOW**2 / (_WINDOW**2 - 1)
-    return whole * (square - mean.square()).clamp_min(0.0) * unbiased
+    return whole * ((square - mean.square()).clamp_min(0.0) * unbiased)
 
 
 def artifact_score(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tensor:

@@ -136,7 +136,7 @@ def evaluate_methods(
     truths: list[Tensor] = []
     cropped: list[str] = []
     gray: list[str] = []
-    cold = machine["device"] != "cpu"
+    cold, smallest = machine["device"] != "cpu", _SSIM_WINDOW + 2 * border
     for index, hr_file in enumerate(hr_files):
         lr_file = None if lr_files is None else Path(lr_files[index])
         files = [Path(hr_file), *([] if lr_file is None else [lr_file])]
@@ -144,12 +144,7 @@ def evaluate_methods(
         for name, damage in cases.items():
             # the pair is read even if its scores are kept: it says whether it is gray or cropped
             pair = read_pair(
-                hr_file,
-                scale=scale,
-                lr_file=lr_file,
-                damage=damage,
-                seed=seed,
-                smallest=_SSIM_WINDOW + 2 * border,
+                hr_file, scale=scale, lr_file=lr_file, damage=damage, seed=seed, smallest=smallest
             )
             as_gray = pair.gray and protocol == "matlab"
             if name == next(iter(cases)):
@@ -234,13 +229,8 @@ def evaluate_methods(
 class ResultFolders:
     """Writes inputs and results as PNG files named like the truth, one folder per row.
 
-    Call ``evaluate_methods`` with ``on_image=folders.add``.
-
-    Args:
-        root: Folder of the folders; made if it does not exist.
-        methods: The methods.
-        hr_files: Ground truths, whose names without ending the results get.
-        damages: Names of the degradations, if any.
+    Call ``evaluate_methods`` with ``on_image=folders.add``, the same methods and truths, and degradations of
+    the names in ``damages``.
 
     Raises:
         ImageError: Two truths would share one file of results; both are named, and nothing is made.

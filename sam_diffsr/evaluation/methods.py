@@ -100,13 +100,7 @@ def bicubic_method(scale: int) -> Method:
 def model_methods(
     resolver: SuperResolver, *, name: str, settings: Sequence[Setting] | None = None
 ) -> list[Method]:
-    """The encoder alone, then the model at each setting.
-
-    Args:
-        resolver: The model.
-        name: Name in results.
-        settings: One method each, see :func:`sampling_grid`; None is the model's default.
-    """
+    """The encoder alone, then the model at each setting of :func:`sampling_grid`; None is its default."""
     identity = f"{resolver!r} {resolver.config}"
 
     def method(
@@ -130,12 +124,9 @@ def model_methods(
 
 
 def results_method(hr_files: Sequence[PathLike], results: Sequence[PathLike], *, name: str) -> Method:
-    """Files made elsewhere.
+    """Files made elsewhere, one per truth, of its size or of that of the cropped truth.
 
-    Args:
-        hr_files: Ground truths with different file names.
-        results: One file per truth, of its size or of that of the cropped truth; cropped as the truth is.
-        name: Name in results.
+    They are cropped as the truth is. The truths must have different file names.
     """
     by_name = {Path(hr).name: Path(result) for hr, result in zip(hr_files, results, strict=True)}
 

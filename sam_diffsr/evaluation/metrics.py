@@ -61,7 +61,8 @@ def psnr_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float, gray: bool
     Raises:
         ArgumentError: Shapes differ, wrong rank or channels, or no pixel lies inside the border.
     """
-    x, y = _prepare(sr, hr, border=border, data_range=data_range, smallest=1, gray=gray)
+    check_pair(sr, hr, border=border, data_range=data_range)
+    x, y = (inside(luma(image, data_range=data_range, gray=gray), border) for image in (sr, hr))
     return _psnr(x - y)
 
 
@@ -84,7 +85,8 @@ def ssim_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float, gray: bool
     Raises:
         ArgumentError: Shapes differ, wrong rank or channels, or fewer than 11x11 pixels inside the border.
     """
-    x, y = _prepare(sr, hr, border=border, data_range=data_range, smallest=_WINDOW, gray=gray)
+    check_pair(sr, hr, border=border, data_range=data_range, smallest=_WINDOW)
+    x, y = (inside(luma(image, data_range=data_range, gray=gray), border) for image in (sr, hr))
     mean_x, mean_y = _blur(x), _blur(y)
     variance_x = _blur(x * x) - mean_x.square()
     variance_y = _blur(y * y) - mean_y.square()
@@ -119,28 +121,19 @@ def _check_image(image: Tensor, *, data_range: float) -> None:
         raise ArgumentError(f"data_range must be positive (1.0 or 255), got {data_range}")
 
 
+def inside(image: Tensor, border: int) -> Tensor:
+    """The pixels of ``(..., H, W)`` inside a border, as a view."""
+    height, width = image.shape[-2:]
+    return image[..., border : height - border, border : width - border]
+
+
 def to_float64(image: Tensor) -> Tensor:
     """The image in float64, on its own device if that has such numbers."""
     return (image.cpu() if image.device.type == "mps" else image).to(torch.float64)
 
 
-def _prepare(
-    sr: Tensor, hr: Tensor, *, border: int, data_range: float, smallest: int, gray: bool
-) -> tuple[Tensor, Tensor]:
-    """Check both images and return their luma inside the border."""
-    check_pair(sr, hr, border=border, data_range=data_range, smallest=smallest)
-    x, y = (inside(luma(image, data_range=data_range, gray=gray), border) for image in (sr, hr))
-    return x, y
-
-
 def _psnr(difference: Tensor) -> Tensor:
     return 10.0 * torch.log10(_PEAK**2 / difference.square().mean(dim=(1, 2, 3)))
-
-
-def inside(image: Tensor, border: int) -> Tensor:
-    """The pixels of ``(..., H, W)`` inside a border, as a view."""
-    height, width = image.shape[-2:]
-    return image[..., border : height - border, border : width - border]
 
 
 def _blur(x: Tensor) -> Tensor:

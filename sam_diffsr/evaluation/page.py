@@ -14,6 +14,7 @@ from string import Template
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from sam_diffsr.evaluation.evaluate import ImageResult
 from sam_diffsr.evaluation.measures import MEASURES
@@ -201,10 +202,8 @@ def largest_disagreement(
     height, width = (min(max(scale, side // scale * scale), length) for length in (rows, columns))
     if not spread.any():
         return (rows - height) // 2 // scale * scale, (columns - width) // 2 // scale * scale, height, width
-    sums = torch.zeros(rows + 1, columns + 1, dtype=torch.float64)
-    sums[1:, 1:] = spread.cpu().cumsum(0).cumsum(1)
-    boxes = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    boxes = boxes[::scale, ::scale]
+    boxes = functional.avg_pool2d(spread[None], (height, 1), stride=(scale, 1))
+    boxes = functional.avg_pool2d(boxes, (1, width), stride=(1, scale))[0]
     row, column = divmod(int(boxes.argmax()), boxes.shape[1])
     return row * scale, column * scale, height, width
 

@@ -7,15 +7,14 @@ with ``weights_only=True`` before a library gets them.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
@@ -23,8 +22,6 @@ from torch import Tensor
 from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError, ModelLoadError
 
 __all__ = [
-    "INCEPTION_URL",
-    "LPIPS_BACKBONE_URL",
     "Features",
     "PairDistance",
     "frechet_distance",
@@ -39,10 +36,6 @@ PairDistance = Callable[[Tensor, Tensor], float]
 Features = Callable[[Tensor], Tensor]
 """uint8 ``(1, 3, H, W)`` to a float vector ``(D,)`` on the CPU."""
 
-LPIPS_BACKBONE_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
-"""torchvision's AlexNet. The linear layers of LPIPS itself are part of the ``lpips`` package."""
-INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-"""The Inception network of the original FID, as torch-fidelity converted it."""
 _LPIPS_SMALLEST = 31
 
 
@@ -57,7 +50,7 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
         MissingDependencyError: ``lpips`` is not installed.
         ModelLoadError: AlexNet's weights are not in torch's cache and cannot be downloaded, or are damaged.
     """
-    network = (_lpips_network() if network is None else network).to(device).eval()
+    loss = lpips_loss(network=network)
 
     @torch.inference_mode()
     def distance(sr: Tensor, hr: Tensor) -> float:
@@ -67,7 +60,7 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
                 f"{hr.shape[-2]}x{hr.shape[-1]}"
             )
         x, y = (image.to(device).float() / 127.5 - 1 for image in (sr, hr))
-        return float(network(x, y))
+        return float(loss(x, y))
 
     return distance
 
@@ -94,14 +87,15 @@ def lpips_weights_path() -> Path:
 
 
 def _lpips_network() -> Any:
-    """The trained network of :func:`lpips_distance`."""
+    """The trained network of :func:`lpips_distance`: linear layers of ``lpips`` on torchvision's AlexNet."""
     try:
         import lpips
+        from torchvision.models import AlexNet_Weights
     except ImportError as error:
         raise MissingDependencyError("LPIPS needs lpips: pip install 'sam-diffsr[eval]'") from error
     own = lpips_weights_path()
     if not own.is_file():
-        _require_weights(LPIPS_BACKBONE_URL, what="LPIPS")
+        _require_weights(AlexNet_Weights.IMAGENET1K_V1.url, what="LPIPS")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips calls torchvision in a way that it calls deprecated
         network = lpips.LPIPS(net="alex", verbose=False, pnet_rand=own.is_file())
@@ -135,13 +129,13 @@ def inception_features(device: str | torch.device = "cpu", *, network: Any = Non
     """
     if network is None:
         try:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+            from torch_fidelity import feature_extractor_inceptionv3 as inception
         except ImportError as error:
             raise MissingDependencyError(
                 "FID needs torch-fidelity: pip install 'sam-diffsr[eval]'"
             ) from error
-        path = _require_weights(INCEPTION_URL, what="FID")
-        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], os.fspath(path))
+        path = os.fspath(_require_weights(inception.URL_INCEPTION_V3, what="FID"))
+        network = inception.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], path)
     network = network.to(device).eval()
 
     @torch.inference_mode()
@@ -165,18 +159,13 @@ def frechet_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float
         raise ArgumentError(
             f"FID compares two sets of at least 2 images, got {len(first)} and {len(second)}; leave it out"
         )
-    (mean1, root1), (mean2, root2) = _moments(first), _moments(second)
+    one, two = (torch.stack(list(vectors)).double() for vectors in (first, second))
+    mean1, mean2 = one.mean(dim=0), two.mean(dim=0)
     # with C = A^T A the eigenvalues of C1 C2 are the squared singular values of A1 A2^T
-    cross = np.linalg.svd(root1 @ root2.T, compute_uv=False).sum()
-    spread = np.square(root1).sum() + np.square(root2).sum()
-    return max(0.0, float(np.square(mean1 - mean2).sum() + spread - 2 * cross))
-
-
-def _moments(vectors: Sequence[Tensor]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean, and the ``(N, D)`` matrix A with ``A^T A`` the unbiased covariance."""
-    rows = np.asarray(torch.stack(list(vectors)).double().numpy(), dtype=np.float64)
-    mean = rows.mean(axis=0)
-    return mean, (rows - mean) / np.sqrt(len(rows) - 1)
+    root1, root2 = (one - mean1) / math.sqrt(len(one) - 1), (two - mean2) / math.sqrt(len(two) - 1)
+    cross = cast("Tensor", torch.linalg.svdvals(root1 @ root2.T)).sum()
+    spread = root1.square().sum() + root2.square().sum()
+    return max(0.0, float((mean1 - mean2).square().sum() + spread - 2 * cross))
 
 
 def _require_weights(url: str, *, what: str) -> Path:

@@ -43,12 +43,9 @@ def tracker_names(tracker: str) -> list[str]:
         return []
     try:
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-        from accelerate.utils import LoggerType
     except ImportError as error:
         raise MissingDependencyError("training needs accelerate: pip install 'sam-diffsr[train]'") from error
-    known = set(LOGGER_TYPE_TO_CLASS)
-    builtin = {str(name) for name in cast("list[Any]", LoggerType.list())}
-    usable = {str(name) for name in cast("list[Any]", get_available_trackers())} | (known - builtin)
+    known, usable = set(LOGGER_TYPE_TO_CLASS), set(map(str, get_available_trackers()))
     if tracker == "auto":
         return [_TENSORBOARD] if _TENSORBOARD in usable else []
     if tracker not in known:
@@ -71,12 +68,11 @@ class Meter:
     """
 
     def __init__(self, device: torch.device, *, skips: bool = False) -> None:
-        self.skips = skips
-        self._sums = torch.zeros(2, device=device)
+        self.device, self.skips = device, skips
         self._reset()
 
     def _reset(self) -> None:
-        self._sums.zero_()
+        self._sums = torch.zeros(2, device=self.device)
         self.steps, self.images, self.waited, self.since = 0, 0, 0.0, time.perf_counter()
 
     @contextlib.contextmanager
