@@ -121,7 +121,8 @@ def run(args: argparse.Namespace) -> int:
     from sam_diffsr.evaluation.page import ComparisonPage
     from sam_diffsr.evaluation.pairs import find_pairs
     from sam_diffsr.evaluation.perceptual import inception_features, lpips_distance
-    from sam_diffsr.evaluation.report import check_target, write_json, write_text
+    from sam_diffsr.evaluation.report import write_json, write_text
+    from sam_diffsr.image.formats import check_file
     from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
     from sam_diffsr.pipeline.resolver import SuperResolver
 
@@ -130,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
         hush_pipeline()
     log = _score_log(args)
     for target in filter(None, (args.json, args.csv, args.html, log and log.path)):
-        check_target(target)
+        check_file(Path(target))
     damages = [parse_degradation(text) for text in args.degrade or ()]
     folders = split_labels(args.sr or [])
     dtype = {} if args.precision is None else {"dtype": args.precision}

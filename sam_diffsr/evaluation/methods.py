@@ -202,10 +202,7 @@ def sampling_grid(
 def split_labels(texts: Sequence[str]) -> list[tuple[str, str]]:
     """Split each ``NAME=VALUE``; a value alone is named after itself, or after the last part of its path.
 
-    An existing file or folder is never split.
-
-    Raises:
-        ArgumentError: Two have the same name.
+    An existing file or folder is never split. Names must differ.
     """
     labelled: dict[str, str] = {}
     for text in texts:
@@ -222,11 +219,7 @@ def split_labels(texts: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def common_scale(scales: Sequence[int], *, asked: int | None = None) -> int:
-    """The scale of a comparison: the models', else the one asked for, else the default of a model.
-
-    Raises:
-        ArgumentError: Several scales, or a scale below 2.
-    """
+    """The one scale of a comparison: the models', else the one asked for, else the default of a model."""
     wanted = set(scales) if asked is None else {*scales, asked}
     if len(wanted) > 1:
         given = " and ".join(map(str, sorted(wanted)))

@@ -52,13 +52,8 @@ class ComparisonPage:
     """Collects crops while an evaluation runs, and writes the page at the end.
 
     Only the worst images keep a crop: those with the lowest PSNR-Y of the first model or folder of results.
-    The tables hold all images.
-
-    Args:
-        methods: The methods; call :func:`~sam_diffsr.evaluation.evaluate.evaluate_methods` with
-            ``on_image=page.add``.
-        scale: Upscaling factor.
-        most: Images with a crop; None takes 16, and fewer where there are many methods.
+    The tables hold all images. Call ``evaluate_methods`` with the same methods and ``on_image=page.add``.
+    ``most`` images have a crop; None takes 16, and fewer where there are many methods.
     """
 
     def __init__(self, methods: Sequence[Method], *, scale: int, most: int | None = None) -> None:
@@ -184,17 +179,11 @@ class ComparisonPage:
 def largest_disagreement(
     truth: Tensor, outputs: Sequence[Tensor], *, scale: int, side: int
 ) -> tuple[int, int, int, int]:
-    """The box where truth and results differ most among themselves: greatest variance of their luma.
+    """Top, left, height and width of the box where truth and results differ most among themselves.
 
-    Args:
-        truth: ``(1, 3, H, W)`` uint8, H and W multiples of ``scale``.
-        outputs: Results of the same shape.
-        scale: Boxes begin and end at whole pixels of the input.
-        side: Side of the box; cut down to a multiple of the scale, and to the image where that is smaller.
-
-    Returns:
-        Top, left, height and width of the first such box from the top left; the middle of the image where
-        nothing differs.
+    That is the first box with the greatest variance of luma; where nothing differs, the middle of the image.
+    Images are ``(1, 3, H, W)`` uint8. The box begins and ends at whole pixels of the input; ``side`` is cut
+    down to a multiple of the scale, and to the image where that is smaller.
     """
     stack = torch.cat([luma(image, data_range=255) for image in (truth, *outputs)])
     spread = stack.var(dim=0, correction=0)[0]

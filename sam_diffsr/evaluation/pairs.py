@@ -162,11 +162,9 @@ def match_files(
 ) -> list[Path]:
     """Find each truth's counterpart by name: ``0001``, ``0001x4`` or ``0001_x4``, each also with ``_out``.
 
-    Endings do not count, nor does ``_SRF_4_HR`` in the truth's name. ``what`` names the counterpart in
-    errors, such as ``"a result in FOLDER"``.
-
-    Raises:
-        ImageError: Truths share a name, have no counterpart, or have several; all are named.
+    Endings do not count, nor does ``_SRF_4_HR`` in the truth's name. Truths that share a name, have no
+    counterpart or have several are an ``ImageError``, where ``what`` names the counterpart, such as
+    ``"a result in FOLDER"``.
     """
     check_names(truths, doubt=f"which of them has {what}")
     by_stem: dict[str, list[Path]] = {}
@@ -206,12 +204,9 @@ def check_sizes(
 ) -> None:
     """Compare the sizes of truths, inputs and results by their headers, before any image is enlarged.
 
-    A header may not know the orientation, so height and width may be exchanged here; :func:`read_pair` and
-    the methods check the decoded images.
-
-    Raises:
-        ImageError: A file cannot be opened, an input is not exactly ``scale`` times smaller than the cropped
-            truth, or a result is neither as large as the truth nor as large as the cropped truth.
+    An input must be exactly ``scale`` times smaller than the cropped truth, a result as large as the truth or
+    the cropped truth. A header may not know the orientation, so height and width may be exchanged here;
+    :func:`read_pair` and the methods check the decoded images.
     """
     for index, truth in enumerate(truths):
         full = image_size(truth)

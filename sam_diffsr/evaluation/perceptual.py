@@ -36,6 +36,7 @@ PairDistance = Callable[[Tensor, Tensor], float]
 Features = Callable[[Tensor], Tensor]
 """uint8 ``(1, 3, H, W)`` to a float vector ``(D,)`` on the CPU."""
 
+_ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # torchvision's
 _LPIPS_SMALLEST = 31
 
 
@@ -90,12 +91,11 @@ def _lpips_network() -> Any:
     """The trained network of :func:`lpips_distance`: linear layers of ``lpips`` on torchvision's AlexNet."""
     try:
         import lpips
-        from torchvision.models import AlexNet_Weights
     except ImportError as error:
         raise MissingDependencyError("LPIPS needs lpips: pip install 'sam-diffsr[eval]'") from error
     own = lpips_weights_path()
     if not own.is_file():
-        _require_weights(AlexNet_Weights.IMAGENET1K_V1.url, what="LPIPS")
+        _require_weights(_ALEXNET_URL, what="LPIPS")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips calls torchvision in a way that it calls deprecated
         network = lpips.LPIPS(net="alex", verbose=False, pnet_rand=own.is_file())

@@ -11,7 +11,7 @@ from typing import Any, cast
 from sam_diffsr.errors import OutputError
 from sam_diffsr.files import atomic_path
 
-__all__ = ["check_target", "outline", "text_table", "write_json", "write_text"]
+__all__ = ["outline", "text_table", "write_json", "write_text"]
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -41,22 +41,6 @@ def outline(data: Mapping[str, Any], *, indent: int = 0) -> str:
 def write_json(path: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
     """Write a JSON file atomically; errors are as in :func:`write_text`."""
     write_text(path, json.dumps(data, indent=2) + "\n")
-
-
-def check_target(path: str | os.PathLike[str]) -> None:
-    """Check before the work that a file can be written, and make its folder.
-
-    Raises:
-        OutputError: The target is a folder, or its folder cannot be made or written to.
-    """
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder of {target}: {error}") from error
-    if target.is_dir() or not os.access(target.parent, os.W_OK):
-        reason = "there is a folder of this name" if target.is_dir() else "its folder cannot be written to"
-        raise OutputError(f"cannot write {target}: {reason}; choose another file")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

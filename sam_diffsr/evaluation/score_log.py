@@ -30,15 +30,13 @@ class ScoreLog:
     def open(self, settings: Mapping[str, Any]) -> None:
         """Read what is in the file, or write a new one; each run opens its log once.
 
-        ``settings`` is everything that scores depend on but the image files, as JSON values.
-
-        Raises:
-            DataError: The file holds something else, or scores of other settings.
-            OutputError: The file cannot be read or written.
+        ``settings`` is everything that scores depend on but the image files, as JSON values. A file of
+        something else, or of scores of other settings, is a ``DataError``.
         """
         try:
             text = self.path.read_bytes() if self.resume and self.path.exists() else b""
             text = text[: text.rfind(b"\n") + 1]  # without a torn line
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.open("ab").close()
             os.truncate(self.path, len(text))
         except OSError as error:

@@ -148,7 +148,7 @@ def check_file(target: Path) -> None:
     if not os.path.isdir(folder):
         raise refused(f"{str(folder)!r} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise refused(f"no permission to write into {str(folder)!r}; choose another folder with -o")
+        raise refused(f"no permission to write into {str(folder)!r}; choose another folder")
 
 
 def check_image(

@@ -13,9 +13,8 @@ from sam_diffsr.errors import CheckpointMismatchError, DataError
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import save_pretrained_folder
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
+from sam_diffsr.training.card import data_section, scores_for_card, training_section
 from sam_diffsr.training.config import TrainConfig
-from sam_diffsr.training.describe import data_section, training_section
-from sam_diffsr.training.scores import scores_for_card
 from sam_diffsr.training.state import read_checkpoint
 
 __all__ = ["export_run", "read_details", "resolver_config"]

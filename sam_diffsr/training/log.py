@@ -45,7 +45,8 @@ def tracker_names(tracker: str) -> list[str]:
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     except ImportError as error:
         raise MissingDependencyError("training needs accelerate: pip install 'sam-diffsr[train]'") from error
-    known, usable = set(LOGGER_TYPE_TO_CLASS), set(map(str, get_available_trackers()))
+    known, available = set(LOGGER_TYPE_TO_CLASS), cast("list[Any]", get_available_trackers())
+    usable = {str(name) for name in available}
     if tracker == "auto":
         return [_TENSORBOARD] if _TENSORBOARD in usable else []
     if tracker not in known:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError, ModelLoadError
+from sam_diffsr.evaluation import perceptual
 from sam_diffsr.evaluation.perceptual import frechet_distance, inception_features, lpips_distance
 
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
@@ -122,3 +123,8 @@ def test_a_missing_package_is_named_with_its_extra(build, package, monkeypatch) 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingDependencyError, match=r"pip install 'sam-diffsr\[eval\]'"):
         build()
+
+
+def test_the_address_of_the_backbone_is_torchvisions() -> None:
+    models = pytest.importorskip("torchvision.models")
+    assert models.AlexNet_Weights.IMAGENET1K_V1.url == perceptual._ALEXNET_URL

@@ -15,7 +15,7 @@ from sam_diffsr.evaluation.report import write_json
 from sam_diffsr.pipeline import SuperResolver
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
-from sam_diffsr.training.scores import scores_for_card
+from sam_diffsr.training.card import scores_for_card
 
 CONFIG = ResolverConfig(sampling=SamplingConfig(sampler="ddim", steps=1, start=6))
 SAMPLING = {"sampler": "ddim", "steps": 1, "start": 6, "spacing": "linspace"}
