@@ -62,13 +62,10 @@ def describe_environment() -> dict[str, Any]:
     """Everything that ``sam-diffsr info`` prints, as JSON values; uses no network."""
     from huggingface_hub import constants
 
-    cuda = [
-        {
-            "name": torch.cuda.get_device_name(index),
-            "memory_gb": round(torch.cuda.mem_get_info(index)[1] / 1024**3, 1),
-        }
-        for index in range(torch.cuda.device_count())
-    ]
+    cuda: list[dict[str, Any]] = []
+    for index in range(torch.cuda.device_count()):
+        memory = torch.cuda.mem_get_info(index)[1]
+        cuda.append({"name": torch.cuda.get_device_name(index), "memory_gb": round(memory / 1024**3, 1)})
     models = [
         {
             "name": name,

@@ -61,7 +61,6 @@ class Method:
     """One row of a table."""
 
     kind: MethodKind
-    """Kind of method."""
     name: str = ""
     """Name of the model or of the folder."""
     setting: Setting | None = None

@@ -28,7 +28,6 @@ class ImageScore:
     """Scores of one method on one image."""
 
     name: str
-    """File name."""
     psnr_y: float
     """dB; infinite where result and truth are equal."""
     ssim_y: float
@@ -54,7 +53,6 @@ class Row:
     damage: str = ""
     """Name of the degradation that made the inputs; empty for the usual inputs."""
     method: MethodKind
-    """Kind of method."""
     name: str
     """Name of the model or of the folder; empty for bicubic."""
     sampling: SamplingConfig | None
@@ -114,7 +112,6 @@ class Evaluation:
     protocol: str
     """Which pixels count, see :data:`~sam_diffsr.evaluation.evaluate.Protocol`."""
     scale: int
-    """Upscaling factor."""
     border: int
     """Pixels left out on every side."""
     seed: int

@@ -140,9 +140,9 @@ class _Run:
         self.accelerator: Any = trainer.accelerator
         self.saved = latest_checkpoint(folder)
         self.log: RunLog | None = None  # of the first process, which alone writes
-        self.shows_bar = False
+        self.hides_bar = True
         if self.accelerator.is_main_process:
-            self.shows_bar = sys.stderr.isatty() if progress is None else progress
+            self.hides_bar = not (sys.stderr.isatty() if progress is None else progress)
             _prepare_folder(folder, self.config)
             self.log = RunLog(folder, self.config, step=trainer.step, accelerator=self.accelerator)
         self.meter = Meter(trainer.device, skips=self.config.run.precision == "fp16")
@@ -156,9 +156,10 @@ class _Run:
         with contextlib.ExitStack() as stack:
             if self.log is not None:
                 stack.callback(self.log.close)
-            if self.shows_bar:  # messages stand above the bar
+            if not self.hides_bar:  # messages stand above the bar
                 stack.enter_context(logging_redirect_tqdm([logging.getLogger("sam_diffsr")]))
-            bar = tqdm(desc=trainer.name, initial=trainer.step, total=run.steps, disable=not self.shows_bar)
+            start, hidden = trainer.step, self.hides_bar
+            bar = tqdm(desc=trainer.name, initial=start, total=run.steps, unit="step", disable=hidden)
             self.bar: Any = stack.enter_context(bar)
             batches = stack.enter_context(prefetch(source.host_batch, start=trainer.step, stop=run.steps))
             while trainer.step < run.steps:
