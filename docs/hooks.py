@@ -17,13 +17,13 @@ from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from sam_diffsr.cli.manual import manual
+from sam_diffsr.cli.app import manual
 
 __all__ = ["on_config", "on_files", "on_page_content", "on_page_markdown"]
 
 ROOT = Path(__file__).resolve().parents[1]
 API = ("models", "masks", "diffusion", "data", "pipeline", "training", "evaluation", "bench", "image")
-MODULES = ("resize", "errors")
+MODULES = ("distributed", "resize", "errors")
 
 _SOURCE = re.compile(r"\[`(?P<name>[A-Za-z_.0-9]+)`\]\(\.\./(?P<path>sam_diffsr(?:/\w+)+)\.py\)")
 _OUTSIDE = re.compile(r"\[(?P<text>[^\]]+)\]\(\.\./(?P<path>[^)]+)\)")

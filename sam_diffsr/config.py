@@ -9,54 +9,49 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from sam_diffsr.errors import ConfigError
 
-__all__ = ["check_choice", "flatten", "from_dict", "to_dict"]
+__all__ = ["check_choice", "check_fields", "flatten", "from_dict", "to_dict"]
 
 ConfigT = TypeVar("ConfigT")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Turn a config dataclass into a dictionary of JSON values with every field.
-
-    Args:
-        config: instance of a (possibly nested) dataclass.
-
-    Returns:
-        Nested dictionaries; tuples become lists.
-    """
+    """Turn a config dataclass into nested dictionaries of JSON values, with every field."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return value
 
 
 def flatten(config: Any) -> dict[str, Any]:
     """Turn a config dataclass into one dictionary with dotted keys: ``{"a.b": 1}``."""
-    return _flatten(to_dict(config), "")
-
-
-def _flatten(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(cast("dict[str, Any]", value), f"{prefix}{key}.")
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            flat |= {f"{field.name}.{key}": inner for key, inner in flatten(value).items()}
         else:
-            flat[f"{prefix}{key}"] = value
+            flat[field.name] = _plain(value)
     return flat
 
 
 def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> ConfigT:
-    """Build ``cls`` from a dictionary; missing keys take the dataclass's defaults.
+    """Build a dataclass from a mapping of its fields to JSON values; missing keys take the defaults.
 
-    Args:
-        cls: dataclass type.
-        data: mapping of field names to JSON values.
-        where: name of this level in error messages, such as ``"config.json: model"``.
+    ``where`` names this level in error messages, such as ``"config.json: model"``.
 
     Raises:
-        ConfigError: ``data`` is not a mapping, has an unknown key, lacks a required one, or holds a
-            value of the wrong type or range.
+        ConfigError: not a mapping, an unknown key, a required one missing, or a value of the wrong type or
+            out of range.
     """
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where} must be a mapping of keys to values, got {type(data).__name__}")
@@ -64,9 +59,10 @@ def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> Config
     given = cast("Mapping[Any, Any]", data)
     unknown = sorted(str(key) for key in given if key not in fields)
     if unknown:
-        raise ConfigError(
-            f"{where} has unknown keys {unknown}{_suggestion(unknown, fields)}; known are {sorted(fields)}"
-        )
+        near = {key: difflib.get_close_matches(key, fields, n=1) for key in unknown}
+        meant = ", ".join(f"{found[0]!r} instead of {key!r}" for key, found in near.items() if found)
+        hint = f" (did you mean {meant}?)" if meant else ""
+        raise ConfigError(f"{where} has unknown keys {unknown}{hint}; known are {sorted(fields)}")
     missing = sorted(
         name
         for name, field in fields.items()
@@ -81,26 +77,28 @@ def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> Config
     return cls(**values)
 
 
+def check_fields(config: Any, table: str, least: Mapping[str, float]) -> None:
+    """Raise ``ConfigError`` unless ``Literal`` fields hold one of their values and numbers are large enough.
+
+    ``least`` has the smallest numbers by the names of fields; None is in range. Messages name fields after
+    ``table``, such as ``"sampling."``.
+    """
+    for name, hint in get_type_hints(cast("type[Any]", type(config))).items():
+        value = getattr(config, name)
+        if value is None:
+            continue
+        for option in (hint, *get_args(hint)):
+            if get_origin(option) is Literal:
+                check_choice(value, option, what=f"{table}{name}")
+        if name in least and not value >= least[name]:
+            raise ConfigError(f"{table}{name} must be >= {least[name]}, got {value}")
+
+
 def check_choice(value: str, choices: Any, *, what: str, error: type[Exception] = ConfigError) -> None:
     """Raise ``error`` unless ``value`` is one of a ``Literal``'s members."""
     allowed = get_args(choices)
     if value not in allowed:
         raise error(f"{what} must be one of {', '.join(map(str, allowed))}; got {value!r}")
-
-
-def _suggestion(unknown: Sequence[str], known: Iterable[str]) -> str:
-    """Hint at the most similar valid key of each misspelt one."""
-    pairs = [(key, difflib.get_close_matches(key, list(known), n=1)) for key in unknown]
-    close = [f"{found[0]!r} instead of {key!r}" for key, found in pairs if found]
-    return f" (did you mean {', '.join(close)}?)" if close else ""
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return to_dict(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-    return value
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -126,12 +124,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _convert_union(hint: Any, value: Any, where: str) -> Any:
-    options = get_args(hint)
-    if value is None and type(None) in options:
-        return None
     failures: list[str] = []
-    for option in options:
+    for option in get_args(hint):
         if option is type(None):
+            if value is None:
+                return None
             continue
         try:
             return _convert(option, value, where)

@@ -1,9 +1,12 @@
-"""Device, floating type and memory layout of a computation, and torch's state while it runs."""
+"""Devices: floating type, memory layout and free memory of a computation, and torch's state meanwhile."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Literal, cast, get_args
 
 import torch
@@ -12,9 +15,11 @@ from sam_diffsr.errors import ArgumentError
 
 __all__ = [
     "Precision",
-    "has_fast_bf16",
+    "free_memory",
+    "is_out_of_memory",
     "network_layout",
     "plain_torch",
+    "release_memory",
     "resolve_device",
     "resolve_dtype",
 ]
@@ -22,15 +27,19 @@ __all__ = [
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 """Names of the floating types of the networks; "auto" depends on the device."""
 
+_ASSUMED_FREE = 4 * 2**30
+"""Assumed if the system does not say how much memory is free."""
+_CGROUP_FILES = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+"""Limit, usage and statistics of a container, in version 2 and version 1 of control groups."""
+_PHRASES = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate")
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Find the device of a name.
-
-    Args:
-        device: ``"auto"`` (CUDA, else MPS, else CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or a
-            ``torch.device``.
+    """Find the device of a name; ``"auto"`` is CUDA, else MPS, else the CPU.
 
     Raises:
         ArgumentError: not a device, or this machine or this build of torch does not have it.
@@ -83,12 +92,6 @@ def resolve_dtype(dtype: Precision | torch.dtype, device: torch.device) -> torch
     return resolved
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether this is a CPU with matrix units for bfloat16 (AMX), on which ``"bf16"`` is worth asking for."""
-    ask = getattr(torch.cpu, "_is_amx_tile_supported", None)  # not in every version of torch
-    return device.type == "cpu" and ask is not None and bool(ask())
-
-
 def network_layout(device: torch.device) -> torch.memory_format:
     """Memory layout of tensors and weights in which a device is fast at convolutions."""
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
@@ -98,11 +101,9 @@ def network_layout(device: torch.device) -> torch.memory_format:
 def plain_torch(device: torch.device) -> Generator[None, None, None]:
     """Run with torch's own defaults, whatever the caller has set, and leave the caller's state as it was.
 
-    Autocast is off, gradients are off, and new tensors are made on the CPU unless they name a device. Code in
-    here names its dtypes: the default dtype is global to all threads and is not touched.
-
-    Args:
-        device: device of the computation.
+    Autocast is off for the device and the CPU, gradients are off, and new tensors are made on the CPU unless
+    they name a device. Code in here names its dtypes: the default dtype is global to all threads and is not
+    touched.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
@@ -111,3 +112,56 @@ def plain_torch(device: torch.device) -> Generator[None, None, None]:
             if torch.amp.is_autocast_available(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+def free_memory(device: torch.device, *, root: Path = Path("/")) -> int:
+    """Estimate the bytes that can still be allocated on a device.
+
+    What torch's cache holds unused on CUDA is free; a container's limit counts on the CPU. ``root`` is the
+    parent folder of ``proc`` and ``sys``.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps" and hasattr(torch.mps, "recommended_max_memory"):  # from torch 2.5 on
+        return max(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory(), 0)
+    available = _number(root / "proc/meminfo", "MemAvailable:")
+    free = _half_of_the_physical_memory() if available is None else 1024 * available
+    for names in _CGROUP_FILES:
+        limit_file, usage_file, statistics_file = (root / "sys/fs/cgroup" / name for name in names)
+        limit, usage = _number(limit_file), _number(usage_file)
+        if limit is not None and usage is not None:  # else no such control group, or the word "max"
+            droppable = _number(statistics_file, "inactive_file") or 0  # pages of files
+            free = min(free, max(limit - usage + droppable, 0))
+    return free
+
+
+def _number(path: Path, name: str = "") -> int | None:
+    """The number after a name at the start of a line of a file."""
+    try:
+        found = re.search(rf"^{name}\s*(\d+)", path.read_text(), re.MULTILINE)
+    except (OSError, ValueError):
+        return None
+    return None if found is None else int(found[1])
+
+
+def _half_of_the_physical_memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return _ASSUMED_FREE
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that an allocation failed, on any device and in any version of torch."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _PHRASES)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give unused memory of torch's cache back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

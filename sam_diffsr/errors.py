@@ -10,6 +10,7 @@ __all__ = [
     "ArgumentError",
     "CancelledError",
     "CheckpointMismatchError",
+    "ClusterError",
     "ConfigError",
     "DataError",
     "DeviceMemoryError",
@@ -74,6 +75,10 @@ class DeviceMemoryError(SamDiffsrError, RuntimeError):
 
 class CancelledError(SamDiffsrError, RuntimeError):
     """A callback asked to stop."""
+
+
+class ClusterError(SamDiffsrError, ConnectionError):
+    """A Ray cluster does not answer, or its nodes cannot do the work."""
 
 
 class MissingDependencyError(SamDiffsrError, ImportError):

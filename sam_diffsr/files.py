@@ -21,14 +21,8 @@ def atomic_path(target: str | os.PathLike[str]) -> Generator[Path, None, None]:
     ending. Readers see the old file or the new one; after an error nothing is left behind. A target that is a
     symbolic link stays one: the file that it leads to is replaced. A replaced file keeps its permissions.
 
-    Args:
-        target: the file to make or replace.
-
-    Yields:
-        A path that does not exist yet.
-
     Raises:
-        OSError: the finished file cannot be renamed, or whatever the block raises.
+        OSError: the finished file cannot be renamed.
     """
     final = Path(os.path.realpath(target))
     temporary = final.with_name(f".{secrets.token_hex(8)}.part{final.suffix}")
@@ -50,14 +44,8 @@ def atomic_file(target: str | os.PathLike[str]) -> Generator[IO[bytes], None, No
     Where the system can, the file has no name until it is whole, so that not even a killed process leaves
     anything behind. Nobody can read it who could not read the file that it replaces.
 
-    Args:
-        target: the file to make or replace.
-
-    Yields:
-        An empty file.
-
     Raises:
-        OSError: the file cannot be made or renamed, or whatever the block raises.
+        OSError: the file cannot be made or renamed.
     """
     mode = _mode(Path(target))
     permissions = 0o666 if mode is None else mode & 0o666 | 0o200

@@ -54,13 +54,7 @@ def download_model(
 ) -> tuple[Path, ...]:
     """Fetch files of one model repository, all from one commit, through the client's cache.
 
-    Args:
-        repo_id: ``"owner/name"``.
-        filenames: the files wanted, below the options' ``subfolder``.
-        options: where and how to download; None takes the defaults.
-
-    Returns:
-        Local paths, in the order of ``filenames``.
+    ``filenames`` lie below the ``subfolder`` of the options. Returns local paths in their order.
 
     Raises:
         ModelLoadError: the repository, revision or a file does not exist, access is refused, the network
@@ -88,11 +82,12 @@ def download_model(
                 library_version=__version__,
             )
         except Exception as error:  # the client and its HTTP library have many types; callers see one
-            reason = _explain(error, repo_id, filename, filenames=filenames, options=options)
-            raise ModelLoadError(reason) from error
+            raise ModelLoadError(_explain(error, repo_id, filename, filenames, options)) from error
         paths.append(Path(path))
-        # the files that follow come from the commit of the first one, even if the branch moves meanwhile
-        commit = _commit_of(paths[-1], depth=len(Path(options.subfolder or ".").parts)) or commit
+        # The files that follow come from the commit of the first one, even if the branch moves meanwhile. It
+        # is in the path of a cached file: .../snapshots/<commit>/<subfolder>/<file>.
+        name = paths[-1].parents[len(Path(options.subfolder or ".").parts)].name
+        commit = name if _COMMIT.fullmatch(name) else commit
     return tuple(paths)
 
 
@@ -106,16 +101,7 @@ def push_folder(
     revision: str | None = None,
     create_pr: bool = False,
 ) -> str:
-    """Upload a folder as one commit; the model repository is created if it does not exist.
-
-    Args:
-        folder: the folder to upload.
-        repo_id: ``"owner/name"``.
-        commit_message: first line of the commit.
-        private: visibility of a repository that is created; None leaves it to the owner's settings.
-        token: access token; None uses the one that is logged in.
-        revision: branch to commit to, created if it does not exist; None is ``main``.
-        create_pr: open a pull request instead of committing.
+    """Upload a folder as one commit; :meth:`SuperResolver.push_to_hub` describes the arguments.
 
     Returns:
         Address of the commit or of the pull request.
@@ -148,18 +134,18 @@ def push_folder(
 
 
 def _explain(
-    error: Exception, repo_id: str, filename: str, *, filenames: tuple[str, ...], options: HubOptions
+    error: Exception, repo_id: str, filename: str, filenames: tuple[str, ...], options: HubOptions
 ) -> str:
     """Explain what went wrong and what to do, from the most specific error class to the least."""
     from huggingface_hub import constants, utils
 
-    where = f"{repo_id!r} at {_endpoint()}"
-    local_files_only, revision = options.local_files_only, options.revision
+    endpoint, revision = constants.ENDPOINT, options.revision
+    where = f"{repo_id!r} at {endpoint}"
     if isinstance(error, utils.HFValidationError):
         return f"{repo_id!r} is no local file or folder, no bundled model and no valid Hub id: {error}"
     if isinstance(error, utils.GatedRepoError):
         return (
-            f"the model {where} is gated: accept its licence at {_endpoint()}/{repo_id}, then log in with "
+            f"the model {where} is gated: accept its licence at {endpoint}/{repo_id}, then log in with "
             "`hf auth login` or pass a token"
         )
     if isinstance(error, utils.RepositoryNotFoundError):
@@ -169,17 +155,14 @@ def _explain(
         )
     if isinstance(error, utils.RevisionNotFoundError):
         return f"the model {where} has no revision {revision!r}: pass a branch, a tag or a full commit hash"
-    if isinstance(error, utils.LocalEntryNotFoundError | utils.OfflineModeIsEnabled) or (
-        constants.HF_HUB_OFFLINE or local_files_only
-    ):
-        if constants.HF_HUB_OFFLINE:
-            cause = "and HF_HUB_OFFLINE is set: unset it to download, or load a local folder"
-        elif local_files_only:
-            cause = "and local_files_only is set: unset it to download, or load a local folder"
-        else:
-            cause = f"and {_endpoint()} cannot be reached: check the network and HF_ENDPOINT"
+    offline = isinstance(error, utils.LocalEntryNotFoundError | utils.OfflineModeIsEnabled)
+    if offline or constants.HF_HUB_OFFLINE or options.local_files_only:
+        cause = f"{endpoint} cannot be reached: check the network and HF_ENDPOINT"
+        if constants.HF_HUB_OFFLINE or options.local_files_only:
+            switch = "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "local_files_only"
+            cause = f"{switch} is set: unset it to download, or load a local folder"
         state = "cannot be downloaded again" if options.force_download else "is not in the local cache"
-        return f"{filename} of {repo_id!r} (revision {revision or 'main'}) {state}, {cause}"
+        return f"{filename} of {repo_id!r} (revision {revision or 'main'}) {state}, and {cause}"
     if isinstance(error, utils.EntryNotFoundError):
         return (
             f"the model {where} has no file {filename}: expected {' and '.join(filenames)} "
@@ -189,12 +172,6 @@ def _explain(
         f"the download of {filename} from {where} failed ({_first_line(error)}); "
         "the unfinished file is not used: try again"
     )
-
-
-def _commit_of(path: Path, *, depth: int) -> str | None:
-    """Commit that a cached file belongs to, from ``.../snapshots/<commit>/<subfolder>/<file>``."""
-    name = path.parents[depth].name
-    return name if _COMMIT.fullmatch(name) else None
 
 
 def _endpoint() -> str:

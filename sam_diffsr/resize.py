@@ -26,19 +26,16 @@ Taps = tuple[tuple[Tensor, Tensor], ...]
 def imresize(image: Tensor, scale: float | None = None, *, size: tuple[int, int] | None = None) -> Tensor:
     """Resize the last two dimensions as MATLAB's ``imresize(image, scale, "bicubic")`` does.
 
-    Differentiable for floating types. Nothing is clipped for floating types, so a [0, 1] image may come
-    back slightly outside of [0, 1] (the cubic overshoots at edges).
+    Differentiable for floating types, which are not clipped: the cubic overshoots at edges.
 
     Args:
-        image: ``(..., H, W)`` with H, W >= 1, on any device, of any range. uint8, float16, bfloat16,
-            float32 or float64; the half types are computed in float32, uint8 in float64 (float32 on
-            devices that have no float64).
+        image: ``(..., H, W)`` with H, W >= 1, on any device, of any range. uint8, float16, bfloat16, float32
+            or float64; the half types are computed in float32, uint8 in float64 (float32 on MPS).
         scale: one factor > 0 for both dimensions. The output is ``(ceil(H * scale), ceil(W * scale))``.
         size: output ``(height, width)`` instead of ``scale``; each dimension then has its own factor.
 
     Returns:
-        ``(..., H', W')`` of the same dtype on the same device; uint8 is rounded half up and clipped
-        once, at the end.
+        ``(..., H', W')`` of the same dtype on the same device; uint8 is rounded and clipped.
 
     Raises:
         ArgumentError: neither or both of ``scale`` and ``size`` are given, or one is out of range.
@@ -54,7 +51,8 @@ def imresize(image: Tensor, scale: float | None = None, *, size: tuple[int, int]
             "convert the image to a floating type first"
         )
     factors, target = _plan(tuple(image.shape[-2:]), scale, size)
-    result = image.to(_working_dtype(image))
+    exact = image.dtype == torch.float64 or (image.dtype == torch.uint8 and image.device.type != "mps")
+    result = image.to(torch.float64 if exact else torch.float32)
     # The dimension that shrinks more goes first: fewer pixels are left for the second pass.
     for axis in sorted((0, 1), key=lambda axis: factors[axis]):
         taps = _taps(image.shape[axis - 2], target[axis], factors[axis], result.dtype, result.device)
@@ -81,14 +79,6 @@ def _plan(
         raise ArgumentError(f"imresize needs size=(height, width) with both >= 1, got {size}")
     target = (int(size[0]), int(size[1]))
     return (target[0] / height, target[1] / width), target
-
-
-def _working_dtype(image: Tensor) -> torch.dtype:
-    if image.dtype == torch.float64:
-        return torch.float64
-    if image.dtype == torch.uint8 and image.device.type != "mps":
-        return torch.float64
-    return torch.float32
 
 
 def _resize_axis(image: Tensor, axis: int, taps: Taps) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sam_diffsr.device import has_fast_bf16, network_layout, resolve_device, resolve_dtype
+from sam_diffsr.device import network_layout, resolve_device, resolve_dtype
 from sam_diffsr.errors import ArgumentError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -82,12 +82,6 @@ def test_half_precision_is_not_for_cpus():
         resolve_dtype("fp16", CPU)
 
 
-def test_matrix_units_are_asked_for_where_torch_can_tell(monkeypatch):
+def test_auto_is_the_same_on_every_cpu(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
-    assert has_fast_bf16(CPU)
-    assert not has_fast_bf16(GPU)
-    assert resolve_dtype("auto", CPU) == torch.float32  # the same result on every CPU
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
-    assert not has_fast_bf16(CPU)
-    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
-    assert not has_fast_bf16(CPU)
+    assert resolve_dtype("auto", CPU) == torch.float32

@@ -16,11 +16,15 @@ PACKAGE = Path(sam_diffsr.__file__).parent
 RANKS = {
     "errors": 0,
     "files": 0,
+    "arguments": 1,
+    "cluster": 1,
     "config": 1,
     "device": 1,
     "hub": 1,
     "image": 1,
     "resize": 1,
+    "stores": 1,
+    "overlap": 1,
     "models": 2,
     "masks": 2,
     "diffusion": 3,
@@ -28,17 +32,20 @@ RANKS = {
     "pipeline": 4,
     "training": 5,
     "evaluation": 5,
+    "distributed": 5,
     "app": 6,
     "bench": 6,
     "cli": 7,
     "__main__": 8,
 }
-MASK_USERS = {"masks", "data", "bench", "cli"}
+MASK_USERS = {"masks", "data", "distributed", "bench", "cli"}
 # Imported inside the function that needs them, never when a module is loaded ...
 LATE = {
     "accelerate",
     "huggingface_hub",
     "lpips",
+    "pyarrow",
+    "ray",
     "segment_anything",
     "skimage",
     "sklearn",

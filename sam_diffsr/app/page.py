@@ -45,19 +45,11 @@ def serve(
     dtype: Precision = "auto",
     max_pixels: int = MAX_PIXELS_DEFAULT,
 ) -> None:
-    """Serve the page until the process is interrupted.
+    """Serve the page on an address and port until the process is interrupted.
 
-    Uploads and results lie in a temporary folder, which is removed at the end.
-
-    Args:
-        host: address to listen on; ``"0.0.0.0"`` lets other machines in.
-        port: port to listen on.
-        share: also give the page a public address, through Gradio's servers.
-        open_browser: open the page in a browser.
-        model: as for :class:`Worker`.
-        device: as for :class:`Worker`.
-        dtype: as for :class:`Worker`.
-        max_pixels: as for :class:`Worker`.
+    The host ``"0.0.0.0"`` lets other machines in; ``share`` also gives the page a public address, through
+    Gradio's servers. The other arguments are those of :class:`Worker`. Uploads and results lie in a temporary
+    folder, which is removed at the end.
 
     Raises:
         ArgumentError: the port cannot be used.
@@ -102,22 +94,14 @@ def _build_one(page: gr.Blocks, worker: Worker) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             source = gr.Image(type="filepath", sources=["upload", "clipboard"], label="Input", height=300)
-            source.preprocess = _path_of  # the file as it is, whatever it holds
+            source.preprocess = lambda payload: payload and payload.path  # as it is, whatever it holds
             gr.Examples([str(path) for path in sorted(_EXAMPLES.iterdir())], source, label="Examples")
             controls = _build_controls()
         with gr.Column(scale=3, min_width=320):
-            slider = gr.ImageSlider(
-                label="Before (bicubic) and after",
-                type="filepath",
-                interactive=False,
-                buttons=["fullscreen"],
-                max_height=600,
-            )
+            look: dict[str, Any] = {"interactive": False, "buttons": ["fullscreen"], "max_height": 600}
+            slider = gr.ImageSlider(label="Before (bicubic) and after", type="filepath", **look)
             download = gr.DownloadButton("Download", interactive=False)
     settings = _build_settings(worker)
-
-    def describe(path: str, choices: Choices) -> str:
-        return worker.describe(path, choices)
 
     def run(path: str, request: gr.Request, progress: Any = _PROGRESS, *values: Any) -> tuple[str, Any, Any]:
         job, choices = _job(request, "one"), _choices(*values)
@@ -131,7 +115,7 @@ def _build_one(page: gr.Blocks, worker: Worker) -> None:
         views = str(before), str(after)
         return f"Done: {_summary(result)}.", views, gr.update(value=str(result.path), interactive=True)
 
-    _connect(page, worker, "one", controls, [source, *settings], describe, run, [slider, download])
+    _connect(page, worker, "one", controls, [source, *settings], worker.describe, run, [slider, download])
 
 
 def _build_several(page: gr.Blocks, worker: Worker) -> None:
@@ -204,13 +188,8 @@ def _build_settings(worker: Worker) -> list[Any]:
 def _choices(
     model: str, own: bool, fidelity: float, scale: float, seed: float | None, extension: str
 ) -> Choices:
-    return Choices(
-        model=model,
-        fidelity=None if own else float(fidelity),
-        outscale=scale,
-        seed=int(seed or 0),
-        extension=extension,
-    )
+    chosen = None if own else float(fidelity)
+    return Choices(model=model, fidelity=chosen, outscale=scale, seed=int(seed or 0), extension=extension)
 
 
 def _connect(
@@ -246,23 +225,13 @@ def _connect(
         cancel(request)
         return gr.update(interactive=True), gr.update(interactive=False)
 
-    gr.on(
-        [component.change for component in inputs],
-        look,
-        inputs,
-        [about, go],
-        show_progress="hidden",
-        trigger_mode="always_last",
-    )
+    changes = [component.change for component in inputs]
+    gr.on(changes, look, inputs, [about, go], show_progress="hidden", trigger_mode="always_last")
     started = go.click(start, None, [go, stop], queue=False)
     finished = started.then(run, inputs, [about, *outputs], concurrency_id="work")
     finished.then(end, None, [go, stop], queue=False)
     stop.click(cancel, None, None, queue=False)
     page.unload(cancel)
-
-
-def _path_of(payload: Any) -> str | None:
-    return None if payload is None else payload.path
 
 
 def _job(request: gr.Request, tab: str) -> str:

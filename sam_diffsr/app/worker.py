@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from PIL import Image
 
@@ -69,12 +69,9 @@ class Result:
 class Worker:
     """Upscales one image after the other, for any number of visitors.
 
-    Args:
-        folder: place of the results; the caller removes it.
-        model: a model in addition to the bundled ones, and the first choice: folder, file or Hub id.
-        device: as for :class:`SuperResolver`.
-        dtype: as for :class:`SuperResolver`.
-        max_pixels: refuse larger input images.
+    Results lie in ``folder``, which the caller removes. ``model`` (folder, file or Hub id) is offered before
+    the bundled ones; ``device`` and ``dtype`` are those of :class:`SuperResolver`; larger inputs than
+    ``max_pixels`` are refused.
     """
 
     def __init__(
@@ -91,8 +88,7 @@ class Worker:
         """Names to choose from, the default first."""
         self.max_pixels = max_pixels
         self._folder = folder
-        self._device = device
-        self._dtype: Precision = dtype
+        self._options: dict[str, Any] = {"device": device, "dtype": dtype}
         self._resolvers: dict[str, SuperResolver] = {}
         self._rates: dict[tuple[str, int], float] = {}  # seconds per input pixel of a model and its steps
         self._wanted: set[str] = set()
@@ -102,9 +98,7 @@ class Worker:
         """Load one of the models, or give the one that is loaded."""
         with self._loading:
             if model not in self._resolvers:
-                self._resolvers[model] = SuperResolver.from_pretrained(
-                    model, device=self._device, dtype=self._dtype
-                )
+                self._resolvers[model] = SuperResolver.from_pretrained(model, **self._options)
         return self._resolvers[model]
 
     def describe(self, path: str | Path, choices: Choices) -> str:
@@ -157,11 +151,11 @@ class Worker:
             started = time.perf_counter()
             self._input_size(path)
             source = decode_image(path, max_pixels=self.max_pixels)
-            pixels = source.rgb[0, 0].numel()
-            height, width = self._output_size(source.rgb.shape[-2], source.rgb.shape[-1], choices)
-            target = Path(tempfile.mkdtemp(dir=self._folder)) / (
-                f"{Path(path).stem}_x{choices.outscale:g}.{choices.extension}"
-            )
+            height, width = source.rgb.shape[-2:]
+            pixels = height * width
+            height, width = self._output_size(height, width, choices)
+            name = f"{Path(path).stem}_x{choices.outscale:g}.{choices.extension}"
+            target = Path(tempfile.mkdtemp(dir=self._folder), name)
             check_output(target, source.format, width=width, height=height)
             image = self.load(choices.model).upscale(
                 cast("Image.Image", source),
@@ -191,18 +185,16 @@ class Worker:
             The name of each file, and its result or its error.
         """
         for index, path in enumerate(paths):
+
+            def report_all(share: float, index: int = index) -> None:
+                report((index + share) / len(paths))
+
             try:
-                result: Result | SamDiffsrError = self.upscale(
-                    path,
-                    choices,
-                    job=job,
-                    report=lambda share, index=index: report((index + share) / len(paths)),
-                )
+                yield Path(path).name, self.upscale(path, choices, job=job, report=report_all)
             except CancelledError:
                 return
             except SamDiffsrError as error:
-                result = error
-            yield Path(path).name, result
+                yield Path(path).name, error
 
     def _input_size(self, path: str | Path) -> tuple[int, int]:
         try:

@@ -9,7 +9,7 @@ from sam_diffsr.bench.folder import measure_folder
 from sam_diffsr.bench.masks import measure_masks
 from sam_diffsr.bench.memory import measure_memory
 from sam_diffsr.bench.networks import measure_image, measure_step
-from sam_diffsr.bench.reference import ReferenceProcedure, reference_sample
+from sam_diffsr.bench.reference import ReferenceProcedure
 from sam_diffsr.bench.result import BenchResult, to_json
 from sam_diffsr.bench.training import measure_training
 
@@ -22,6 +22,5 @@ __all__ = [
     "measure_memory",
     "measure_step",
     "measure_training",
-    "reference_sample",
     "to_json",
 ]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from sam_diffsr.bench.result import BenchResult
-from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
+from sam_diffsr.bench.result import BenchResult, median_ratio, medians, time_in_turns
 from sam_diffsr.errors import ArgumentError
-from sam_diffsr.image import decode_image, save_image
+from sam_diffsr.image import save_image
 from sam_diffsr.image.jobs import Job, plan_jobs
 from sam_diffsr.pipeline.batch import run_jobs
 from sam_diffsr.pipeline.resolver import SuperResolver
@@ -37,42 +37,36 @@ def measure_folder(
         raise ArgumentError(
             f"files and repeats must be >= 1 and size >= 8, got {files}, {repeats} and {size}"
         )
+    upscale: Any = partial(resolver.upscale, progress=False)
 
-    def upscale(images: list[Any]) -> Any:
-        return resolver.upscale(images, progress=False)
+    def one_by_one(jobs: list[Job]) -> None:
+        for job in jobs:
+            save_image(upscale(job.source), job.target)
+
+    def as_folder(jobs: list[Job]) -> None:
+        for outcome in run_jobs(jobs, upscale, existing="overwrite"):
+            if outcome.error is not None:
+                raise outcome.error
 
     figures: dict[str, float] = {}
     seconds: dict[str, float] = {}
     for kind, spread in (("folder", 1), ("mixed_folder", size)):
         _LOGGER.info("measuring: %s of %s photographs", kind, files)
         with tempfile.TemporaryDirectory(prefix="sam-diffsr-") as name:
-            jobs = _write_photos(Path(name), [size + index % spread for index in range(files)])
-
-            def one_by_one(jobs: list[Job] = jobs) -> None:
-                for job in jobs:
-                    save_image(resolver.upscale(job.source, progress=False), job.target)
-
-            def as_folder(jobs: list[Job] = jobs) -> None:
-                for outcome in run_jobs(jobs, upscale, decode=decode_image, existing="overwrite"):
-                    if outcome.error is not None:
-                        raise outcome.error
-
-            tasks = {f"{kind}_one_by_one": one_by_one, kind: as_folder}
+            photos, large = Path(name, "photos"), Path(name, "large")
+            photos.mkdir()
+            large.mkdir()
+            for index in range(files):
+                height = size + index % spread
+                _made_up_photo(height * 3 // 2, height).save(photos / f"{index:03}.jpg", quality=95)
+            jobs = plan_jobs(photos, large)
+            tasks = {f"{kind}_one_by_one": partial(one_by_one, jobs), kind: partial(as_folder, jobs)}
             timed = time_in_turns(tasks, repeats=repeats, device=resolver.device)
         figures[f"{kind}_speedup"] = median_ratio(timed, f"{kind}_one_by_one", kind)
         seconds |= medians(timed)
+        figures[f"{kind}_images_per_hour"] = 3600 * files / seconds[kind]
     settings = {"model": resolver.name, "files": files, "size": size, "repeats": repeats}
     return BenchResult(name="folder", figures=figures, settings=settings, seconds=seconds)
-
-
-def _write_photos(folder: Path, heights: list[int]) -> list[Job]:
-    """Write one JPEG per height and plan where the results go."""
-    photos, large = folder / "photos", folder / "large"
-    photos.mkdir()
-    for index, height in enumerate(heights):
-        _made_up_photo(height * 3 // 2, height).save(photos / f"{index:03}.jpg", quality=95)
-    large.mkdir()
-    return plan_jobs(photos, large)
 
 
 def _made_up_photo(width: int, height: int) -> Image.Image:

@@ -12,19 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_diffsr.bench.result import BenchResult
-from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
+from sam_diffsr.bench.result import BenchResult, median_ratio, medians, time_in_turns
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.masks.rle import decode, encode
 from sam_diffsr.masks.spe import encode_structure, position_field
 from sam_diffsr.masks.store import write_structure
 from sam_diffsr.masks.structure import StructureField
 
-__all__ = ["made_up_records", "measure_masks", "straightforward_structure"]
+__all__ = ["measure_masks"]
 
 _LOGGER = logging.getLogger(__name__)
-
-Records = Sequence[dict[str, Any]]
 
 
 def measure_masks(
@@ -48,8 +45,9 @@ def measure_masks(
     others = {f"{count} regions": made_up_records(size, count) for count in region_counts}
     for amount in megapixels:
         factor = (amount * 1e6 / (height * width)) ** 0.5
-        scaled = (max(1, round(height * factor)), max(1, round(width * factor)))
-        others[f"{amount:g} megapixels"] = made_up_records(scaled, regions)
+        others[f"{amount:g} megapixels"] = made_up_records(
+            (max(1, round(height * factor)), max(1, round(width * factor))), regions
+        )
     tasks: dict[str, Callable[[], object]] = {
         "encode": partial(encode_structure, records),
         "straightforward": partial(straightforward_structure, records),
@@ -93,7 +91,7 @@ def made_up_records(size: tuple[int, int], count: int, *, seed: int = 0) -> list
     return records
 
 
-def straightforward_structure(records: Records) -> NDArray[np.float32]:
+def straightforward_structure(records: Sequence[dict[str, Any]]) -> NDArray[np.float32]:
     """Structure field ``(H, W)`` as the paper describes it: the mean of ``mask * field`` per region."""
     height, width = records[0]["segmentation"]["size"]
     field = position_field((height, width)).astype(np.float32)

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +23,9 @@ __all__ = ["measure_memory", "run_probe"]
 
 _LOGGER = logging.getLogger(__name__)
 
-_ROOT = str(Path(__file__).resolve().parents[2])
-_PROBE = str(Path(__file__).with_name("probe.py"))
+_PROBE = Path(__file__).with_name("probe.py")
 """Run by its path: as a module it would load this whole package first."""
+_PRECISION = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 def measure_memory(
@@ -49,12 +49,12 @@ def measure_memory(
     """
     if not sizes or sizes[0] < 1 or any(small >= large for small, large in pairwise(sizes)):
         raise ArgumentError(f"sizes must be sides >= 1 that grow, got {list(sizes)}")
-    limit = {} if max_memory is None else {"max_memory": max_memory}
+    options: dict[str, Any] = {"tile": tile, **({} if max_memory is None else {"max_memory": max_memory})}
     rows: list[dict[str, float | None]] = []
     for size in sizes:
         _LOGGER.info("measuring: memory, %sx%s", size, size)
-        answer = run_probe(resolver, size=size, options={"tile": tile, **limit})
-        before, peak, seconds = answer["before_mb"], answer["peak_mb"], answer["seconds"]
+        answer = run_probe(resolver, size=size, options=options)
+        before, peak = answer["before_mb"], answer["peak_mb"]  # None where the system does not tell
         megapixels = (size * resolver.scale) ** 2 / 1e6
         rows.append(
             {
@@ -62,16 +62,14 @@ def measure_memory(
                 "output_megapixels": round(megapixels, 2),
                 "used_mb": None if before is None else round(peak - before, 1),
                 "peak_mb": None if before is None else round(peak, 1),
-                "seconds_per_megapixel": round(seconds / megapixels, 3),
+                "seconds_per_megapixel": round(answer["seconds"] / megapixels, 3),
             }
         )
-    settings = {"model": resolver.name, "dtype": _precision(resolver), "tile": tile, **limit}
+    settings = {"model": resolver.name, "dtype": _PRECISION[resolver.dtype], **options}
     return BenchResult(name="memory", tables={"memory": rows}, settings=settings)
 
 
-def run_probe(
-    resolver: SuperResolver, *, size: int, options: Mapping[str, int | str] | None = None
-) -> dict[str, Any]:
+def run_probe(resolver: SuperResolver, *, size: int, options: dict[str, Any] | None = None) -> dict[str, Any]:
     """Upscale one ``size x size`` image in a fresh process that loads a copy of the model.
 
     ``options`` are keywords of :meth:`SuperResolver.upscale`. Returns ``seconds``, ``before_mb`` and
@@ -80,6 +78,8 @@ def run_probe(
     Raises:
         OutputError: the process failed; the message ends with the last line of its standard error.
     """
+    # the new process imports this package, installed or not
+    path = os.pathsep.join(filter(None, [str(_PROBE.parents[2]), os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory(prefix="sam-diffsr-") as folder:
         model = str(Path(folder, "model"))
         resolver.save_pretrained(model)
@@ -87,13 +87,11 @@ def run_probe(
             "model": model,
             "size": size,
             "threads": torch.get_num_threads(),
-            "init": {"device": str(resolver.device), "dtype": _precision(resolver)},
-            "upscale": dict(options or {}),
+            "init": {"device": str(resolver.device), "dtype": _PRECISION[resolver.dtype]},
+            "upscale": options or {},
         }
-        # the new process imports this package, installed or not
-        path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
         done = subprocess.run(
-            [sys.executable, _PROBE],
+            [sys.executable, str(_PROBE)],
             input=json.dumps(request),
             capture_output=True,
             text=True,
@@ -104,7 +102,3 @@ def run_probe(
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise OutputError(f"the measured process failed: {reason}")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def _precision(resolver: SuperResolver) -> str:
-    return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[resolver.dtype]

@@ -12,15 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sam_diffsr.bench.memory import run_probe
 from sam_diffsr.bench.reference import ReferenceProcedure
-from sam_diffsr.bench.result import BenchResult
-from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
+from sam_diffsr.bench.result import BenchResult, median_ratio, medians, time_in_turns
 from sam_diffsr.device import network_layout
 from sam_diffsr.diffusion.schedule import ScheduleConfig
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.models import ModelConfig, build_model
 from sam_diffsr.pipeline.resolver import SuperResolver
 
-__all__ = ["measure_image", "measure_step", "step_flops"]
+__all__ = ["measure_image", "measure_step"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -34,27 +33,24 @@ def measure_step(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) -
     The released architecture is measured on the device and in the dtype of ``resolver``. ``size`` is the side
     of the low-resolution image. Raises ``ArgumentError`` for a ``size`` or ``repeats`` out of range.
     """
-    own, released = _sides(resolver, size=size, repeats=repeats)
+    tasks: dict[str, Callable[[], object]] = {}
+    sides = _sides(resolver, size=size, repeats=repeats)
+    for suffix, side in sides.items():
+        tasks |= {f"step{suffix}": side.step, f"reference_step{suffix}": side.reference_step}
     _LOGGER.info("measuring: step, %sx%s", size, size)
-    side = _MATRIX_SIDE[resolver.device.type]
-    matrix = torch.rand(side, side, generator=torch.Generator().manual_seed(0))
+    length = _MATRIX_SIDE[resolver.device.type]
+    matrix = torch.rand(length, length, generator=torch.Generator().manual_seed(0))
     matrix = matrix.to(device=resolver.device, dtype=resolver.dtype)
-    tasks: dict[str, Callable[[], object]] = {
-        "step": released.step,
-        "reference_step": released.reference_step,
-        "step_bundled": own.step,
-        "reference_step_bundled": own.reference_step,
-        "matrix_product": lambda: torch.mm(matrix, matrix),
-    }
+    tasks["matrix_product"] = lambda: torch.mm(matrix, matrix)
     timed = time_in_turns(tasks, repeats=repeats, device=resolver.device)
     seconds = medians(timed)
-    step_rate = step_flops(released.resolver.config.model, size=size) / seconds["step"]
+    step_rate = _step_flops(sides[""].resolver.config.model, size=size) / seconds["step"]
     return BenchResult(
         name="step",
         figures={
             "step_ratio": median_ratio(timed, "step", "reference_step"),
             "step_ratio_bundled": median_ratio(timed, "step_bundled", "reference_step_bundled"),
-            "gemm_fraction": step_rate * seconds["matrix_product"] / (2 * side**3),
+            "gemm_fraction": step_rate * seconds["matrix_product"] / (2 * length**3),
         },
         settings={"model": resolver.name, "size": size, "repeats": repeats, "dtype": str(resolver.dtype)},
         seconds=seconds,
@@ -72,20 +68,20 @@ def measure_image(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) 
         ArgumentError: ``size`` or ``repeats`` is out of range.
         OutputError: a process that measures memory failed.
     """
-    own, released = _sides(resolver, size=size, repeats=repeats)
-    _LOGGER.info("measuring: image, %sx%s", size, size)
     tasks: dict[str, Callable[[], object]] = {}
-    for suffix, side in (("", released), ("_bundled", own)):
+    sides = _sides(resolver, size=size, repeats=repeats)
+    for suffix, side in sides.items():
         tasks[f"image{suffix}"] = side.image
         tasks[f"reference_encoder{suffix}"] = side.reference_encoder
         tasks[f"reference_step{suffix}"] = side.reference_step
+    _LOGGER.info("measuring: image, %sx%s", size, size)
     seconds = medians(time_in_turns(tasks, repeats=repeats, device=resolver.device))
-    for suffix, side in (("", released), ("_bundled", own)):
+    for suffix, side in sides.items():
         whole = seconds[f"reference_encoder{suffix}"] + side.timesteps * seconds[f"reference_step{suffix}"]
         seconds[f"reference_image{suffix}"] = whole
 
     _LOGGER.info("measuring: memory of a process")
-    peak, peak_bundled = (run_probe(side.resolver, size=size)["peak_mb"] for side in (released, own))
+    peaks = {suffix: run_probe(side.resolver, size=size)["peak_mb"] for suffix, side in sides.items()}
     image, sampling = seconds["image_bundled"], resolver.config.sampling
     return BenchResult(
         name="image",
@@ -93,8 +89,7 @@ def measure_image(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) 
             "image_speedup": seconds["reference_image"] / seconds["image"],
             "image_speedup_bundled": seconds["reference_image"] / image,
             "image_speedup_bundled_same_networks": seconds["reference_image_bundled"] / image,
-            "peak_memory_mb": peak,
-            "peak_memory_mb_bundled": peak_bundled,
+            **{f"peak_memory_mb{suffix}": peak for suffix, peak in peaks.items()},
         },
         settings={
             "model": resolver.name,
@@ -104,13 +99,13 @@ def measure_image(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) 
             "sampler": sampling.sampler,
             "steps": sampling.steps,
             "start": sampling.start,
-            "reference_steps": released.timesteps,
+            "reference_steps": sides[""].timesteps,
         },
         seconds=seconds,
     )
 
 
-def step_flops(config: ModelConfig, *, size: int) -> int:
+def _step_flops(config: ModelConfig, *, size: int) -> int:
     """Floating-point operations of a denoising step of one ``size x size`` image, with plain convolutions.
 
     The condition is not projected in a step, but once per image.
@@ -126,8 +121,8 @@ def step_flops(config: ModelConfig, *, size: int) -> int:
     return int(counter.get_total_flops()) - projection
 
 
-def _sides(resolver: SuperResolver, *, size: int, repeats: int) -> tuple[_Side, _Side]:
-    """The model, and the released architecture with random weights, which cost the same as trained ones."""
+def _sides(resolver: SuperResolver, *, size: int, repeats: int) -> dict[str, _Side]:
+    """The released architecture with random weights, which cost the same as trained ones, and the model."""
     config = replace(resolver.config, model=ModelConfig(), schedule=ScheduleConfig())
     multiple = max(config.model.lr_multiple, resolver.config.model.lr_multiple)  # both are powers of two
     if size < 8 or size % multiple or repeats < 1:
@@ -138,7 +133,7 @@ def _sides(resolver: SuperResolver, *, size: int, repeats: int) -> tuple[_Side, 
         torch.manual_seed(0)
         model = build_model(config.model)
     released = SuperResolver(model, config, device=resolver.device, dtype=resolver.dtype)
-    return _Side(resolver, size), _Side(released, size)
+    return {"": _Side(released, size), "_bundled": _Side(resolver, size)}
 
 
 class _Side:
@@ -154,9 +149,7 @@ class _Side:
         weights = {name: value.float().contiguous() for name, value in resolver.model.state_dict().items()}
         self._procedure = ReferenceProcedure(resolver.config.model, weights)
         layout = network_layout(device)
-        lr, self._fast_xt = (
-            x.to(resolver.dtype).contiguous(memory_format=layout) for x in (self._lr, self._xt)
-        )
+        lr, self._fast_xt = (x.to(resolver.dtype, memory_format=layout) for x in (self._lr, self._xt))
         with torch.inference_mode():
             self._condition = resolver.model.encode(lr)
             self._features = self._procedure.features(self._lr)

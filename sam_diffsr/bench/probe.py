@@ -15,9 +15,6 @@ from typing import Any
 
 __all__ = ["main", "peak_mb"]
 
-_MEBIBYTE = 1024**2
-_WARM_UP_SIZE = 8
-
 
 def main(request: dict[str, Any]) -> dict[str, float | None]:
     """Load the model, upscale a small image, then the image that is measured.
@@ -41,10 +38,9 @@ def main(request: dict[str, Any]) -> dict[str, float | None]:
         resolver.upscale(image, max_pixels=None, progress=False, **request["upscale"])
         return time.perf_counter() - started
 
-    upscale(_WARM_UP_SIZE)  # what is built once belongs to the loaded process
+    upscale(8)  # what is built once belongs to the loaded process
     before = peak_mb(on_cuda=on_cuda)
-    seconds = upscale(request["size"])
-    return {"seconds": seconds, "before_mb": before, "peak_mb": peak_mb(on_cuda=on_cuda)}
+    return {"seconds": upscale(request["size"]), "before_mb": before, "peak_mb": peak_mb(on_cuda=on_cuda)}
 
 
 def peak_mb(*, on_cuda: bool) -> float | None:
@@ -55,16 +51,15 @@ def peak_mb(*, on_cuda: bool) -> float | None:
     if on_cuda:
         import torch
 
-        return torch.cuda.max_memory_allocated() / _MEBIBYTE
+        return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
     if status.is_file():  # ru_maxrss would start from the parent's peak
-        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
-        peaks = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")]
-        return peaks[0] if peaks else None
+        fields = status.read_text(encoding="ascii", errors="replace").split()
+        return int(fields[fields.index("VmHWM:") + 1]) / 1024 if "VmHWM:" in fields else None
     if sys.platform == "darwin":
         import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MEBIBYTE
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return None
 
 

@@ -1,14 +1,14 @@
-"""The published inference procedure, written out plainly: the yardstick of the benchmark.
+"""The networks as they were published, written out plainly: the yardstick of the benchmark.
 
 float32, NCHW, the whole image at once, Mish from elementary operations, the condition projected at every
-step, all T ancestral steps. It shares nothing with the fast path but the names of the weights, so the tests
-use it as a second implementation.
+step. They share nothing with the fast path but the names of the weights, so the tests use them as a second
+implementation.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,10 +17,7 @@ from torch.nn import functional
 
 from sam_diffsr.models.config import ModelConfig
 
-__all__ = ["ReferenceProcedure", "reference_sample"]
-
-Weights = Mapping[str, Tensor]
-NoiseFn = Callable[[Tensor], Tensor]
+__all__ = ["ReferenceProcedure"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class ReferenceProcedure:
 
     config: ModelConfig
     """Sizes of the networks."""
-    weights: Weights
+    weights: Mapping[str, Tensor]
     """``DiffSR.state_dict()``, float32."""
 
     def features(self, lr: Tensor) -> list[Tensor]:
@@ -69,19 +66,15 @@ class ReferenceProcedure:
         skips: list[Tensor] = []
         x = xt
         for level in range(levels):
-            x = self._residual(f"denoiser.downs.{level}.block1", x, time)
-            x = self._residual(f"denoiser.downs.{level}.block2", x, time)
+            x = self._residuals(f"denoiser.downs.{level}.block", x, time)
             if level == 0:
                 x = x + projected
             skips.append(x)
             if level < levels - 1:
                 x = self._reflect_conv(f"denoiser.downs.{level}.downsample.conv", x, stride=2)
-        x = self._residual("denoiser.mid1", x, time)
-        x = self._residual("denoiser.mid2", x, time)
+        x = self._residuals("denoiser.mid", x, time)
         for level in range(levels - 1):
-            x = torch.cat((x, skips.pop()), dim=1)
-            x = self._residual(f"denoiser.ups.{level}.block1", x, time)
-            x = self._residual(f"denoiser.ups.{level}.block2", x, time)
+            x = self._residuals(f"denoiser.ups.{level}.block", torch.cat((x, skips.pop()), dim=1), time)
             x = functional.conv_transpose2d(
                 x, *self._pair(f"denoiser.ups.{level}.upsample"), stride=2, padding=1
             )
@@ -96,9 +89,8 @@ class ReferenceProcedure:
         return functional.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
 
     def _reflect_conv(self, name: str, x: Tensor, *, stride: int = 1) -> Tensor:
-        return functional.conv2d(
-            functional.pad(x, (1, 1, 1, 1), mode="reflect"), *self._pair(name), stride=stride
-        )
+        padded = functional.pad(x, (1, 1, 1, 1), mode="reflect")
+        return functional.conv2d(padded, *self._pair(name), stride=stride)
 
     def _dense_blocks(self, name: str, x: Tensor) -> Tensor:
         for dense in range(3):
@@ -118,56 +110,14 @@ class ReferenceProcedure:
         hidden = _mish(functional.linear(embedding, *self._pair("denoiser.time_embedding.expand")))
         return functional.linear(hidden, *self._pair("denoiser.time_embedding.project"))
 
-    def _residual(self, name: str, x: Tensor, time: Tensor) -> Tensor:
-        hidden = _mish(self._reflect_conv(f"{name}.block1.conv", x))
-        hidden = hidden + functional.linear(_mish(time), *self._pair(f"{name}.time"))[:, :, None, None]
-        hidden = _mish(self._reflect_conv(f"{name}.block2.conv", hidden))
-        has_shortcut = f"{name}.shortcut.weight" in self.weights
-        return hidden + (self._conv(f"{name}.shortcut", x) if has_shortcut else x)
-
-
-@torch.no_grad()
-def reference_sample(
-    procedure: ReferenceProcedure,
-    lr: Tensor,
-    lr_up: Tensor,
-    *,
-    betas: Tensor,
-    x_T: Tensor,
-    noise: NoiseFn,
-    residual_scale: float = 2.0,
-) -> Tensor:
-    """Super-resolve by the published reverse process (ancestral, every step, whole image).
-
-    Args:
-        procedure: networks and weights.
-        lr: ``(B, 3, h, w)`` float32 in [0, 1]; sides as in ``DiffSR.encode``.
-        lr_up: ``(B, 3, s*h, s*w)`` float32 bicubic image in [-1, 1], to which the residual is added.
-        betas: ``(T,)`` noise variances of the forward process.
-        x_T: ``(B, 3, s*h, s*w)`` float32 start of the reverse process.
-        noise: returns standard normal noise of its argument's shape; called once per step, first for t = T-1.
-        residual_scale: factor of the residual in training.
-
-    Returns:
-        ``(B, 3, s*h, s*w)`` float32, nominally in [0, 1] but not clamped.
-    """
-    table = betas.double().cpu()
-    alpha_bar = torch.cumprod(1.0 - table, dim=0)
-    alpha_bar_before = torch.cat((torch.ones(1, dtype=torch.float64), alpha_bar[:-1]))
-    features = procedure.features(lr)
-    procedure.encoder_image(features)  # the published forward pass makes it, needed or not
-    x = x_T
-    for step in range(len(table) - 1, -1, -1):
-        beta, now, before = (float(values[step]) for values in (table, alpha_bar, alpha_bar_before))
-        t = torch.full((len(x),), step, dtype=torch.int64, device=x.device)
-        eps = procedure.step(x, t, features)
-        x0 = (math.sqrt(1.0 / now) * x - math.sqrt(1.0 / now - 1.0) * eps).clamp(-1.0, 1.0)
-        variance = beta * (1.0 - before) / (1.0 - now)
-        mean = (beta * math.sqrt(before) * x0 + (1.0 - before) * math.sqrt(1.0 - beta) * x) / (1.0 - now)
-        drawn = noise(x)
-        x = mean + math.sqrt(max(variance, 1e-20)) * drawn if step else mean
-    sr = x.clamp(-1.0, 1.0) / residual_scale + lr_up
-    return (sr + 1.0) / 2.0
+    def _residuals(self, prefix: str, x: Tensor, time: Tensor) -> Tensor:
+        for name in (f"{prefix}1", f"{prefix}2"):
+            hidden = _mish(self._reflect_conv(f"{name}.block1.conv", x))
+            hidden = hidden + functional.linear(_mish(time), *self._pair(f"{name}.time"))[:, :, None, None]
+            hidden = _mish(self._reflect_conv(f"{name}.block2.conv", hidden))
+            has_shortcut = f"{name}.shortcut.weight" in self.weights
+            x = hidden + (self._conv(f"{name}.shortcut", x) if has_shortcut else x)
+        return x
 
 
 def _mish(x: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
-"""The result of a measurement: figures with plain labels, as text and as JSON."""
+"""Times tasks in turns, and holds the figures of a measurement: with plain labels, as text and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +13,10 @@ import torch
 from sam_diffsr.evaluation.environment import describe_machine, describe_versions
 from sam_diffsr.evaluation.report import text_table
 
-__all__ = ["LABELS", "BenchResult", "to_json"]
+__all__ = ["LABELS", "BenchResult", "median_ratio", "medians", "time_in_turns", "to_json"]
 
 Rows = Sequence[Mapping[str, str | float | int | None]]
+Seconds = Mapping[str, Sequence[float]]
 
 _STEP = "Denoising step, time relative to the reference"
 _IMAGE = "Whole image, speed relative to the reference"
@@ -28,7 +31,9 @@ LABELS: dict[str, str] = {
     "peak_memory_mb_bundled": "Peak memory of a process that upscales the image, MB (this model)",
     "memory": "Memory beyond the loaded process, and time, per input size",
     "folder_speedup": "Folder of photographs of equal size, speed relative to one by one",
+    "folder_images_per_hour": "The same, photographs per hour",
     "mixed_folder_speedup": "Folder of photographs of different sizes, speed relative to one by one",
+    "mixed_folder_images_per_hour": "The same, photographs per hour",
     "train": "Training step on batches made as in a run, time relative to a step on random tensors",
     "encode_speedup": "Encoding of regions, speed relative to decoding and painting each mask",
     "encode_difference": "Largest difference of the two fields",
@@ -45,7 +50,7 @@ class BenchResult:
     name: str
     """What was measured, as ``sam-diffsr bench`` calls it."""
     figures: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
-    """Numbers by JSON key, see :data:`LABELS`; None for what cannot be measured here."""
+    """Numbers by JSON key; None for what cannot be measured here."""
     tables: Mapping[str, Rows] = field(default_factory=dict[str, Rows])
     """Rows of tables by JSON key; all rows of a table have the same columns."""
     settings: Mapping[str, Any]
@@ -71,9 +76,11 @@ def to_json(results: Sequence[BenchResult], *, device: str | torch.device = "aut
     Raises:
         ArgumentError: this machine does not have the device.
     """
+    merged: dict[str, Any] = {}
+    for result in results:
+        merged |= {**result.figures, **result.tables}
     return {
-        **{key: value for result in results for key, value in result.figures.items()},
-        **{key: value for result in results for key, value in result.tables.items()},
+        **merged,
         "seconds": {result.name: result.seconds for result in results},
         "settings": {result.name: result.settings for result in results},
         "machine": describe_machine(device),
@@ -85,3 +92,39 @@ def _word(value: str | float | None) -> str:
     if value is None:
         return "not measured"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def time_in_turns(
+    tasks: Mapping[str, Callable[[], object]], *, repeats: int, device: torch.device | None = None
+) -> dict[str, list[float]]:
+    """Run every task once per round, in order, and give its seconds, one per round.
+
+    A first round does not count. ``device`` is waited for before and after each task; None is the CPU.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(repeats + 1):
+        for name, task in tasks.items():
+            _wait_for(device)
+            started = time.perf_counter()
+            task()
+            _wait_for(device)
+            seconds[name].append(time.perf_counter() - started)
+    return {name: values[1:] for name, values in seconds.items()}
+
+
+def _wait_for(device: torch.device | None) -> None:
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device is not None and device.type == "mps":
+        torch.mps.synchronize()
+
+
+def medians(seconds: Seconds) -> dict[str, float]:
+    """Median seconds of each task."""
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def median_ratio(seconds: Seconds, numerator: str, denominator: str) -> float:
+    """Median over the rounds of the ratio of two tasks; a round on a busy machine counts once."""
+    pairs = zip(seconds[numerator], seconds[denominator], strict=True)
+    return statistics.median(above / below for above, below in pairs)

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import torch
 
-from sam_diffsr.bench.result import BenchResult
-from sam_diffsr.bench.timing import median_ratio, medians, time_in_turns
+from sam_diffsr.bench.result import BenchResult, median_ratio, medians, time_in_turns
 from sam_diffsr.data import (
     DataConfig,
     SyntheticConfig,
@@ -39,7 +38,7 @@ _SLACK = 48
 
 
 def measure_training(
-    stage: StageName, config: TrainConfig, *, own_data: bool = False, rounds: int = 5, steps: int = 16
+    stage: StageName, config: TrainConfig, *, own_data: bool = False, repeats: int = 5, steps: int = 16
 ) -> BenchResult:
     """Time training steps whose batches are made as in a run; nothing of the run is written.
 
@@ -47,17 +46,17 @@ def measure_training(
         stage: networks to train; the denoiser is trained on a fresh encoder.
         config: the run.
         own_data: measure ``config.data`` instead of crops and synthetic images made for the measurement.
-        rounds: rounds that count, >= 1.
+        repeats: rounds that count, >= 1.
         steps: steps of each kind per round, >= 1.
 
     Raises:
-        ArgumentError: ``rounds`` or ``steps`` is less than 1.
+        ArgumentError: ``repeats`` or ``steps`` is less than 1.
         ConfigError: the device is not available.
         DataError: the config's own data are damaged or too small.
         MissingDependencyError: the extra ``train`` is not installed.
     """
-    if rounds < 1 or steps < 1:
-        raise ArgumentError(f"rounds and steps must be >= 1, got {rounds} and {steps}")
+    if repeats < 1 or steps < 1:
+        raise ArgumentError(f"repeats and steps must be >= 1, got {repeats} and {steps}")
     with (
         tempfile.TemporaryDirectory(prefix="sam-diffsr-") as name,
         launched(config, folder=Path(name), trackers=[]) as accelerator,
@@ -75,16 +74,14 @@ def measure_training(
                 trainer.train_step(fixed)
 
         feeds: dict[str, _Feed] = {}
-        sources = {"data": config.data} if own_data else _made_up_data(config, folder)
-        for kind, data in sources.items():
+        scale, seed, cache = config.model.scale, config.run.seed, folder / "cache"
+        for kind, data in ({"data": config.data} if own_data else _made_up_data(config, folder)).items():
             _LOGGER.info("measuring: opening %s", kind)
-            scale, seed = config.model.scale, config.run.seed
-            source = open_source(data, scale=scale, seed=seed, cache=folder / "cache")
-            feeds[kind] = _Feed(trainer, source, steps)
-        _LOGGER.info("measuring: training steps, %s rounds", rounds)
+            feeds[kind] = _Feed(trainer, open_source(data, scale=scale, seed=seed, cache=cache), steps)
+        _LOGGER.info("measuring: training steps, %s rounds", repeats)
         tasks: dict[str, Callable[[], object]] = {"random": random_steps, **feeds}
-        timed = time_in_turns(tasks, repeats=rounds, device=trainer.device)
-    images = steps * rounds * config.data.batch
+        timed = time_in_turns(tasks, repeats=repeats, device=trainer.device)
+    images = steps * repeats * config.data.batch
     rows: list[dict[str, str | float]] = [
         {
             "batches": kind,
@@ -95,7 +92,7 @@ def measure_training(
         for kind, feed in feeds.items()
     ]
     settings = {"stage": stage, "patch": config.data.patch, "batch": config.data.batch, "steps": steps}
-    settings |= {"rounds": rounds, "device": str(trainer.device)}
+    settings |= {"repeats": repeats, "device": str(trainer.device)}
     return BenchResult(name="train", tables={"train": rows}, settings=settings, seconds=medians(timed))
 
 

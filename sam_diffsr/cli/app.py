@@ -3,47 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NoReturn
 
 from sam_diffsr import __version__
-from sam_diffsr.cli.bench import register as register_bench
-from sam_diffsr.cli.convert import register as register_convert
-from sam_diffsr.cli.data import register as register_data
-from sam_diffsr.cli.evaluate import register as register_evaluate
-from sam_diffsr.cli.export import register as register_export
-from sam_diffsr.cli.export_onnx import register as register_export_onnx
 from sam_diffsr.cli.heap import keep_freed_memory
-from sam_diffsr.cli.info import register as register_info
-from sam_diffsr.cli.masks import register as register_masks
 from sam_diffsr.cli.options import HelpFormatter, Parser, as_flags, nearest
 from sam_diffsr.cli.output import messages, say
-from sam_diffsr.cli.page import register as register_page
-from sam_diffsr.cli.train import register as register_train
-from sam_diffsr.cli.upscale import register as register_upscale
 from sam_diffsr.errors import ArgumentError, SamDiffsrError
 
-__all__ = ["build_parser", "run_command"]
+__all__ = ["build_parser", "manual", "run_command"]
 
 _FAILED = 1
 _WRONG_USAGE = 2
 _TERMINATED = 143
 _COMMANDS = (
-    register_upscale,
-    register_page,
-    register_convert,
-    register_info,
-    register_evaluate,
-    register_bench,
-    register_masks,
-    register_data,
-    register_train,
-    register_export,
-    register_export_onnx,
+    *("upscale", "page", "convert", "info", "evaluate", "bench"),
+    *("masks", "data", "train", "export", "export_onnx"),
 )
+"""Modules of the subcommands, in the order of the help."""
 
 
 def build_parser() -> Parser:
@@ -58,9 +41,22 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"sam-diffsr {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
-    for register in _COMMANDS:
-        register(subparsers)
+    for name in _COMMANDS:
+        importlib.import_module(f"sam_diffsr.cli.{name}").register(subparsers)
     return parser
+
+
+def manual() -> str:
+    """The command reference of the documentation: a heading per command, its help in 80 columns below it."""
+    from unittest.mock import patch
+
+    def sections(parser: Parser) -> Iterator[str]:
+        yield f"## {parser.prog}\n\n```text\n{parser.format_help(further=True)}```\n"
+        for child in parser.commands.values():
+            yield from sections(child)
+
+    with patch.dict(os.environ, COLUMNS="80"):
+        return "\n".join(sections(build_parser()))
 
 
 def run_command(argv: Sequence[str] | None) -> int:
@@ -74,13 +70,20 @@ def run_command(argv: Sequence[str] | None) -> int:
     if argv is None:  # the process is ours
         keep_freed_memory()
         signal.signal(signal.SIGTERM, _terminate)
-    flags = parser.commands[args.command].flags
-
-    def rewrite(message: str) -> str:
-        return as_flags(message, flags)
-
+    rewrite = partial(as_flags, flags=parser.commands[args.command].flags)
     with messages(quiet=args.quiet, verbose=args.verbose or args.debug, rewrite=rewrite):
-        return _run(args, flags)
+        try:
+            code: int = args.run(args)
+            sys.stdout.flush()  # here, where a reader that is gone is dealt with
+            return code
+        except SamDiffsrError as error:
+            if args.debug:
+                raise
+            say(f"sam-diffsr: error: {rewrite(' '.join(str(error).split()))}", error=True)
+            return _WRONG_USAGE if isinstance(error, ArgumentError) else _FAILED
+        except BrokenPipeError:  # the reader of our output went away, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _FAILED
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
@@ -106,18 +109,3 @@ def _parse(parser: Parser, words: list[str]) -> argparse.Namespace:
             parser = parser.commands.get(word, parser)
         parser.refuse(extra)
     return args
-
-
-def _run(args: argparse.Namespace, flags: dict[str, str]) -> int:
-    try:
-        code: int = args.run(args)
-        sys.stdout.flush()  # here, where a reader that is gone is dealt with
-        return code
-    except SamDiffsrError as error:
-        if args.debug:
-            raise
-        say(f"sam-diffsr: error: {as_flags(' '.join(str(error).split()), flags)}", error=True)
-        return _WRONG_USAGE if isinstance(error, ArgumentError) else _FAILED
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _FAILED

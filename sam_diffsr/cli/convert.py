@@ -28,7 +28,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert and say what was found."""
-    from sam_diffsr.pipeline.convert import convert_checkpoint
+    from sam_diffsr.pipeline.checkpoint import convert_checkpoint
 
     config = convert_checkpoint(args.checkpoint, args.out_dir, **given(args, "dtype"))
     print(f"{args.out_dir}: x{config.model.scale}, {config.schedule.timesteps} timesteps")

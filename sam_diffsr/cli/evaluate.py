@@ -134,10 +134,9 @@ def run(args: argparse.Namespace) -> int:
         check_file(Path(target))
     damages = [parse_degradation(text) for text in args.degrade or ()]
     folders = split_labels(args.sr or [])
-    dtype = {} if args.precision is None else {"dtype": args.precision}
     sources = split_labels(args.model or ([] if folders else [DEFAULT_MODEL]))
     resolvers = [
-        (name, SuperResolver.from_pretrained(source, **given(args, "device"), **dtype))
+        (name, SuperResolver.from_pretrained(source, **given(args, "device", "dtype")))
         for name, source in sources
     ]
     scale = common_scale([resolver.scale for _, resolver in resolvers], asked=args.scale)

@@ -18,12 +18,8 @@ _LARGEST_KEPT = 32 * 2**20
 def keep_freed_memory() -> bool:
     """Let glibc keep up to 256 MB of freed memory, which otherwise goes back at every layer of a network.
 
-    Its pages are then not given out and cleared again, which takes a tenth of the time of an image. That is
-    for a program to decide about its own process, not for a library; another program can do the same, or have
-    ``MALLOC_TRIM_THRESHOLD_`` in its environment. Who set such a variable is left alone.
-
-    Returns:
-        Whether there was anything to set.
+    Its pages are then not cleared again, which takes a tenth of the time of an image. Whoever set one of
+    glibc's own variables is left alone. Returns whether there was anything to set.
     """
     chosen = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
     if chosen or not sys.platform.startswith("linux"):

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sam_diffsr.cli.options import Subparsers, add_command, add_common_options, given, one_line
+from sam_diffsr.cli.options import (
+    Subparsers,
+    add_command,
+    add_common_options,
+    add_ray_options,
+    cluster_of,
+    given,
+    one_line,
+)
+from sam_diffsr.cli.output import summary_table
+from sam_diffsr.errors import ArgumentError
+from sam_diffsr.stores import as_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,12 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+# The library's SamPrecision, Encoding and Reduction, which need torch to be imported; a test compares them.
 SAM_PRECISION_CHOICES = ("fp32", "fp16", "bf16")
-"""The library's ``SamPrecision``, repeated so that the help needs no torch; a test compares them."""
 ENCODING_CHOICES = ("rope", "cosine", "sincos", "random")
-"""The library's ``Encoding``, for the same reason."""
 REDUCTION_CHOICES = ("image", "region")
-"""The library's ``Reduction``, for the same reason."""
+
 SAM_OPTIONS: dict[str, tuple[type, str]] = {
     "points_per_side": (int, "points of the prompt grid along one side (32)"),
     "points_per_batch": (int, "points decoded at once; more is faster and takes more memory (64)"),
@@ -43,6 +55,7 @@ examples:
   sam-diffsr masks generate photos masks -m graph
   torchrun --nproc-per-node 4 -m sam_diffsr masks generate photos masks -m vit_h
   sam-diffsr masks generate photos masks -m vit_h --shard 1/4
+  sam-diffsr masks generate s3://a/photos s3://a/masks -m vit_h --ray auto
   sam-diffsr data prepare photos crops --reductions 1 --masks masks
 """
 
@@ -79,6 +92,7 @@ def _register_generate(subparsers: Subparsers) -> None:
     group = parser.add_argument_group("SAM's automatic mask generator (defaults in brackets)")
     for name, (kind, help_text) in SAM_OPTIONS.items():
         group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=help_text)
+    add_ray_options(parser.add_argument_group("cluster"))
     add_common_options(parser)
     parser.set_defaults(run=run_generate)
 
@@ -91,15 +105,13 @@ def _register_encode(subparsers: Subparsers) -> None:
         description="Write OUT/<stem>.npz, a label map and one value per region, for every .json file "
         "(of amg.py, SA-1B or masks generate) and every PNG folder of amg.py. Finished files are skipped.",
     )
-    parser.add_argument("records", metavar="RECORDS", help="folder (with its subfolders)")
-    parser.add_argument("out", metavar="OUT", help="output folder; it keeps the tree of the input")
-    parser.add_argument(
-        "--images",
-        metavar="DIR",
-        help="photos; their sizes are checked, and needed for files without regions",
-    )
+    images = "photos; their sizes are checked, and needed for files without regions"
+    add = parser.add_argument
+    add("records", metavar="RECORDS", help="folder (with its subfolders)")
+    add("out", metavar="OUT", help="output folder; it keeps the tree of the input")
+    add("--images", metavar="DIR", help=images)
     _add_encoding_options(parser)
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of the encoding random (default: 0)")
+    add("--seed", type=int, metavar="N", help="seed of the encoding random (default: 0)")
     _add_run_options(parser)
     add_common_options(parser)
     parser.set_defaults(run=run_encode)
@@ -112,18 +124,12 @@ def _register_show(subparsers: Subparsers) -> None:
         help="draw regions and field of one photo",
         description="Draw the regions in colours over the photo, next to the field E with a colour bar.",
     )
-    parser.add_argument("image", metavar="IMAGE", help="the photo")
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="output file (default: <stem>_structure.png in the current folder)",
-    )
-    parser.add_argument(
-        "--masks",
-        metavar="FILE",
-        help="records or stored field: .json, .npz, .npy or a folder of amg.py (default: find the regions)",
-    )
+    output = "output file (default: <stem>_structure.png in the current folder)"
+    masks = "records or stored field: .json, .npz, .npy or a folder of amg.py (default: find the regions)"
+    add = parser.add_argument
+    add("image", metavar="IMAGE", help="the photo")
+    add("-o", "--output", metavar="FILE", help=output)
+    add("--masks", metavar="FILE", help=masks)
     _add_encoding_options(parser)
     _add_generator_options(parser)
     add_common_options(parser)
@@ -131,50 +137,47 @@ def _register_show(subparsers: Subparsers) -> None:
 
 
 def _add_generator_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-m",
-        "--model",
-        metavar="MODEL",
-        help="SAM as vit_b, vit_l, vit_h (from the Hub), a .pth or .safetensors file, folder or Hub id; or "
-        "graph, which needs no weights (default: vit_h)",
+    model = (
+        "SAM as vit_b, vit_l, vit_h (from the Hub), a .pth or .safetensors file, folder or Hub id; or "
+        "graph, which needs no weights (default: vit_h)"
     )
-    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
-    parser.add_argument(
-        "--precision",
-        choices=SAM_PRECISION_CHOICES,
-        help="precision of SAM's image encoder on CUDA (default: fp32)",
-    )
-    parser.add_argument(
-        "--longest-side",
-        type=int,
-        metavar="N",
-        help="segment larger photos at this longest side (default: no limit for SAM, 512 for graph)",
-    )
+    precision = "precision of SAM's image encoder on CUDA (default: fp32)"
+    side = "segment larger photos at this longest side (default: no limit for SAM, 512 for graph)"
+    add = parser.add_argument
+    add("-m", "--model", metavar="MODEL", help=model)
+    add("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add("--precision", choices=SAM_PRECISION_CHOICES, help=precision)
+    add("--longest-side", type=int, metavar="N", help=side)
 
 
 def _add_encoding_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--encoding", choices=ENCODING_CHOICES, help="position encoding of a region (default: rope)"
-    )
-    parser.add_argument(
-        "--reduction", choices=REDUCTION_CHOICES, help="divisor of a region's value (default: image)"
-    )
+    encoding, reduction = "position encoding of a region", "divisor of a region's value"
+    parser.add_argument("--encoding", choices=ENCODING_CHOICES, help=f"{encoding} (default: rope)")
+    parser.add_argument("--reduction", choices=REDUCTION_CHOICES, help=f"{reduction} (default: image)")
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--shard",
-        metavar="i/n",
-        help="process part i of n, such as 1/4 (default: the part of this process under torchrun, accelerate "
-        "or srun, else all)",
+    shard = (
+        "process part i of n, such as 1/4 (default: the part of this process under torchrun, accelerate "
+        "or srun, else all)"
     )
+    parser.add_argument("--shard", metavar="i/n", help=shard)
     parser.add_argument("--overwrite", action="store_true", help="regenerate existing files")
 
 
 def run_generate(args: argparse.Namespace) -> int:
     """Find regions; print one line per photo."""
-    from sam_diffsr.masks.folders import generate_folder
+    from sam_diffsr.masks.folders import generate_folder, load_generator
 
+    if (cluster := cluster_of(args)) is not None:
+        from sam_diffsr.distributed import generate_masks
+
+        if args.shard is not None:
+            raise ArgumentError("--shard and --ray exclude each other: Ray divides the photos by itself")
+        options = {**given(args, "model", "precision", "longest_side"), "options": given(args, *SAM_OPTIONS)}
+        load = partial(load_generator, **options)
+        outcomes = generate_masks(args.images, args.out, load, cluster=cluster, overwrite=args.overwrite)
+        return _report(outcomes, args, table=True)
     outcomes = generate_folder(
         args.images,
         args.out,
@@ -206,8 +209,8 @@ def run_show(args: argparse.Namespace) -> int:
 
     from sam_diffsr.image import save_image
     from sam_diffsr.image.photos import read_photo
-    from sam_diffsr.masks.lookup import load_structure
     from sam_diffsr.masks.picture import draw_structure
+    from sam_diffsr.masks.store import load_structure
     from sam_diffsr.masks.structure import StructureField
 
     image = read_photo(args.image)
@@ -242,25 +245,31 @@ def _shard(args: argparse.Namespace) -> Shard:
     return Shard.parse(args.shard) if args.shard is not None else Shard.from_environment(os.environ)
 
 
-def _report(outcomes: Iterator[MaskOutcome], args: argparse.Namespace) -> int:
+def _report(outcomes: Iterator[MaskOutcome], args: argparse.Namespace, *, table: bool = False) -> int:
     counts = {"written": 0, "skipped": 0, "failed": 0}
+    started, failures = time.perf_counter(), list[str]()
     stored = npy = 0
     for outcome in outcomes:
         counts[outcome.status] += 1
         stored, npy = stored + outcome.stored_bytes, npy + outcome.npy_bytes
-        place = f"[{outcome.number}/{outcome.total}] {outcome.source}"
+        source, target = as_uri(outcome.source), as_uri(outcome.target)
+        place = f"[{outcome.number}/{outcome.total}] {source}"
         if outcome.error is not None:
             if args.debug:
                 raise outcome.error
             print(f"{place}: {one_line(outcome.error)}", file=sys.stderr, flush=True)
+            failures.append(f"{source}: {one_line(outcome.error)}")
         elif not args.quiet and outcome.status == "skipped":
-            print(f"{place}: {outcome.target} exists, skipped", flush=True)
+            print(f"{place}: {target} exists, skipped", flush=True)
         elif not args.quiet:
             rest = outcome.remaining or 0.0
             left = f", {rest / 60:.0f} min left" if rest >= 60 else ""
             took = f"{outcome.regions} regions, {outcome.seconds:.1f} s{left}"
-            print(f"{place} -> {outcome.target} ({took})", flush=True)
-    print(f"{counts['written']} written, {counts['skipped']} skipped, {counts['failed']} failed")
+            print(f"{place} -> {target} ({took})", flush=True)
+    if table:
+        print(summary_table(counts, time.perf_counter() - started, failures))
+    else:
+        print(f"{counts['written']} written, {counts['skipped']} skipped, {counts['failed']} failed")
     if stored:
         print(f"{stored / 1e6:.2f} MB of fields, {npy / stored:.0f} times smaller than as float32 .npy")
     return 1 if counts["failed"] else 0

@@ -8,31 +8,38 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, cast
 
-from sam_diffsr.errors import SamDiffsrError
+from sam_diffsr.errors import ArgumentError, SamDiffsrError
+
+if TYPE_CHECKING:
+    from sam_diffsr.cluster import Cluster
 
 __all__ = [
     "PRECISION_CHOICES",
     "SAMPLER_CHOICES",
     "SPACING_CHOICES",
-    "START_NOISE",
     "HelpFormatter",
     "Parser",
     "Subparsers",
+    "above_0",
     "add_command",
     "add_common_options",
     "add_device_options",
     "add_model_option",
+    "add_ray_options",
     "as_flags",
+    "cluster_of",
     "filled",
     "given",
-    "given_limit",
     "hush_pipeline",
     "int_list",
+    "kind",
+    "megabytes",
     "nearest",
     "number_list",
     "one_line",
@@ -43,24 +50,14 @@ __all__ = [
     "word_list",
 ]
 
+# The library's SamplerName, Spacing and Precision, which need torch to be imported; a test compares them.
 SAMPLER_CHOICES = ("ddpm", "ddim", "dpmpp_2m")
-"""The library's ``SamplerName``, which cannot be asked without importing torch; a test compares them."""
 SPACING_CHOICES = ("linspace", "trailing")
-"""The library's ``Spacing``, likewise."""
 PRECISION_CHOICES = ("auto", "fp32", "fp16", "bf16")
-"""The library's ``Precision``, likewise."""
-START_NOISE: Literal["noise"] = "noise"
 
-
-class Subparsers(Protocol):
-    """The result of ``ArgumentParser.add_subparsers``, as far as it is used here."""
-
-    def add_parser(self, name: str, **kwargs: Any) -> Parser:
-        """Add one subcommand."""
-        ...
-
-
-Container = argparse.ArgumentParser | argparse._ArgumentGroup  # pyright: ignore[reportPrivateUsage]
+T = TypeVar("T")
+Group: TypeAlias = argparse._ArgumentGroup  # pyright: ignore[reportPrivateUsage]
+Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"  # pyright: ignore[reportPrivateUsage]
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -81,14 +78,13 @@ class HelpFormatter(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Keeps groups of options for ``--help-all``, and answers misspellings with the nearest name."""
 
-    _further: Sequence[Any] = ()
+    _further: Sequence[Group] = ()
 
     @property
     def commands(self) -> dict[str, Parser]:
         """Subcommands by their names."""
         found: dict[str, Parser] = {}
         for action in self._actions:
-            # argparse has no public way
             if isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
                 found |= cast("dict[str, Parser]", action.choices)
         return found
@@ -96,39 +92,31 @@ class Parser(argparse.ArgumentParser):
     @property
     def flags(self) -> dict[str, str]:
         """First long option by the name of its value, of this command and those below it."""
-        found = {
-            action.dest: next(flag for flag in action.option_strings if flag.startswith("--"))
-            for action in reversed(self._actions)
-            if any(flag.startswith("--") for flag in action.option_strings)
-        }
-        return {name: flag for child in self.commands.values() for name, flag in child.flags.items()} | found
+        found: dict[str, str] = {}
+        for child in self.commands.values():
+            found |= child.flags
+        for action in reversed(self._actions):
+            for flag in reversed(action.option_strings):
+                if flag.startswith("--"):
+                    found[action.dest] = flag
+        return found
 
-    def further_group(self, title: str) -> argparse._ArgumentGroup:  # pyright: ignore[reportPrivateUsage]
+    def further_group(self, title: str) -> Group:
         """Add a group of options that only ``--help-all`` shows."""
         if not self._further:
-            self.add_argument("--help-all", action=_HelpAll, help="show all options and exit")
+            hidden: Any = {"nargs": 0, "dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+            self.add_argument("--help-all", action=_HelpAll, help="show all options and exit", **hidden)
         self._further = [*self._further, group := self.add_argument_group(title)]
         return group
 
-    @property
-    def has_further(self) -> bool:
-        """Whether there is a ``--help-all``."""
-        return bool(self._further)
-
-    def format_help(self) -> str:
-        """Help without the further groups."""
-        shown, self._action_groups = (
-            self._action_groups,
-            [group for group in self._action_groups if group not in self._further],
-        )
+    def format_help(self, *, further: bool = False) -> str:
+        """Help, without the further groups unless asked for."""
+        groups = self._action_groups
+        self._action_groups = [group for group in groups if further or group not in self._further]
         try:
             return super().format_help()
         finally:
-            self._action_groups = shown
-
-    def format_help_all(self) -> str:
-        """Help with every option."""
-        return super().format_help()
+            self._action_groups = groups
 
     def error(self, message: str) -> NoReturn:
         """Exit with 2; a value that is none of the choices is answered with the nearest one."""
@@ -149,13 +137,8 @@ class Parser(argparse.ArgumentParser):
 
 
 class _HelpAll(argparse.Action):
-    """Prints the whole help."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
-
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        print(cast("Parser", parser).format_help_all(), end="")
+        print(cast("Parser", parser).format_help(further=True), end="")
         parser.exit()
 
 
@@ -166,22 +149,41 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def as_flags(message: str, flags: Mapping[str, str]) -> str:
-    """Rewrite names of Python arguments as the options of the command line.
-
-    Args:
-        message: one of the library.
-        flags: from :attr:`Parser.flags`.
-    """
+    """Rewrite names of Python arguments in a message of the library as options, by :attr:`Parser.flags`."""
     names = "|".join(sorted(flags, key=len, reverse=True)) or "(?!)"
     verbs = "must|chooses|and|is part|would|was asked"
     message = re.sub(rf"^({names})(?= (?:\S+ )?(?:{verbs})\b)", lambda match: flags[match[1]], message)
     message = re.sub(rf"^(--\S+ (?:\S+ )?and )({names})\b", lambda match: match[1] + flags[match[2]], message)
-    message = message.replace("dtype='", "precision='").replace("expected None, ", "expected ")
-    message = message.replace(", 'mps' or a torch.device", " or 'mps'")
     message = re.sub(rf"\b({names})='(\S+?)'", lambda match: f"{flags[match[1]]} {match[2]}", message)
     message = re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda match: flags.get(match[0], match[0]), message)
-    message = message.replace("(None: no limit)", "(0: no limit)").replace(", or None for no limit", ", or 0")
-    return message.replace("must be None or ", "must be ")
+    for python, shell in (
+        ("expected None, ", "expected "),
+        (", 'mps' or a torch.device", " or 'mps'"),
+        ("(None: no limit)", "(0: no limit)"),
+        (", or None for no limit", ", or 0"),
+        ("must be None or ", "must be "),
+    ):
+        message = message.replace(python, shell)
+    return message
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, on one line; with its type only where it is not one of the library's own."""
+    message = " ".join(str(error).split())
+    return message if isinstance(error, SamDiffsrError) else f"{type(error).__name__}: {message}"
+
+
+def hush_pipeline() -> None:
+    """Keep back what the pipeline says of every image, for commands that repeat the same ones."""
+    logging.getLogger("sam_diffsr.pipeline").setLevel(logging.WARNING)
+
+
+def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The named options that were given, as keyword arguments."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+# Commands and flags
 
 
 def add_command(
@@ -198,96 +200,87 @@ def add_command(
     )
 
 
-def add_model_option(parser: Container) -> None:
+def add_model_option(parser: argparse.ArgumentParser) -> None:
     """``-m`` and its alias ``-n``."""
-    parser.add_argument(
-        "-m",
-        "--model",
-        "-n",
-        metavar="MODEL",
-        type=filled,
-        help="bundled name, folder, .safetensors file or Hub id (default: the bundled model)",
-    )
+    text = "bundled name, folder, .safetensors file or Hub id (default: the bundled model)"
+    parser.add_argument("-m", "--model", "-n", metavar="MODEL", type=filled, help=text)
 
 
-def add_device_options(parser: Container) -> None:
-    """``--device`` and ``--precision``."""
+def add_device_options(parser: argparse.ArgumentParser | Group) -> None:
+    """``--device`` and ``--precision``, which is the library's ``dtype``."""
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
-    parser.add_argument(
-        "--precision",
-        choices=PRECISION_CHOICES,
-        help="floating type of the networks (default: auto, fp16 on CUDA and fp32 elsewhere)",
+    text = "floating type of the networks (default: auto, fp16 on CUDA and fp32 elsewhere)"
+    parser.add_argument("--precision", dest="dtype", choices=PRECISION_CHOICES, help=text)
+
+
+def add_ray_options(group: Group) -> None:
+    """``--ray`` and the size of its workers."""
+    add = group.add_argument
+    ray = "on a Ray cluster (extra ray): auto or host:port; without an address, workers on this machine"
+    add("--ray", nargs="?", const="local", metavar="ADDRESS", help=ray)
+    add("--ray-workers", type=whole(1), metavar="N", help="workers (default: what the nodes have room for)")
+    add("--ray-cpus", type=above_0, metavar="N", help="cores per worker (default: 1)")
+    add(
+        "--ray-gpus",
+        type=float,
+        metavar="N",
+        help="GPUs per worker, such as 0.5 (default: 1 if there are any)",
     )
 
 
-def hush_pipeline() -> None:
-    """Keep back what the pipeline says of every image, for commands that repeat the same ones."""
-    logging.getLogger("sam_diffsr.pipeline").setLevel(logging.WARNING)
+def cluster_of(args: argparse.Namespace) -> Cluster | None:
+    """The cluster of ``--ray``; None without it."""
+    if args.ray is None:
+        return None
+    from sam_diffsr.cluster import Cluster
+
+    if args.device not in (None, "auto", "cpu"):
+        raise ArgumentError("a Ray worker gets its device from Ray; use --ray-gpus instead of --device")
+    gpus = 0 if args.device == "cpu" else args.ray_gpus
+    numbers = {"workers": args.ray_workers, "num_cpus": args.ray_cpus, "num_gpus": gpus}
+    chosen: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
+    return Cluster(address=None if args.ray == "local" else args.ray, **chosen)
 
 
-def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """The named options that were given, as keyword arguments."""
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """``--quiet``, ``--verbose`` and ``--debug``, which every subcommand has."""
+    add = parser.add_argument_group("messages").add_argument
+    add("-q", "--quiet", action="store_true", help="only warnings and errors")
+    add("-v", "--verbose", action="store_true", help="every message")
+    add("--debug", action="store_true", help="every message, and the traceback of an error")
 
 
-def given_limit(args: argparse.Namespace) -> dict[str, int]:
-    """``--max-memory``, if it was given: megabytes as the library's ``max_memory`` in bytes."""
-    return {} if args.max_memory is None else {"max_memory": args.max_memory * 2**20}
+# Types of options
 
 
-def one_line(error: Exception) -> str:
-    """What an error says, on one line; with its type only where it is not one of the library's own."""
-    message = " ".join(str(error).split())
-    return message if isinstance(error, SamDiffsrError) else f"{type(error).__name__}: {message}"
+def kind(expected: str, parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Type of an option: what ``parse`` makes of a text; its ``ValueError`` says what was expected."""
+
+    def parsed(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from None
+
+    parsed.__doc__ = f"Type of an option: {expected}."
+    return parsed
 
 
-def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
     """Type of an option: a whole number from ``least`` to ``most``."""
-    expected = f"a whole number >= {least}" if most is None else f"a whole number from {least} to {most}"
 
     def number(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least or (most is not None and value > most):
-            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
-        return value
-
-    return number
-
-
-def filled(text: str) -> str:
-    """Type of an option: a name, which is not empty."""
-    if not text:
-        raise argparse.ArgumentTypeError("expected a name, got an empty one")
-    return text
-
-
-def tile_size(text: str) -> int | Literal["auto"]:
-    """``auto`` or a whole number of pixels."""
-    if text == "auto":
-        return "auto"
-    try:
+        if not least <= int(text) <= most:
+            raise ValueError
         return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected auto, 0 or a number of pixels, got {text!r}") from None
+
+    limits = f">= {least}" if most == math.inf else f"from {least} to {most}"
+    return kind(f"a whole number {limits}", number)
 
 
-def int_list(text: str) -> list[int]:
-    """Whole numbers with commas between them."""
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected whole numbers like 1,2,4; got {text!r}") from None
-
-
-def number_list(text: str) -> list[float]:
-    """Numbers with commas between them."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers like 1,2.5; got {text!r}") from None
+def megabytes(text: str) -> int:
+    """Type of an option: megabytes, as bytes."""
+    return whole(1)(text) * 2**20
 
 
 def word_list(text: str) -> list[str]:
@@ -295,24 +288,32 @@ def word_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def start_value(text: str) -> int | Literal["noise"]:
-    """A timestep, or ``noise`` for a start from pure noise."""
-    if text == START_NOISE:
-        return START_NOISE
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected {START_NOISE} or a timestep, got {text!r}") from None
+def _above_0(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise ValueError
+    return float(text)
+
+
+def _filled(text: str) -> str:
+    if not text:
+        raise ValueError
+    return text
+
+
+above_0 = kind("a number above 0", _above_0)
+filled = kind("a name", _filled)
+int_list = kind("whole numbers like '1,2,4'", lambda text: [int(part) for part in text.split(",")])
+number_list = kind("numbers like '1,2.5'", lambda text: [float(part) for part in text.split(",")])
+
+
+def _word_or_int(word: Literal["auto", "noise"], expected: str) -> Callable[[str], Any]:
+    return kind(expected, lambda text: text if text == word else int(text))
+
+
+tile_size = _word_or_int("auto", "auto, 0 or a number of pixels")
+start_value = _word_or_int("noise", "noise or a timestep")
 
 
 def start_list(text: str) -> list[int | Literal["noise"]]:
-    """Values of :func:`start_value` with commas between them."""
+    """Timesteps, or ``noise`` for a start from pure noise, with commas between them."""
     return [start_value(part) for part in word_list(text)]
-
-
-def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """``--quiet``, ``--verbose`` and ``--debug``, which every subcommand has."""
-    group = parser.add_argument_group("messages")
-    group.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")
-    group.add_argument("-v", "--verbose", action="store_true", help="every message")
-    group.add_argument("--debug", action="store_true", help="every message, and the traceback of an error")

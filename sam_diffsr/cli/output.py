@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
-from typing import Any, TextIO
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["Bar", "messages", "say"]
+__all__ = ["Bar", "messages", "say", "summary_table"]
 
 
 def say(text: str, *, error: bool = False) -> None:
@@ -24,10 +24,16 @@ def say(text: str, *, error: bool = False) -> None:
         print(text, file=stream, flush=True)
 
 
+def summary_table(counts: Mapping[str, int], seconds: float, failures: Iterable[str]) -> str:
+    """Files by what became of them, images per second, and a line per failure."""
+    columns = {name: str(count) for name, count in counts.items() if name != "planned"}
+    columns |= {"seconds": f"{seconds:.1f}", "images/s": f"{counts['written'] / seconds:.2f}"}
+    rows = ["".join(f"{cell:>10}" for cell in row) for row in (columns, columns.values())]
+    return "\n".join([*rows, *(f"failed: {failure}" for failure in failures)])
+
+
 @contextmanager
-def messages(
-    *, quiet: bool, verbose: bool, rewrite: Callable[[str], str] = str
-) -> Generator[None, None, None]:
+def messages(*, quiet: bool, verbose: bool, rewrite: Callable[[str], str] = str) -> Generator[None]:
     """Send the library's messages and warnings to stderr, one line each, for as long as the command runs.
 
     Args:
@@ -44,45 +50,25 @@ def messages(
             say(f"sam-diffsr: warning: {text}", error=True)
 
     logger = logging.getLogger("sam_diffsr")
-    before = logger.level
-    handler = _Handler(rewrite)
-    with ExitStack() as stack:
-        for stream in (sys.stdout, sys.stderr):
-            stack.enter_context(_any_name(stream))
-        stack.enter_context(warnings.catch_warnings())
+    handler = logging.Handler()
+    handler.emit = lambda record: say(rewrite(handler.format(record)), error=True)
+    streams: list[Any] = [stream for stream in (sys.stdout, sys.stderr) if hasattr(stream, "reconfigure")]
+    level, errors = logger.level, [stream.errors for stream in streams]
+    with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = warn
         logger.addHandler(handler)
         logger.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+        for stream in streams:
+            stream.reconfigure(errors="backslashreplace")  # names that its encoding does not have
         try:
             yield
         finally:
+            for stream, before in zip(streams, errors, strict=True):
+                stream.reconfigure(errors=before)
             logger.removeHandler(handler)
-            logger.setLevel(before)
+            logger.setLevel(level)
             logging.getLogger("sam_diffsr.pipeline").setLevel(logging.NOTSET)
-
-
-class _Handler(logging.Handler):
-    def __init__(self, rewrite: Callable[[str], str]) -> None:
-        super().__init__()
-        self._rewrite = rewrite
-
-    def emit(self, record: logging.LogRecord) -> None:
-        say(self._rewrite(self.format(record)), error=True)
-
-
-@contextmanager
-def _any_name(stream: TextIO) -> Generator[None, None, None]:
-    """Let a stream write names that its encoding does not have, as escapes."""
-    before, configure = stream.errors, getattr(stream, "reconfigure", None)
-    if configure is None:
-        yield
-        return
-    configure(errors="backslashreplace")
-    try:
-        yield
-    finally:
-        configure(errors=before)
 
 
 class Bar:
@@ -101,10 +87,10 @@ class Bar:
             from tqdm.auto import tqdm
 
             layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-            self._bar = tqdm(total=total, desc=self._label(0), bar_format=layout, leave=False)
+            self._bar = tqdm(total=total, desc=f"0/{total} files", bar_format=layout, leave=False)
 
     @contextmanager
-    def files(self, count: int) -> Generator[dict[str, Any], None, None]:
+    def files(self, count: int) -> Generator[dict[str, Any]]:
         """Files in work: give the ``callback`` of ``upscale`` as an argument, if the bar is drawn."""
 
         def show(done: int, total: int, _preview: object) -> None:
@@ -126,8 +112,5 @@ class Bar:
     def _show(self, share: float) -> None:
         if self._bar is not None:
             done = min(self._finished + share, self._total)
-            self._bar.set_description_str(self._label(done), refresh=False)
+            self._bar.set_description_str(f"{int(done)}/{self._total} files", refresh=False)
             self._bar.update(done - self._bar.n)
-
-    def _label(self, done: float) -> str:
-        return f"{int(done)}/{self._total} files"

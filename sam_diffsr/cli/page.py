@@ -44,6 +44,6 @@ def run(args: argparse.Namespace) -> int:
     """Serve the page until the user stops it."""
     from sam_diffsr.app.page import serve
 
-    dtype = {} if args.precision is None else {"dtype": args.precision}
-    serve(**given(args, "model", "host", "port", "open_browser", "share", "max_pixels", "device"), **dtype)
+    options = ("model", "host", "port", "open_browser", "share", "max_pixels", "device", "dtype")
+    serve(**given(args, *options))
     return 0

@@ -5,9 +5,8 @@ from __future__ import annotations
 from sam_diffsr.data.config import AugmentConfig, DataConfig, SyntheticConfig
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.datasets import Dataset, find_dataset
-from sam_diffsr.data.prefetch import prefetch
 from sam_diffsr.data.prepare import Segmenter, prepare_crops
-from sam_diffsr.data.source import HostBatch, TrainingSource, open_source
+from sam_diffsr.data.source import HostBatch, TrainingSource, open_source, prefetch
 from sam_diffsr.data.synthetic import synthesize_crops
 from sam_diffsr.data.training_batch import TrainingBatch, degrade, dihedral, make_batch
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from sam_diffsr.config import check_choice
-from sam_diffsr.data.degrade import PHOTO, DegradationConfig, DegradationName
+from sam_diffsr.data.degrade import PHOTO, DegradationConfig, DegradationName, check_ranges
 from sam_diffsr.errors import ConfigError
 from sam_diffsr.masks.spe import Encoding, Reduction
 
@@ -35,13 +36,8 @@ class SyntheticConfig:
     """Folder of photos for colours and textures; null takes them from natural statistics."""
 
     def __post_init__(self) -> None:
-        if not 32 <= self.size <= 4096:
-            raise ConfigError(f"data.synthetic.size must lie in 32..4096, got {self.size}")
-        if self.pool < 1 or self.windows < 1:
-            got = f"{self.pool} and {self.windows}"
-            raise ConfigError(f"data.synthetic.pool and .windows must be >= 1, got {got}")
-        if not 0 <= self.pages <= 1:
-            raise ConfigError(f"data.synthetic.pages must lie in [0, 1], got {self.pages}")
+        limits = {"size": (32, 4096), "pool": (1, math.inf), "windows": (1, math.inf), "pages": (0, 1)}
+        check_ranges(self, limits, where="data.synthetic")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,11 +52,8 @@ class AugmentConfig:
     """Weights of a blend are drawn from Beta(alpha, alpha): 1 is uniform, larger is closer to halves."""
 
     def __post_init__(self) -> None:
-        for name in ("permute_channels", "mixup"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise ConfigError(f"data.augment.{name} is a probability in [0, 1], got {value}")
-        if not 0.01 <= self.mixup_alpha <= 100:
-            raise ConfigError(f"data.augment.mixup_alpha must lie in [0.01, 100], got {self.mixup_alpha}")
+        limits = {"permute_channels": (0, 1), "mixup": (0, 1), "mixup_alpha": (0.01, 100)}
+        check_ranges(self, limits, where="data.augment")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,14 +88,13 @@ class DataConfig:
     """Divisor of a region's value, see ``masks.spe``; null is that of ``crops``, else image."""
 
     def __post_init__(self) -> None:
-        if self.patch < 1 or self.batch < 1:
-            raise ConfigError(f"data.patch and data.batch must be >= 1, got {self.patch} and {self.batch}")
+        limits = {"patch": (1, math.inf), "batch": (1, math.inf), "synthetic_fraction": (0, 1)}
+        check_ranges(self, limits, where="data")
         if self.augment.mixup and self.batch < 2:
             raise ConfigError("data.augment.mixup needs a second window: set data.batch to at least 2, got 1")
         if self.crops is None and self.photos is None and self.synthetic is None:
             raise ConfigError(
-                "there is nothing to train on: set data.crops, data.photos or data.synthetic "
-                "({} for its defaults)"
+                "set data.crops, data.photos or data.synthetic ({} for defaults); got none of them"
             )
         if self.crops is not None and self.photos is not None:
             raise ConfigError("set either data.crops or data.photos, not both")
@@ -111,14 +103,15 @@ class DataConfig:
                 "data.masks belongs to data.photos; crops hold their masks already, "
                 "from `data prepare --masks`"
             )
-        if not 0 <= self.synthetic_fraction <= 1:
-            raise ConfigError(f"data.synthetic_fraction must lie in [0, 1], got {self.synthetic_fraction}")
-        if isinstance(self.degradation, str):
-            check_choice(self.degradation, DegradationName, what="data.degradation")
-        check_choice(self.missing_masks, MissingMasks, what="data.missing_masks")
-        check_choice(self.structure, StructureChoice, what="data.structure")
-        check_choice(self.encoding or "rope", Encoding, what="data.encoding")
-        check_choice(self.reduction or "image", Reduction, what="data.reduction")
+        for name, allowed in (
+            ("degradation", DegradationName),
+            ("missing_masks", MissingMasks),
+            ("structure", StructureChoice),
+            ("encoding", Encoding),
+            ("reduction", Reduction),
+        ):
+            if isinstance(value := getattr(self, name), str):
+                check_choice(value, allowed, what=f"data.{name}")
 
     @property
     def damage(self) -> DegradationConfig | None:

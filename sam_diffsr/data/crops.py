@@ -20,7 +20,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from sam_diffsr.errors import DataError, OutputError
 from sam_diffsr.files import atomic_path
 
-__all__ = ["CropStore", "Crops", "check_replaceable", "read_manifest", "write_arrays", "write_manifest"]
+__all__ = ["CropStore", "Crops", "check_replaceable", "read_manifest", "write_crops"]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -58,8 +58,8 @@ class CropStore:
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
         shapes = _shapes(len(self), self.crop_size) | {"offsets": (len(self.manifest["sources"]) + 1,)}
-        for name in ARRAYS:  # the values come after the offsets, which tell their number
-            setattr(self, name, _open(self.path / f"{name}.npy", ARRAYS[name], shapes.get(name)))
+        for name, dtype in ARRAYS.items():
+            setattr(self, name, _open(self.path / f"{name}.npy", dtype, shapes.get(name)))
         if int(self.offsets[-1]) != len(self.values):
             raise DataError(
                 f"{self.path}: offsets.npy ends at {int(self.offsets[-1])}, but values.npy has "
@@ -125,47 +125,56 @@ def _open(path: Path, dtype: str, shape: tuple[int, ...] | None) -> NDArray[Any]
     return array
 
 
-def write_arrays(folder: Path, sources: Iterable[Crops], *, count: int, crop_size: int) -> None:
-    """Write the arrays of a folder of crops, source after source; ``write_manifest`` completes the folder.
+def write_crops(
+    folder: Path,
+    crops: Iterable[Crops],
+    *,
+    sources: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    skipped: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write a folder of crops, source after source; ``sources`` and ``settings`` tell number and side.
 
-    ``count`` is the number of crops of all sources. All arrays are put in place at the end, and an old
-    manifest is removed just before. After an error nothing new stays behind, and old crops are unchanged.
+    All files are put in place at the end, the manifest last. After an error nothing new stays behind.
 
     Raises:
-        OutputError: the disk is too full, or the arrays cannot be put in place.
+        OutputError: the disk is too full, or a file cannot be put in place.
     """
-    needed = count * crop_size**2 * (3 + np.dtype(np.uint16).itemsize)
-    free = shutil.disk_usage(folder).free
-    if needed > free:  # writing to a mapped file on a full disk kills the process
-        raise OutputError(
-            f"the crops need {needed / 1e9:.1f} GB in {folder}, but only {free / 1e9:.1f} GB are free; "
-            "make room and run the preparation again, finished photos are kept"
-        )
+    count, side = sum(source["crops"] for source in sources), settings["crop_size"]
+    manifest = {"format_version": FORMAT_VERSION, "crops": count, "crop_size": side}
+    manifest |= {"settings": settings, "sources": sources, "skipped": skipped}
+    needed = count * side**2 * (3 + np.dtype(np.uint16).itemsize)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if needed > (
+            free := shutil.disk_usage(folder).free
+        ):  # a mapped file on a full disk kills the process
+            raise OSError(f"they need {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free")
         with contextlib.ExitStack() as stack:
-            paths = {name: stack.enter_context(atomic_path(folder / f"{name}.npy")) for name in ARRAYS}
+            names = [MANIFEST, *(f"{name}.npy" for name in ARRAYS)]  # the first one is put in place last
+            paths = {name: stack.enter_context(atomic_path(folder / name)) for name in names}
             images, labels, origins = (
-                np.lib.format.open_memmap(paths[name], mode="w+", dtype=ARRAYS[name], shape=shape)
-                for name, shape in _shapes(count, crop_size).items()
+                np.lib.format.open_memmap(paths[f"{name}.npy"], mode="w+", dtype=ARRAYS[name], shape=shape)
+                for name, shape in _shapes(count, side).items()
             )
             tables: list[NDArray[np.float32]] = []
-            position = 0
-            for number, (cut, cut_labels, corners, values) in enumerate(sources):
-                rows = slice(position, position + len(corners))
+            start = 0
+            for number, (cut, cut_labels, corners, values) in enumerate(crops):
+                rows = slice(start, start := start + len(corners))
                 if len(corners):
                     images[rows], labels[rows] = cut, cut_labels
                 origins[rows, 0], origins[rows, 1:] = number, corners
                 tables.append(values)
-                position = rows.stop
             for array in (images, labels, origins):
                 array.flush()
-            np.save(paths["values"], np.concatenate(tables))
-            np.save(paths["offsets"], np.cumsum([0, *map(len, tables)]))
+            np.save(paths["values.npy"], np.concatenate(tables))
+            np.save(paths["offsets.npy"], np.cumsum([0, *map(len, tables)]))
+            paths[MANIFEST].write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
             (folder / MANIFEST).unlink(missing_ok=True)
-    except OutputError:
-        raise
     except OSError as error:
-        raise OutputError(f"cannot write the crops in {folder}: {error}") from error
+        raise OutputError(
+            f"cannot write the crops in {folder}: {error}; make room and run it again"
+        ) from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -184,12 +193,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is damaged ({error}); {_AGAIN}") from error
-    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:  # pyright: ignore[reportUnknownMemberType]
+    if not isinstance(manifest, dict) or cast("Any", manifest).get("format_version") != FORMAT_VERSION:
         raise DataError(f"{path}: expected format_version {FORMAT_VERSION}; {_AGAIN} with this version")
-    missing = sorted({"crops", "crop_size", "sources"} - set(manifest))  # pyright: ignore[reportUnknownArgumentType]
-    if missing:
+    found = cast("dict[str, Any]", manifest)
+    if missing := sorted({"crops", "crop_size", "sources"} - found.keys()):
         raise DataError(f"{path} lacks {missing}; {_AGAIN}")
-    return manifest  # pyright: ignore[reportUnknownVariableType]
+    return found
 
 
 def check_replaceable(folder: Path, *, overwrite: bool) -> None:
@@ -199,28 +208,3 @@ def check_replaceable(folder: Path, *, overwrite: bool) -> None:
             f"{folder} holds crops of other photos or settings; nothing was changed: "
             "choose another folder, or replace them with --overwrite (overwrite=True)"
         )
-
-
-def write_manifest(
-    folder: Path,
-    *,
-    crops: int,
-    crop_size: int,
-    sources: Sequence[Mapping[str, Any]],
-    settings: Mapping[str, Any],
-    skipped: Sequence[Mapping[str, Any]] = (),
-) -> None:
-    """Write ``manifest.json``, which completes the folder; raises ``OutputError``."""
-    manifest = {
-        "format_version": FORMAT_VERSION,
-        "crops": crops,
-        "crop_size": crop_size,
-        "settings": dict(settings),
-        "sources": [dict(source) for source in sources],
-        "skipped": [dict(source) for source in skipped],
-    }
-    try:
-        with atomic_path(folder / MANIFEST) as temporary:
-            temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {folder / MANIFEST}: {error}; make room and run it again") from error

@@ -1,7 +1,8 @@
-"""Cuts one photograph into crops: reduces it, picks the textured places, stores the crops as one part."""
+"""Cuts one photograph into crops: reduces it, picks the textured places, stores the crops as parts."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam_diffsr.data.crops import Crops
-from sam_diffsr.errors import OutputError
+from sam_diffsr.data.photo_regions import PhotoRegions
+from sam_diffsr.errors import ImageError, OutputError
 from sam_diffsr.files import atomic_path
+from sam_diffsr.image import decode_image
 from sam_diffsr.image.photos import to_uint8
 from sam_diffsr.resize import imresize
 
 __all__ = [
+    "cut_photo",
     "gradient_energy",
     "read_part",
     "read_part_header",
     "reduce_image",
-    "save_part",
     "textured_corners",
 ]
 
@@ -56,31 +59,50 @@ def textured_corners(image: NDArray[np.uint8], *, crop_size: int, min_gradient: 
     return np.array(corners, np.int32).reshape(-1, 2)
 
 
-def save_part(
-    path: Path,
-    image: NDArray[np.uint8],
-    corners: NDArray[np.int32],
-    regions: tuple[NDArray[np.uint16], NDArray[np.float32]],
-    *,
-    crop_size: int,
-) -> None:
-    """Write the crops of one photo with its label map and values; raises ``OutputError``."""
-    labels, values = regions
-    windows = [(slice(top, top + crop_size), slice(left, left + crop_size)) for top, left in corners]
+def cut_photo(
+    file: Path, parts: Mapping[float, Path], regions: PhotoRegions, *, crop_size: int, min_gradient: float
+) -> tuple[str, str] | None:
+    """Write the missing parts of a photo, one per reduction.
+
+    Returns:
+        The kind (``corrupt`` or ``small``) and the reason, if the photo has to be left out.
+
+    Raises:
+        OutputError: a part cannot be written.
+    """
+    missing = {factor: path for factor, path in parts.items() if not path.is_file()}
+    if not missing:
+        return None
     try:
-        with atomic_path(path) as temporary:
-            np.savez(
-                temporary,
-                images=np.array([image[window] for window in windows], np.uint8),
-                labels=np.array([labels[window] for window in windows], np.uint16),
-                corners=corners,
-                values=values,
-                size=np.array(image.shape[:2], np.int64),
-            )
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error}; make room and run the preparation again, finished photos are kept"
-        ) from error
+        photo = decode_image(file).rgb
+    except ImageError as error:
+        return "corrupt", str(error)
+    height, width = photo.shape[-2:]
+    if round(min(height, width) / min(parts)) < crop_size:
+        return "small", (
+            f"{file} is {height}x{width}; reduced by {min(parts):g} it is smaller than a crop "
+            f"of {crop_size}; lower crop_size or the reductions"
+        )
+    for factor, path in missing.items():
+        image = reduce_image(photo, factor)
+        corners = textured_corners(image, crop_size=crop_size, min_gradient=min_gradient)
+        found = regions.find(file, image, photo_size=(height, width), needed=len(corners) > 0)
+        windows = [(slice(top, top + crop_size), slice(left, left + crop_size)) for top, left in corners]
+        try:
+            with atomic_path(path) as temporary:
+                np.savez(
+                    temporary,
+                    images=np.array([image[window] for window in windows], np.uint8),
+                    labels=np.array([found[0][window] for window in windows], np.uint16),
+                    corners=corners,
+                    values=found[1],
+                    size=np.array(image.shape[:2], np.int64),
+                )
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {path}: {error}; make room and run it again, finished photos are kept"
+            ) from error
+    return None
 
 
 def read_part_header(path: Path) -> dict[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,38 +98,11 @@ def find_dataset(root: str | os.PathLike[str], *, scale: int = 4, inputs: bool =
     return Dataset(hr, None if None in pairs else found)
 
 
-def _hr_folders(folder: Path) -> list[Path]:
-    """Folders of HR images below a root; the root itself when no name is known.
-
-    Raises:
-        DataError: the root is an LMDB.
-    """
-    if (folder / "data.mdb").is_file():
-        raise DataError(
-            f"{folder} is an LMDB, which cannot be read; give the folder of images that it was made from"
-        )
-    if any(_images(folder)):
-        return [folder]
-    for names in TOGETHER:
-        if all(any(_images(folder / name)) for name in names):
-            return [folder / name for name in names]
-    for name in HR_FOLDERS:
-        if any(_images(folder / name)):
-            return [folder / name]
-        nested = folder / name.split("_")[0] / name  # DIV2K/DIV2K_train_HR and the like
-        if "_" in name and any(_images(nested)):
-            return [nested]
-    return [folder]
-
-
 def photo_folders(root: Path) -> list[Path]:
-    """Folders of photographs for training: the folders of HR images, or the whole root.
+    """Folders of photographs for training: the folders of HR images, or the whole root; the choice is logged.
 
     A folder ``HR``, ``GT`` or ``original`` without LR folders next to it, but with photographs in folders of
-    other names, is one of many subfolders of a plain folder. The choice is logged.
-
-    Raises:
-        DataError: the root is an LMDB.
+    other names, is one of many subfolders of a plain folder. Raises ``DataError`` for an LMDB.
     """
     folders = _hr_folders(root)
     if folders == [root]:
@@ -144,6 +117,21 @@ def photo_folders(root: Path) -> list[Path]:
     return folders
 
 
+def _hr_folders(folder: Path) -> list[Path]:
+    """Folders of HR images below a root; the root itself when no name is known. ``DataError`` for an LMDB."""
+    if (folder / "data.mdb").is_file():
+        raise DataError(
+            f"{folder} is an LMDB, which cannot be read; give the folder of images that it was made from"
+        )
+    if any(_images(folder)):
+        return [folder]
+    for names in (*TOGETHER, *((name,) for name in HR_FOLDERS)):
+        for base in (folder, folder / names[0].split("_")[0]):  # DIV2K/DIV2K_train_HR and the like
+            if all(any(_images(base / name)) for name in names):
+                return [base / name for name in names]
+    return [folder]
+
+
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
@@ -154,27 +142,26 @@ def _images(folder: Path) -> list[Path]:
     )
 
 
-def _lr_places(hr: Path, scale: int) -> Iterable[Path]:
+def _lr_places(hr: Path, scale: int) -> list[Path]:
+    """Places where the LR images of an HR folder may be."""
     match = re.fullmatch(r"(.+)_HR(_sub)?", hr.name)
-    if match is not None:
-        for letter in "Xx":
-            yield hr.parent / f"{match[1]}_LR_bicubic" / f"{letter}{scale}{match[2] or ''}"
-    if match is not None or hr.name in HR_FOLDERS:
-        for pattern in LR_FOLDERS:
-            cropped = not hr.name.startswith("GTmod") and any(hr.parent.glob("GTmod*/*"))
-            if pattern.startswith("LRbic") and cropped:
-                continue  # made from the images in GTmod12
-            yield hr.parent / pattern.format(scale=scale)
+    places = [f"{match[1]}_LR_bicubic/{x}{scale}{match[2] or ''}" for x in "Xx"] if match else []
+    if match or hr.name in HR_FOLDERS:
+        # LRbicx4 is made of the images in GTmod12, if there are some.
+        cropped = not hr.name.startswith("GTmod") and any(hr.parent.glob("GTmod*/*"))
+        usual = [name for name in LR_FOLDERS if not (cropped and name.startswith("LRbic"))]
+        places += [name.format(scale=scale) for name in usual]
+    return [hr.parent / place for place in places]
 
 
 def _lr_files(hr: Path, scale: int) -> list[Path] | None:
     """LR files of one HR folder, in its order; None when there is no folder of them."""
+    truths = _images(hr)
     for place in _lr_places(hr, scale):
-        found = {path.stem: path for path in _images(place)}
-        if not found:
+        if not (found := {path.stem: path for path in _images(place)}):
             continue
-        pairs = [found.get(f"{file.stem}x{scale}") or found.get(file.stem) for file in _images(hr)]
-        missing = [file.name for file, pair in zip(_images(hr), pairs, strict=True) if pair is None]
+        pairs = [found.get(f"{file.stem}x{scale}") or found.get(file.stem) for file in truths]
+        missing = [file.name for file, pair in zip(truths, pairs, strict=True) if pair is None]
         if len(missing) == len(pairs) and str(scale) not in place.name:
             continue  # other images, perhaps of another scale
         if missing:
@@ -202,16 +189,23 @@ def _refuse_unknown_lr(hr: Path, scale: int) -> None:
             )
 
 
+def _is_lr_folder(folder: Path, *, hr: Path | None = None, scale: int | None = None) -> bool:
+    """Whether a folder is called like LR images: ``LR_bicubic``, ``LRx4`` or ``DIV2K_valid_LR/X4``.
+
+    The part of the name before ``LR`` must be that of ``hr``, and the name must not contradict ``scale``.
+    """
+    name = folder.parent.name if re.fullmatch(r"[xX]\d+(_sub)?", folder.name) else folder.name
+    match = _LR_FOLDER.fullmatch(name)
+    if match is None or (scale is not None and match[2] not in (None, str(scale))):
+        return False
+    return hr is None or match[1] is None or hr.name.startswith(f"{match[1]}_")
+
+
 def _selfexsr_pairs(files: Sequence[Path], *, scale: int) -> tuple[list[Path], list[Path] | None] | None:
-    """HR and LR files of a folder in SelfExSR's layout: ``img_001_SRF_4_HR.png``, ``img_001_SRF_4_LR.png``.
+    """HR files and LR files (None without any) of SelfExSR's layout; None if the names are others.
 
-    Results of other methods in the folder, such as ``img_001_SRF_4_bicubic.png``, are left out.
-
-    Returns:
-        HR files and LR files (None if there are no LR files); or None if the names are others.
-
-    Raises:
-        DataError: The files are of another scale, some have no counterpart, or some have other names.
+    Results of other methods in the folder, such as ``img_001_SRF_4_bicubic.png``, are left out. Raises
+    ``DataError`` for files of another scale, without counterpart, or with other names.
     """
     found = [(file, _SELFEXSR.fullmatch(file.stem)) for file in files]
     if all(match is None or match[2] not in ("HR", "LR") for _, match in found):
@@ -223,11 +217,11 @@ def _selfexsr_pairs(files: Sequence[Path], *, scale: int) -> tuple[list[Path], l
             f"{folder} has images in SelfExSR's layout (img_001_SRF_{scale}_HR.png) and others "
             f"({others[0]}); expected one of the two, move the others away"
         )
-    names = {(match[1], match[2], file.stem[: match.start(2)]): file for file, match in found if match}
-    hr, lr = (
-        {stem: file for (*which, stem), file in names.items() if which == [str(scale), kind]}
-        for kind in ("HR", "LR")
-    )
+    kinds: dict[str, dict[str, Path]] = {"HR": {}, "LR": {}}
+    for file, match in found:
+        if match is not None and match[1] == str(scale) and match[2] in kinds:
+            kinds[match[2]][file.stem[: match.start(2)]] = file
+    hr, lr = kinds.values()
     lonely = sorted(hr.keys() ^ lr.keys()) if lr else []
     if not hr or lonely:
         missing = f"{lonely[0]}HR and {lonely[0]}LR" if lonely else f"img_001_SRF_{scale}_HR.png"
@@ -238,11 +232,7 @@ def _selfexsr_pairs(files: Sequence[Path], *, scale: int) -> tuple[list[Path], l
 
 
 def _refuse_mixed(files: Sequence[Path]) -> None:
-    """Refuse a folder that holds HR images and, under related names, LR images.
-
-    Raises:
-        DataError: Two files differ only in ``x4``, ``_LR``, ``_HR`` and the like; both are named.
-    """
+    """Raise ``DataError`` for two files that differ only in ``x4``, ``_LR``, ``_HR`` and the like."""
     seen: dict[str, tuple[Path, bool]] = {}
     for file in files:
         stem, tags = file.stem, set[str]()
@@ -257,15 +247,3 @@ def _refuse_mixed(files: Sequence[Path]) -> None:
                 "images only, folders HR and LR_bicubic/X4, or SelfExSR's names img_001_SRF_4_HR.png and "
                 "img_001_SRF_4_LR.png"
             )
-
-
-def _is_lr_folder(folder: Path, *, hr: Path | None = None, scale: int | None = None) -> bool:
-    """Whether a folder is called like LR images: ``LR_bicubic``, ``LRx4`` or ``DIV2K_valid_LR/X4``.
-
-    The part of the name before ``LR`` must be that of ``hr``, and the name must not contradict ``scale``.
-    """
-    name = folder.parent.name if re.fullmatch(r"[xX]\d+(_sub)?", folder.name) else folder.name
-    match = _LR_FOLDER.fullmatch(name)
-    if match is None or (scale is not None and match[2] not in (None, str(scale))):
-        return False
-    return hr is None or match[1] is None or hr.name.startswith(f"{match[1]}_")

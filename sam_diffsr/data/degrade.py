@@ -1,13 +1,8 @@
 """Damage that real photographs carry: blur, reduction, noise and JPEG, for training and for evaluation.
 
-Networks that only ever saw clean bicubic reductions sharpen the noise and the JPEG blocks of a photograph.
-They learn to take both away from low-resolution images that are made as BSRGAN (arXiv 2103.14006) and
-Real-ESRGAN (arXiv 2107.10833) describe: blur, reduction, noise and compression, each with some probability,
-once or twice, in an order that varies.
-
-A ``Recipe`` is a list of steps. A step is a name out of ``STEPS`` and its numbers. Training draws a recipe
-for every window of a batch (``draw_recipe``); evaluation reads one from text (``parse_degradation``);
-``apply_recipe`` carries both out.
+LR images are made as BSRGAN (arXiv 2103.14006) and Real-ESRGAN (arXiv 2107.10833) describe: each damage with
+some probability, once or twice, in an order that varies. A ``Recipe`` is a list of steps; ``draw_recipe``
+draws one, ``parse_degradation`` reads one from text, and ``apply_recipe`` carries it out.
 """
 
 from __future__ import annotations
@@ -15,10 +10,10 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,12 +35,20 @@ __all__ = [
     "Recipe",
     "Step",
     "apply_recipe",
+    "check_ranges",
     "draw_recipe",
     "parse_degradation",
 ]
 
 DegradationName = Literal["bicubic", "photo"]
 """Named degradations: the clean MATLAB reduction, and that of photographs as people have them."""
+
+
+def check_ranges(config: Any, limits: Mapping[str, tuple[float, float]], *, where: str) -> None:
+    """Raise ``ConfigError`` unless each named field lies between its two limits."""
+    for name, (low, high) in limits.items():
+        if not low <= (value := getattr(config, name)) <= high:
+            raise ConfigError(f"{where}.{name} must lie in [{low:g}, {high:g}], got {value}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,8 +63,7 @@ class Damage:
     """Strongest."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise ConfigError(f"a damage's probability must lie in [0, 1], got {self.probability}")
+        check_ranges(self, {"probability": (0, 1)}, where="data.degradation: damage")
         if not 0 <= self.low <= self.high < math.inf:
             raise ConfigError(f"a damage needs 0 <= low <= high, got {self.low} and {self.high}")
 
@@ -88,38 +90,25 @@ class DegradationConfig:
     """JPEG after a reduction; quality of libjpeg's tables."""
 
     def __post_init__(self) -> None:
-        for name in ("clean", "twice", "anisotropic", "gray"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"data.degradation.{name} must lie in [0, 1], got {getattr(self, name)}")
-        if not 1 <= self.jpeg.low <= self.jpeg.high <= 100:
-            raise ConfigError(
-                f"data.degradation.jpeg must lie in 1..100, got {self.jpeg.low} to {self.jpeg.high}"
-            )
+        limits = {"clean": (0, 1), "twice": (0, 1), "anisotropic": (0, 1), "gray": (0, 1)}
+        check_ranges(self, limits, where="data.degradation")
+        check_ranges(self.jpeg, {"low": (1, 100), "high": (1, 100)}, where="data.degradation.jpeg")
 
 
 PHOTO = DegradationConfig()
 """Photographs as people have them; a quarter is clean."""
 
 Step = tuple[str, tuple[float, ...]]
-"""Name of an entry of ``STEPS`` and its numbers. The numbers of the name ``reduce`` are an index of
-``KERNELS`` and the share of the way to the final size, on a logarithmic scale."""
+"""Name of an entry of ``STEPS`` and its numbers; or ``reduce``, an index of ``KERNELS`` and the share of the
+way to the final size, on a logarithmic scale."""
 Recipe = tuple[Step, ...]
 """Steps in order; an empty recipe is the MATLAB bicubic reduction and nothing else."""
 
 
-def _triangle(distance: Tensor, factor: float) -> Tensor:
-    return (1 - distance / factor).clamp(min=0)
-
-
-def _overlap(distance: Tensor, factor: float) -> Tensor:
-    """How much of an input pixel an output pixel covers."""
-    return ((factor + 1) / 2 - distance).clamp(0, 1)
-
-
 KERNELS: dict[str, Callable[[Tensor, float], Tensor] | None] = {
     "bicubic": None,
-    "bilinear": _triangle,
-    "area": _overlap,
+    "bilinear": lambda distance, factor: (1 - distance / factor).clamp(min=0),
+    "area": lambda distance, factor: ((factor + 1) / 2 - distance).clamp(0, 1),  # the part that is covered
 }
 """Reduction kernels: the weight of a distance in input pixels at a factor >= 1; None is MATLAB's bicubic."""
 
@@ -129,23 +118,24 @@ def blur(image: Tensor, numbers: Sequence[float], generator: torch.Generator) ->
     wide, narrow, angle = numbers
     radius = max(1, math.ceil(2.5 * max(wide, narrow)))
     radius = min(radius, min(image.shape[-2:]) - 1)
+    padded = functional.pad(image, (radius,) * 4, mode="reflect")
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
     if wide == narrow:  # two passes along the axes
-        line = _gauss(offsets / max(wide, 1e-6))
-        rows = line.to(image).expand(3, 1, -1)[..., None]
-        padded = functional.pad(image, (radius,) * 4, mode="reflect")
+        rows = _gauss(offsets / max(wide, 1e-6)).to(image).expand(3, 1, -1)[..., None]
         return functional.conv2d(functional.conv2d(padded, rows, groups=3), rows.mT, groups=3)
     y, x = torch.meshgrid(offsets, offsets, indexing="ij")
     cosine, sine = math.cos(angle), math.sin(angle)
     along, across = (cosine * x + sine * y) / max(wide, 1e-6), (cosine * y - sine * x) / max(narrow, 1e-6)
-    kernel = _gauss(torch.hypot(along, across)).to(image).expand(3, 1, -1, -1)
-    return functional.conv2d(functional.pad(image, (radius,) * 4, mode="reflect"), kernel, groups=3)
+    return functional.conv2d(
+        padded, _gauss(torch.hypot(along, across)).to(image).expand(3, 1, -1, -1), groups=3
+    )
 
 
 def noise(image: Tensor, numbers: Sequence[float], generator: torch.Generator) -> Tensor:
     """Gaussian noise; numbers are sigma out of 255 and whether it is gray (1) or colour (0)."""
     sigma, gray = numbers
-    return image + _normal(image, gray=gray > 0, generator=generator) * (sigma / 255)
+    shape = (len(image), 1 if gray else 3, *image.shape[-2:])
+    return image + torch.randn(shape, generator=generator).to(image.device) * (sigma / 255)
 
 
 def poisson(image: Tensor, numbers: Sequence[float], generator: torch.Generator) -> Tensor:
@@ -173,13 +163,9 @@ def jpeg(image: Tensor, numbers: Sequence[float], generator: torch.Generator) ->
 
 
 STEPS: dict[str, Callable[[Tensor, Sequence[float], torch.Generator], Tensor]] = {
-    "blur": blur,
-    "noise": noise,
-    "poisson": poisson,
-    "jpeg": jpeg,
+    each.__name__: each for each in (blur, noise, poisson, jpeg)
 }
-"""Every damage: a function of ``(1, 3, H, W)`` in [0, 1], its numbers and a CPU generator that gives the
-same shape."""
+"""Every damage by name: takes ``(1, 3, H, W)`` in [0, 1], its numbers and a CPU generator; same shape."""
 
 
 def apply_recipe(hr: Tensor, recipe: Recipe, *, scale: int, seed: int) -> Tensor:
@@ -208,8 +194,8 @@ def apply_recipe(hr: Tensor, recipe: Recipe, *, scale: int, seed: int) -> Tensor
     for name, numbers in recipe:
         if name == "reduce":
             kernel, share = numbers
-            size = tuple(max(1, round(side * scale**-share)) for side in (height, width))
-            image = _reduce(image, (size[0], size[1]), list(KERNELS)[int(kernel)])
+            rows, columns = (max(1, round(side * scale**-share)) for side in (height, width))
+            image = _reduce(image, (rows, columns), list(KERNELS)[int(kernel)])
         else:
             image = STEPS[name](image, numbers, generator)
     return _to_levels(image)
@@ -275,19 +261,12 @@ class Degradation:
         Raises:
             ArgumentError: the sides are no multiples of the scale.
         """
-        recipe = self.recipe
-        if recipe is None:
-            recipe = draw_recipe(np.random.default_rng([seed, 2]), PHOTO)
+        recipe = draw_recipe(np.random.default_rng([seed, 2]), PHOTO) if self.recipe is None else self.recipe
         return apply_recipe(hr, recipe, scale=scale, seed=seed).to(torch.uint8)
 
 
-_STRENGTHS: dict[str, tuple[float, float, Callable[[float], tuple[float, ...]]]] = {
-    "blur": (0.0, 20.0, lambda sigma: (sigma, sigma, 0.0)),
-    "noise": (0.0, 255.0, lambda sigma: (sigma, 0.0)),
-    "poisson": (0.01, 255.0, lambda sigma: (sigma, 0.0)),
-    "jpeg": (1.0, 100.0, lambda quality: (quality, 0.0)),
-}
-"""For each damage that text can name: least and largest strength, and the numbers of its step."""
+_STRENGTHS = {"blur": (0.0, 20.0), "noise": (0.0, 255.0), "poisson": (0.01, 255.0), "jpeg": (1.0, 100.0)}
+"""Least and largest strength of each damage that text can name."""
 
 
 def parse_degradation(text: str) -> Degradation:
@@ -302,11 +281,10 @@ def parse_degradation(text: str) -> Degradation:
         ArgumentError: the text names no degradation, or a strength is out of range.
     """
     name = text.strip().lower()
-    if name == "photo":
-        return Degradation(name, None)
-    if name == "bicubic":
-        return Degradation(name, ())
-    steps: list[Step] = []
+    if name in ("photo", "bicubic"):
+        return Degradation(name, None if name == "photo" else ())
+    before: list[Step] = []
+    after: list[Step] = []
     for part in name.split("+"):
         match = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", part)
         if match is None or match[1] not in _STRENGTHS:
@@ -314,13 +292,13 @@ def parse_degradation(text: str) -> Degradation:
                 f"a degradation is bicubic, photo, or damages joined by + such as "
                 f"{', '.join(f'{each}<number>' for each in _STRENGTHS)}; got {text!r}"
             )
-        low, high, numbers = _STRENGTHS[match[1]]
-        strength = float(match[2])
+        (low, high), strength = _STRENGTHS[match[1]], float(match[2])
         if not low <= strength <= high:
             raise ArgumentError(f"{match[1]} must lie in {low:g}..{high:g}, got {strength:g} in {text!r}")
-        steps.append((match[1], numbers(strength)))
-    before = [step for step in steps if step[0] == "blur"]
-    after = [step for step in steps if step[0] != "blur"]
+        if match[1] == "blur":
+            before.append(("blur", (strength, strength, 0.0)))
+        else:
+            after.append((match[1], (strength, 0.0)))
     return Degradation(name, (*before, ("reduce", (0.0, 1.0)), *after))
 
 
@@ -328,11 +306,6 @@ def _gauss(distance: Tensor) -> Tensor:
     """Gaussian of a distance in sigmas, with the sum 1."""
     weights = torch.exp(-0.5 * distance.square())
     return weights / weights.sum()
-
-
-def _normal(image: Tensor, *, gray: bool, generator: torch.Generator) -> Tensor:
-    shape = (*image.shape[:1], 1 if gray else 3, *image.shape[-2:])
-    return torch.randn(shape, generator=generator).to(image.device)
 
 
 def _to_levels(image: Tensor) -> Tensor:

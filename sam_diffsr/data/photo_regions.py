@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from sam_diffsr.data.config import MissingMasks
 from sam_diffsr.errors import ArgumentError, DataError
-from sam_diffsr.masks.lookup import digest_masks, find_masks, load_structure
 from sam_diffsr.masks.segments import GraphMaskGenerator
 from sam_diffsr.masks.spe import Encoding, EncodingOptions, Reduction, encode_label_map
+from sam_diffsr.masks.store import digest_masks, find_masks, load_structure
 from sam_diffsr.masks.structure import MAX_REGIONS
 
 __all__ = ["PhotoRegions", "Segmenter"]
@@ -29,17 +29,8 @@ Segmenter = Callable[[NDArray[np.uint8]], NDArray[Any]]
 class PhotoRegions:
     """Gives the regions of photos that may have been reduced.
 
-    Args:
-        segmenter: ``"graph"``, ``"none"`` (E = 0), a ``GraphMaskGenerator`` or a function.
-        masks: folder of masks (see ``masks.lookup.find_masks``), instead of the segmenter.
-        missing: with ``"zero"``, photos without masks have no regions (E = 0).
-        files: all photos; their masks are looked up at once.
-        roots: folders that the places of photos are relative to.
-        encoding: see ``masks.spe``; so is ``reduction``.
-
-    Raises:
-        ArgumentError: an unknown segmenter.
-        DataError: no such folder of masks, or photos without masks.
+    The arguments are those of ``prepare_crops``; ``roots`` are the folders that the places of photos are
+    relative to. Raises ``ArgumentError`` for an unknown segmenter, and ``DataError`` for missing masks.
     """
 
     def __init__(
@@ -62,14 +53,24 @@ class PhotoRegions:
             self._segment, self.name = _resolve_segmenter(segmenter)
         else:
             self._masks = find_masks(masks, files, roots=roots)
-            _report_missing([file for file in files if file not in self._masks], len(files), masks, missing)
         self.digests = {file: digest_masks(path) for file, path in self._masks.items()}
         """SHA-256 of the masks of each photo that has some."""
+        absent = [] if masks is None else [file for file in files if file not in self._masks]
+        if not absent:
+            return
+        listed = ", ".join(file.name for file in absent[:5]) + (", ..." if len(absent) > 5 else "")
+        if missing == "error" or len(absent) == len(files):
+            raise DataError(
+                f"{masks} has no masks for {len(absent)} of {len(files)} photos ({listed}): expected files "
+                f"like {absent[0].stem}.npz, .npy or .json; make them with `sam-diffsr masks generate`, "
+                "or ask for missing masks to be zero"
+            )
+        logger.warning("%d of %d photos have no masks and get E = 0: %s", len(absent), len(files), listed)
 
     def find(
-        self, file: Path, image: NDArray[np.uint8], *, photo_size: Sequence[int], needed: bool
+        self, file: Path, image: NDArray[np.uint8], *, photo_size: tuple[int, int], needed: bool
     ) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-        """Give the regions of a photo: its label map ``(H, W)``, and one value per label, 0 for "no region".
+        """Give the label map ``(H, W)`` of a photo, and one value per label, 0 for "no region".
 
         ``image`` is the photo after its reduction from ``photo_size``, ``(H, W, 3)`` uint8. The segmenter
         does not run unless its labels are ``needed``.
@@ -80,8 +81,7 @@ class PhotoRegions:
         """
         size = (image.shape[0], image.shape[1])
         if file in self._masks:
-            full = (photo_size[0], photo_size[1])
-            structure = load_structure(self._masks[file], photo_size=full, size=size, **self._encoding)
+            structure = load_structure(self._masks[file], photo_size=photo_size, size=size, **self._encoding)
             return structure.labels, structure.values
         if self._segment is None or not needed:
             return np.zeros(size, np.uint16), np.zeros(1, np.float32)
@@ -92,22 +92,6 @@ class PhotoRegions:
         if lowest < 0 or highest > MAX_REGIONS:
             raise DataError(f"the segmenter's labels must lie in 0..{MAX_REGIONS}, got {lowest}..{highest}")
         return labels.astype(np.uint16), encode_label_map(labels, **self._encoding)
-
-
-def _report_missing(
-    absent: Sequence[Path], total: int, folder: str | os.PathLike[str], missing: MissingMasks
-) -> None:
-    """Raise or warn about photos without masks."""
-    if not absent:
-        return
-    listed = ", ".join(file.name for file in absent[:5]) + (", ..." if len(absent) > 5 else "")
-    if missing == "error" or len(absent) == total:
-        raise DataError(
-            f"{os.fspath(folder)} has no masks for {len(absent)} of {total} photos ({listed}): expected "
-            f"files like {absent[0].stem}.npz, .npy or .json; make them with `sam-diffsr masks generate`, "
-            "or ask for missing masks to be zero"
-        )
-    logger.warning("%d of %d photos have no masks and get E = 0: %s", len(absent), total, listed)
 
 
 def _resolve_segmenter(

@@ -13,19 +13,15 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from sam_diffsr.data.config import MissingMasks
-from sam_diffsr.data.crops import CropStore, check_replaceable, read_manifest, write_arrays, write_manifest
-from sam_diffsr.data.cut import read_part, read_part_header, reduce_image, save_part, textured_corners
+from sam_diffsr.data.crops import CropStore, check_replaceable, read_manifest, write_crops
+from sam_diffsr.data.cut import cut_photo, read_part, read_part_header
 from sam_diffsr.data.datasets import photo_folders
 from sam_diffsr.data.photo_regions import PhotoRegions, Segmenter
-from sam_diffsr.errors import ArgumentError, DataError, ImageError, OutputError
-from sam_diffsr.image import decode_image
+from sam_diffsr.errors import ArgumentError, DataError, OutputError
 from sam_diffsr.image.photos import list_photos
 from sam_diffsr.masks.segments import GraphMaskGenerator
 from sam_diffsr.masks.spe import Encoding, Reduction
@@ -97,18 +93,17 @@ def prepare_crops(
         raise ArgumentError(f"crop_size must be at least 16 pixels, got {crop_size}")
     if not reductions or any(not factor >= 1 for factor in reductions):
         raise ArgumentError(f"reductions must be one or more numbers >= 1, got {list(reductions)}")
-    files, roots = _find_photos(photos)
-    options: dict[str, Any] = {"encoding": encoding, "reduction": reduction}
-    found: dict[str, Any] = {"masks": masks, "missing": missing_masks, "files": files, "roots": roots}
-    regions = PhotoRegions(segmenter, **found, **options)
+    if isinstance(photos, (str, os.PathLike)):
+        folders = photo_folders(Path(photos))
+        files, roots = [file for place in folders for file in list_photos(place)], [Path(photos), *folders]
+    else:
+        files, roots = list_photos(photos), []
+    how: dict[str, Any] = {"encoding": encoding, "reduction": reduction}
+    regions = PhotoRegions(segmenter, masks=masks, missing=missing_masks, files=files, roots=roots, **how)
+    settings: dict[str, Any] = {"crop_size": crop_size, "min_gradient": float(min_gradient)}
+    settings |= {"segmenter": regions.name, **how}
 
     # A folder with the same photos, masks and settings is finished.
-    settings: dict[str, Any] = {
-        "crop_size": crop_size,
-        "min_gradient": float(min_gradient),
-        "segmenter": regions.name,
-        **options,
-    }
     folder, digests = Path(out), {file: _digest(file) for file in files}
     wanted = [
         [digests[file], float(factor), regions.digests.get(file)] for file in files for factor in reductions
@@ -121,17 +116,42 @@ def prepare_crops(
     check_replaceable(folder, overwrite=overwrite)
 
     # Every photo becomes parts; the parts are then joined.
+    joined: list[Path] = []
+    sources: list[dict[str, Any]] = []
+    skipped: list[dict[str, Any]] = []
     with _parts_folder(folder) as parts:
-        work = _Work(regions, settings, parts, digests, licences or {})
         for number, file in enumerate(files, start=1):
-            message = work.cut(file, reductions)
+            photo, masked = {"file": file.name, "sha256": digests[file]}, regions.digests.get(file)
+            paths = {
+                float(factor): parts / _part_name(digests[file], float(factor), settings, masked)
+                for factor in reductions
+            }
+            problem = cut_photo(
+                file, paths, regions, crop_size=crop_size, min_gradient=settings["min_gradient"]
+            )
+            if problem is not None:
+                skipped.append({**photo, "kind": problem[0], "reason": problem[1]})
+                message = f"{file.name} left out"
+            else:
+                about = {"masks": masked, "licence": (licences or {}).get(file.name)}
+                headers = {factor: read_part_header(path) for factor, path in paths.items()}
+                sources += [{**photo, "reduction": by, **header, **about} for by, header in headers.items()]
+                joined += paths.values()
+                message = f"{file.name}: {sum(header['crops'] for header in headers.values())} crops"
             if progress is not None:
                 progress(number, len(files), message)
-        _report(work.skipped, len(files))
-        count = work.count_crops(len(files))
-        write_arrays(folder, map(read_part, work.parts), count=count, crop_size=crop_size)
-        contents: dict[str, Any] = {"sources": work.sources, "skipped": work.skipped}
-        write_manifest(folder, crops=count, crop_size=crop_size, settings=settings, **contents)
+        _report(skipped, len(files))
+        if not sources:
+            more = "" if len(files) == 1 else f", and {len(files) - 1} more"
+            raise DataError(f"none of the {len(files)} photos can be used: {skipped[0]['reason']}{more}")
+        if not any(source["crops"] for source in sources):
+            for path in joined:
+                path.unlink(missing_ok=True)
+            raise DataError(
+                f"none of the {len(files)} photos has a crop of {crop_size} pixels with "
+                f"gradient energy >= {min_gradient:g}; lower min_gradient"
+            )
+        write_crops(folder, map(read_part, joined), sources=sources, settings=settings, skipped=skipped)
     shutil.rmtree(parts, ignore_errors=True)
     return CropStore(folder)
 
@@ -154,88 +174,9 @@ def _parts_folder(folder: Path) -> Generator[Path, None, None]:
         raise
 
 
-@dataclass
-class _Work:
-    """The parts, sources and left-out photos so far."""
-
-    regions: PhotoRegions
-    settings: Mapping[str, Any]
-    folder: Path
-    """Folder of the parts."""
-    digests: Mapping[Path, str | None]
-    licences: Mapping[str, str]
-    parts: list[Path] = field(default_factory=list[Path])
-    sources: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    skipped: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-
-    def cut(self, file: Path, reductions: Sequence[float]) -> str:
-        """Cut one photo at every unfinished reduction, or leave it out; gives a progress message."""
-        paths = {factor: self._path(file, factor) for factor in reductions}
-        if not all(path.is_file() for path in paths.values()):
-            try:
-                photo = decode_image(file).rgb
-            except ImageError as error:
-                return self._leave_out(file, "corrupt", str(error))
-            height, width = photo.shape[-2:]
-            if round(min(height, width) / min(reductions)) < self.settings["crop_size"]:
-                reason = (
-                    f"{file} is {height}x{width}; reduced by {min(reductions):g} it is smaller than a crop "
-                    f"of {self.settings['crop_size']}; lower crop_size or the reductions"
-                )
-                return self._leave_out(file, "small", reason)
-            for factor, path in paths.items():
-                if not path.is_file():
-                    self._cut(path, file, photo, factor)
-        source = {"file": file.name, "sha256": self.digests[file]}
-        about = {"masks": self.regions.digests.get(file), "licence": self.licences.get(file.name)}
-        headers = [read_part_header(path) for path in paths.values()]
-        for factor, header in zip(reductions, headers, strict=True):
-            self.sources.append({**source, "reduction": float(factor), **header, **about})
-        self.parts += paths.values()
-        return f"{file.name}: {sum(header['crops'] for header in headers)} crops"
-
-    def count_crops(self, photos: int) -> int:
-        """Number of crops; without any, raise ``DataError`` and remove the empty parts."""
-        if not self.parts:
-            raise DataError(
-                f"none of the {photos} photos can be used: {self.skipped[0]['reason']}"
-                + ("" if photos == 1 else f", and {photos - 1} more")
-            )
-        count = sum(source["crops"] for source in self.sources)
-        if count == 0:
-            for path in self.parts:
-                path.unlink(missing_ok=True)
-            raise DataError(
-                f"none of the {photos} photos has a crop of {self.settings['crop_size']} pixels with "
-                f"gradient energy >= {self.settings['min_gradient']:g}; lower min_gradient"
-            )
-        return count
-
-    def _path(self, file: Path, factor: float) -> Path:
-        made_of = [self.digests[file], float(factor), self.settings, self.regions.digests.get(file)]
-        key = json.dumps(made_of, sort_keys=True).encode()
-        return self.folder / f"{hashlib.sha256(key).hexdigest()[:24]}.npz"
-
-    def _cut(self, path: Path, file: Path, photo: torch.Tensor, factor: float) -> None:
-        crop_size: int = self.settings["crop_size"]
-        image = reduce_image(photo, factor)
-        corners = textured_corners(image, crop_size=crop_size, min_gradient=self.settings["min_gradient"])
-        regions = self.regions.find(file, image, photo_size=photo.shape[-2:], needed=len(corners) > 0)
-        save_part(path, image, corners, regions, crop_size=crop_size)
-
-    def _leave_out(self, file: Path, kind: str, reason: str) -> str:
-        self.skipped.append({"file": file.name, "sha256": self.digests[file], "kind": kind, "reason": reason})
-        return f"{file.name} left out"
-
-
-def _find_photos(
-    photos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-) -> tuple[list[Path], list[Path]]:
-    """The photos, and the folders that their places are relative to."""
-    if not isinstance(photos, (str, os.PathLike)):
-        return list_photos(photos), []
-    folders = photo_folders(Path(photos))
-    return [file for folder in folders for file in list_photos(folder)], [Path(photos), *folders]
+def _part_name(*made_of: Any) -> str:
+    key = json.dumps(made_of, sort_keys=True).encode()
+    return f"{hashlib.sha256(key).hexdigest()[:24]}.npz"
 
 
 def _digest(file: Path) -> str | None:

@@ -6,31 +6,34 @@ The host only cuts windows of uint8; augmentation and the LR image are made on t
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sam_diffsr.data.config import AugmentConfig, DataConfig
+from sam_diffsr.data.config import DataConfig
 from sam_diffsr.data.crops import CropStore
-from sam_diffsr.data.degrade import DegradationConfig, Recipe, draw_recipe
+from sam_diffsr.data.degrade import Recipe, draw_recipe
 from sam_diffsr.data.prepare import prepare_crops
 from sam_diffsr.data.synthetic import Drawing, SyntheticPool
 from sam_diffsr.data.training_batch import MARGIN_LR, Mixture, TrainingBatch, draw, make_batch, share_rows
 from sam_diffsr.errors import ArgumentError, ConfigError, DataError
-from sam_diffsr.masks.spe import Encoding, Reduction
 
-__all__ = ["HostBatch", "SyntheticWindow", "TrainingSource", "open_source"]
+__all__ = ["HostBatch", "SyntheticWindow", "TrainingSource", "open_source", "prefetch"]
+
+T = TypeVar("T")
 
 SLACK = 48
 """HR pixels that crops of ``data.photos`` are larger than a window."""
 
 
-@dataclass(frozen=True)
-class SyntheticWindow:
+class SyntheticWindow(NamedTuple):
     """A window of a synthetic image; its pixels are made on the device."""
 
     row: int
@@ -44,7 +47,7 @@ class SyntheticWindow:
 class HostBatch:
     """Windows of one step on the host, with their margin m.
 
-    B counts the guests of ``mixture`` as well: windows of other processes, needed for blending only.
+    B counts guests as well: windows of other processes at the end, needed for blending only.
     """
 
     images: Tensor
@@ -57,7 +60,7 @@ class HostBatch:
     orders: Tensor | None = None
     """``(B,)`` int64, see ``permute_channels``; None keeps the channels."""
     mixture: Mixture | None = None
-    """Blends of rows, or None; its guests are the last rows and no part of the batch."""
+    """Blends, see ``mix_windows``; None for none."""
     recipes: tuple[Recipe, ...] = ()
     """Damage of each row that is no guest; empty for bicubic LR images."""
     seed: int = 0
@@ -67,113 +70,96 @@ class HostBatch:
 class TrainingSource:
     """Random windows of crops and of synthetic images; each epoch uses every crop once, in a new order.
 
-    ``host_batch`` and ``device_batch`` may run in different threads.
+    ``open_source`` makes it. ``host_batch`` and ``device_batch`` may run in different threads.
 
     Args:
-        patch: HR side of the windows that the networks see, without margin.
-        scale: 2, 4 or 8; ``patch`` is a multiple of it.
-        batch: images per step, over all processes.
-        seed: seed of order, windows, turns, augmentation and synthetic images.
+        config: patch, batch, augmentation, degradation and synthetic share.
+        scale: scale of the LR images; ``config.patch`` is a multiple of it.
+        seed: seed of order, windows, turns, augmentation and damage.
         store: prepared crops, or None.
         pool: synthetic images, or None.
-        synthetic_fraction: share of synthetic rows when both are given.
-        structure: False sets E = 0.
-        augment: augmentation beyond turning and mirroring; None is none.
-        degradation: ranges of the damage of LR images; None makes bicubic ones.
         rank: number of this process; it gets the rows ``rank``, ``rank + world``, ...
         world: number of processes.
 
     Raises:
-        ArgumentError: the patch is no multiple of the scale; the batch is empty, cannot be shared equally or
-            is too small for mixup; or neither a store nor a pool is given.
+        ArgumentError: the patch is no multiple of the scale, or the batch cannot be shared equally.
         DataError: crops or synthetic images are smaller than the patch and its margin.
     """
 
     def __init__(
         self,
+        config: DataConfig,
         *,
-        patch: int,
         scale: int,
-        batch: int,
         seed: int,
         store: CropStore | None = None,
         pool: SyntheticPool | None = None,
-        synthetic_fraction: float = 0.0,
-        structure: bool = True,
-        augment: AugmentConfig | None = None,
-        degradation: DegradationConfig | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        if patch < scale or patch % scale:
-            raise ArgumentError(f"patch must be a multiple of the scale {scale}, got {patch}")
-        if batch < 1 or not 0 <= rank < world or batch % world:
+        if config.patch % scale:
+            raise ArgumentError(f"patch must be a multiple of the scale {scale}, got {config.patch}")
+        if not 0 <= rank < world or config.batch % world:
             raise ArgumentError(
-                f"a batch of {batch} cannot be shared equally by {world} processes (rank {rank}); choose a "
-                "positive multiple of their number"
+                f"a batch of {config.batch} cannot be shared equally by {world} processes (rank {rank}); "
+                "choose a positive multiple of their number"
             )
-        augment = augment or AugmentConfig()
-        if augment.mixup and batch < 2:
-            raise ArgumentError(f"mixup needs a second window in the batch, but batch is {batch}")
-        if store is None and pool is None:
-            raise ArgumentError("a source needs crops or a pool of synthetic images")
-        self.window = window = patch + 2 * MARGIN_LR * scale
-        need = f"at least {window} pixels for patches of {patch} and their margin, but"
+        self.window = window = config.patch + 2 * MARGIN_LR * scale
+        need = f"at least {window} pixels for patches of {config.patch} and their margin, but"
         if store is not None and window > store.crop_size:
             raise DataError(f"crops need {need} {store.path} has {store.crop_size}; prepare larger crops")
         if pool is not None and window > pool.config.size:
             raise DataError(
                 f"synthetic images need {need} data.synthetic.size is {pool.config.size}; raise it"
             )
-        self.store, self.pool, self.structure, self.augment = store, pool, structure, augment
-        self.degradation = degradation
-        self.scale, self.batch, self.seed, self.rank, self.world = scale, batch, seed, rank, world
-        self.fraction = 0.0 if pool is None else 1.0 if store is None else synthetic_fraction
+        self.config, self.scale, self.seed, self.rank, self.world = config, scale, seed, rank, world
+        # Where one of the two is missing, the share never asks for it.
+        self.store: Any = store
+        self.pool: Any = pool
+        self.share = 0.0 if pool is None else 1.0 if store is None else config.synthetic_fraction
         self._epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
 
     def host_batch(self, step: int) -> HostBatch:
         """Cut the windows of one step (0-based) that belong to this process."""
         # Every process draws for all rows, so that the rows do not depend on the number of processes.
+        config, side = self.config, self.window
         rng = np.random.default_rng([self.seed, 1, step])
-        side, corners = self.window, list[tuple[int, int]]()
-        for row in range(self.batch):
-            if self._place(step, row)[0]:
-                slack = cast("SyntheticPool", self.pool).config.size - side
-            else:
-                slack = cast("CropStore", self.store).crop_size - side
+        places = [self._place(step, row) for row in range(config.batch)]
+        corners: list[tuple[int, int]] = []
+        for is_synthetic, _ in places:
+            slack = (self.pool.config.size if is_synthetic else self.store.crop_size) - side
             top, left = (int(offset) for offset in rng.integers(0, slack, size=2, endpoint=True))
             corners.append((top, left))
-        drawn = draw(rng, self.augment, batch=self.batch)
+        drawn = draw(rng, config.augment, batch=config.batch)
         rows, mixture = share_rows(drawn, rank=self.rank, world=self.world)
 
-        # Only the rows of this process are cut.
+        # Only the rows of this process are cut, in the order of the batch.
         images = np.empty((len(rows), side, side, 3), np.uint8)
         structure = np.zeros((len(rows), side, side), np.float32)
         synthetic: list[SyntheticWindow] = []
         for row, place in sorted(zip(rows, range(len(rows)), strict=True)):
-            is_synthetic, position = self._place(step, row)
-            top, left = corners[row]
+            (is_synthetic, position), (top, left) = places[row], corners[row]
             if is_synthetic:
-                drawing = cast("SyntheticPool", self.pool).drawing(position)
+                drawing = self.pool.drawing(position)
                 synthetic.append(SyntheticWindow(place, drawing, top, left))
                 field = drawing.structure(top, left, side)
             else:
-                store = cast("CropStore", self.store)
-                images[place], field = store.window(self._index(position), top, left, side)
-            if self.structure:
+                images[place], field = self.store.window(self._index(position), top, left, side)
+            if config.structure == "stored":
                 structure[place] = field
+
         recipes, noise_seed = (), 0
-        if self.degradation is not None:
+        if config.damage is not None:
             rng = np.random.default_rng([self.seed, 2, step])
-            noise_seed = int(rng.integers(2**32)) + self.rank * self.batch
-            recipes = tuple(draw_recipe(rng, self.degradation) for _ in range(self.batch))
+            noise_seed = int(rng.integers(2**32)) + self.rank * config.batch
+            recipes = tuple(draw_recipe(rng, config.damage) for _ in range(config.batch))
         return HostBatch(
             images=torch.from_numpy(images),
             structure=torch.from_numpy(structure),
             synthetic=tuple(synthetic),
             turns=torch.from_numpy(drawn.turns[rows]),
-            orders=torch.from_numpy(drawn.orders[rows]) if self.augment.permute_channels else None,
+            orders=torch.from_numpy(drawn.orders[rows]) if config.augment.permute_channels else None,
             mixture=mixture,
             recipes=recipes[self.rank :: self.world],
             seed=noise_seed,
@@ -182,16 +168,14 @@ class TrainingSource:
     def device_batch(self, host: HostBatch, device: torch.device) -> TrainingBatch:
         """Copy to the device, make synthetic pixels, augment image and field together, make the LR image."""
         images = host.images.to(device, non_blocking=True)
-        structure = host.structure.to(device, non_blocking=True)
-        if host.synthetic:
-            images = images.clone() if images is host.images else images
-            for window in host.synthetic:
-                picture = cast("SyntheticPool", self.pool).picture(window.drawing, device)
-                rows = slice(window.top, window.top + self.window)
-                images[window.row] = picture[rows, window.left : window.left + self.window]
+        if host.synthetic and images is host.images:
+            images = images.clone()
+        for row, drawing, top, left in host.synthetic:
+            picture = self.pool.picture(drawing, device)
+            images[row] = picture[top : top + self.window, left : left + self.window]
         return make_batch(
             images,
-            structure,
+            host.structure.to(device, non_blocking=True),
             host.turns.to(device),
             scale=self.scale,
             orders=None if host.orders is None else host.orders.to(device),
@@ -202,17 +186,16 @@ class TrainingSource:
 
     def _place(self, step: int, row: int) -> tuple[bool, int]:
         """Whether a row is synthetic, and its number among the rows of its kind in the whole run."""
-        position = step * self.batch + row
-        before, after = int(position * self.fraction), int((position + 1) * self.fraction)
+        position = step * self.config.batch + row
+        before, after = int(position * self.share), int((position + 1) * self.share)
         # The two kinds alternate evenly.
         return (True, before) if after > before else (False, position - before)
 
     def _index(self, position: int) -> int:
         """Crop at a position among all crops of the run; every epoch has its own order."""
-        count = len(cast("CropStore", self.store))
-        epoch, place = divmod(position, count)
+        epoch, place = divmod(position, len(self.store))
         if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, 0, epoch]).permutation(count)
+            self._order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.store))
             self._epoch = epoch
         return int(self._order[place])
 
@@ -241,8 +224,17 @@ def open_source(
         OutputError: ``cache`` cannot be written.
     """
     store, stored = None, config.structure == "stored"
+    how: dict[str, Any] = {"encoding": config.encoding or "rope", "reduction": config.reduction or "image"}
     if config.crops is not None:
         store = CropStore(config.crops)
+        made = how | store.manifest.get("settings", {})
+        for name in how:
+            how[name] = wanted = getattr(config, name) or made[name]
+            if stored and wanted != made[name]:
+                raise ConfigError(
+                    f"data.{name} is {wanted!r}, but {store.path} was prepared with {made[name]!r}; leave it "
+                    "out or prepare the crops again"
+                )
     elif config.photos is not None:
         if cache is None:
             raise ArgumentError("data.photos needs a cache folder for the crops")
@@ -253,42 +245,36 @@ def open_source(
             reductions=(1.0,),
             min_gradient=0.0,
             segmenter="graph" if stored else "none",
-            encoding=config.encoding or "rope",
-            reduction=config.reduction or "image",
             masks=config.masks if stored else None,
             missing_masks=config.missing_masks,
             overwrite=True,  # the cache belongs to the run
+            **how,
         )
-    encoding, reduction = _how_encoded(config, store)
-    pool = None
-    if config.synthetic is not None:
-        pool = SyntheticPool(config.synthetic, seed=seed, encoding=encoding, reduction=reduction)
-    return TrainingSource(
-        patch=config.patch,
-        scale=scale,
-        batch=config.batch,
-        seed=seed,
-        store=store,
-        pool=pool,
-        synthetic_fraction=config.synthetic_fraction,
-        structure=stored,
-        augment=config.augment,
-        degradation=config.damage,
-        rank=rank,
-        world=world,
-    )
+    pool = None if config.synthetic is None else SyntheticPool(config.synthetic, seed=seed, **how)
+    return TrainingSource(config, scale=scale, seed=seed, store=store, pool=pool, rank=rank, world=world)
 
 
-def _how_encoded(config: DataConfig, store: CropStore | None) -> tuple[Encoding, Reduction]:
-    """The encoding and reduction of the crops, or those of the config."""
-    settings: dict[str, Any] = store.manifest.get("settings", {}) if store is not None else {}
-    chosen: dict[str, Any] = {}
-    for name, default in (("encoding", "rope"), ("reduction", "image")):
-        wanted, made = getattr(config, name), settings.get(name, default)
-        if store is not None and config.structure == "stored" and wanted not in (None, made):
-            raise ConfigError(
-                f"data.{name} is {wanted!r}, but {store.path} was prepared with {made!r}; leave it out or "
-                "prepare the crops again"
-            )
-        chosen[name] = wanted or made
-    return chosen["encoding"], chosen["reduction"]
+@contextmanager
+def prefetch(make: Callable[[int], T], *, start: int, stop: int) -> Generator[Iterator[T], None, None]:
+    """Call ``make(start)`` to ``make(stop - 1)`` in one background thread, one call ahead.
+
+    Args:
+        make: makes the batch of a step, such as ``source.host_batch``.
+        start: first step.
+        stop: step after the last one.
+
+    Yields:
+        An iterator over the results in order. An error of ``make`` is raised in the place of its result.
+        Leaving the block ends the thread after its current call.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+
+        def results() -> Iterator[T]:
+            ahead = pool.submit(make, start)
+            for step in range(start + 1, stop + 1):
+                current = ahead
+                if step < stop:
+                    ahead = pool.submit(make, step)
+                yield current.result()
+
+        yield results() if start < stop else iter(())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,7 +40,6 @@ __all__ = [
 MARGIN_LR = 2
 """LR pixels cut away on each side: the reach of the antialiased cubic."""
 
-
 CHANNEL_ORDERS = tuple(permutations(range(3)))
 """The orders of three channels; the first one is the identity."""
 
@@ -60,37 +60,30 @@ class TrainingBatch:
     """``(B, 1, s*h, s*w)`` float32."""
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Random choices for every row of a batch, over all processes."""
+class Drawn(NamedTuple):
+    """Random choices for every row of a batch, over all processes; each ``(B,)`` int64."""
 
     turns: NDArray[np.int64]
-    """``(B,)`` in 0..7, see ``dihedral``."""
+    """In 0..7, see ``dihedral``."""
     orders: NDArray[np.int64]
-    """``(B,)`` in 0..5, index into ``CHANNEL_ORDERS``."""
+    """In 0..5, index into ``CHANNEL_ORDERS``."""
     partners: NDArray[np.int64]
-    """``(B,)``, the row blended into each row; the row itself for no blend."""
+    """The row blended into each row; the row itself for no blend."""
     weights: NDArray[np.int64]
-    """``(B,)``, the row's own weight in parts of ``WEIGHT_STEPS``."""
+    """The row's own weight in parts of ``WEIGHT_STEPS``."""
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """Blends of windows of a batch."""
+class Mixture(NamedTuple):
+    """Blends of the first K windows of a batch; further windows serve as partners only."""
 
-    rows: Tensor
-    """``(K,)`` int64, the windows that are replaced by a blend."""
     partners: Tensor
-    """``(K,)`` int64, the partner of each window, before any blend."""
+    """``(K,)`` int64, the window blended into each window; the window itself for no blend."""
     weights: Tensor
     """``(K,)`` int16, the window's own weight in parts of ``WEIGHT_STEPS``; the rest is its partner's."""
-    guests: int = 0
-    """Number of windows at the end that belong to other processes and serve as partners only."""
 
     def to(self, device: torch.device) -> Mixture:
         """Move to a device."""
-        tensors = (each.to(device) for each in (self.rows, self.partners, self.weights))
-        return Mixture(*tensors, guests=self.guests)
+        return Mixture(self.partners.to(device), self.weights.to(device))
 
 
 def draw(rng: np.random.Generator, config: AugmentConfig, *, batch: int) -> Drawn:
@@ -103,24 +96,17 @@ def draw(rng: np.random.Generator, config: AugmentConfig, *, batch: int) -> Draw
 
 
 def share_rows(drawn: Drawn, *, rank: int, world: int) -> tuple[list[int], Mixture | None]:
-    """Give the rows that a process cuts, and their blends.
+    """Give the rows that a process cuts, and their blends by place in that list; None without blends.
 
-    The rows are ``rank``, ``rank + world``, ..., then the partners that belong to other processes. The
-    mixture goes by place in that list; it is None without blends.
+    The rows are ``rank``, ``rank + world``, ..., then the partners that belong to other processes.
     """
     rows = list(range(rank, len(drawn.turns), world))
-    mixed = [row for row in rows if drawn.partners[row] != row]
-    if not mixed:
+    partners = drawn.partners[rows].tolist()
+    if partners == rows:
         return rows, None
-    partners = [int(drawn.partners[row]) for row in mixed]
-    guests = sorted(set(partners).difference(rows))
-    places = {row: place for place, row in enumerate([*rows, *guests])}
-    return list(places), Mixture(
-        rows=torch.tensor([places[row] for row in mixed]),
-        partners=torch.tensor([places[row] for row in partners]),
-        weights=torch.from_numpy(drawn.weights[mixed]).short(),
-        guests=len(guests),
-    )
+    cut = rows + sorted(set(partners) - set(rows))
+    places = torch.tensor([cut.index(row) for row in partners])
+    return cut, Mixture(places, torch.from_numpy(drawn.weights[rows]).short())
 
 
 def permute_channels(images: Tensor, orders: Tensor) -> Tensor:
@@ -132,19 +118,14 @@ def permute_channels(images: Tensor, orders: Tensor) -> Tensor:
 def mix_windows(images: Tensor, structure: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor]:
     """Blend pairs of windows, rounded to 8 bit (mixup for super-resolution, arXiv 2004.00448).
 
-    Images are ``(B, 3, H, W)`` uint8 and fields ``(B, 1, H, W)``; both come back without the guests. Two
-    segmentations have no mean: a blend takes the field of the window with the larger weight, its own at
-    equal weights.
+    Of images ``(B, 3, H, W)`` uint8 and fields ``(B, 1, H, W)`` the first K come back. Two segmentations
+    have no mean: a blend takes the field of the window with the larger weight, its own at equal weights.
     """
-    rows, partners = mixture.rows, mixture.partners
+    kept, partners = slice(len(mixture.partners)), mixture.partners
     weights = mixture.weights.view(-1, 1, 1, 1)
-    sums = weights * images[rows].short() + (WEIGHT_STEPS - weights) * images[partners].short()
-    fields = torch.where(2 * weights >= WEIGHT_STEPS, structure[rows], structure[partners])
-    kept = len(images) - mixture.guests
-    images, structure = images[:kept].clone(), structure[:kept].clone()
-    images[rows] = ((sums + WEIGHT_STEPS // 2) >> _WEIGHT_BITS).to(images.dtype)
-    structure[rows] = fields
-    return images, structure
+    sums = weights * images[kept].short() + (WEIGHT_STEPS - weights) * images[partners].short()
+    fields = torch.where(2 * weights >= WEIGHT_STEPS, structure[kept], structure[partners])
+    return ((sums + WEIGHT_STEPS // 2) >> _WEIGHT_BITS).to(images.dtype), fields
 
 
 def make_batch(
@@ -166,7 +147,7 @@ def make_batch(
         turns: ``(B,)`` int64, see ``dihedral``.
         scale: scale of the LR images.
         orders: ``(B,)`` int64, see ``permute_channels``; None keeps the channels.
-        mixture: blends, see ``mix_windows``; its guests are not in the batch.
+        mixture: blends, see ``mix_windows``; None for none.
         recipes: see ``degrade``.
         seed: see ``degrade``.
     """
@@ -206,7 +187,7 @@ def _reduce(windows: Tensor, scale: int) -> Tensor:
     if windows.device.type != "cpu":
         return imresize(windows, 1 / scale)[..., MARGIN_LR:-MARGIN_LR, MARGIN_LR:-MARGIN_LR].float()
     rows, columns = (_reduction_matrix(side, scale) for side in windows.shape[-2:])
-    # rounded between the passes as imresize does, which keeps the image's class as MATLAB
+    # Rounded between the passes as imresize does. Exact products leave ties to the rounding, not to chance.
     half = torch.matmul(rows, windows.to(rows.dtype)).round_().clamp_(0, 255).to(columns.dtype)
     return torch.matmul(half, columns.T).round_().clamp_(0, 255).float()
 

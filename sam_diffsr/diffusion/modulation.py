@@ -13,7 +13,7 @@ from torch import Tensor
 from sam_diffsr.config import check_choice
 from sam_diffsr.diffusion.process import check_batch, q_sample
 from sam_diffsr.diffusion.schedule import NoiseSchedule
-from sam_diffsr.errors import ArgumentError, ConfigError
+from sam_diffsr.errors import ArgumentError
 
 __all__ = ["ModulationMode", "modulate"]
 
@@ -55,10 +55,9 @@ def modulate(
         ``(xt, target)``, both of the shape of ``x0``.
 
     Raises:
-        ArgumentError: unknown mode, structure missing, shapes that do not fit, or ``t`` not int64 ``(B,)`` in
-            range.
+        ArgumentError: unknown mode, structure missing, shapes that do not fit, or ``t`` out of range.
     """
-    _check_mode(mode)
+    check_choice(mode, ModulationMode, what="mode", error=ArgumentError)
     check_batch(t, x0=x0, noise=noise)
     if mode == "none":
         return q_sample(x0, t, noise, schedule), noise
@@ -76,10 +75,3 @@ def modulate(
         return q_sample(x0, t, target, schedule), target
     xt = q_sample(x0, t, noise, schedule) + schedule.at(schedule.structure_shift, t) * structure
     return xt, noise + schedule.at(schedule.structure_target, t) * structure
-
-
-def _check_mode(mode: str) -> None:
-    try:
-        check_choice(mode, ModulationMode, what="mode")
-    except ConfigError as error:
-        raise ArgumentError(str(error)) from None

@@ -47,13 +47,7 @@ class PositionNoise:
         self._generator = torch.Generator(device="cpu")
 
     def __call__(self, like: Tensor) -> Tensor:
-        """Draw the noise of the next step.
-
-        Args:
-            like: ``(B, C, H, W)`` with B the number of seeds; only its shape, dtype and device are used.
-
-        Returns:
-            Noise of that shape, dtype and device.
+        """Draw the noise of the next step, of the shape ``(B, C, H, W)``, dtype and device of a tensor.
 
         Raises:
             ArgumentError: B is not the number of seeds.

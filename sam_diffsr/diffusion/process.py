@@ -1,8 +1,8 @@
 """The diffusion process in closed form (DDPM eq. 4, 6, 7 and 15) and the residual that it runs on.
 
-Every function is pure. Images and residuals are ``(B, C, H, W)`` in [-1, 1]; ``t`` is ``(B,)`` int64,
-0-based; ``alpha_bar`` is one number of ``NoiseSchedule.alpha_bars``. If a tensor and the schedule differ in
-dtype, the result has the wider one.
+Every function is pure; shapes that differ raise ``ArgumentError``. Images and residuals are ``(B, C, H, W)``
+in [-1, 1], results too; ``t`` is ``(B,)`` int64, 0-based; ``alpha_bar`` is one number of
+``NoiseSchedule.alpha_bars``. If a tensor and the schedule differ in dtype, the result has the wider one.
 """
 
 from __future__ import annotations
@@ -28,17 +28,10 @@ __all__ = [
 def q_sample(x0: Tensor, t: Tensor, noise: Tensor, schedule: NoiseSchedule) -> Tensor:
     """Jump from x0 to x_t: ``sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) noise`` (DDPM eq. 4).
 
-    Args:
-        x0: ``(B, C, H, W)`` clean residual in [-1, 1].
-        t: ``(B,)`` int64 timesteps in 0..T-1.
-        noise: standard normal, same shape as ``x0``.
-        schedule: source of the coefficients, on the same device.
-
-    Returns:
-        x_t, same shape as ``x0``.
+    ``noise`` is standard normal; ``schedule`` is on the same device.
 
     Raises:
-        ArgumentError: the shapes do not fit, or ``t`` is not int64 ``(B,)`` in range.
+        ArgumentError: the shapes do not fit, or ``t`` is not int64 ``(B,)`` in 0..T-1.
     """
     check_batch(t, x0=x0, noise=noise)
     signal = schedule.at(schedule.sqrt_alphas_cumprod, t)
@@ -46,25 +39,13 @@ def q_sample(x0: Tensor, t: Tensor, noise: Tensor, schedule: NoiseSchedule) -> T
 
 
 def predict_x0(xt: Tensor, eps: Tensor, alpha_bar: float) -> Tensor:
-    """Solve ``q_sample`` for x0, given the noise (DDPM eq. 15). The result is not clipped.
-
-    Args:
-        xt: ``(B, C, H, W)`` noisy residual.
-        eps: predicted noise, same shape as ``xt``.
-        alpha_bar: ``alpha_bar_t`` of ``xt``, in (0, 1).
-
-    Returns:
-        x0, same shape and dtype as ``xt``.
-
-    Raises:
-        ArgumentError: the shapes differ.
-    """
+    """Solve ``q_sample`` for x0, in the dtype of ``xt`` and not clipped, given the noise (DDPM eq. 15)."""
     _check_same_shape(xt=xt, eps=eps)
     return torch.sub(xt, eps.to(xt.dtype), alpha=math.sqrt(1 - alpha_bar)) / math.sqrt(alpha_bar)
 
 
 def predict_eps(xt: Tensor, x0: Tensor, alpha_bar: float) -> Tensor:
-    """Solve ``q_sample`` for the noise, given x0. Arguments and errors as in :func:`predict_x0`."""
+    """Solve ``q_sample`` for the noise, given x0."""
     _check_same_shape(xt=xt, x0=x0)
     return torch.sub(xt, x0, alpha=math.sqrt(alpha_bar)) / math.sqrt(1 - alpha_bar)
 
@@ -72,17 +53,8 @@ def predict_eps(xt: Tensor, x0: Tensor, alpha_bar: float) -> Tensor:
 def q_posterior(x0: Tensor, xt: Tensor, alpha_bar: float, alpha_bar_next: float) -> tuple[Tensor, float]:
     """Mean and variance of ``q(x_s | x_t, x_0)`` for any earlier timestep s (DDPM eq. 6 and 7).
 
-    Args:
-        x0: ``(B, C, H, W)`` clean residual, or an estimate of it.
-        xt: noisy residual, same shape as ``x0``.
-        alpha_bar: ``alpha_bar_t`` of ``xt``.
-        alpha_bar_next: ``alpha_bar_s``, larger than ``alpha_bar``; 1 stands for the clean residual.
-
-    Returns:
-        The mean, same shape as ``x0``, and the variance, 0 for the clean residual.
-
-    Raises:
-        ArgumentError: the shapes differ.
+    ``alpha_bar`` is that of t, and ``alpha_bar_next`` that of s, which is larger; 1 stands for the clean
+    residual, whose variance is 0.
     """
     _check_same_shape(x0=x0, xt=xt)
     alpha = alpha_bar / alpha_bar_next
@@ -93,15 +65,9 @@ def q_posterior(x0: Tensor, xt: Tensor, alpha_bar: float, alpha_bar_next: float)
 
 
 def image_to_residual(hr: Tensor, lr_up: Tensor, *, residual_scale: float) -> Tensor:
-    """The residual that the diffusion models: ``clip((hr - lr_up) * residual_scale, -1, 1)``.
+    """The residual x0 that the diffusion models: ``clip((hr - lr_up) * residual_scale, -1, 1)``.
 
-    Args:
-        hr: ``(B, C, H, W)`` image in [-1, 1].
-        lr_up: bicubic enlargement of the LR image, same shape as ``hr``; may overshoot [-1, 1].
-        residual_scale: factor that stretches the small residual, > 0.
-
-    Returns:
-        x0 in [-1, 1], same shape as ``hr``.
+    ``lr_up`` is the bicubic enlargement of the LR image, which may overshoot [-1, 1].
 
     Raises:
         ArgumentError: the shapes differ or ``residual_scale`` is not positive.
@@ -111,15 +77,7 @@ def image_to_residual(hr: Tensor, lr_up: Tensor, *, residual_scale: float) -> Te
 
 
 def residual_to_image(x0: Tensor, lr_up: Tensor, *, residual_scale: float) -> Tensor:
-    """Add a residual back: ``clip(x0, -1, 1) / residual_scale + lr_up``.
-
-    Args:
-        x0: ``(B, C, H, W)`` residual; clipped to [-1, 1].
-        lr_up: the enlargement that the residual was taken from, same shape as ``x0``.
-        residual_scale: the factor of :func:`image_to_residual`.
-
-    Returns:
-        The image, not clipped: it can leave [-1, 1] as far as ``lr_up`` and the residual take it.
+    """Add a residual back: ``clip(x0, -1, 1) / residual_scale + lr_up``. The image is not clipped.
 
     Raises:
         ArgumentError: the shapes differ or ``residual_scale`` is not positive.

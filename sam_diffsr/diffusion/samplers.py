@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -40,32 +40,10 @@ StepCallback = Callable[[int, int, Tensor], object]
 """Called after every step with its number (from 1), the number of steps and the estimate of x0."""
 
 
-class Denoiser(Protocol):
-    """The network as the samplers see it."""
-
-    def __call__(self, xt: Tensor, t: Tensor, /) -> Tensor:
-        """Predict the noise in ``xt`` ``(B, C, H, W)`` at the timesteps ``t`` ``(B,)`` int64."""
-        ...
-
-
-class Sampler(Protocol):
-    """The signature that all samplers share."""
-
-    def __call__(
-        self,
-        denoise: Denoiser,
-        x_T: Tensor,
-        schedule: NoiseSchedule,
-        *,
-        steps: int,
-        noise: NoiseFn,
-        clip: float = ...,
-        start: int | None = ...,
-        spacing: Spacing = ...,
-        callback: StepCallback | None = ...,
-    ) -> Tensor:
-        """Sample x0; :func:`sample_ddpm` describes the arguments."""
-        ...
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""The network: predicts the noise in ``xt`` ``(B, C, H, W)`` at the timesteps ``t`` ``(B,)`` int64."""
+Sampler = Callable[..., Tensor]
+"""Any of the samplers; :func:`sample_ddpm` describes the arguments."""
 
 
 def sample_ddpm(

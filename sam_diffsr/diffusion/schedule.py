@@ -6,16 +6,15 @@ Timesteps are 0-based: ``t = 0`` is the least noisy of the T steps, ``t = T - 1`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sam_diffsr.config import check_choice
+from sam_diffsr.config import check_fields
 from sam_diffsr.errors import ArgumentError, ConfigError
 
 __all__ = ["NoiseSchedule", "ScheduleConfig", "ScheduleName"]
@@ -42,70 +41,45 @@ class ScheduleConfig:
     warm-ups much of the signal is left after 100 steps: they want about 1000."""
 
     def __post_init__(self) -> None:
-        """Check every field.
-
-        Raises:
-            ConfigError: a value is out of range.
-        """
         if isinstance(self.timesteps, bool) or not isinstance(self.timesteps, int) or self.timesteps < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"schedule.timesteps must be a whole number >= 1, got {self.timesteps!r}")
-        check_choice(self.name, ScheduleName, what="schedule.name")
+        check_fields(self, "schedule.", {})
 
+    @classmethod
+    def of_betas(cls, betas: Table) -> ScheduleConfig | None:
+        """The schedule that has these variances ``(T,)``, if it is one of ours."""
+        every = (cls(timesteps=len(betas), name=name) for name in get_args(ScheduleName))
+        return next((each for each in every if np.allclose(each.betas(), betas, rtol=0, atol=1e-5)), None)
 
-def _cosine(timesteps: int) -> Table:
-    # The published curve is sampled at linspace(0, S, S), not at 0..S: the weights were trained with it.
-    points = timesteps + 1
-    position = np.linspace(0, points, points) / points
-    curve = np.cos((position + COSINE_OFFSET) / (1 + COSINE_OFFSET) * math.pi / 2) ** 2
-    return np.clip(1 - curve[1:] / curve[:-1], 0, BETA_MAX)
-
-
-def _linear(timesteps: int) -> Table:
-    betas = np.full(timesteps, BETA_MAX)  # 100 small steps leave a signal behind; the last one takes it away
-    betas[:-1] = np.linspace(BETA_START, BETA_END, timesteps)[:-1]
-    return betas
-
-
-def _quad(timesteps: int) -> Table:
-    return np.linspace(math.sqrt(BETA_START), math.sqrt(BETA_END), timesteps) ** 2
-
-
-def _const(timesteps: int) -> Table:
-    return np.full(timesteps, BETA_END)
-
-
-def _jsd(timesteps: int) -> Table:
-    # 1/T, ..., 1/2, 1: the last one is clipped, because x0 cannot be recovered where alpha_bar is zero.
-    return np.array([min(1 / count, BETA_MAX) for count in range(timesteps, 0, -1)])
-
-
-def _warmup(timesteps: int, fraction: float) -> Table:
-    betas = np.full(timesteps, BETA_END)
-    rising = int(timesteps * fraction)
-    betas[:rising] = np.linspace(BETA_START, BETA_END, rising)
-    return betas
-
-
-BETAS: dict[ScheduleName, Callable[[int], Table]] = {
-    "cosine": _cosine,
-    "linear": _linear,
-    "quad": _quad,
-    "const": _const,
-    "jsd": _jsd,
-    "warmup10": lambda timesteps: _warmup(timesteps, 0.1),
-    "warmup50": lambda timesteps: _warmup(timesteps, 0.5),
-}
+    def betas(self) -> Table:
+        """Variances of the forward steps, ``(T,)`` float64."""
+        steps = self.timesteps
+        if self.name == "cosine":
+            # The published weights were trained with the curve at linspace(0, S, S), not at 0..S.
+            points = steps + 1
+            position = np.linspace(0, points, points) / points
+            curve = np.cos((position + COSINE_OFFSET) / (1 + COSINE_OFFSET) * math.pi / 2) ** 2
+            return np.clip(1 - curve[1:] / curve[:-1], 0, BETA_MAX)
+        if self.name == "linear":
+            betas = np.linspace(BETA_START, BETA_END, steps)
+            betas[-1] = BETA_MAX  # 100 small steps leave a signal behind; the last one takes it away
+            return betas
+        if self.name == "quad":
+            return np.linspace(math.sqrt(BETA_START), math.sqrt(BETA_END), steps) ** 2
+        if self.name == "jsd":
+            # The last one is clipped, because x0 cannot be recovered where alpha_bar is zero.
+            return np.minimum(1 / np.arange(steps, 0, -1), BETA_MAX)
+        rising = {"const": 0, "warmup10": int(steps * 0.1), "warmup50": int(steps * 0.5)}[self.name]
+        betas = np.full(steps, BETA_END)
+        betas[:rising] = np.linspace(BETA_START, BETA_END, rising)
+        return betas
 
 
 class NoiseSchedule(nn.Module):
     """Tables of the forward process, each of shape ``(T,)``.
 
-    They are derived in float64 from the config and kept as non-persistent buffers: they move with
-    ``.to(device)`` and are never part of a checkpoint.
-
-    Args:
-        config: shape and number of the betas.
-        dtype: dtype of the buffers; float64 is for tests of the identities.
+    They are derived in float64 from the config and kept as non-persistent buffers of ``dtype``: they move
+    with ``.to(device)`` and are never part of a checkpoint.
     """
 
     betas: Tensor
@@ -128,7 +102,7 @@ class NoiseSchedule(nn.Module):
     def __init__(self, config: ScheduleConfig, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config = config
-        tables = _derive(torch.from_numpy(BETAS[config.name](config.timesteps)))
+        tables = _derive(torch.from_numpy(config.betas()))
         self.alpha_bars = tuple(float(value) for value in tables["alphas_cumprod"])
         """``alphas_cumprod`` as Python floats, which the host reads without waiting for the device."""
         for name, table in tables.items():
@@ -145,14 +119,7 @@ class NoiseSchedule(nn.Module):
         return self.config.timesteps
 
     def at(self, table: Tensor, t: Tensor) -> Tensor:
-        """Look up one of this schedule's tables, ready to multiply a batch of images.
-
-        Args:
-            table: ``(T,)``, one of the buffers.
-            t: ``(B,)`` int64 in 0..T-1, on the table's device.
-
-        Returns:
-            ``(B, 1, 1, 1)``, of the table's dtype.
+        """Look up one of this schedule's tables at ``t`` ``(B,)`` int64 in 0..T-1, as ``(B, 1, 1, 1)``.
 
         Raises:
             ArgumentError: ``t`` has another rank or dtype; on the CPU also if a value is out of range.
@@ -175,18 +142,16 @@ class NoiseSchedule(nn.Module):
 def _derive(betas: Tensor) -> dict[str, Tensor]:
     alphas = 1 - betas
     alpha_bars = alphas.cumprod(0)
-    shift = torch.zeros_like(betas)
-    total = betas.new_zeros(())
-    for t in range(len(betas)):
-        total = alphas[t].sqrt() * total + betas[t].sqrt()
-        shift[t] = total
+    sums = [betas.new_zeros(())]
+    for alpha, beta in zip(alphas, betas, strict=True):
+        sums.append(alpha.sqrt() * sums[-1] + beta.sqrt())
     return {
         "betas": betas,
         "alphas": alphas,
         "alphas_cumprod": alpha_bars,
         "sqrt_alphas_cumprod": alpha_bars.sqrt(),
         "sqrt_one_minus_alphas_cumprod": (1 - alpha_bars).sqrt(),
-        "structure_shift": shift,
+        "structure_shift": torch.stack(sums[1:]),
         "structure_target": (1 - alpha_bars).sqrt() / betas.sqrt(),
         "structure_noise": (1 - alpha_bars).sqrt() * betas,
     }

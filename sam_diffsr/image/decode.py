@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Any, Literal, cast
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from sam_diffsr.errors import ImageError
 from sam_diffsr.image.alpha import fill_hidden
@@ -21,8 +22,6 @@ from sam_diffsr.image.kinds import (
     ImageFormat,
     ImageInput,
     SampleType,
-    native,
-    sample_name,
 )
 from sam_diffsr.image.metadata import apply_orientation, convert_cmyk, is_turned, kept_metadata
 from sam_diffsr.image.read import check_size, file_name, load_pixels, open_file
@@ -30,6 +29,8 @@ from sam_diffsr.image.read import check_size, file_name, load_pixels, open_file
 __all__ = ["decode_image", "image_size"]
 
 _ARRAY_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
+_WITH_ALPHA = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
+"""Modes with alpha, and the plain ones that they become."""
 _JPEG_TABLE_SUM = 3688
 """Sum of the luminance table of quality 50 (ITU-T T.81, table K.1)."""
 _FLOAT_SLACK = 1e-6
@@ -65,13 +66,9 @@ def decode_image(image: ImageInput, *, max_pixels: int | None = MAX_PIXELS_DEFAU
         ArgumentError: ``max_pixels`` is not a whole number >= 1.
     """
     if isinstance(image, np.ndarray):
-        return _decode_array(image, max_pixels)
-    if isinstance(image, Image.Image):
-        return _decode_pil(image, max_pixels, name="the image")
-    if _is_file(image):
-        with open_file(image, max_pixels=max_pixels) as opened:
-            return _decode_pil(opened, max_pixels, name=file_name(image))
-    raise _no_image(image)
+        return _to_tensors(image, _array_format(image, max_pixels), name="the array")
+    with _opened(image, max_pixels) as (opened, name):
+        return _decode_pil(opened, max_pixels, name)
 
 
 def image_size(image: ImageInput, *, max_pixels: int | None = MAX_PIXELS_DEFAULT) -> tuple[int, int]:
@@ -92,37 +89,32 @@ def image_size(image: ImageInput, *, max_pixels: int | None = MAX_PIXELS_DEFAULT
     if isinstance(image, np.ndarray):
         _array_format(image, max_pixels)
         return image.shape[0], image.shape[1]
+    with _opened(image, max_pixels) as (opened, _):
+        turned = opened.width != opened.height and is_turned(opened)
+        return (opened.width, opened.height) if turned else (opened.height, opened.width)
+
+
+@contextmanager
+def _opened(
+    image: Image.Image | str | os.PathLike[str] | IO[bytes], max_pixels: int | None
+) -> Generator[tuple[Image.Image, str]]:
+    """A PIL image or a file, of an allowed size, with the name that messages call it by."""
     if isinstance(image, Image.Image):
-        return _upright_size(image, max_pixels, name="the image")
-    if _is_file(image):
-        with open_file(image, max_pixels=max_pixels) as opened:
-            return _upright_size(opened, max_pixels, name=file_name(image))
-    raise _no_image(image)
-
-
-def _is_file(image: object) -> bool:
-    return isinstance(image, (str, os.PathLike)) or (hasattr(image, "read") and hasattr(image, "seek"))
-
-
-def _upright_size(image: Image.Image, max_pixels: int | None, *, name: str) -> tuple[int, int]:
-    check_size(image.width, image.height, max_pixels=max_pixels, name=name)
-    turned = image.width != image.height and is_turned(image)
-    return (image.width, image.height) if turned else (image.height, image.width)
-
-
-def _no_image(image: object) -> ImageError:
-    return ImageError(
-        f"an image must be a PIL image, a numpy array, a path or an open file, got {type(image).__name__}; "
-        "tensors go to upscale_tensor"
-    )
-
-
-def _decode_array(array: NDArray[Any], max_pixels: int | None) -> DecodedImage:
-    return _to_tensors(array, _array_format(array, max_pixels), name="the array")
+        opening, name = nullcontext(image), "the image"
+    elif isinstance(image, (str, os.PathLike)) or (hasattr(image, "read") and hasattr(image, "seek")):
+        opening, name = open_file(image, max_pixels=max_pixels), file_name(image)
+    else:
+        raise ImageError(
+            "an image must be a PIL image, a numpy array, a path or an open file, got "
+            f"{type(image).__name__}; tensors go to upscale_tensor"
+        )
+    with opening as opened:
+        check_size(opened.width, opened.height, max_pixels=max_pixels, name=name)
+        yield opened, name
 
 
 def _array_format(array: NDArray[Any], max_pixels: int | None) -> ImageFormat:
-    sample_type = sample_name(array)
+    sample_type = array.dtype.name
     if sample_type not in _ARRAY_TYPES:
         raise ImageError(
             f"an image array must be of type {', '.join(_ARRAY_TYPES)}, got {sample_type}; "
@@ -136,25 +128,20 @@ def _array_format(array: NDArray[Any], max_pixels: int | None) -> ImageFormat:
             f"got {array.shape}{hint}"
         )
     check_size(array.shape[1], array.shape[0], max_pixels=max_pixels, name="the array")
-    channels = cast("Literal[1, 2, 3, 4]", 1 if array.ndim == 2 else array.shape[2])
-    return ImageFormat(
-        container="array",
-        channels=channels,
-        sample_type=cast("SampleType", sample_type),
-        array_rank=2 if array.ndim == 2 else 3,
-    )
+    channels: Any = 1 if array.ndim == 2 else array.shape[2]
+    kind = cast("SampleType", sample_type)
+    return ImageFormat("array", channels, kind, array_rank=2 if array.ndim == 2 else 3)
 
 
-def _decode_pil(image: Image.Image, max_pixels: int | None, *, name: str) -> DecodedImage:
-    check_size(image.width, image.height, max_pixels=max_pixels, name=name)
+def _decode_pil(image: Image.Image, max_pixels: int | None, name: str) -> DecodedImage:
     load_pixels(image, name=name, max_pixels=max_pixels)
     upright, exif = apply_orientation(image, name)
     plain = _to_plain_mode(upright, name)
     array = np.asarray(plain)
     form = ImageFormat(
         container="pil",
-        channels=cast("Literal[1, 2, 3, 4]", len(plain.getbands())),
-        sample_type=cast("SampleType", sample_name(array)),
+        channels=cast("Any", len(plain.getbands())),
+        sample_type=cast("SampleType", array.dtype.name),
         metadata=kept_metadata(image, exif),
         jpeg_quality=_jpeg_quality(image),
     )
@@ -179,24 +166,16 @@ def _to_plain_mode(image: Image.Image, name: str) -> Image.Image:
         if keyed:
             warnings.warn(
                 f"the transparent colour of {name} is left out: Pillow has no alpha beside mode {mode!r}",
-                UserWarning,
                 stacklevel=4,
             )
         return image
-    if mode in ("1", "L"):
-        return image.convert("LA" if keyed else "L")
-    if mode == "P":
-        palette_alpha = image.palette is not None and image.palette.mode.endswith("A")
-        return image.convert("RGBA" if keyed or palette_alpha else "RGB")
-    if mode == "RGB":
-        return image.convert("RGBA") if keyed else image
-    if mode in ("LA", "RGBA"):
-        return image
     if mode == "CMYK":
         return convert_cmyk(image)
-    target = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}.get(mode, "RGB")
+    see_through = keyed or (mode == "P" and image.palette is not None and image.palette.mode.endswith("A"))
+    target = "L" if mode in ("1", "L") else "RGB"
+    target = _WITH_ALPHA.get(mode, target + "A" if see_through else target)
     try:
-        return image.convert(target)
+        return image if mode == target else image.convert(target)
     except (ValueError, KeyError) as error:
         raise ImageError(f"{name} has PIL mode {mode!r}, which cannot be converted: {error}") from error
 
@@ -204,16 +183,17 @@ def _to_plain_mode(image: Image.Image, name: str) -> Image.Image:
 def _to_tensors(array: NDArray[Any], form: ImageFormat, *, name: str) -> DecodedImage:
     """Scale samples to [0, 1] and split colour from alpha."""
     _check_range(array, form, name)
-    samples = torch.from_numpy(native(array).astype(np.float32))
+    samples = torch.from_numpy(array.astype(np.float32))
     if form.sample_type in LEVELS:
         samples /= LEVELS[form.sample_type]
     else:
         samples.clamp_(0, 1)
     planes = samples.reshape(*array.shape[:2], form.channels).permute(2, 0, 1).unsqueeze(0)
-    alpha: Tensor | None = planes[:, -1:].contiguous() if form.has_alpha else None
-    colour = planes[:, :1].expand(-1, 3, -1, -1) if form.grayscale else planes[:, :3]
-    rgb = colour.contiguous()
-    return DecodedImage(rgb=rgb if alpha is None else fill_hidden(rgb, alpha), alpha=alpha, format=form)
+    rgb = (planes[:, :1].expand(-1, 3, -1, -1) if form.grayscale else planes[:, :3]).contiguous()
+    if not form.has_alpha:
+        return DecodedImage(rgb=rgb, alpha=None, format=form)
+    alpha = planes[:, -1:].contiguous()
+    return DecodedImage(rgb=fill_hidden(rgb, alpha), alpha=alpha, format=form)
 
 
 def _check_range(array: NDArray[Any], form: ImageFormat, name: str) -> None:
@@ -221,17 +201,13 @@ def _check_range(array: NDArray[Any], form: ImageFormat, name: str) -> None:
         return
     low, high = array.min(), array.max()
     if form.sample_type == "int32":
-        if low < 0 or high > LEVELS["int32"]:
-            raise ImageError(
-                f"{name} has PIL mode 'I' and must hold 16-bit values in 0..65535, "
-                f"got values from {low} to {high}"
-            )
-        return
+        least, most, expected = 0.0, LEVELS["int32"], "PIL mode 'I' and must hold 16-bit values in 0..65535"
+        advice = "convert it"
+    else:
+        least, most, expected = -_FLOAT_SLACK, 1 + _FLOAT_SLACK, "float samples and must be in [0, 1]"
+        advice = "divide by the value of white (255 for 8-bit values), or clip"
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = int(np.count_nonzero(~np.isfinite(array)))
         raise ImageError(f"{name} holds NaN or infinity ({bad} of {array.size} samples); replace them first")
-    if low < -_FLOAT_SLACK or high > 1 + _FLOAT_SLACK:
-        raise ImageError(
-            f"{name} has float samples and must be in [0, 1], got values from {low:.6g} to {high:.6g}; "
-            "divide by the value of white (255 for 8-bit values), or clip"
-        )
+    if low < least or high > most:
+        raise ImageError(f"{name} has {expected}, got values from {low:.6g} to {high:.6g}; {advice}")

@@ -41,45 +41,35 @@ def encode_image(rgb: Tensor, alpha: Tensor | None, format: ImageFormat) -> Imag
     """
     if rgb.ndim != 4 or rgb.shape[:2] != (1, 3) or not (rgb.is_floating_point() or rgb.dtype == torch.uint8):
         raise ImageError(f"rgb must be float or uint8 (1, 3, H, W), got {rgb.dtype} {tuple(rgb.shape)}")
-    if (alpha is not None) != format.has_alpha:
-        expected, got = ("needs", "none came") if format.has_alpha else ("has no", "some came")
-        raise ImageError(f"an image of {format.channels} channels {expected} alpha, but {got}")
-    if alpha is not None and alpha.shape != (1, 1, *rgb.shape[-2:]):
-        raise ImageError(
-            f"alpha must be of shape {(1, 1, *rgb.shape[-2:])} beside rgb, got {tuple(alpha.shape)}"
-        )
     height, width = rgb.shape[-2:]
-    array = np.empty((height, width, format.channels), dtype=format.sample_type)
+    expected = (1, 1, height, width) if format.has_alpha else None
+    got = None if alpha is None else tuple(alpha.shape)
+    if got != expected:
+        raise ImageError(
+            f"alpha must be {expected} for an image of {format.channels} channels and {height} x {width} "
+            f"pixels, got {got}"
+        )
     if rgb.dtype == torch.uint8 and format.channels == 3 and format.sample_type == "uint8":
         array = rgb[0].permute(1, 2, 0).contiguous().cpu().numpy()  # no copy of a channels-last tensor
-        return array if format.container == "array" else _to_pil(array, format)
-    if rgb.dtype == torch.uint8:
-        rgb = rgb / 255
-    step = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height, step):
-        rows = slice(top, top + step)
-        planes = rgb[0, :, rows]
-        if format.grayscale:
-            planes = planes.mean(dim=0, keepdim=True)
-        if alpha is not None:
-            planes = torch.cat([planes, alpha[0, :, rows].to(planes)])
-        array[rows] = _to_samples(planes, format)
-    flat = format.array_rank == 2 if format.container == "array" else format.channels == 1
-    array = array[:, :, 0] if flat else array
-    return array if format.container == "array" else _to_pil(array, format)
-
-
-def _to_samples(planes: Tensor, format: ImageFormat) -> NDArray[Any]:
-    """Give ``(C, H, W)`` as ``(H, W, C)`` of the source's sample type."""
-    values = planes.detach().float().clamp(0, 1)
-    if format.sample_type in LEVELS:
-        values.mul_(LEVELS[format.sample_type]).add_(0.5).floor_()
-    return values.permute(1, 2, 0).cpu().numpy().astype(format.sample_type)
-
-
-def _to_pil(array: NDArray[Any], format: ImageFormat) -> Image.Image:
-    image = Image.fromarray(np.ascontiguousarray(array))
+    else:
+        array = np.empty((height, width, format.channels), dtype=format.sample_type)
+        step = max(1, _STRIP_PIXELS // width)
+        for rows in (slice(top, top + step) for top in range(0, height, step)):
+            planes = rgb[0, :, rows].detach().float()
+            if rgb.dtype == torch.uint8:
+                planes = planes / 255
+            if format.grayscale:
+                planes = planes.mean(dim=0, keepdim=True)
+            if alpha is not None:
+                planes = torch.cat([planes, alpha[0, :, rows].to(planes)])
+            planes = planes.clamp(0, 1)
+            if format.sample_type in LEVELS:
+                planes.mul_(LEVELS[format.sample_type]).add_(0.5).floor_()
+            array[rows] = planes.permute(1, 2, 0).cpu().numpy()
+    if format.container == "array":
+        return array[:, :, 0] if format.array_rank == 2 else array
+    image = Image.fromarray(array[:, :, 0] if format.channels == 1 else array)
     image.info.update(format.metadata)
-    if (exif := format.metadata.get("exif")) is not None:
-        image.info["exif"] = exif_for_size(exif, width=image.width, height=image.height)
+    if "exif" in format.metadata:
+        image.info["exif"] = exif_for_size(format.metadata["exif"], width=width, height=height)
     return image

@@ -20,56 +20,48 @@ from sam_diffsr.image.kinds import ImageFormat
 from sam_diffsr.image.metadata import exif_for_size
 from sam_diffsr.image.read import register_formats
 
-__all__ = ["ANIMATED", "FRAMES", "check_file", "check_image", "check_output", "format_of", "output_format"]
-
-_SIDE = 2**31 - 1
-_MARKER = 65533
-"""Bytes that a block of metadata may have in JPEG."""
-_TRANSPARENT, _DEEP, _FLOAT = {"LA", "RGBA"}, {"I;16"}, {"F"}
+__all__ = ["ANIMATED", "FRAMES", "check_file", "check_output", "format_of", "output_format"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Limits:
+class _Format:
     """What a file format can hold, beside 8-bit gray and RGB."""
 
-    modes: set[str]
+    modes: str = ""
     """PIL modes with transparency, 16 bits or floats."""
-    keeps: frozenset[str]
-    """Entries of ``Image.info``; ``text`` stands for all texts, ``colour`` for PNG's colour chunks."""
-    side: int = _SIDE
+    keeps: str = ""
+    """Entries of ``Image.info``; ``colour`` stands for PNG's colour chunks."""
+    side: int = 2**31 - 1
     """Most pixels of a side."""
-    marker: int | None = None
+    block: int | None = None
     """Most bytes of EXIF, and of XMP."""
 
 
-def _keeps(names: str) -> frozenset[str]:
-    return frozenset(names.split())
-
-
-_FORMATS: dict[str, _Limits] = {
-    "PNG": _Limits(_TRANSPARENT | _DEEP, _keeps("exif icc_profile dpi xmp text colour")),
-    "JPEG": _Limits(set(), _keeps("exif icc_profile dpi xmp"), side=65500, marker=_MARKER),
-    "WEBP": _Limits(_TRANSPARENT, _keeps("exif icc_profile xmp"), side=16383),
-    "TIFF": _Limits(_TRANSPARENT | _DEEP | _FLOAT, _keeps("exif icc_profile dpi xmp")),
-    "AVIF": _Limits(_TRANSPARENT, _keeps("exif icc_profile xmp"), side=32768),
-    "HEIF": _Limits(_TRANSPARENT, _keeps("exif icc_profile xmp"), side=16384),
-    "JPEG2000": _Limits(_TRANSPARENT | _DEEP, frozenset()),
-    "GIF": _Limits(_TRANSPARENT, frozenset(), side=65535),
-    "BMP": _Limits(set(), _keeps("dpi")),
-    "PPM": _Limits(_DEEP, frozenset()),
-    "TGA": _Limits(_TRANSPARENT, frozenset(), side=65535),
+_FORMATS = {
+    "PNG": _Format("LA RGBA I;16", "exif icc_profile dpi xmp colour"),
+    "JPEG": _Format("", "exif icc_profile dpi xmp", side=65500, block=65504),
+    "WEBP": _Format("LA RGBA", "exif icc_profile xmp", side=16383),
+    "TIFF": _Format("LA RGBA I;16 F", "exif icc_profile dpi xmp"),
+    "AVIF": _Format("LA RGBA", "exif icc_profile xmp", side=32768),
+    "HEIF": _Format("LA RGBA", "exif icc_profile xmp", side=16384),
+    "JPEG2000": _Format("LA RGBA I;16"),
+    "GIF": _Format("LA RGBA", side=65535),
+    "BMP": _Format("", "dpi"),
+    "PPM": _Format("I;16"),
+    "TGA": _Format("LA RGBA", side=65535),
 }
 """Formats that results are written in; GIF, which has 256 colours, only for animations."""
 ANIMATED = ("GIF", "PNG", "WEBP")
 """Formats of animations."""
 FRAMES = "frames"
 """Entry of ``Image.info`` with the further frames of an animation."""
-_REASONS = {
-    "LA": "has transparency",
-    "RGBA": "has transparency",
-    "I;16": "has 16 bits a sample",
-    "F": "has float samples",
+_DEMANDS = {
+    "LA": ("has transparency", ".png or .webp"),
+    "RGBA": ("has transparency", ".png or .webp"),
+    "I;16": ("has 16 bits a sample", ".png or .tif"),
+    "F": ("has float samples", ".tif"),
 }
+"""What a PIL mode needs, and where it finds it."""
 _LOST = {"exif": "EXIF block", "icc_profile": "colour profile"}
 """Metadata that are warned of where they cannot be kept."""
 _COMMON = ".png, .jpg, .webp, .tif, .avif or .jp2"
@@ -83,11 +75,7 @@ def output_format(ending: str) -> str | None:
 
 
 def format_of(target: Path) -> str:
-    """Pillow's name of the format of a file to write.
-
-    Raises:
-        OutputError: the ending stands for none that can be written.
-    """
+    """Pillow's name of the format of a file to write, by its ending."""
     name = output_format(target.suffix)
     if name is None:
         raise OutputError(
@@ -95,6 +83,11 @@ def format_of(target: Path) -> str:
             f"that results are written in; use {_COMMON}"
         )
     return name
+
+
+def kept_entries(file_format: str) -> list[str]:
+    """Kinds of metadata that a format can hold."""
+    return _FORMATS[file_format].keeps.split()
 
 
 def check_output(
@@ -113,94 +106,76 @@ def check_output(
         OutputError: an ending, a place, a name or an image that cannot be written.
     """
     check_file(target)
-    info = {} if strip_metadata else dict(form.metadata)
-    check_image(target, format_of(target), form.pil_mode, (width, height), info)
+    info: Mapping[Any, Any] = {} if strip_metadata else form.metadata
+    check_image(repr(str(target)), format_of(target), form.pil_mode, (width, height), info)
 
 
 def check_file(target: Path) -> None:
-    """Refuse a place that cannot be written: looked up in the file system, nothing is made.
+    """Refuse a place that cannot be written: looked up in the file system, nothing is made."""
+    problem = _problem_of_place(target)
+    if problem is not None:
+        raise OutputError(f"cannot write {str(target)!r}: {problem}")
 
-    Raises:
-        OutputError: a folder, a device or a loop of that name, a name that is too long, or a folder (the
-            nearest one that exists) in which nothing may be made.
-    """
 
-    def refused(reason: str) -> OutputError:
-        return OutputError(f"cannot write {str(target)!r}: {reason}")
-
+def _problem_of_place(target: Path) -> str | None:
     try:
         mode = target.stat().st_mode
-    except FileNotFoundError:
+        if not stat.S_ISREG(mode):
+            return f"there is a {'folder' if stat.S_ISDIR(mode) else 'device or pipe'} of this name"
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            raise refused("its name is too long; use --suffix or another name") from error
-        if not isinstance(error, NotADirectoryError):
-            raise refused(f"{getattr(error, 'strerror', None) or error}; choose another place") from error
-    else:
-        if stat.S_ISDIR(mode):
-            raise refused("there is a folder of this name")
-        if not stat.S_ISREG(mode):
-            raise refused("there is a device or pipe of this name")
+        if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+            return "its name is too long; use --suffix or another name"
+        return f"{getattr(error, 'strerror', None) or error}; choose another place"
     folder = Path(os.path.realpath(target)).parent
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     if not os.path.isdir(folder):
-        raise refused(f"{str(folder)!r} is not a folder")
+        return f"{str(folder)!r} is not a folder"
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise refused(f"no permission to write into {str(folder)!r}; choose another folder")
+        return f"no permission to write into {str(folder)!r}; choose another folder"
+    return None
 
 
 def check_image(
-    target: Path | str, file_format: str, mode: str, size: tuple[int, int], info: Mapping[Any, Any]
+    name: str, file_format: str, mode: str, size: tuple[int, int], info: Mapping[Any, Any]
 ) -> None:
-    """Refuse an image that a format cannot hold; warn where colours would look different.
+    """Refuse an image of a mode, a ``(width, height)`` or metadata that a format cannot hold.
 
-    Args:
-        target: as messages call it.
-        file_format: from :func:`format_of`.
-        mode: PIL mode of the image.
-        size: its width and height.
-        info: metadata to be written with it.
-
-    Raises:
-        OutputError: too large, too deep, transparent, or with too long metadata for this format.
+    Warns where metadata are lost or colours would look different.
     """
-    limits, name = _FORMATS[file_format], repr(str(target))
+    able = _FORMATS[file_format]
     if file_format == "GIF" and FRAMES not in info:
         raise OutputError(
             f"cannot write {name}: GIF has 256 colours and is written for animations only; use {_COMMON}"
         )
-    if mode in _REASONS and mode not in limits.modes:
-        better = [
-            f".{other.lower().replace('tiff', 'tif')}"
-            for other, able in _FORMATS.items()
-            if mode in able.modes
-        ]
+    if mode in _DEMANDS and mode not in able.modes.split():
+        demand, better = _DEMANDS[mode]
         raise OutputError(
-            f"cannot write {name}: the image {_REASONS[mode]} (mode {mode}), which {file_format} cannot "
-            f"hold; use {' or '.join(better[:2])}, or convert the image"
+            f"cannot write {name}: the image {demand} (mode {mode}), which {file_format} cannot hold; "
+            f"use {better}, or convert the image"
         )
-    if max(size) > limits.side:
+    if max(size) > able.side:
         raise OutputError(
             f"cannot write {name}: {file_format} cannot hold {size[0]} x {size[1]} pixels, only "
-            f"{limits.side} a side; use .png or .tif, or a smaller scale"
+            f"{able.side} a side; use .png or .tif, or a smaller scale"
         )
-    for entry in ("exif", "xmp"):
-        content = info.get(entry, b"")
-        if entry == "exif" and isinstance(content, bytes) and content:
-            content = exif_for_size(content, width=size[0], height=size[1])
-        if limits.marker is not None and isinstance(content, bytes) and len(content) > limits.marker - 29:
-            raise OutputError(
-                f"cannot write {name}: {file_format} cannot hold {len(content)} bytes of {entry.upper()}, "
-                "only 64 KB; leave metadata out (--strip-metadata), or use .png or .tif"
-            )
-    lost = [label for entry, label in _LOST.items() if info.get(entry) and entry not in limits.keeps]
+    if able.block is not None:
+        exif = info.get("exif") and exif_for_size(info["exif"], width=size[0], height=size[1])
+        for label, content in (("EXIF", exif), ("XMP", info.get("xmp"))):
+            if content and len(content) > able.block:
+                raise OutputError(
+                    f"cannot write {name}: {file_format} cannot hold {len(content)} bytes of {label}, "
+                    "only 64 KB; leave metadata out (--strip-metadata), or use .png or .tif"
+                )
+    keeps = able.keeps.split()
+    lost = [label for entry, label in _LOST.items() if info.get(entry) and entry not in keeps]
     if lost:
         warnings.warn(
             f"{file_format} has no place for the {' and the '.join(lost)} of {name}; use .png", stacklevel=3
         )
-    kept = "colour" in limits.keeps and ("cicp" not in info or _png_takes_cicp())
+    kept = "colour" in keeps and ("cicp" not in info or _png_takes_cicp())
     if not kept and "icc_profile" not in info and _unusual_colours(info):
         advice = "a newer Pillow" if file_format == "PNG" else ".png"
         warnings.warn(
@@ -219,11 +194,6 @@ def _png_takes_cicp() -> bool:
     return b"cICP" in file.getvalue()
 
 
-def kept_entries(file_format: str) -> frozenset[str]:
-    """Kinds of metadata that a format can hold."""
-    return _FORMATS[file_format].keeps
-
-
 def _unusual_colours(info: Mapping[Any, Any]) -> bool:
     """Whether PNG chunks describe other colours than those of sRGB."""
     if (cicp := info.get("cicp")) is not None:
@@ -233,6 +203,5 @@ def _unusual_colours(info: Mapping[Any, Any]) -> bool:
     srgb = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
     chromaticity: tuple[float, ...] = info.get("chromaticity") or srgb
     gamma: float = info.get("gamma") or 0.45455
-    return abs(gamma - 0.45455) > 0.02 or any(
-        abs(a - b) > 0.005 for a, b in zip(chromaticity, srgb, strict=False)
-    )
+    distance = max(abs(a - b) for a, b in zip(chromaticity, srgb, strict=False))
+    return abs(gamma - 0.45455) > 0.02 or distance > 0.005

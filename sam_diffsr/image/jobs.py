@@ -7,7 +7,7 @@ import glob
 import logging
 import os
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,18 @@ from sam_diffsr.files import printable
 from sam_diffsr.image.formats import output_format
 from sam_diffsr.image.read import readable_endings
 
-__all__ = ["STDIN", "STDOUT", "Extension", "Job", "find_images", "plan_jobs"]
+__all__ = [
+    "STDIN",
+    "STDOUT",
+    "Extension",
+    "Job",
+    "Source",
+    "check_names",
+    "find_images",
+    "find_sources",
+    "place_results",
+    "plan_jobs",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +40,9 @@ PathLike = str | os.PathLike[str]
 STDIN, STDOUT = Path("<standard input>"), Path("<standard output>")
 """Source and target for the path ``-``."""
 
+_HEIF_ENDINGS = (".heic", ".heif", ".hif")
 _UNREADABLE_ENDINGS = frozenset(
-    {".heic", ".heif", ".hif", ".jxl", ".svg", ".eps", ".pdf", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
+    {*_HEIF_ENDINGS, ".jxl", ".svg", ".eps", ".pdf", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
 )
 """Images that are counted as left out where nothing reads them."""
 
@@ -89,16 +101,14 @@ def _walk(
             for name in folders
             if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) != excluded
         )
-        for name in sorted(files):
+        for name in sorted(name for name in files if not name.startswith(".")):
             ending = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
-                continue
             if ending in endings:
                 found.append(Path(parent, name))
             else:
                 left_out[ending if ending in _UNREADABLE_ENDINGS else "other"] += 1
         if not recursive:
-            left_out["subfolders"] += len(folders)
+            left_out["subfolders"] = len(folders)
             break
     if root in unreadable:
         raise unreadable[root]
@@ -107,12 +117,14 @@ def _walk(
 
 
 def _log_left_out(root: Path, left_out: Counter[str]) -> None:
-    count = left_out.pop("subfolders", 0)
-    parts = [f"{count} subfolder{'s'[: count > 1]} (--recursive reads them)"] if count else []
-    if count := left_out.pop("other", 0):
-        parts.append(f"{count} file{'s'[: count > 1]} that {'are' if count > 1 else 'is'} no image")
+    folders, others = left_out.pop("subfolders", 0), left_out.pop("other", 0)
+    parts: list[str] = []
+    if folders:
+        parts.append(f"{folders} {'subfolders' if folders > 1 else 'subfolder'} (--recursive reads them)")
+    if others:
+        parts.append(f"{others} {'files that are' if others > 1 else 'file that is'} no image")
     for ending, count in sorted(left_out.items()):
-        advice = " (install sam-diffsr[heif])" if ending in (".heic", ".heif", ".hif") else ""
+        advice = " (install sam-diffsr[heif])" if ending in _HEIF_ENDINGS else ""
         parts.append(f"{count} {ending}{advice}")
     if parts:
         logger.info("left out of %s: %s", printable(root), ", ".join(parts))
@@ -149,22 +161,18 @@ def plan_jobs(
             problem.
         ArgumentError: an option does not go with the output, or several results would go into one file.
     """
-    if ext is not None and ext not in get_args(Extension):
-        raise ArgumentError(f"ext must be one of {', '.join(get_args(Extension))}; got {ext!r}")
-    if suffix and (os.path.basename(suffix) != suffix or "\0" in suffix):
-        raise ArgumentError(f"suffix is part of a file name and has no folder in it, got {suffix!r}")
+    check_names(suffix, ext)
     listed = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     folder = None if output is None else _expand(output)
-    found = _find_sources(listed, recursive=recursive, output=folder)
-    single = len(found) == 1 and len(listed) == 1 and found[0].base is None
+    found = find_sources(listed, recursive=recursive, output=folder)
+    single = len(listed) == 1 and found[0].path in (STDIN, _expand(listed[0]))
 
     # One file to one name.
-    if output is not None and os.fspath(output) == "-":
-        target: Path | None = STDOUT
-    elif folder is None:
-        target = STDOUT if single and found[0].path is STDIN else None
-    else:
-        target = folder if _names_a_file(folder, os.fspath(output or "")) else None
+    target: Path | None = None
+    if output is None or os.fspath(output) == "-":
+        target = STDOUT if output is not None or (found[0].path is STDIN and single) else None
+    elif _names_a_file(_expand(output), os.fspath(output)):
+        target = folder
     if target is not None:
         if not single:
             raise ArgumentError(
@@ -178,26 +186,16 @@ def plan_jobs(
         ending = found[0].target(None, None, ext).suffix
         return [Job(source=found[0].path, target=target, ending=ending, problem=found[0].problem)]
 
-    # Every file into a folder.
-    names: dict[Path, list[_Source]] = defaultdict(list)
-    for source in found:
-        names[source.path if source.problem else source.target(folder, suffix, ext)].append(source)
-    jobs: dict[int, Job] = {}
-    for target, sources in names.items():
-        for source in sources:
-            own = target if len(sources) == 1 else source.target(folder, suffix, ext, whole=True)
-            jobs[id(source)] = Job(source=source.path, target=own, problem=source.problem)
-    return _distinct([jobs[id(source)] for source in found])
+    return place_results(found, folder, suffix=suffix, ext=ext)
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class Source:
     """A file to read, with the folder that was asked for and its place in that."""
 
     path: Path
     base: Path | None = None
     place: Path = Path()
-    pattern: bool = False
     problem: Exception | None = None
 
     def target(
@@ -214,15 +212,37 @@ class _Source:
         stem = "stdin" if self.path is STDIN else self.path.stem
         if whole:
             stem = f"{stem}_{ending[1:]}"
-        if folder is None and self.base is not None and not self.pattern:
+        if folder is None and self.base is not None:
             root = Path(os.path.realpath(self.base))
             return root.with_name(f"{root.name}_{tail or 'out'}") / self.place / f"{stem}.{chosen}"
         name = f"{stem}_{tail}.{chosen}" if tail else f"{stem}.{chosen}"
         return (self.path.parent if folder is None else folder / self.place) / name
 
 
-def _find_sources(inputs: Sequence[PathLike], *, recursive: bool, output: Path | None) -> list[_Source]:
-    found: dict[str, _Source] = {}
+def check_names(suffix: str | None, ext: str | None) -> None:
+    """Refuse an unknown extension and a suffix with a folder in it, as ArgumentError."""
+    if ext is not None and ext not in get_args(Extension):
+        raise ArgumentError(f"ext must be one of {', '.join(get_args(Extension))}; got {ext!r}")
+    if suffix and (os.path.basename(suffix) != suffix or "\0" in suffix):
+        raise ArgumentError(f"suffix is part of a file name and has no folder in it, got {suffix!r}")
+
+
+def place_results(
+    sources: Sequence[Source], folder: Path | None, *, suffix: str | None, ext: str | None
+) -> list[Job]:
+    """Give every file its result in a folder, as :func:`plan_jobs` does."""
+    plain = [source.target(folder, suffix, ext) for source in sources]
+    times = Counter(target for source, target in zip(sources, plain, strict=True) if source.problem is None)
+    jobs: list[Job] = []
+    for source, target in zip(sources, plain, strict=True):
+        own = target if times[target] < 2 else source.target(folder, suffix, ext, whole=True)
+        jobs.append(Job(source=source.path, target=own, problem=source.problem))
+    return _distinct(jobs)
+
+
+def find_sources(inputs: Sequence[PathLike], *, recursive: bool, output: Path | None) -> list[Source]:
+    """List the files of inputs of :func:`plan_jobs`, without those below ``output`` and each one once."""
+    found: dict[str, Source] = {}
     for text in inputs:
         if not os.fspath(text):
             raise ArgumentError("an input is an empty name; expected a file, a folder or a pattern")
@@ -231,31 +251,31 @@ def _find_sources(inputs: Sequence[PathLike], *, recursive: bool, output: Path |
         except ImageError as error:
             if len(inputs) == 1:
                 raise
-            sources = [_Source(_expand(text), problem=error)]
+            sources = [Source(_expand(text), problem=error)]
         for source in sources:
             found.setdefault(os.path.realpath(source.path), source)
     return list(found.values())
 
 
-def _sources_of(text: PathLike, *, recursive: bool, output: Path | None) -> list[_Source]:
+def _sources_of(text: PathLike, *, recursive: bool, output: Path | None) -> list[Source]:
     """Files of one input, which is a file, a folder or a pattern."""
     path = _expand(text)
     if os.fspath(text) == "-":
-        return [_Source(STDIN)]
+        return [Source(STDIN)]
     if os.path.isdir(path):
         files, unreadable = _walk(path, recursive=recursive, exclude=output if recursive else None)
-        sources = [_Source(file, path, file.parent.relative_to(path)) for file in files]
-        sources += [_Source(where, path, problem=problem) for where, problem in unreadable.items()]
+        sources = [Source(file, path, file.parent.relative_to(path)) for file in files]
+        sources += [Source(where, path, problem=problem) for where, problem in unreadable.items()]
         if not sources:
             deeper = "" if recursive else " (subfolders are read only when asked for)"
             raise ImageError(f"the folder {path} has no image that can be read{deeper}")
-    elif not os.path.lexists(path) and glob.has_magic(os.fspath(path)):
-        sources = [_Source(file, file.parent, pattern=True) for file in _matches(path)]
+        return sources
+    if not os.path.lexists(path) and glob.has_magic(os.fspath(path)):
+        sources = [Source(file) for file in _matches(path)]
         if not sources:
             raise ImageError(f"no file matches {str(path)!r}; quote the pattern and check the folder")
-    else:  # a missing file is found out when it is read, so that the others still go on
-        sources = [_Source(path)]
-    return sources
+        return sources
+    return [Source(path)]  # a missing file is found out when it is read, so that the others still go on
 
 
 def _matches(pattern: Path) -> list[Path]:
@@ -280,37 +300,29 @@ def _names_a_file(path: Path, text: str) -> bool:
         return False
     if output_format(ending) is not None:
         return True
+    written = ", ".join(f".{name}" for name in get_args(Extension) if output_format(f".{name}") is not None)
     if ending in readable_endings() | _UNREADABLE_ENDINGS | {".avif", ".jp2", ".gif"}:
-        raise ArgumentError(f"results cannot be written as {ending}: {path}; use {_written()}")
+        raise ArgumentError(f"results cannot be written as {ending}: {path}; use {written}")
     if re.fullmatch(r"\.[a-z]{2,4}", ending):
         raise ArgumentError(
-            f"{path} looks like a file of an unknown format; use {_written()}, or {path}/ for a folder"
+            f"{path} looks like a file of an unknown format; use {written}, or {path}/ for a folder"
         )
     return False
 
 
 def _distinct(jobs: Sequence[Job]) -> list[Job]:
     """Leave out sources that are results themselves, and refuse every further job for one target."""
-    targets = {os.path.realpath(job.target) for job in jobs if job.problem is None}
-    targets -= {os.path.realpath(job.target) for job in jobs if _same_file(job)}
+    pairs = [(os.path.realpath(job.source), os.path.realpath(job.target)) for job in jobs]
+    results = {target for job, (_, target) in zip(jobs, pairs, strict=True) if job.problem is None}
+    results -= {target for source, target in pairs if source == target}
     first: dict[Path, Path] = {}
     kept: list[Job] = []
-    for job in jobs:
-        if os.path.realpath(job.source) in targets:
+    for job, (source, _) in zip(jobs, pairs, strict=True):
+        if source in results:
             continue
         other = first.setdefault(job.target, job.source) if job.problem is None else job.source
         if other != job.source:
-            error = ArgumentError(
-                f"{other} and {job.source} would both be written to {job.target}; use another output folder"
-            )
-            job = dataclasses.replace(job, problem=error)
+            problem = f"{other} and {job.source} would both be written to {job.target}"
+            job = dataclasses.replace(job, problem=ArgumentError(f"{problem}; use another output folder"))
         kept.append(job)
     return kept
-
-
-def _same_file(job: Job) -> bool:
-    return os.path.realpath(job.target) == os.path.realpath(job.source)
-
-
-def _written() -> str:
-    return ", ".join(f".{name}" for name in get_args(Extension) if output_format(f".{name}") is not None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any, Literal, TypeAlias, cast
+from typing import IO, Any, Literal, TypeAlias
 
 from numpy.typing import NDArray
 from PIL import Image
@@ -32,20 +32,15 @@ class ImageFormat:
 
     container: Literal["pil", "array"]
     """``"pil"`` for PIL images and files, ``"array"`` for numpy arrays."""
-
     channels: Literal[1, 2, 3, 4]
     """Gray, gray + alpha, RGB or RGB + alpha."""
-
     sample_type: SampleType
     """Type of a sample, by its numpy name."""
-
     array_rank: Literal[2, 3] = 3
     """2 for an array that came as ``(H, W)``; arrays only."""
-
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Entries for ``PIL.Image.Image.info``: EXIF without orientation, ICC profile, resolution, XMP, PNG's
     text and colour chunks. Empty for arrays."""
-
     jpeg_quality: int | None = None
     """Estimated quality, 1 to 100, of a JPEG file; None for other sources."""
 
@@ -74,19 +69,7 @@ class DecodedImage:
     rgb: Tensor
     """``(1, 3, H, W)`` float32 in [0, 1] on the CPU; gray is repeated three times. Colours that alpha hides
     are those of their visible neighbours."""
-
     alpha: Tensor | None
     """``(1, 1, H, W)`` float32 in [0, 1], or None where the image has no transparency."""
-
     format: ImageFormat
     """Kind of the source."""
-
-
-def native(array: NDArray[Any]) -> NDArray[Any]:
-    """Give ``array`` in the byte order of this machine."""
-    return array if array.dtype.isnative else array.astype(sample_name(array))
-
-
-def sample_name(array: NDArray[Any]) -> str:
-    """Name the type of an array's samples, without its byte order."""
-    return cast("str", array.dtype.name)

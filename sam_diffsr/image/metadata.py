@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
 import warnings
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 from PIL import ExifTags, Image, ImageCms
 
 __all__ = ["apply_orientation", "convert_cmyk", "exif_for_size", "is_turned", "kept_metadata", "png_texts"]
 
-_TRANSPOSITIONS = {
+_ORIENTATION = ExifTags.Base.Orientation
+_TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -21,20 +23,15 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-_SWAPPING = (5, 6, 7, 8)
-"""Orientations that swap height and width."""
-
 _NOT_CARRIED = frozenset(
     {
-        ExifTags.Base.Orientation,
-        *(0x00FE, 0x00FF, 0x0100, 0x0101, 0x0102, 0x0103, 0x0106, 0x010A, 0x0111, 0x0115, 0x0116, 0x0117),
-        *(0x0118, 0x0119, 0x011C, 0x0122, 0x0123, 0x0129, 0x013D, 0x0140, 0x0142, 0x0143, 0x0144, 0x0145),
-        *(0x014A, 0x0152, 0x0153, 0x0154, 0x0155, 0x015B, 0x0201, 0x0202, 0x0212, 0x0213, 0x02BC),
+        *(0x00FE, 0x00FF, 0x0100, 0x0101, 0x0102, 0x0103, 0x0106, 0x010A, 0x0111, 0x0112, 0x0115, 0x0116),
+        *(0x0117, 0x0118, 0x0119, 0x011C, 0x0122, 0x0123, 0x0129, 0x013D, 0x0140, 0x0142, 0x0143, 0x0144),
+        *(0x0145, 0x014A, 0x0152, 0x0153, 0x0154, 0x0155, 0x015B, 0x0201, 0x0202, 0x0212, 0x0213, 0x02BC),
         *(0x8649, 0x8773),
     }
 )
-"""The orientation, which has been applied, and the tags that describe how a TIFF file is laid out."""
+"""The orientation (0x0112), which has been applied, and the tags that describe how a TIFF is laid out."""
 
 _COLOUR_CHANGES = ("CMYK", "LAB", "HSV")
 """PIL modes that become RGB here, so that the source's description of its colours is wrong for the result."""
@@ -47,21 +44,15 @@ _XMP_ORIENTATION = re.compile(
 
 
 def apply_orientation(image: Image.Image, name: str) -> tuple[Image.Image, bytes | None]:
-    """Turn a loaded image upright as its EXIF says.
+    """A loaded image turned upright as its EXIF says, and the block without orientation and file structure.
 
-    Args:
-        image: a loaded image; it is not changed.
-        name: how messages call it.
-
-    Returns:
-        The upright image and its EXIF block without orientation and file structure (None if nothing
-        is left). A block that cannot be read whole is dropped with a ``UserWarning``; an orientation that
-        can be read from it is applied all the same.
+    A block that cannot be read whole is dropped with a ``UserWarning``; an orientation that can be read from
+    it is applied all the same.
     """
-    orientation: object = None
+    turn: Image.Transpose | None = None
     kept: bytes | None = None
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        turn = _TO_UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
         exif = Image.Exif()
         exif.load(image.getexif().tobytes())
         for tag in _NOT_CARRIED.intersection(exif):
@@ -69,24 +60,19 @@ def apply_orientation(image: Image.Image, name: str) -> tuple[Image.Image, bytes
         kept = exif.tobytes() if len(exif) else None
     except Exception as error:  # cameras and editors write broken blocks in every way there is
         warnings.warn(
-            f"the EXIF block of {name} cannot be read whole and is left out ({error})",
-            UserWarning,
-            stacklevel=5,
+            f"the EXIF block of {name} cannot be read whole and is left out ({error})", stacklevel=5
         )
     # Pillow turns a TIFF upright while loading it; its older versions leave the tag as it was.
-    if image.format == "TIFF" or not isinstance(orientation, int) or orientation not in _TRANSPOSITIONS:
-        return image, kept
-    return image.transpose(_TRANSPOSITIONS[orientation]), kept
+    return image if turn is None or image.format == "TIFF" else image.transpose(turn), kept
 
 
 def is_turned(image: Image.Image) -> bool:
     """Whether :func:`apply_orientation` will swap the sides of an opened image, as far as its header says."""
     if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
         return False  # Pillow would decode the pixels to answer
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation) in _SWAPPING
-    except Exception:  # a broken block, which the decoder warns of
-        return False
+    with suppress(Exception):  # a broken block, which the decoder warns of
+        return image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+    return False
 
 
 def exif_for_size(exif: bytes, *, width: int, height: int) -> bytes:
@@ -103,20 +89,17 @@ def exif_for_size(exif: bytes, *, width: int, height: int) -> bytes:
 
 
 def kept_metadata(image: Image.Image, exif: bytes | None) -> dict[str, Any]:
-    """Entries of ``image.info`` that are still true of the pixels after ``decode_image``.
-
-    Args:
-        image: a loaded image.
-        exif: its EXIF block from :func:`apply_orientation`.
-    """
+    """Entries of a loaded image's ``info`` that are still true of its decoded pixels, with upright EXIF."""
     info = image.info
     kept: dict[str, Any] = dict(png_texts(info)) if image.format in (None, "PNG") else {}
     if image.mode not in _COLOUR_CHANGES:
         kept |= {name: info[name] for name in _COLOUR_ENTRIES if info.get(name) is not None}
         if isinstance(profile := info.get("icc_profile"), bytes) and profile:
             kept["icc_profile"] = profile
-    if _is_resolution(info.get("dpi")):
-        kept["dpi"] = tuple(map(float, info["dpi"]))
+    with suppress(TypeError, ValueError):
+        across, down = map(float, info.get("dpi", ()))
+        if 0.5 <= across < 65535 and 0.5 <= down < 65535:  # files can store it
+            kept["dpi"] = (across, down)
     xmp = info.get("xmp") or info.get(_XMP_KEYWORD)
     if isinstance(xmp, (bytes, str)) and xmp:
         kept["xmp"] = _XMP_ORIENTATION.sub(b"", xmp.encode() if isinstance(xmp, str) else xmp)
@@ -130,7 +113,7 @@ def kept_metadata(image: Image.Image, exif: bytes | None) -> dict[str, Any]:
     return kept
 
 
-def png_texts(info: dict[str | tuple[int, int], Any]) -> dict[str, str]:
+def png_texts(info: Mapping[Any, Any]) -> dict[str, str]:
     """Texts among the entries of an image: those that a PNG can hold, without XMP."""
     return {
         key: value
@@ -144,26 +127,14 @@ def png_texts(info: dict[str | tuple[int, int], Any]) -> dict[str, str]:
     }
 
 
-def _is_resolution(dpi: Any) -> bool:
-    """Whether it is two numbers that files can store."""
-    try:
-        return len(dpi) == 2 and all(0.5 <= float(value) < 65535 for value in dpi)
-    except (TypeError, ValueError):
-        return False
-
-
 def convert_cmyk(image: Image.Image) -> Image.Image:
     """Convert CMYK to RGB: to sRGB through the image's own profile, else by the plain formula."""
     profile = image.info.get("icc_profile")
     converted = None
     if isinstance(profile, bytes) and profile:
         # A broken profile, or a Pillow without LittleCMS, leaves the plain formula.
-        with contextlib.suppress(ImportError, OSError, ImageCms.PyCMSError):
-            srgb = cast("Any", ImageCms.createProfile("sRGB"))
-            converted = ImageCms.profileToProfile(
-                image,
-                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-                ImageCms.ImageCmsProfile(srgb),
-                outputMode="RGB",
-            )
+        with suppress(ImportError, OSError, ImageCms.PyCMSError):
+            own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            srgb = ImageCms.ImageCmsProfile(cast("Any", ImageCms.createProfile("sRGB")))
+            converted = ImageCms.profileToProfile(image, own, srgb, outputMode="RGB")
     return image.convert("RGB") if converted is None else converted

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import stat
 import struct
 import threading
 import warnings
-import zlib
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -20,12 +18,11 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from sam_diffsr.errors import ArgumentError, ImageError, ImageNotFoundError, ImageTooLargeError
 
-__all__ = ["check_size", "load_pixels", "open_file", "readable_endings", "register_formats"]
+__all__ = ["check_size", "file_name", "load_pixels", "open_file", "readable_endings", "register_formats"]
 
 _NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
 """Formats that Pillow only hands to other programs (Ghostscript) or cannot decode by itself."""
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _PILLOW_LIMIT = threading.Lock()
 
 
@@ -33,7 +30,7 @@ _PILLOW_LIMIT = threading.Lock()
 def register_formats() -> None:
     """Let Pillow load its own plugins and, where it is installed, the one for HEIC."""
     Image.init()
-    with contextlib.suppress(ImportError):
+    with suppress(ImportError):
         from pillow_heif import register_heif_opener  # pyright: ignore
 
         register_heif_opener()  # pyright: ignore[reportUnknownVariableType]
@@ -53,58 +50,46 @@ def _readable_formats() -> tuple[str, ...]:
 @contextmanager
 def open_file(
     source: str | os.PathLike[str] | IO[bytes], *, max_pixels: int | None = None
-) -> Generator[Image.Image, None, None]:
+) -> Generator[Image.Image]:
     """Open an image file, its header only, and close it in the end; an open file is left at its position.
 
-    Args:
-        source: path, or an open binary file.
-        max_pixels: Pillow's own limit is lifted where this one is higher (None: no limit).
-
-    Raises:
-        ImageNotFoundError: there is no such file.
-        ImageError: a folder, empty, unreadable, not an image, or a damaged header.
-        ImageTooLargeError: Pillow's own limit is exceeded.
+    Pillow's own limit is lifted where ``max_pixels`` is higher (None: no limit).
     """
-    with contextlib.ExitStack() as stack:
-        if isinstance(source, (str, os.PathLike)):
-            name = repr(os.fspath(source))
-            file: IO[bytes] = stack.enter_context(_regular_file(Path(source), name))
-        else:
-            name = file_name(source)
-            file = _rest_of(source, name)
-        image = _open_header(file, name, max_pixels)
-        yield stack.enter_context(contextlib.closing(image))
+    is_path = isinstance(source, (str, os.PathLike))
+    with (
+        _open_path(Path(source)) if is_path else nullcontext(_rest_of(source)) as file,
+        closing(_open_header(file, file_name(source), max_pixels)) as image,
+    ):
+        yield image
 
 
 def file_name(source: str | os.PathLike[str] | IO[bytes]) -> str:
     """How messages call a file."""
-    if isinstance(source, (str, os.PathLike)):
-        return repr(os.fspath(source))
-    name = getattr(source, "name", None)
+    name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "name", None)
     return repr(name) if isinstance(name, str) else "the image"
 
 
-def _regular_file(path: Path, name: str) -> IO[bytes]:
+def _open_path(path: Path) -> IO[bytes]:
+    name = file_name(path)
     try:
         state = path.stat()
-        if stat.S_ISDIR(state.st_mode):
-            raise ImageError(f"{name} is a folder; an image file is needed")
         if not stat.S_ISREG(state.st_mode):
-            raise ImageError(f"{name} is not a regular file; an image file is needed")
+            kind = "a folder" if stat.S_ISDIR(state.st_mode) else "not a regular file"
+            raise ImageError(f"{name} is {kind}; an image file is needed")
         if state.st_size == 0:
             raise ImageError(f"{name} is empty (0 bytes)")
         return path.open("rb")
-    except FileNotFoundError as error:
-        raise ImageNotFoundError(f"no such file: {name}") from error
     except ImageError:
         raise
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ImageError(f"cannot read {name}: {reason}") from error
+    except FileNotFoundError as error:
+        raise ImageNotFoundError(f"no such file: {name}") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _rest_of(source: IO[bytes], name: str) -> IO[bytes]:
+def _rest_of(source: IO[bytes]) -> IO[bytes]:
     """Copy of an open file from its position on, which stays as it is."""
+    name = file_name(source)
     try:
         position = source.tell()
         content: Any = source.read()
@@ -122,7 +107,7 @@ def _open_header(file: IO[bytes], name: str, max_pixels: int | None) -> Image.Im
     register_formats()
     try:
         colour, file = _scan_png(file, name)
-        with _pillow_limit(max_pixels):
+        with _pillow_limit(name, max_pixels):
             image = Image.open(file, formats=_readable_formats())
         if colour is not None:
             image.info["cicp"] = colour
@@ -134,51 +119,40 @@ def _open_header(file: IO[bytes], name: str, max_pixels: int | None) -> Image.Im
             f"{name} is not an image of a kind that can be read{advice}; convert it to PNG, JPEG, TIFF or "
             "WebP"
         ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(name, error) from error
-    except MemoryError:
+    except (MemoryError, ImageError):
         raise
     except Exception as error:  # decoders raise whatever their parsing runs into
         raise ImageError(f"{name} is damaged: its header cannot be read ({error})") from error
 
 
 @contextmanager
-def _pillow_limit(max_pixels: int | None) -> Generator[None, None, None]:
+def _pillow_limit(name: str, max_pixels: int | None) -> Generator[None]:
     """Lift Pillow's limit on pixels, which is one for the whole process, where the caller's is higher."""
     limit = Image.MAX_IMAGE_PIXELS
-    if limit is None or (max_pixels is not None and max_pixels <= limit):
-        yield
-        return
-    with _PILLOW_LIMIT:
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
+    lifted = limit is not None and (max_pixels is None or max_pixels > limit)
+    with _PILLOW_LIMIT if lifted else nullcontext():
+        if lifted:
+            Image.MAX_IMAGE_PIXELS = None
         try:
             yield
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ImageTooLargeError(
+                f"{name} exceeds Pillow's limit against decompression bombs ({error}); raise max_pixels "
+                "(None: no limit) if you trust the file"
+            ) from error
         finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def _too_large(name: str, error: BaseException) -> ImageTooLargeError:
-    return ImageTooLargeError(
-        f"{name} exceeds Pillow's limit against decompression bombs ({error}); raise max_pixels (None: no "
-        "limit) if you trust the file"
-    )
+            if lifted:
+                Image.MAX_IMAGE_PIXELS = limit
 
 
 def check_size(width: int, height: int, *, max_pixels: int | None, name: str) -> None:
-    """Refuse images without pixels and images beyond the limit, before anything is allocated for them.
-
-    Raises:
-        ArgumentError: ``max_pixels`` is neither None nor a whole number >= 1.
-        ImageError: a side is 0.
-        ImageTooLargeError: more than ``max_pixels`` pixels.
-    """
-    if max_pixels is not None and (type(max_pixels) is bool or not hasattr(max_pixels, "__index__")):
+    """Refuse images without pixels and images beyond the limit, before anything is allocated for them."""
+    if max_pixels is not None and (
+        isinstance(max_pixels, bool) or not hasattr(max_pixels, "__index__") or max_pixels < 1
+    ):
         raise ArgumentError(
             f"max_pixels must be a whole number >= 1, or None for no limit, got {max_pixels!r}"
         )
-    if max_pixels is not None and max_pixels < 1:
-        raise ArgumentError(f"max_pixels must be >= 1, or None for no limit, got {max_pixels}")
     if width < 1 or height < 1:
         raise ImageError(f"{name} has no pixels: it is {width} wide and {height} high")
     if max_pixels is not None and width * height > max_pixels:
@@ -189,22 +163,15 @@ def check_size(width: int, height: int, *, max_pixels: int | None, name: str) ->
 
 
 def load_pixels(image: Image.Image, *, name: str, max_pixels: int | None = None) -> None:
-    """Decode the pixels of an opened image; warn of frames and of bits that are left out.
-
-    Raises:
-        ImageError: the data are damaged or end too early, or the image is closed.
-        ImageTooLargeError: Pillow's own limit is exceeded by a part of the file.
-    """
+    """Decode the pixels of an opened image; warn of frames and of bits that are left out."""
     reduced = _reduced_from_16_bit(image)
     closed = getattr(image, "tile", None) and getattr(getattr(image, "fp", None), "closed", True)
     try:
         frames = int(getattr(image, "n_frames", 1))
-        with _pillow_limit(max_pixels):
+        with _pillow_limit(name, max_pixels):
             image.load()
-    except MemoryError:
+    except (MemoryError, ImageTooLargeError):
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(name, error) from error
     except Exception as error:  # decoders raise whatever their parsing runs into
         if closed or "closed image" in str(error):
             raise ImageError(f"{name} is closed; use it before it is closed, or give its path") from error
@@ -214,13 +181,9 @@ def load_pixels(image: Image.Image, *, name: str, max_pixels: int | None = None)
     if frames > 1 and image.format != "MPO":  # whose further frames are previews and depth maps
         current = int(image.tell()) + 1
         shown = "first frame" if current == 1 else f"current frame (number {current})"
-        warnings.warn(f"{name} has {frames} frames; only its {shown} is used", UserWarning, stacklevel=4)
+        warnings.warn(f"{name} has {frames} frames; only its {shown} is used", stacklevel=4)
     if reduced:
-        warnings.warn(
-            f"{name} has 16 bits per sample in several channels, of which 8 are read",
-            UserWarning,
-            stacklevel=4,
-        )
+        warnings.warn(f"{name} has 16 bits per sample in several channels, of which 8 are read", stacklevel=4)
 
 
 def _reduced_from_16_bit(image: Image.Image) -> bool:
@@ -228,64 +191,37 @@ def _reduced_from_16_bit(image: Image.Image) -> bool:
     if image.mode.startswith(("I", "F")):
         return False
     tiles: list[tuple[Any, ...]] = getattr(image, "tile", None) or []
-    options: list[Any] = [tile[3] for tile in tiles]
-    raw_modes: list[Any] = [entry[0] if isinstance(entry, tuple) and entry else entry for entry in options]
+    raw_modes: list[Any] = [
+        tile[3][0] if tile[3] and isinstance(tile[3], tuple) else tile[3] for tile in tiles
+    ]
     # "BGR;16" is 16 bits a pixel, not a sample.
     return any(isinstance(raw, str) and "16" in raw and not raw.startswith("BGR") for raw in raw_modes)
 
 
 def _scan_png(file: IO[bytes], name: str) -> tuple[bytes | None, IO[bytes]]:
-    """Find what Pillow does not read in a PNG: its cICP chunk, and texts that are longer than it takes.
-
-    Returns:
-        The content of cICP, if any, and the file to open: the same, or a copy in memory without the texts and
-        profiles that Pillow would stop at.
-    """
+    """The cICP chunk of a PNG, if any, and the file without the texts and profiles that Pillow stops at."""
     colour: bytes | None = None
-    dropped: list[tuple[int, int]] = []
-    for kind, offset, length in _png_chunks(file):
-        if kind == b"cICP" and length == 4:
-            colour = file.read(4)
-        elif kind in _PNG_TEXT and length > 256 and _inflates_too_far(kind, file.read(length)):
-            dropped.append((offset - 8, offset + length + 4))
-    file.seek(0)
-    if not dropped:
+    kept, start = bytearray(), 0
+    if file.read(len(_PNG_SIGNATURE)) == _PNG_SIGNATURE:
+        stream = PngImagePlugin.PngStream(file)
+        with suppress(SyntaxError, struct.error):  # the end, or what is no PNG after all
+            while True:
+                kind, position, length = stream.read()
+                end = position + length + 4
+                if kind == b"cICP" and length == 4:
+                    colour = file.read(4)
+                elif kind in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+                    try:
+                        stream.call(kind, position, length)
+                    except ValueError:  # too long
+                        file.seek(start)
+                        kept += file.read(position - 8 - start)
+                        start = end
+                file.seek(end)
+    file.seek(start)
+    if not start:
         return colour, file
     warnings.warn(
-        f"{name} holds texts or a colour profile larger than 1 MB, which are left out",
-        UserWarning,
-        stacklevel=6,
+        f"{name} holds texts or a colour profile larger than 1 MB, which are left out", stacklevel=6
     )
-    content, position = bytearray(), 0
-    for start, stop in dropped:
-        content += file.read(start - position)
-        file.seek(stop)
-        position = stop
-    return colour, io.BytesIO(content + file.read())
-
-
-def _png_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, position of the content and length of every chunk; ends where the file is no longer a PNG."""
-    position = len(_PNG_SIGNATURE)
-    if file.read(position) != _PNG_SIGNATURE:
-        return
-    while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        yield kind, position + 8, length
-        position += length + 12
-        file.seek(position)
-
-
-def _inflates_too_far(kind: bytes, content: bytes) -> bool:
-    if kind == b"tEXt":
-        return len(content) > PngImagePlugin.MAX_TEXT_CHUNK
-    start = content.find(b"\0") + 2
-    if kind == b"iTXt":
-        if content[start - 1 : start] == b"\0":  # not compressed
-            return len(content) > PngImagePlugin.MAX_TEXT_CHUNK
-        start = content.find(b"\0", content.find(b"\0", start + 1) + 1) + 1
-    try:
-        inflated = zlib.decompressobj().decompress(content[start:], PngImagePlugin.MAX_TEXT_CHUNK + 1)
-    except zlib.error:
-        return False
-    return len(inflated) > PngImagePlugin.MAX_TEXT_CHUNK
+    return colour, io.BytesIO(kept + file.read())

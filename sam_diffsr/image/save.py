@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin, features
@@ -21,8 +22,6 @@ __all__ = ["Quality", "check_quality", "save_image"]
 Quality = int | Literal["lossless"]
 """1 (worst) to 100, or ``"lossless"``."""
 
-_LOSSY = ("JPEG", "WEBP", "AVIF", "HEIF")
-_XMP_TAG = 700
 _SUB_BLOCKS = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop}
 """Blocks within EXIF, which Pillow cannot write into a compressed TIFF."""
 
@@ -60,39 +59,42 @@ def save_image(
     target = Path(path) if isinstance(path, (str, os.PathLike)) else None
     file_format = format_of(target if target is not None else Path(f"result{ending}"))
     check_quality(quality, file_format)
+    name = "the image" if target is None else repr(str(target))
     if target is not None:
         if not target.parent.is_dir():
-            raise OutputError(
-                f"cannot write {str(target)!r}: there is no folder {str(target.parent)!r}; create it"
-            )
+            raise OutputError(f"cannot write {name}: there is no folder {str(target.parent)!r}; create it")
         check_file(target)
-    name = "the image" if target is None else str(target)
     image = _storable(image, name)
     mode = "I;16" if image.mode.startswith("I;16") else image.mode
     moving = {key: image.info[key] for key in (FRAMES, "duration", "loop") if FRAMES in image.info}
-    info = moving if strip_metadata else dict(image.info)
+    info = moving if strip_metadata else image.info
     check_image(name, file_format, mode, image.size, info)
     options = _encoder_options(file_format, quality) | _metadata_options(file_format, info)
     if moving and file_format in ANIMATED:
-        options |= _animation_options(file_format, **moving)
+        options |= _animation_options(file_format, moving)
     if strip_metadata:
         image = image.copy()  # a plain image: what a file's own class remembers is gone, too
         image.info = {}
-    if target is not None:
-        _write(image, target, file_format, options)
-    else:
-        try:
-            image.save(path, format=file_format, **options)  # pyright: ignore[reportArgumentType]
-        except OSError as error:
-            raise OutputError(f"cannot write the image: {error.strerror or error}") from error
+    try:
+        with nullcontext(path) if target is None else atomic_file(target) as file:
+            image.save(cast("IO[bytes]", file), format=file_format, **options)
+    except MemoryError:
+        raise
+    except Exception as error:  # encoders raise whatever they run into
+        if isinstance(error, OSError) and target is None:
+            problem = str(error.strerror or error)
+        elif isinstance(error, OSError) and error.errno is not None:
+            problem = f"{error.strerror}; look at the folder's permissions and free space"
+        else:
+            problem = (
+                f"{file_format} cannot hold a {image.width} x {image.height} image of mode {image.mode} "
+                f"with its metadata ({error}); use .png, or convert the image"
+            )
+        raise OutputError(f"cannot write {name}: {problem}") from error
 
 
 def check_quality(quality: Quality, file_format: str | None = None) -> None:
-    """Refuse a quality that is none, or that a format does not have.
-
-    Raises:
-        ArgumentError: neither 1 to 100 nor lossless, or lossless where the format is not.
-    """
+    """Refuse a quality that is none, or that a format does not have."""
     if quality == "lossless":
         if file_format in ("JPEG", "AVIF", "HEIF"):
             raise ArgumentError(f"{file_format} is never lossless; use .png, .webp, .tif or .jp2")
@@ -108,9 +110,7 @@ def _storable(image: Image.Image, name: str) -> Image.Image:
     array = np.asarray(image)
     low, high = array.min(), array.max()
     if low < 0 or high > 65535:
-        raise OutputError(
-            f"cannot write {name!r}: mode 'I' must hold values in 0..65535, got {low} to {high}"
-        )
+        raise OutputError(f"cannot write {name}: mode 'I' must hold values in 0..65535, got {low} to {high}")
     deep = Image.fromarray(array.astype(np.uint16))
     deep.info = dict(image.info)
     return deep
@@ -120,7 +120,7 @@ def _encoder_options(file_format: str, quality: Quality) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if quality == "lossless":
         options = {"lossless": True, "exact": True} if file_format == "WEBP" else {}
-    elif file_format in _LOSSY:
+    elif file_format in ("JPEG", "WEBP", "AVIF", "HEIF"):
         options = {"quality": quality}
     if file_format in ("JPEG", "AVIF"):
         options["subsampling"] = "4:4:4"
@@ -129,30 +129,29 @@ def _encoder_options(file_format: str, quality: Quality) -> dict[str, Any]:
     return options
 
 
-def _animation_options(
-    file_format: str, frames: list[Image.Image], duration: list[float], loop: int
-) -> dict[str, Any]:
+def _animation_options(file_format: str, info: dict[Any, Any]) -> dict[str, Any]:
     """Arguments of Pillow's ``save`` for an animation."""
-    times = duration if file_format == "PNG" else [round(time) for time in duration]
-    options: dict[str, Any] = {"save_all": True, "append_images": frames, "duration": times, "loop": loop}
+    times = info["duration"] if file_format == "PNG" else [round(time) for time in info["duration"]]
+    options: dict[str, Any] = {"save_all": True, "append_images": info[FRAMES], "duration": times}
     if file_format == "GIF":
         options["disposal"] = 2  # what is transparent does not show the frame before
-        if loop == 1:
-            del options["loop"]  # in a GIF this is a number of repetitions
+    if file_format != "GIF" or info["loop"] != 1:  # in a GIF this is a number of repetitions
+        options["loop"] = info["loop"]
     return options
 
 
 def _metadata_options(file_format: str, info: dict[Any, Any]) -> dict[str, Any]:
     """Arguments of Pillow's ``save`` for what the format can hold."""
-    keeps = kept_entries(file_format)
     options = {
-        name: info[name] for name in ("exif", "icc_profile", "dpi", "xmp") if name in keeps and info.get(name)
+        name: info[name]
+        for name in kept_entries(file_format)
+        if name in ("exif", "icc_profile", "dpi", "xmp") and info.get(name)
     }
-    xmp = options.pop("xmp", None)
     if file_format == "PNG":
-        options["pnginfo"] = _png_chunks(info, xmp)
+        options["pnginfo"] = _png_chunks(info, options.pop("xmp", None))
     elif file_format == "JPEG":
-        blocks = [(0xFFE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp)] if xmp is not None else []
+        xmp = options.pop("xmp", None)
+        blocks = [(0xFFE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp)] if xmp else []
         blocks += [(0xFFED, info["iptc"])] if info.get("iptc") else []
         options["extra"] = b"".join(
             struct.pack(">HH", kind, 2 + len(block)) + block for kind, block in blocks
@@ -160,13 +159,11 @@ def _metadata_options(file_format: str, info: dict[Any, Any]) -> dict[str, Any]:
     elif file_format == "TIFF":
         exif = Image.Exif()
         exif.load(options.get("exif", b""))
-        if xmp is not None:
-            exif[_XMP_TAG] = xmp
+        if "xmp" in options:
+            exif[ExifTags.Base.XMLPacket] = options.pop("xmp")
         options["exif"] = exif
         if features.check("libtiff") and not _SUB_BLOCKS & set(exif):
             options["compression"] = "tiff_lzw"
-    elif xmp is not None:
-        options["xmp"] = xmp
     return options
 
 
@@ -185,20 +182,3 @@ def _png_chunks(info: dict[Any, Any], xmp: bytes | None) -> PngImagePlugin.PngIn
     if xmp is not None:
         chunks.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
     return chunks
-
-
-def _write(image: Image.Image, target: Path, file_format: str, options: dict[str, Any]) -> None:
-    try:
-        with atomic_file(target) as file:
-            image.save(file, format=file_format, **options)
-    except MemoryError:
-        raise
-    except Exception as error:  # encoders raise whatever they run into
-        if isinstance(error, OSError) and error.errno is not None:
-            problem = f"{error.strerror}; look at the folder's permissions and free space"
-        else:
-            problem = (
-                f"{file_format} cannot hold a {image.width} x {image.height} image of mode {image.mode} "
-                f"with its metadata ({error}); use .png, or convert the image"
-            )
-        raise OutputError(f"cannot write {str(target)!r}: {problem}") from error

@@ -5,12 +5,12 @@ Results appear whole or not at all, and finished ones are skipped, so a stopped 
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -34,13 +34,13 @@ __all__ = [
     "MaskOutcome",
     "encode_folder",
     "find_records",
+    "generate_file",
     "generate_folder",
     "load_generator",
+    "place_targets",
 ]
 
 PathLike = str | os.PathLike[str]
-_Work = Callable[[Path, Path], Mapping[str, Any]]
-"""Makes the target of a source and gives fields of its outcome."""
 
 
 class MaskGenerator(Protocol):
@@ -95,14 +95,25 @@ def load_generator(
         ModelLoadError: SAM's weights cannot be loaded.
         MissingDependencyError: a package is missing.
     """
-    chosen: dict[str, Any] = {} if longest_side is None else {"longest_side": longest_side}
-    of_sam: dict[str, Any] = {} if precision is None else {"precision": precision}
+    options, given = options or {}, {"longest_side": longest_side, "precision": precision}
+    common: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if model == "graph":
-        if foreign := sorted(map(str, {**(options or {}), **of_sam})):
+        if foreign := sorted({*options, *common} - {"longest_side"}):
             raise ArgumentError(f"graph segmentation has no option {', '.join(foreign)}; they belong to SAM")
-        return GraphMaskGenerator(**chosen)
-    sam_options = SamOptions(**(options or {}))
-    return SamMaskGenerator.from_pretrained(model, options=sam_options, device=device, **chosen, **of_sam)
+        return GraphMaskGenerator(**common)
+    return SamMaskGenerator.from_pretrained(model, options=SamOptions(**options), device=device, **common)
+
+
+def generate_file(generator: MaskGenerator, photo: PathLike, target: PathLike) -> int:
+    """Find the regions of one photo and write them as records; gives the number of regions.
+
+    Raises:
+        ImageError: the photo cannot be read.
+        OutputError: the file cannot be written.
+    """
+    records = generator.generate(read_photo(photo))
+    write_records(target, records)
+    return len(records)
 
 
 def generate_folder(
@@ -133,20 +144,14 @@ def generate_folder(
     root = Path(photos) if isinstance(photos, (str, os.PathLike)) else None
     if root is not None and root.is_file():
         photos, root = [root], None
-    jobs = _plan(list_photos(photos), root, Path(out), ".json")
+    jobs = place_targets(list_photos(photos), root, Path(out), ".json")
+    load = functools.cache(load)
 
-    def begin() -> _Work:
-        generator = load()
-
-        def work(source: Path, target: Path) -> dict[str, Any]:
-            records = generator.generate(read_photo(source))
-            write_records(target, records)
-            return {"regions": len(records)}
-
-        return work
+    def work(photo: Path, target: Path) -> dict[str, Any]:
+        return {"regions": generate_file(load(), photo, target)}
 
     selected = (shard or Shard()).select(jobs)
-    return _run(selected, begin, out=Path(out), check=read_records, overwrite=overwrite)
+    return _run(selected, work, begin=load, out=Path(out), check=read_records, overwrite=overwrite)
 
 
 def encode_folder(
@@ -177,16 +182,14 @@ def encode_folder(
         OutputError: the folder or a file cannot be written.
     """
     root = Path(records)
-    jobs = _plan(find_records(root), root, Path(out), ".npz")
+    jobs = place_targets(find_records(root), root, Path(out), ".npz")
+    wanted = _describe(*check_encoding(**options))
     by_place: dict[Path, Path] = {}
     if photos is not None:
-        folder = Path(photos)
-        by_place = {path.relative_to(folder).with_suffix(""): path for path in list_photos(folder)}
-    wanted = _describe(*check_encoding(**options))
+        by_place = {path.relative_to(photos).with_suffix(""): path for path in list_photos(photos)}
 
     def work(source: Path, target: Path) -> dict[str, Any]:
-        # The photo, where it is known, says how large the masks must be.
-        size = None
+        size = None  # the photo, where it is known, says how large the masks must be
         if photos is not None:
             photo = by_place.get(target.relative_to(out).with_suffix(""))
             if photo is None:
@@ -200,8 +203,7 @@ def encode_folder(
                 "the photos as well"
             )
         structure = StructureField.from_masks(found, size=size, **options)
-        stored = write_structure(target, structure)
-        npy = 4 * structure.labels.size + 128
+        stored, npy = write_structure(target, structure), 4 * structure.labels.size + 128
         return {"regions": len(found), "stored_bytes": stored, "npy_bytes": npy}
 
     def check(target: Path) -> None:
@@ -212,8 +214,7 @@ def encode_folder(
                 f"{target} exists, encoded with {made} and not {wanted}; overwrite it or use another folder"
             )
 
-    selected = (shard or Shard()).select(jobs)
-    return _run(selected, lambda: work, out=Path(out), check=check, overwrite=overwrite)
+    return _run((shard or Shard()).select(jobs), work, out=Path(out), check=check, overwrite=overwrite)
 
 
 def find_records(folder: PathLike) -> list[Path]:
@@ -233,8 +234,14 @@ def find_records(folder: PathLike) -> list[Path]:
     return sorted(found)
 
 
-def _plan(sources: Iterable[Path], root: Path | None, out: Path, suffix: str) -> list[tuple[Path, Path]]:
-    """Pair each source with its target below ``out``."""
+def place_targets(
+    sources: Sequence[Path], root: Path | None, out: Path, suffix: str
+) -> list[tuple[Path, Path]]:
+    """Pair each source with its target below ``out``, in the place that it has below ``root``.
+
+    Raises:
+        DataError: two have one target.
+    """
     jobs: dict[Path, Path] = {}
     for source in sources:
         place = source.relative_to(root) if root is not None else Path(source.name)
@@ -248,18 +255,21 @@ def _plan(sources: Iterable[Path], root: Path | None, out: Path, suffix: str) ->
 
 def _run(
     jobs: Sequence[tuple[Path, Path]],
-    begin: Callable[[], _Work],
+    work: Callable[[Path, Path], Mapping[str, Any]],
     *,
+    begin: Callable[[], object] = lambda: None,
     out: Path,
     check: Callable[[Path], object],
     overwrite: bool,
 ) -> Iterator[MaskOutcome]:
-    """Make the targets that are not whole; only errors that would hit every file end the run."""
+    """Make the targets that are not whole; only errors that would hit every file end the run.
+
+    ``work`` makes the target of a source and gives fields of its outcome; ``begin`` is called before.
+    """
     _make_folder(out)
-    work: _Work | None = None
     spent, written = 0.0, 0
     for number, (source, target) in enumerate(jobs, start=1):
-        outcome = partial(MaskOutcome, source=source, target=target, number=number, total=len(jobs))
+        outcome = functools.partial(MaskOutcome, source=source, target=target, number=number, total=len(jobs))
         if not overwrite and target.is_file():
             try:
                 check(target)
@@ -270,12 +280,11 @@ def _run(
                 continue
             except DataError:  # truncated by another tool: make it again
                 pass
-        if work is None:
-            work = begin()
+        begin()
         _make_folder(target.parent)
         started = time.perf_counter()
         try:
-            numbers = work(source, target)
+            result = work(source, target)
         except (OutputError, MissingDependencyError):
             raise
         except Exception as error:  # the outcome carries it, and the other files are still made
@@ -284,7 +293,7 @@ def _run(
         seconds = time.perf_counter() - started
         spent, written = spent + seconds, written + 1
         remaining = spent / written * (len(jobs) - number)
-        yield outcome(status="written", seconds=seconds, remaining=remaining, **numbers)
+        yield outcome(status="written", seconds=seconds, remaining=remaining, **result)
 
 
 def _describe(encoding: str | None, reduction: str | None, seed: int | None) -> str:

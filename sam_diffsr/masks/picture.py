@@ -46,16 +46,22 @@ def draw_structure(image: NDArray[np.uint8], structure: StructureField) -> Image
             f"the regions are of an image of {structure.size} (height, width), "
             f"the photo has {image.shape[:2]}"
         )
-    rows, columns = _panel_pixels(structure.size)
+    # Panels show the photo's pixels, enlarged or reduced to the nearest one.
+    longest = max(structure.size)
+    scale = min(1.0, _LONGEST / longest) if longest >= _SHORTEST else float(-(-_SHORTEST // longest))
+    height, width = (max(1, round(side * scale)) for side in structure.size)
+    rows = np.arange(height) * structure.size[0] // height
+    columns = np.arange(width) * structure.size[1] // width
     labels: NDArray[np.uint16] = structure.labels[rows[:, None], columns]
     photo = image[rows[:, None], columns].astype(np.float64)
-    field = structure.values[labels]
-    colours = region_colours(len(structure.values))
-    weight = (labels > 0).astype(np.float64)[..., None] * _OPACITY
-    shade = 1 - 0.65 * _borders(labels).astype(np.float64)[..., None]
-    regions = np.rint(shade * (photo * (1 - weight) + colours[labels] * weight)).astype(np.uint8)
-    reach = float(np.abs(structure.values).max()) or 1.0
-    return _compose(regions, field_colours(field, reach=reach), field, reach, labels)
+
+    border = np.zeros(labels.shape)
+    border[1:] = labels[1:] != labels[:-1]
+    border[:, 1:] = np.maximum(border[:, 1:], labels[:, 1:] != labels[:, :-1])
+    weight = (labels > 0)[..., None] * _OPACITY
+    coloured = photo * (1 - weight) + region_colours(len(structure.values))[labels] * weight
+    regions = np.rint((1 - 0.65 * border[..., None]) * coloured).astype(np.uint8)
+    return _compose(regions, structure.values[labels], len(np.unique(labels[labels > 0])), structure)
 
 
 def region_colours(count: int) -> NDArray[np.uint8]:
@@ -75,33 +81,14 @@ def field_colours(field: NDArray[np.float32], *, reach: float) -> NDArray[np.uin
     return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
-def _panel_pixels(size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of the photo that a panel shows."""
-    longest = max(size)
-    scale = min(1.0, _LONGEST / longest) if longest >= _SHORTEST else float(-(-_SHORTEST // longest))
-    height, width = (max(1, round(side * scale)) for side in size)
-    rows, columns = (np.arange(side, dtype=np.int64) for side in (height, width))
-    return rows * size[0] // height, columns * size[1] // width
-
-
-def _borders(labels: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    border = np.zeros(labels.shape, np.bool_)
-    border[1:] |= labels[1:] != labels[:-1]
-    border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    return border
-
-
 def _compose(
-    regions: NDArray[np.uint8],
-    coloured: NDArray[np.uint8],
-    field: NDArray[np.float32],
-    reach: float,
-    labels: NDArray[np.uint16],
+    regions: NDArray[np.uint8], field: NDArray[np.float32], shown: int, structure: StructureField
 ) -> Image.Image:
     # Lay out the two panels, the colour bar and its ticks from left to right.
-    height, width = regions.shape[:2]
+    height, width = field.shape
     font = ImageFont.load_default(_TEXT)
     top, bar_height = _GAP + _TEXT + 8, max(height, 160)
+    reach = float(np.abs(structure.values).max()) or 1.0
     ticks = [reach, reach / 2, 0.0, -reach / 2, -reach]
     texts = [f"{tick:+.3g}" if tick else "0" for tick in ticks]
     left_field = _GAP + width + _GAP
@@ -109,14 +96,13 @@ def _compose(
     left_text = left_bar + _BAR + 8
     right = left_text + int(max(font.getlength(text) for text in texts)) + 1 + _GAP
     canvas = Image.new("RGB", (right, top + bar_height + _GAP), "white")
-    ramp = field_colours(np.linspace(reach, -reach, bar_height).astype(np.float32), reach=reach)
+    ramp = np.linspace(reach, -reach, bar_height).astype(np.float32)[:, None].repeat(_BAR, 1)
     canvas.paste(Image.fromarray(regions), (_GAP, top))
-    canvas.paste(Image.fromarray(coloured), (left_field, top))
-    canvas.paste(Image.fromarray(np.repeat(ramp[:, None], _BAR, 1)), (left_bar, top))
+    canvas.paste(Image.fromarray(field_colours(field, reach=reach)), (left_field, top))
+    canvas.paste(Image.fromarray(field_colours(ramp, reach=reach)), (left_bar, top))
 
     # Captions, frames, and the ticks of the bar.
     draw = ImageDraw.Draw(canvas)
-    shown = len(np.unique(labels[labels > 0]))
     span = f"E, {float(field.min()):+.3g} to {float(field.max()):+.3g}"
     draw.text((_GAP, _GAP), f"{shown} region{'' if shown == 1 else 's'}", fill="black", font=font)
     draw.text((left_field, _GAP), span, fill="black", font=font)

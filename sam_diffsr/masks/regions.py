@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam_diffsr.errors import DataError
-from sam_diffsr.masks.rle import decode_digits, flip_positions, mask_runs, record_size, rle_runs
+from sam_diffsr.masks.rle import decompress, flip_positions, mask_runs, record_size, rle_runs
 
 __all__ = ["MaskInput", "RegionRuns", "collect_runs", "label_runs", "lay_out"]
 
@@ -54,18 +54,10 @@ class RegionRuns:
             Labels (int32; 0 is no region, k + 1 is region k) and ends (int64, exclusive) of consecutive
             column-major stretches that cover the whole image.
         """
-        pixels = self.size[0] * self.size[1]
-        positions = np.concatenate([self.starts, self.stops, np.array([0, pixels], np.int64)])
-        order = np.argsort(positions, kind="stable")  # fast on partly sorted input
-        ordered = positions[order]
-        is_new = np.empty(len(ordered), np.bool_)
-        is_new[0] = False
-        np.not_equal(ordered[1:], ordered[:-1], out=is_new[1:])
-        rank = np.empty(len(ordered), np.int64)
-        rank[order] = np.cumsum(is_new)
+        pixels = np.array([0, self.size[0] * self.size[1]])
+        ends, rank = np.unique(np.concatenate([self.starts, self.stops, pixels]), return_inverse=True)
         first, after = rank[: len(self.starts)], rank[len(self.starts) : -2]
-        stops = ordered[is_new]
-        return _highest_cover(first, after, self.owner.astype(np.int32) + 1, len(stops)), stops
+        return _highest_cover(first, after, self.owner.astype(np.int32) + 1, len(ends) - 1), ends[1:]
 
 
 def lay_out(values: NDArray[ValueT], stops: NDArray[np.int64], size: tuple[int, int]) -> NDArray[ValueT]:
@@ -106,11 +98,9 @@ def collect_runs(masks: MaskInput, *, size: tuple[int, int] | None = None) -> Re
             f"got {type(masks).__name__}"
         )
     items = [_segmentation(mask) for mask in cast("Iterable[Any]", masks)]
-    fast = _read_strings(items, size)
-    if fast is not None:
-        return fast
-    starts: list[NDArray[np.int64]] = []
-    stops: list[NDArray[np.int64]] = []
+    if (together := _read_together(items, size)) is not None:
+        return together
+    starts, stops = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for index, item in enumerate(items):
         try:
             if isinstance(item, np.ndarray):
@@ -129,11 +119,8 @@ def collect_runs(masks: MaskInput, *, size: tuple[int, int] | None = None) -> Re
         )
     if len(size) != 2 or min(size) < 1:
         raise DataError(f"size must be (height, width), both >= 1, got {size}")
-    owner = np.repeat(np.arange(len(starts), dtype=np.int64), [len(begin) for begin in starts])
-    empty = [np.empty(0, np.int64)]
-    return RegionRuns(
-        size, len(starts), np.concatenate(starts or empty), np.concatenate(stops or empty), owner
-    )
+    owner = np.repeat(np.arange(len(items)), [len(begin) for begin in starts[1:]])
+    return RegionRuns(size, len(items), np.concatenate(starts), np.concatenate(stops), owner)
 
 
 def label_runs(labels: NDArray[Any]) -> RegionRuns:
@@ -165,67 +152,34 @@ def _segmentation(mask: Any) -> Any:
     return mask.detach().cpu().numpy() if isinstance(mask, Tensor) else cast(Any, mask)
 
 
-def _read_strings(items: list[Any], size: tuple[int, int] | None) -> RegionRuns | None:
-    """Read compressed records of one size together, 5 times faster than one by one.
+def _read_together(items: Sequence[Any], size: tuple[int, int] | None) -> RegionRuns | None:
+    """Read compressed records of one size all at once, 5 times faster than one by one.
 
     Returns ``None`` for any other input and for malformed records; reading them one by one finds the error.
     """
-    # Every item must be a record of the same valid size with a string of counts.
-    if not items or not all(isinstance(item, dict) and item.keys() >= {"size", "counts"} for item in items):
+    if not items or not all(isinstance(item, dict) and isinstance(item.get("counts"), str) for item in items):
         return None
-    given = items[0]["size"]
-    if not isinstance(given, (list, tuple)) or any(item["size"] != given for item in items):
+    given = items[0].get("size")
+    if not isinstance(given, (list, tuple)) or any(item.get("size") != given for item in items):
         return None
     try:
         shape = record_size(items[0])
+        counts, many = decompress([item["counts"] for item in items])
     except DataError:
         return None
-    if size is not None and tuple(size) != shape:
-        return None
-    strings = [item["counts"] for item in items]
-    if not all(isinstance(text, str) and text for text in strings):
-        return None
-
-    # All strings are decoded as one; no number may reach from one string into the next.
-    codes = np.frombuffer("".join(strings).encode("utf-8"), np.uint8) - np.uint8(48)
-    ends = np.cumsum([len(text) for text in strings])
-    if codes.max() > 63 or (codes[ends - 1] >= 32).any():
-        return None
-    numbers = decode_digits(codes)
-    if numbers is None:
-        return None
-    values, last = numbers
-
-    # Table of (ones, following zeros). Each record starts with a row for its leading zeros; a record that
-    # ends with ones gets zero zeros after them.
-    after = np.searchsorted(last, ends)
-    many = np.diff(after, prepend=0)
-    rows = many // 2 + 1
-    top = np.cumsum(rows) - rows
-    table = np.zeros((int(rows.sum()), 2), np.int64)
-    flat = table.reshape(-1)
-    flat[np.arange(len(values)) + np.repeat(2 * top + 1 - (after - many), many)] = values
-
-    # From the fourth number on, a string holds the difference to the number two before.
-    leading = table[top, 1]
-    table[top, 1] = 0
-    np.cumsum(table, axis=0, out=table)
-    table -= np.repeat(table[top], rows, axis=0)
-    table[top, 1] = leading
-    bottom = top + rows - 1
-    table[bottom[many % 2 == 0], 1] = 0
 
     # The runs of each record must cover the image exactly.
-    pixels, count = shape[0] * shape[1], len(strings)
-    if table.min() < 0 or table.max() > pixels:
+    pixels, last = shape[0] * shape[1], np.cumsum(many)
+    if size not in (None, shape) or not many.all() or counts.max() > pixels:
         return None
-    bounds = np.cumsum(flat)
-    if (bounds[2 * bottom + 1] != pixels * np.arange(1, count + 1)).any():
+    ends = np.cumsum(counts)
+    if (ends[last - 1] != pixels * np.arange(1, len(items) + 1)).any():
         return None
-    filled = np.flatnonzero(table[:, 0])
-    owner = np.repeat(np.arange(count, dtype=np.int64), rows)[filled]
-    stops = bounds[2 * filled] - owner * pixels
-    return RegionRuns(shape, count, stops - table[filled, 0], stops, owner)
+    record = np.repeat(np.arange(len(items)), many)
+    place = np.arange(len(counts)) - (last - many)[record]
+    ones = np.flatnonzero((place % 2 == 1) & (counts > 0))
+    stops = ends[ones] - pixels * record[ones]
+    return RegionRuns(shape, len(items), stops - counts[ones], stops, record[ones])
 
 
 def _same_size(expected: tuple[int, int] | None, got: Sequence[int], index: int) -> tuple[int, int]:

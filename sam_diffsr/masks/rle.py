@@ -6,6 +6,7 @@ Pixels are in column-major order, and the first run counts zeros.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from reprlib import repr as short
 from typing import Any, cast
 
 import numpy as np
@@ -14,9 +15,6 @@ from numpy.typing import NDArray
 from sam_diffsr.errors import DataError
 
 __all__ = ["area", "bbox_xywh", "decode", "encode", "encode_runs", "mask_runs", "rle_runs", "run_lengths"]
-
-Runs = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Half-open ``(starts, stops)`` of the runs of ones in column-major pixel order, ascending."""
 
 _MAX_DIGITS = 12
 """Most digits of a number in the compressed form (60 bits, so that int64 cannot overflow)."""
@@ -48,9 +46,7 @@ def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
         ``(H, W)`` bool, in Fortran memory order.
     """
     counts, (height, width) = run_lengths(rle)
-    values = np.zeros(len(counts), dtype=np.bool_)
-    values[1::2] = True
-    columns: NDArray[np.bool_] = np.repeat(values, counts).reshape(width, height)
+    columns: NDArray[np.bool_] = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height)
     return columns.T
 
 
@@ -83,44 +79,36 @@ def run_lengths(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], tuple[int, i
         DataError: a key is missing, ``size`` is not two positive integers, or ``counts`` are no whole
             numbers, negative, truncated, or do not cover exactly H * W pixels.
     """
-    if not isinstance(rle, Mapping) or "size" not in rle or "counts" not in rle:  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(rle, Mapping) or not {"size", "counts"} <= rle.keys():  # pyright: ignore[reportUnnecessaryIsInstance]
         keys = sorted(map(str, rle)) if isinstance(rle, Mapping) else type(rle).__name__  # pyright: ignore[reportUnnecessaryIsInstance]
         raise DataError(f"an RLE record needs the keys 'size' and 'counts', got {keys}")
     height, width = record_size(rle)
     counts = _read_counts(rle["counts"])
     total = height * width
-    # The largest count is checked first, so that the sum cannot overflow.
-    worst = int(counts.max()) if len(counts) else 0
-    covered = worst if worst > total else int(counts.sum())
-    if covered > total:
-        raise DataError(f"RLE runs go past the end: size {[height, width]} has {total} pixels, got {covered}")
-    if covered < total:
-        raise DataError(
-            f"RLE counts are incomplete: size {[height, width]} has {total} pixels, got {covered}"
-        )
+    longest = int(counts.max(initial=0))  # looked at first, so that the sum cannot overflow
+    covered = longest if longest > total else int(counts.sum())
+    if covered != total:
+        raise DataError(f"RLE counts must cover the {total} pixels of size {[height, width]}, got {covered}")
     return counts, (height, width)
 
 
 def record_size(rle: Mapping[str, Any]) -> tuple[int, int]:
     """Give the ``(height, width)`` of a record; raises ``DataError``."""
-    numbers = _as_array(rle["size"])
-    if numbers is None or numbers.shape != (2,) or numbers.dtype.kind not in "iu" or int(numbers.min()) < 1:
+    size = _as_array(rle["size"])
+    if size is None or size.shape != (2,) or size.dtype.kind not in "iu" or int(size.min()) < 1:
         raise DataError(f"RLE size must be [height, width], two integers >= 1, got {rle['size']!r}")
-    return int(numbers[0]), int(numbers[1])
+    return int(size[0]), int(size[1])
 
 
 def rle_runs(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, int]]:
     """Give the runs of ones of a record, ``(starts, stops, (H, W))``; errors as for ``run_lengths``."""
     counts, size = run_lengths(rle)
-    bounds = np.cumsum(counts)
-    stops = bounds[1::2]
-    starts = bounds[0::2][: len(stops)]
-    filled = stops > starts
-    return starts[filled], stops[filled], size
+    stops, ones = np.cumsum(counts)[1::2], counts[1::2]
+    return (stops - ones)[ones > 0], stops[ones > 0], size
 
 
-def mask_runs(mask: NDArray[Any]) -> Runs:
-    """Give the runs of ones of a mask; argument and errors as for ``encode``."""
+def mask_runs(mask: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give the half-open runs of ones, ``(starts, stops)``; argument and errors as for ``encode``."""
     if mask.ndim != 2 or mask.size == 0:
         raise DataError(f"a mask must be (H, W) with H, W >= 1, got shape {tuple(mask.shape)}")
     if mask.dtype.kind not in "biu":
@@ -173,12 +161,12 @@ def runs_bbox_xywh(
 
 def _read_counts(counts: Any) -> NDArray[np.int64]:
     if isinstance(counts, (str, bytes)):
-        return _decompress(counts)
+        return decompress([counts])[0]
     numbers = _as_array(counts)
     if numbers is None or numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-        raise DataError(f"RLE counts must be a list of whole numbers or a COCO string, got {_short(counts)}")
+        raise DataError(f"RLE counts must be a list of whole numbers or a COCO string, got {short(counts)}")
     numbers = numbers.astype(np.int64)
-    if numbers.size and int(numbers.min()) < 0:
+    if int(numbers.min(initial=0)) < 0:
         raise DataError(f"RLE counts must not be negative, got {int(numbers.min())}")
     return numbers
 
@@ -210,43 +198,44 @@ def _compress(counts: NDArray[np.int64]) -> str:
     return np.stack(digits, axis=1)[np.stack(used, axis=1)].astype(np.uint8).tobytes().decode("ascii")
 
 
-def _decompress(text: str | bytes) -> NDArray[np.int64]:
-    raw = text.encode("utf-8") if isinstance(text, str) else text
-    codes = np.frombuffer(raw, np.uint8) - np.uint8(48)  # codes below 48 wrap around
-    if not codes.size:
-        return np.empty(0, np.int64)
-    if codes.max() > 63:
-        raise DataError(f"compressed RLE counts hold a character that COCO does not use: {_short(text)}")
-    if codes[-1] >= 32:
-        raise DataError(f"compressed RLE counts are cut off in the middle of a number: {_short(text)}")
-    numbers = decode_digits(codes)
-    if numbers is None:
-        raise DataError(f"compressed RLE counts hold a number of more than 60 bits: {_short(text)}")
-    values, _ = numbers
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    if int(values.min()) < 0:
-        raise DataError(f"compressed RLE counts hold a negative run of {int(values.min())}: {_short(text)}")
-    return values
+def decompress(texts: Sequence[str | bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Read the counts of compressed records, all at once.
 
+    Returns:
+        Counts of all records one after the other, and the number of counts of each record.
 
-def decode_digits(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Read signed numbers, lowest digit first; bit 32 is set in all six-bit digits of a number but the last.
-
-    Returns the numbers and the index of each one's last digit; ``None`` if one is too long.
+    Raises:
+        DataError: a text is malformed.
     """
+    raw = [text.encode("utf-8") if isinstance(text, str) else text for text in texts]
+    codes = np.frombuffer(b"".join(raw), np.uint8) - np.uint8(48)  # codes below 48 wrap around
+    ends = np.cumsum([len(text) for text in raw])
+    if codes.max(initial=0) > 63:
+        raise DataError(f"compressed RLE counts hold a character that COCO does not use: {short(texts[0])}")
+    if codes.size and (codes[ends - 1] >= 32).any():
+        raise DataError(f"compressed RLE counts are cut off in the middle of a number: {short(texts[0])}")
+
+    # Bit 32 is set in all six-bit digits of a number but the last; the lowest digit comes first.
     last = np.flatnonzero(codes < 32)
     lengths = np.diff(last, prepend=-1)
-    longest = int(lengths.max())
+    longest = int(lengths.max(initial=0))
     if longest > _MAX_DIGITS:
-        return None
+        raise DataError(f"compressed RLE counts hold a number of more than 60 bits: {short(texts[0])}")
     values = _LAST_DIGIT[codes[last]]
     for back in range(1, longest):
         longer = np.flatnonzero(lengths > back)
         values[longer] = (values[longer] << 5) | (codes[last[longer] - back] & 31)
-    return values, last
 
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    # From the fourth on, a number of a record is the difference to the number two before.
+    many = np.diff(np.searchsorted(last, ends), prepend=0)
+    record = np.repeat(np.arange(len(raw)), many)
+    place = np.arange(len(values)) - (np.cumsum(many) - many)[record]
+    for chosen in (place % 2 == 1, (place % 2 == 0) & (place > 0)):
+        index = np.flatnonzero(chosen)
+        head = np.flatnonzero(np.diff(record[index], prepend=-1))
+        sums = np.cumsum(values[index])
+        before = sums[head] - values[index[head]]
+        values[index] = sums - np.repeat(before, np.diff(head, append=len(index)))
+    if int(values.min(initial=0)) < 0:
+        raise DataError(f"compressed RLE counts hold a negative run of {values.min()}: {short(texts[0])}")
+    return values, many

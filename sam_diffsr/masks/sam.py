@@ -16,9 +16,14 @@ from sam_diffsr.config import check_choice
 from sam_diffsr.device import resolve_device
 from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError
 from sam_diffsr.hub import HubKeywords, HubOptions
-from sam_diffsr.masks.rle import decode, encode, encode_runs, rle_runs, runs_bbox_xywh
-from sam_diffsr.masks.sam_model import build_sam, import_segment_anything, make_generator
-from sam_diffsr.masks.sam_weights import find_weights, read_weights
+from sam_diffsr.masks.rle import bbox_xywh, decode, encode, encode_runs, rle_runs
+from sam_diffsr.masks.sam_model import (
+    build_sam,
+    find_weights,
+    import_segment_anything,
+    make_generator,
+    read_weights,
+)
 from sam_diffsr.masks.segments import check_image, enlarge_labels, shrink_to
 
 if TYPE_CHECKING:
@@ -76,14 +81,11 @@ class SamOptions:
         if (self.points_per_side is None) == (self.point_grids is None):
             given = "neither" if self.point_grids is None else "both (set points_per_side=None)"
             raise ArgumentError(f"exactly one of points_per_side and point_grids must be given, got {given}")
-        lowest_of = {"points_per_batch": 1, "crop_n_layers": 0, "crop_n_points_downscale_factor": 1}
-        lowest_of["min_mask_region_area"] = 0
-        if self.point_grids is None:
-            lowest_of["points_per_side"] = 1
-        for name, lowest in lowest_of.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-                raise ArgumentError(f"{name} must be an integer >= {lowest}, got {value!r}")
+        at_least_one = ("points_per_side", "points_per_batch", "crop_n_points_downscale_factor")
+        for name in (*at_least_one, "crop_n_layers", "min_mask_region_area"):
+            value, low = getattr(self, name), int(name in at_least_one)
+            if (name, value) != ("points_per_side", None) and (type(value) is not int or value < low):
+                raise ArgumentError(f"{name} must be an integer >= {low}, got {value!r}")
         for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "crop_nms_thresh"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ArgumentError(f"{name} must be in [0, 1], got {getattr(self, name)!r}")
@@ -99,10 +101,8 @@ class SamOptions:
                 f"crop_n_points_downscale_factor={factor} per layer"
             )
         if self.point_grids is not None and len(self.point_grids) != layers + 1:
-            raise ArgumentError(
-                f"point_grids must hold one array for each of {layers + 1} layers, "
-                f"got {len(self.point_grids)}"
-            )
+            got = len(self.point_grids)
+            raise ArgumentError(f"point_grids must hold one array for each of {layers + 1} layers, got {got}")
         for index, grid in enumerate(self.point_grids or ()):
             if np.ndim(grid) != 2 or np.shape(grid)[1] != 2 or not len(grid):
                 raise ArgumentError(f"point_grids[{index}] must be (P, 2) with P >= 1, got {np.shape(grid)}")
@@ -205,15 +205,8 @@ class SamMaskGenerator:
         check_image(image)
         small = shrink_to(image, self.longest_side)
         height, width = small.shape[:2]
-        self._prepare(height, width)
-        found: list[dict[str, Any]] = self._generator.generate(small)
-        size = (image.shape[0], image.shape[1])
-        records = [self._record(record, (height, width), size) for record in found if record["area"] > 0]
-        return [record for record in records if record["area"] > 0]
 
-    def _prepare(self, height: int, width: int) -> None:
-        """Set the points per batch; refuse images that are too large, or too thin for SAM to shrink."""
-        # Every tensor of masks stays below 2**31 elements.
+        # Every tensor of masks must stay below 2**31 elements.
         side = self._generator.predictor.model.image_encoder.img_size
         fits = _INDEX_LIMIT // (3 * max(height * width, side * side))
         if fits < 1 or width > _WIDTH_LIMIT:
@@ -230,30 +223,29 @@ class SamMaskGenerator:
                     f"an image of {height} x {width} is too thin for SAM with "
                     f"crop_n_layers={self.options.crop_n_layers}: its short side would be 0 pixels of {side}"
                 )
+        found: list[dict[str, Any]] = self._generator.generate(small)
+        size = (image.shape[0], image.shape[1])
+        records = [self._record(record, (height, width), size) for record in found if record["area"] > 0]
+        return [record for record in records if record["area"] > 0]
 
     def _record(
         self, record: dict[str, Any], size: tuple[int, int], full_size: tuple[int, int]
     ) -> dict[str, Any]:
         """Bring one record to the size of the image and the requested form."""
-        segmentation: dict[str, Any] = record["segmentation"]
-        record = dict(record)
+        record, segmentation = dict(record), record["segmentation"]
         if size != full_size:
             mask = enlarge_labels(decode(segmentation), full_size)
             segmentation = encode(mask, compressed=False)
-            starts, stops, _ = rle_runs(segmentation)
             down, across = full_size[0] / size[0], full_size[1] / size[1]
-            x, y, w, h = runs_bbox_xywh(starts, stops, full_size[0])
-            record["area"] = int((stops - starts).sum())
+            x, y, w, h = bbox_xywh(segmentation)
+            record["area"] = int(mask.sum())
             record["bbox"] = [x, y, w - 1, h - 1]  # as SAM counts
             record["point_coords"] = [[px * across, py * down] for px, py in record["point_coords"]]
             x, y, w, h = record["crop_box"]
             left, top = round(x * across), round(y * down)
             record["crop_box"] = [left, top, round((x + w) * across) - left, round((y + h) * down) - top]
         if self.options.output_mode == "binary_mask":
-            record["segmentation"] = np.ascontiguousarray(decode(segmentation))
+            segmentation = np.ascontiguousarray(decode(segmentation))
         elif self.options.output_mode == "coco_rle":
-            starts, stops, _ = rle_runs(segmentation)
-            record["segmentation"] = encode_runs(starts, stops, full_size)
-        else:
-            record["segmentation"] = segmentation
-        return record
+            segmentation = encode_runs(*rle_runs(segmentation))
+        return {**record, "segmentation": segmentation}

@@ -1,25 +1,158 @@
-"""Builds SAM and its mask generator; the only importer of segment_anything (and so of torchvision)."""
+"""SAM's weights, the model built from them, its mask generator; the only importer of segment_anything.
+
+The weights are read without unpickling code. Two publications exist: native ``.pth`` files, and
+``facebook/sam-vit-*`` on the Hub under other tensor names.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import pickle
 import re
 from collections.abc import Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor, nn
 
-from sam_diffsr.errors import CheckpointMismatchError, MissingDependencyError
+from sam_diffsr.errors import CheckpointMismatchError, MissingDependencyError, ModelLoadError
+from sam_diffsr.hub import HubOptions, download_model
 
-__all__ = ["build_sam", "import_segment_anything", "make_generator"]
+__all__ = [
+    "HUB_NAMES",
+    "build_sam",
+    "find_weights",
+    "import_segment_anything",
+    "make_generator",
+    "read_weights",
+    "rename_keys",
+]
+
+HUB_NAMES = {
+    "vit_b": "facebook/sam-vit-base",
+    "vit_l": "facebook/sam-vit-large",
+    "vit_h": "facebook/sam-vit-huge",
+}
+"""Official repositories of the three published models."""
+
+_WEIGHTS_NAME = "model.safetensors"
+_NATIVE_NAME = re.compile(r"sam_vit_[bhl]_([0-9a-f]{6})\.pth")
+_HUB_DUPLICATE = "prompt_encoder.shared_embedding."
+_MLP = r"^(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))"
+_POSITIONS = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
+_RENAMES = (
+    (r"^shared_image_embedding\.positional_embedding$", _POSITIONS),
+    (r"^vision_encoder\.layers\.", "image_encoder.blocks."),
+    (r"^vision_encoder\.", "image_encoder."),
+    (r"^image_encoder\.patch_embed\.projection\.", "image_encoder.patch_embed.proj."),
+    (r"^prompt_encoder\.point_embed\.", "prompt_encoder.point_embeddings."),
+    (r"^prompt_encoder\.mask_embed\.", "prompt_encoder.mask_downscaling."),
+    (r"^mask_decoder\.upscale_", "mask_decoder.output_upscaling."),
+    (r"(neck|mask_downscaling|output_upscaling)\.conv1\.", r"\1.0."),
+    (r"(neck|mask_downscaling)\.layer_norm1\.|(output_upscaling)\.layer_norm\.", r"\1\2.1."),
+    (r"(neck)\.conv2\.", r"\1.2."),
+    (r"(neck)\.layer_norm2\.|(mask_downscaling|output_upscaling)\.conv2\.", r"\1\2.3."),
+    (r"(mask_downscaling)\.layer_norm2\.", r"\1.4."),
+    (r"(mask_downscaling)\.conv3\.", r"\1.6."),
+    (_MLP + r"\.layers\.0\.", r"\1.layers.1."),
+    (_MLP + r"\.proj_in\.", r"\1.layers.0."),
+    (_MLP + r"\.proj_out\.", r"\1.layers.2."),
+    (r"\.layer_norm", ".norm"),
+)
+"""Hub name to native name, applied in this order."""
 
 # Statistics of ImageNet on the 0..255 scale; not part of the weights.
 _PIXEL_MEAN = (123.675, 116.28, 103.53)
 _PIXEL_STD = (58.395, 57.12, 57.375)
 _DECODER_HEADS = 8
 """Attention heads of the mask decoder; no tensor's shape tells them."""
+
+
+def find_weights(name_or_path: str | os.PathLike[str], hub: HubOptions) -> Path:
+    """Find the file of weights, see ``SamMaskGenerator.from_pretrained``, or download it from the Hub.
+
+    Raises:
+        ModelLoadError: no such file, folder or repository, or the download failed.
+    """
+    name, path = os.fspath(name_or_path), Path(name_or_path)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        file = path / (hub.subfolder or "") / _WEIGHTS_NAME
+        if not file.is_file():
+            raise ModelLoadError(
+                f"{path} has no {file.relative_to(path)}; pass the .pth or .safetensors file itself"
+            )
+        return file
+    repo_id = HUB_NAMES.get(name, name)
+    if path.suffix in (".pth", ".safetensors") or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+        raise ModelLoadError(
+            f"{name!r} is no file, folder, Hub id 'owner/name' or one of {', '.join(HUB_NAMES)}; "
+            "check the path"
+        )
+    (file,) = download_model(repo_id, (_WEIGHTS_NAME,), options=hub)
+    return file
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a file of weights as float32 tensors on the CPU, by native name.
+
+    A published name (``sam_vit_b_01ec64.pth``) states the start of the file's MD5 sum, which is checked.
+
+    Raises:
+        ModelLoadError: the file is damaged, holds more than tensors, or is not the published one.
+        CheckpointMismatchError: it holds other weights.
+    """
+    if published := _NATIVE_NAME.fullmatch(path.name):
+        md5 = hashlib.md5(usedforsecurity=False)
+        with path.open("rb") as file:
+            for block in iter(partial(file.read, 1 << 20), b""):
+                md5.update(block)
+        if not (digest := md5.hexdigest()).startswith(published[1]):
+            raise ModelLoadError(
+                f"{path} is damaged or not what its name says: its MD5 sum starts with {digest[:6]}, "
+                f"expected {published[1]}; download it again"
+            )
+    try:
+        safe = path.suffix == ".safetensors"
+        state: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelLoadError(
+            f"{path} holds more than tensors, or is damaged; nothing in it was run. Use the published weights"
+        ) from error
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelLoadError(
+            f"{path} is truncated or not a file of weights ({error}); download it again"
+        ) from error
+    items: dict[Any, Any] = cast("dict[Any, Any]", state) if isinstance(state, Mapping) else {}
+    if not items or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in items.items()):
+        raise CheckpointMismatchError(f"{path} is not a plain dictionary of tensors, as SAM's weights are")
+    tensors = cast("dict[str, Tensor]", items)
+    if any(key.startswith("vision_encoder.") for key in tensors):
+        tensors = rename_keys(tensors)
+    if not {"image_encoder.pos_embed", "mask_decoder.iou_token.weight"} <= tensors.keys():
+        raise CheckpointMismatchError(
+            f"{path} holds no weights of Segment Anything (vit_b, vit_l or vit_h): its names start with "
+            f"{sorted(tensors)[:5]}"
+        )
+    return {key: value.to(torch.float32) for key, value in tensors.items()}
+
+
+def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turn the names of the official Hub weights into native ones."""
+
+    def native(key: str) -> str:
+        for pattern, replacement in _RENAMES:
+            key = re.sub(pattern, replacement, key)
+        return key
+
+    return {native(key): value for key, value in state.items() if not key.startswith(_HUB_DUPLICATE)}
 
 
 def import_segment_anything() -> Any:
@@ -73,8 +206,7 @@ def make_generator(
 ) -> Any:
     """Make segment_anything's own generator, with the faults of the published wheel (1.0) mended.
 
-    ``options`` are those of ``SamAutomaticMaskGenerator``; ``output_mode`` is always ``"uncompressed_rle"``.
-    ``autocast`` is the type of the image encoder; ``None`` is float32.
+    Its ``output_mode`` is always ``"uncompressed_rle"``; ``autocast`` is the type of the image encoder.
     """
     package = import_segment_anything()
     from segment_anything.utils.amg import generate_crop_boxes  # pyright: ignore
@@ -124,14 +256,9 @@ def make_generator(
 
 def _assemble(state: Mapping[str, Tensor]) -> Any:
     """Put a ``Sam`` together from segment_anything's modules."""
-    from segment_anything.modeling import (  # pyright: ignore
-        ImageEncoderViT,
-        MaskDecoder,
-        PromptEncoder,
-        Sam,
-        TwoWayTransformer,
-    )
+    from segment_anything import modeling  # pyright: ignore
 
+    parts = cast("Any", modeling)
     width, _, patch, _ = state["image_encoder.patch_embed.proj.weight"].shape
     grid = state["image_encoder.pos_embed"].shape[1]
     depth = _count(state, r"image_encoder\.blocks\.(\d+)\.")
@@ -140,8 +267,8 @@ def _assemble(state: Mapping[str, Tensor]) -> Any:
     sides = [(len(table) + 1) // 2 for table in tables]
     windows = [side for side in sides if side != grid]
     prompt_width, embedding = state["image_encoder.neck.0.weight"].shape[0], (grid, grid)
-    return cast(Any, Sam)(
-        image_encoder=cast(Any, ImageEncoderViT)(
+    return parts.Sam(
+        image_encoder=parts.ImageEncoderViT(
             img_size=grid * patch,
             patch_size=patch,
             embed_dim=width,
@@ -154,15 +281,15 @@ def _assemble(state: Mapping[str, Tensor]) -> Any:
             window_size=windows[0] if windows else 0,
             global_attn_indexes=[index for index, side in enumerate(sides) if side == grid],
         ),
-        prompt_encoder=cast(Any, PromptEncoder)(
+        prompt_encoder=parts.PromptEncoder(
             embed_dim=prompt_width,
             image_embedding_size=embedding,
             input_image_size=(grid * patch, grid * patch),
             mask_in_chans=state["prompt_encoder.mask_downscaling.3.weight"].shape[0],
         ),
-        mask_decoder=cast(Any, MaskDecoder)(
+        mask_decoder=parts.MaskDecoder(
             num_multimask_outputs=len(state["mask_decoder.mask_tokens.weight"]) - 1,
-            transformer=cast(Any, TwoWayTransformer)(
+            transformer=parts.TwoWayTransformer(
                 depth=_count(state, r"mask_decoder\.transformer\.layers\.(\d+)\."),
                 embedding_dim=prompt_width,
                 num_heads=_DECODER_HEADS,

@@ -6,6 +6,7 @@ Files appear whole or not at all, and nothing is ever unpickled.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -13,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +23,29 @@ from PIL import Image
 from sam_diffsr.errors import DataError, OutputError
 from sam_diffsr.files import atomic_path
 from sam_diffsr.masks.regions import collect_runs
-from sam_diffsr.masks.rle import encode
+from sam_diffsr.masks.rle import decode, encode
+from sam_diffsr.masks.spe import EncodingOptions, check_encoding
 from sam_diffsr.masks.structure import StructureField
 
-__all__ = ["AMG_TABLE", "read_records", "read_structure", "write_records", "write_structure"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = [
+    "AMG_TABLE",
+    "digest_masks",
+    "find_masks",
+    "load_structure",
+    "read_records",
+    "read_structure",
+    "write_records",
+    "write_structure",
+]
 
 PathLike = str | os.PathLike[str]
 
 AMG_TABLE = "metadata.csv"
 """The file that makes a folder one of amg.py without ``--convert-to-rle``."""
+FIELD_SUFFIXES = (".npz", ".npy")
 
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """Errors of reading a damaged archive or array."""
@@ -49,8 +64,11 @@ def write_records(path: PathLike, records: Sequence[Mapping[str, Any]]) -> None:
         OutputError: the file cannot be written.
     """
     try:
-        collect_runs([record["segmentation"] for record in records], size=None if records else (1, 1))
-        text = json.dumps(list(map(_with_runs, records)), allow_nan=False, default=_json_value)
+        masks: list[Any] = [record["segmentation"] for record in records]
+        collect_runs(masks, size=None if records else (1, 1))
+        runs = [encode(cast("Any", mask)) if isinstance(mask, np.ndarray) else mask for mask in masks]
+        content = [{**rest, "segmentation": mask} for rest, mask in zip(records, runs, strict=True)]
+        text = json.dumps(content, allow_nan=False, default=_json_value)
     except KeyError as error:
         raise DataError(f"cannot write {os.fspath(path)!r}: a record has no 'segmentation'") from error
     except (TypeError, ValueError) as error:
@@ -102,15 +120,11 @@ def write_structure(path: PathLike, structure: StructureField) -> int:
         OutputError: the file cannot be written.
     """
     buffer = io.BytesIO()
-    seed: Any = {} if structure.seed is None else {"seed": np.array(structure.seed, np.int64)}
-    np.savez_compressed(
-        buffer,
-        labels=structure.labels,
-        values=structure.values,
-        encoding=np.array(structure.encoding or ""),
-        reduction=np.array(structure.reduction or ""),
-        **seed,
-    )
+    arrays: dict[str, Any] = {"labels": structure.labels, "values": structure.values}
+    arrays |= {name: np.array(getattr(structure, name) or "") for name in ("encoding", "reduction")}
+    if structure.seed is not None:
+        arrays["seed"] = np.array(structure.seed, np.int64)
+    np.savez_compressed(buffer, **arrays)
     _write(Path(path), buffer.getvalue())
     return buffer.tell()
 
@@ -141,6 +155,109 @@ def read_structure(path: PathLike, *, size: tuple[int, int] | None = None) -> St
     if size is not None and structure.size != tuple(size):
         raise DataError(f"{source} is a field of {structure.size} (height, width), expected {tuple(size)}")
     return structure
+
+
+def find_masks(folder: PathLike, photos: Sequence[Path], *, roots: Sequence[Path] = ()) -> dict[Path, Path]:
+    """Find the masks of photos: ``<stem>.npz``, ``.npy``, ``.json`` or an amg.py folder ``<stem>``.
+
+    Masks lie as the photos do: ``trip/b.json`` belongs to ``trip/b.jpg``. A stored field wins over records.
+
+    Args:
+        folder: folder of masks.
+        photos: the photos.
+        roots: folders that the places of photos are relative to, tried in this order. A photo below none of
+            them is looked up by its name alone.
+
+    Returns:
+        Photo to masks; photos without masks are left out.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    base = Path(folder)
+    if not base.is_dir():
+        raise DataError(f"{base} is not a folder of masks")
+    found: dict[Path, Path] = {}
+    for photo in photos:
+        places = [photo.relative_to(root) for root in roots if photo.is_relative_to(root)]
+        for place in places or [Path(photo.name)]:
+            stem = base / place.parent / place.stem
+            files = [stem.with_name(stem.name + suffix) for suffix in (*FIELD_SUFFIXES, ".json")]
+            path = next((file for file in files if file.is_file()), stem)
+            if path is not stem or (stem / AMG_TABLE).is_file():
+                found[photo] = path
+                break
+    return found
+
+
+def digest_masks(path: Path) -> str:
+    """SHA-256 of a file of masks, or of the files of an amg.py folder."""
+    total = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        total.update(file.read_bytes())
+    return total.hexdigest()
+
+
+def load_structure(
+    path: PathLike,
+    *,
+    photo_size: tuple[int, int],
+    size: tuple[int, int] | None = None,
+    **options: Unpack[EncodingOptions],
+) -> StructureField:
+    """Read the structure field of a photo, or of the photo made smaller.
+
+    Args:
+        path: records or a stored field, of the photo at its full size.
+        photo_size: ``(height, width)`` of the photo, upright.
+        size: ``(height, width)`` wanted; ``None`` is ``photo_size``. Masks are reduced to the nearest pixel
+            and encoded at this size.
+        options: see ``encode_structure``. A stored field must have been made with the same.
+
+    Raises:
+        DataError: the file is malformed or of an image of another size; or a stored field has another
+            encoding, or is needed at another size.
+        ArgumentError: an unknown ``encoding`` or ``reduction``.
+    """
+    source = Path(path)
+    size = photo_size if size is None else size
+
+    # Records are reduced with the photo, then encoded.
+    if source.suffix.lower() not in FIELD_SUFFIXES or source.is_dir():
+        masks: Sequence[Any] = read_records(source, size=photo_size)
+        if size != photo_size:
+            masks = _shrink_masks(masks, photo_size, size)
+        try:
+            return StructureField.from_masks(masks, size=size, **options)
+        except DataError as error:
+            raise DataError(f"{source}: {error}") from error
+
+    # A stored field can be used only as it is.
+    structure = read_structure(source, size=photo_size)
+    made = (structure.encoding, structure.reduction)
+    encoding, reduction, _ = check_encoding(**options)
+    if made != (None, None) and made != (encoding, reduction):
+        raise DataError(
+            f"{source} was encoded with {made[0]}/{made[1]}, expected {encoding}/{reduction}; encode "
+            "the masks again, or ask for the encoding they have"
+        )
+    if size != photo_size:
+        raise DataError(
+            f"{source} is a field of the photo at its full size {photo_size}, but it is needed at {size}, "
+            "where regions have other values; give the .json records, or do not reduce the photo"
+        )
+    return structure
+
+
+def _shrink_masks(
+    records: Sequence[Mapping[str, Any]], old: tuple[int, int], new: tuple[int, int]
+) -> list[NDArray[np.bool_]]:
+    """Masks at a smaller size; each pixel takes the value at its centre."""
+    rows, columns = (
+        (2 * np.arange(after) + 1) * before // (2 * after) for before, after in zip(old, new, strict=True)
+    )
+    masks = (decode(record["segmentation"])[rows[:, None], columns] for record in records)
+    return list(map(np.ascontiguousarray, masks))
 
 
 def _read_amg_folder(folder: Path) -> list[dict[str, Any]]:
@@ -180,13 +297,14 @@ def _read_amg_folder(folder: Path) -> list[dict[str, Any]]:
 
 
 def _parse_records(source: Path) -> tuple[list[dict[str, Any]], tuple[int, int] | None]:
+    """Records of a JSON file, and the ``(height, width)`` that SA-1B's form has."""
     try:
         content: Any = json.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{source} does not exist; generate the masks first") from error
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{source} is truncated or not JSON ({error}); generate the masks again") from error
-    size: tuple[int, int] | None = None
+    size = None
     if isinstance(content, dict) and "annotations" in content:
         image: Any = cast("dict[str, Any]", content).get("image")
         try:
@@ -198,12 +316,10 @@ def _parse_records(source: Path) -> tuple[list[dict[str, Any]], tuple[int, int] 
         content = cast("dict[str, Any]", content)["annotations"]
     if not isinstance(content, list):
         raise DataError(f"{source} must hold a list of records or SA-1B's {{'image', 'annotations'}}")
-    records: list[dict[str, Any]] = []
     for index, record in enumerate(cast("list[Any]", content)):
         if not isinstance(record, dict) or "segmentation" not in record:
             raise DataError(f"{source}: record {index} has no 'segmentation'")
-        records.append(cast("dict[str, Any]", record))
-    return records, size
+    return cast("list[dict[str, Any]]", content), size
 
 
 def _read_npz(file: IO[bytes]) -> StructureField:
@@ -233,14 +349,6 @@ def _read_npy(file: IO[bytes], size: tuple[int, int] | None) -> StructureField:
         return StructureField(np.zeros(size, np.uint16), np.zeros(1, np.float32))
     file.seek(0)
     return StructureField.from_field(np.load(file, allow_pickle=False))
-
-
-def _with_runs(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with an array under ``segmentation`` encoded."""
-    mask: Any = record["segmentation"]
-    if isinstance(mask, np.ndarray):
-        mask = encode(cast("NDArray[Any]", mask))
-    return {**record, "segmentation": mask}
 
 
 def _json_value(value: Any) -> Any:

@@ -90,20 +90,15 @@ class StructureField:
                 f"a structure field must be (H, W) floating point, got {field.dtype} of shape {field.shape}"
             )
         field = field.astype(np.float32)
-        if not np.isfinite(field).all():
-            raise DataError("the structure field holds NaN or infinite values; encode the masks again")
-        height, width = field.shape
-        starts = np.concatenate([np.zeros(1, np.int64), flip_positions(field)])
-        column, row = np.divmod(starts, height)
+        starts = np.append(0, flip_positions(field))
+        column, row = np.divmod(starts, field.shape[0])
+        values, which = np.unique(field[row, column], return_inverse=True)
+        if (count := np.count_nonzero(values)) > MAX_REGIONS:
+            raise DataError(f"got {count} values, more than a field of {MAX_REGIONS} regions has")
         # Label 0 stands for the value 0, whether the field has it or not; the others follow in order.
-        values, labels = np.unique(np.append(np.float32(0), field[row, column]), return_inverse=True)
-        order = np.argsort(values != 0, kind="stable")
-        values, labels = values[order], np.argsort(order)[labels[1:]]
-        if len(values) - 1 > MAX_REGIONS:
-            got = len(values) - 1
-            raise DataError(f"got {got} different values, not a field of at most {MAX_REGIONS} regions")
-        stops = np.append(starts[1:], field.size)
-        return cls(lay_out(labels.astype(np.uint16), stops, (height, width)), values)
+        labels = np.where(values == 0, 0, np.cumsum(values != 0)).astype(np.uint16)[which]
+        label_map = lay_out(labels, np.append(starts[1:], field.size), (field.shape[0], field.shape[1]))
+        return cls(label_map, np.append(np.float32(0), values[values != 0]))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -116,8 +111,8 @@ class StructureField:
         Raises:
             DataError: the window is empty or not inside the field.
         """
-        rows, columns = self.size
-        if height < 1 or width < 1 or not (0 <= top <= rows - height and 0 <= left <= columns - width):
+        inside = 0 <= top <= self.size[0] - height and 0 <= left <= self.size[1] - width
+        if not inside or min(height, width) < 1:
             raise DataError(
                 f"window at {(top, left)} of size {(height, width)} is not inside the field of {self.size}"
             )

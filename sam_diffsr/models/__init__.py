@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sam_diffsr.models.config import DenoiserConfig, EncoderConfig, ModelConfig
-from sam_diffsr.models.diffsr import Condition, DiffSR, build_model
+from sam_diffsr.models.diffsr import Condition, DiffSR, build_model, pad_to_fit
 from sam_diffsr.models.esrgan import load_rrdbnet_checkpoint
 from sam_diffsr.models.reference import load_reference_checkpoint, read_reference_checkpoint
 from sam_diffsr.models.rrdb import RRDBEncoder
@@ -20,5 +20,6 @@ __all__ = [
     "build_model",
     "load_reference_checkpoint",
     "load_rrdbnet_checkpoint",
+    "pad_to_fit",
     "read_reference_checkpoint",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
+from sam_diffsr.config import check_fields
 from sam_diffsr.errors import ConfigError
 
 __all__ = ["DenoiserConfig", "EncoderConfig", "ModelConfig", "Padding", "Scale"]
@@ -29,14 +30,7 @@ class EncoderConfig:
     keeps the outermost pixels right."""
 
     def __post_init__(self) -> None:
-        if self.blocks < 2:
-            raise ConfigError(f"encoder.blocks must be >= 2, got {self.blocks}")
-        if self.channels < 1 or self.growth < 1:
-            raise ConfigError(
-                f"encoder.channels and encoder.growth must be >= 1, got {self.channels} and {self.growth}"
-            )
-        if self.padding not in get_args(Padding):
-            raise ConfigError(f"encoder.padding must be 'zeros' or 'reflect', got {self.padding!r}")
+        check_fields(self, "encoder.", {"blocks": 2, "channels": 1, "growth": 1})
 
     @property
     def condition_indices(self) -> range:
@@ -97,8 +91,7 @@ class ModelConfig:
     """The network that predicts the noise."""
 
     def __post_init__(self) -> None:
-        if self.scale not in (2, 4, 8):
-            raise ConfigError(f"model.scale must be 2, 4 or 8, got {self.scale}")
+        check_fields(self, "model.", {})
 
     @property
     def lr_multiple(self) -> int:
@@ -108,7 +101,9 @@ class ModelConfig:
     @property
     def lr_minimum(self) -> int:
         """Smallest low-resolution height and width; reflection needs two pixels at every level."""
-        smallest = math.ceil(2 * self.denoiser.stride / self.scale)
-        if self.encoder.padding == "reflect":
-            smallest = max(smallest, 2)
+        smallest = max(2 * self.denoiser.stride / self.scale, 2 if self.encoder.padding == "reflect" else 1)
         return math.ceil(smallest / self.lr_multiple) * self.lr_multiple
+
+    def fit(self, length: int) -> int:
+        """The smallest low-resolution height or width from ``length`` on that the networks accept."""
+        return max(math.ceil(length / self.lr_multiple) * self.lr_multiple, self.lr_minimum)

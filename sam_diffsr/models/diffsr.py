@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.models.config import ModelConfig
 from sam_diffsr.models.rrdb import RRDBEncoder
 from sam_diffsr.models.unet import UNet
 
-__all__ = ["Condition", "DiffSR", "build_model"]
+__all__ = ["Condition", "DiffSR", "build_model", "pad_to_fit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +42,17 @@ class DiffSR(nn.Module):
         """Encode the low-resolution image.
 
         Args:
-            lr: ``(B, 3, h, w)`` float in [0, 1]; ``h`` and ``w`` multiples of ``config.lr_multiple`` and at
-                least ``config.lr_minimum``.
-
-        Returns:
-            The condition for :meth:`forward` and :meth:`encoder_image`.
+            lr: ``(B, 3, h, w)`` float in [0, 1]; ``h`` and ``w`` are sizes that ``config.fit`` gives.
 
         Raises:
             ArgumentError: wrong rank, channels or size.
         """
-        multiple, minimum = self.config.lr_multiple, self.config.lr_minimum
         if lr.ndim != 4 or lr.shape[1] != 3:
             raise ArgumentError(f"lr must have shape (B, 3, h, w), got {tuple(lr.shape)}")
-        if min(lr.shape[-2:]) < minimum or any(size % multiple for size in lr.shape[-2:]):
+        if any(self.config.fit(size) != size for size in lr.shape[-2:]):
             raise ArgumentError(
-                f"lr height and width must be multiples of {multiple} and at least {minimum}, got "
-                f"{tuple(lr.shape[-2:])}; pad the image first (SuperResolver does)"
+                f"lr height and width must be multiples of {self.config.lr_multiple} and at least "
+                f"{self.config.lr_minimum}, got {tuple(lr.shape[-2:])}; pad the image with pad_to_fit"
             )
         features, trunk = self.encoder.features(lr)
         return Condition(projected=self.denoiser.project_condition(features), trunk=trunk)
@@ -66,19 +62,25 @@ class DiffSR(nn.Module):
         return self.encoder.image(condition.trunk).clamp(0.0, 1.0)
 
     def forward(self, xt: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """Predict the noise in ``xt``.
-
-        Args:
-            xt: ``(B, 3, scale*h, scale*w)`` noisy residual.
-            t: ``(B,)`` int64, 0-based.
-            condition: from :meth:`encode`.
-
-        Returns:
-            ``(B, 3, scale*h, scale*w)``.
-        """
+        """Predict the noise in ``xt`` ``(B, 3, scale*h, scale*w)`` at the timesteps ``t`` ``(B,)`` int64."""
         return self.denoiser(xt, t, condition.projected)
 
 
 def build_model(config: ModelConfig) -> DiffSR:
     """A freshly initialised float32 network in training mode; load weights before you use it."""
     return DiffSR(config)
+
+
+def pad_to_fit(images: Tensor, config: ModelConfig) -> Tensor:
+    """Pad ``(B, C, h, w)`` at the bottom and on the right to a size that the networks accept.
+
+    The padding is a reflection as far as that goes, then the last pixel repeated.
+    """
+    height, width = (config.fit(side) for side in images.shape[-2:])
+    for mode in ("reflect", "replicate"):
+        down, across = height - images.shape[-2], width - images.shape[-1]
+        if mode == "reflect":
+            down, across = min(down, images.shape[-2] - 1), min(across, images.shape[-1] - 1)
+        if down or across:
+            images = functional.pad(images, (0, across, 0, down), mode=mode)
+    return images

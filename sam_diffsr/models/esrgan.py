@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sam_diffsr.errors import CheckpointMismatchError
 from sam_diffsr.models.config import EncoderConfig, Scale
-from sam_diffsr.models.foreign import SHOWN, count_modules, read_tensors, rename
+from sam_diffsr.models.foreign import SHOWN, count_modules, float_weights, read_tensors
 from sam_diffsr.models.rrdb import RRDBEncoder
 from sam_diffsr.models.weights import check_module_weights
 
@@ -36,13 +36,12 @@ _RENAMES: tuple[tuple[str, str], ...] = (
 def load_rrdbnet_checkpoint(path: str | os.PathLike[str]) -> tuple[EncoderConfig, Scale, dict[str, Tensor]]:
     """Read an RRDBNet ``.pth`` or ``.safetensors`` file.
 
-    Args:
-        path: a file with the old names (``RRDB_trunk.0.RDB1.conv1``) or the new ones (``body.0.rdb1.conv1``),
-            at the top or under ``params_ema`` (preferred) or ``params``.
+    It has the old names (``RRDB_trunk.0.RDB1.conv1``) or the new ones (``body.0.rdb1.conv1``), at the top or
+    under ``params_ema`` (preferred) or ``params``.
 
     Returns:
-        The encoder's config, the upscaling factor (2 to the number of upsampling convolutions), and float32
-        tensors with the keys of ``RRDBEncoder(config, scale=scale).state_dict()``.
+        The encoder's config, the upscaling factor, and float32 tensors with the keys of
+        ``RRDBEncoder(config, scale=scale).state_dict()``.
 
     Raises:
         ModelLoadError: the file is missing, truncated, or holds anything but tensors and plain values.
@@ -50,9 +49,7 @@ def load_rrdbnet_checkpoint(path: str | os.PathLike[str]) -> tuple[EncoderConfig
     """
     source = Path(path)
     tensors = read_tensors(source, wrappers=_WRAPPERS)
-    state_dict = {
-        rename(key, _RENAMES): value.detach().to(torch.float32).contiguous() for key, value in tensors.items()
-    }
+    state_dict = float_weights(tensors, _RENAMES)
     try:
         channels, inputs = state_dict[_FIRST].shape[:2]
         growth = state_dict["trunk.0.dense.0.convs.0.weight"].shape[0]

@@ -71,16 +71,10 @@ def disabled() -> Generator[None]:
 
 
 def mish(x: Tensor) -> Tensor:
-    """Mish, ``x tanh(log(1 + exp(x)))``.
+    """Mish, ``x tanh(log(1 + exp(x)))``, of any shape and floating type; the fast path overwrites ``x``.
 
-    The fast path uses ``tanh(log(1 + e)) = 1 - 2 / ((1 + e)^2 + 1)``, which also holds where the square
-    overflows, in float32, and takes about a seventh of PyTorch's time.
-
-    Args:
-        x: any shape and floating type. The fast path overwrites it, so nobody else may need it.
-
-    Returns:
-        The same shape and type.
+    It uses ``tanh(log(1 + e)) = 1 - 2 / ((1 + e)^2 + 1)``, which also holds where the square overflows, in
+    float32, and takes about a seventh of PyTorch's time.
     """
     if _must_be_plain() or not _fits(x):
         return functional.mish(x)
@@ -99,20 +93,13 @@ def mish(x: Tensor) -> Tensor:
 
 
 def conv3x3(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A 3x3 convolution of stride 1 that pads by reflection.
+    """A 3x3 convolution of stride 1 with bias that pads by reflection: ``(B, C, H, W)`` to ``(B, O, H, W)``.
 
     The fast path is Winograd's F(4, 3) along the rows ("Arithmetic complexity of computations", 1980; Lavin
     and Gray, arXiv 1509.09308, in both directions). Six input lines give four output lines: six sums of the
     input lines are convolved along the columns with six sums of the kernel's rows, where the plain way
     convolves three lines for each of the four. In one direction the rounding error stays about that of a
     plain convolution.
-
-    Args:
-        conv: 3x3, stride 1, ``padding=1``, ``padding_mode="reflect"``, with bias.
-        x: ``(B, C, H, W)``, height and width at least 2.
-
-    Returns:
-        ``(B, O, H, W)``.
     """
     fits = not _must_be_plain() and _suits(conv) and _fits(x) and x.dtype == conv.weight.dtype
     if not fits or x.shape[-2] < _LINES:
@@ -127,13 +114,8 @@ def conv3x3(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 def _must_be_plain() -> bool:
     """Whether the surroundings need PyTorch's own operations."""
-    return (
-        torch.compiler.is_compiling()
-        or not _enabled.get()
-        or torch.is_grad_enabled()
-        or torch.is_autocast_enabled("cpu")
-        or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-    )
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return traced or not _enabled.get() or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
 
 
 def _fits(x: Tensor) -> bool:
@@ -174,7 +156,7 @@ def _rounds_products() -> bool:
 
 
 def _filters_of(conv: nn.Conv2d) -> Tensor:
-    """The kernel as six sums of its rows, ``(3, 6, C, O)``, one ``(6, C, O)`` for each tap along the columns.
+    """The kernel as six sums of its rows for each tap along the columns, ``(3, 6, C, O)``.
 
     They are kept until the weights change. The alias keeps the weights' memory from being reused, so an equal
     address and version mean equal weights.
@@ -194,14 +176,7 @@ def _filters_of(conv: nn.Conv2d) -> Tensor:
 
 
 def _convolve(x: Tensor, filters: Tensor, bias: Tensor, out: Tensor) -> None:
-    """Convolve one image, some groups of four lines at a time.
-
-    Args:
-        x: ``(H + 2, W + 2, C)``, contiguous and padded; H at least 4.
-        filters: from :func:`_filters_of`.
-        bias: ``(O,)``.
-        out: ``(H, W, O)``, contiguous; written.
-    """
+    """Convolve a padded image ``(H + 2, W + 2, C)``, H >= 4, into ``(H, W, O)``, some lines at a time."""
     height, padded, channels = x.shape[0] - 2, x.shape[1], x.shape[2]
     width, outputs = padded - 2, filters.shape[3]
     # As many groups at a time as the cache holds, in steps of equal size.

@@ -1,4 +1,4 @@
-"""Reads tensors from weight files of other projects; nothing in such a file is ever executed."""
+"""Reads weight files of other projects; nothing in such a file is ever executed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError
 
-__all__ = ["SHOWN", "count_modules", "read_tensors", "rename"]
+__all__ = ["SHOWN", "count_modules", "float_weights", "read_tensors"]
 
 SHOWN = 10
 """Names that an error lists."""
@@ -23,10 +23,10 @@ _PREFIX = re.compile(r"^(module\.|model\.)+")
 
 
 def read_tensors(source: Path, *, wrappers: Sequence[str]) -> dict[str, Tensor]:
-    """Read the state dict of a ``.safetensors`` file or of a file by ``torch.save``.
+    """Read the state dict of a ``.safetensors`` file, or of one by ``torch.save`` with ``weights_only=True``.
 
     Args:
-        source: the file; anything but ``.safetensors`` is read with ``weights_only=True``.
+        source: the file.
         wrappers: keys of nested dictionaries that lead to the state dict, in order; absent ones are skipped.
 
     Returns:
@@ -50,17 +50,23 @@ def read_tensors(source: Path, *, wrappers: Sequence[str]) -> dict[str, Tensor]:
         raise CheckpointMismatchError(
             f"{source}: expected only tensors in its state dict, but {strange[:SHOWN]} are not"
         )
-    return {_PREFIX.sub("", str(key)): value for key, value in entries.items()}
+    return {_PREFIX.sub("", str(key)): value.detach() for key, value in entries.items()}
 
 
-def rename(key: str, renames: Iterable[tuple[str, str]]) -> str:
-    """Apply the first pattern that matches; ``<5>`` in its replacement stands for 4, ``<+5>`` for 6."""
-    for pattern, replacement in renames:
-        key, hits = re.subn(pattern, replacement, key)
-        if hits:
-            break
-    key = re.sub(r"<\+(\d+)>", lambda match: str(int(match[1]) + 1), key)
-    return re.sub(r"<(\d+)>", lambda match: str(int(match[1]) - 1), key)
+def float_weights(tensors: Mapping[str, Tensor], *tables: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
+    """Dense float32 tensors under other names.
+
+    Of each table the first pattern that matches is applied; ``<5>`` in its replacement stands for 4, ``<+5>``
+    for 6.
+    """
+    weights: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        for table in tables:
+            pattern, replacement = next((row for row in table if re.search(row[0], key)), ("^", ""))
+            key = re.sub(pattern, replacement, key)
+            key = re.sub(r"<(\+?)(\d+)>", lambda hit: str(int(hit[2]) + (1 if hit[1] else -1)), key)
+        weights[key] = value.to(torch.float32).contiguous()
+    return weights
 
 
 def count_modules(keys: Iterable[str], pattern: str) -> int:
@@ -70,10 +76,9 @@ def count_modules(keys: Iterable[str], pattern: str) -> int:
 
 
 def _load(source: Path) -> Any:
-    if source.is_dir():
-        raise ModelLoadError(f"{source} is a folder; expected a file of weights")
     if not source.is_file():
-        raise ModelLoadError(f"no checkpoint at {source}; expected a file of weights")
+        state = "is a folder" if source.is_dir() else "does not exist"
+        raise ModelLoadError(f"no checkpoint at {source}, which {state}; expected a file of weights")
     try:
         if source.suffix == ".safetensors":
             return load_file(source, device="cpu")
@@ -83,9 +88,7 @@ def _load(source: Path) -> Any:
             f"{source} is not a readable checkpoint, or it holds more than tensors and plain values and "
             "was refused, because loading such a file can run code; re-save only its state dict"
         ) from error
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ModelLoadError(f"{source} cannot be read: {error}; download it again") from error
     except Exception as error:  # a damaged stream can make the unpickler raise anything
-        raise ModelLoadError(
-            f"{source} cannot be read as a torch checkpoint; it is damaged, empty or another kind of file"
-        ) from error
+        known = isinstance(error, OSError | safetensors.SafetensorError)
+        reason = error if known else "it is damaged, empty or no checkpoint"
+        raise ModelLoadError(f"{source} cannot be read: {reason}; download it again") from error

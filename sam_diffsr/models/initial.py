@@ -28,11 +28,10 @@ def start_from_interpolation(encoder: RRDBEncoder) -> None:
     copy = torch.tensor([0.0, 1.0, 0.0])
     for conv in (encoder.conv_first, *encoder.upsample, encoder.conv_hr, encoder.conv_last):
         taps = smooth if conv in [*encoder.upsample] else copy
-        weight, bias = conv.get_parameter("weight"), conv.get_parameter("bias")
+        weight = conv.get_parameter("weight")
         weight[:_COLOURS] = 0.0
-        bias[:_COLOURS] = 0.0
-        for colour in range(_COLOURS):
-            weight[colour, colour] = taps.outer(taps)
+        weight[range(_COLOURS), range(_COLOURS)] = taps.outer(taps)
+        conv.get_parameter("bias")[:_COLOURS] = 0.0
     closing = [block.convs[-1] for block in encoder.modules() if isinstance(block, DenseBlock)]
     for conv in (encoder.trunk_conv, *closing):
         conv.get_parameter("weight").mul_(0.1)
@@ -70,13 +69,12 @@ def start_from_identity(denoiser: UNet) -> bool:
     pack.weight[:packed] = 0.0
     unpack.weight[:, :_COLOURS] = 0.0
     unpack.weight[packed:, :] *= 0.1
-    for pixel in range(4):
-        row, column = divmod(pixel, 2)
-        for colour in range(_COLOURS):
-            channel = _COLOURS * pixel + colour
-            pack.weight[channel, colour, 1 + row, 1 + column] = 1.0
-            unpack.weight[channel, :, 1 + row, 1 + column] = 0.0
-            unpack.weight[channel, colour, 1 + row, 1 + column] = 1.0
+    for channel in range(packed):
+        pixel, colour = divmod(channel, _COLOURS)
+        row, column = 1 + pixel // 2, 1 + pixel % 2
+        pack.weight[channel, colour, row, column] = 1.0
+        unpack.weight[channel, :, row, column] = 0.0
+        unpack.weight[channel, colour, row, column] = 1.0
     # The last block computes mish(x) and mish(-x) of each colour; the last convolution subtracts them.
     final = denoiser.final_block.conv
     final.weight[: 2 * _COLOURS] = 0.0

@@ -18,15 +18,7 @@ __all__ = ["ConvBlock", "Downsample", "ResidualBlock", "TimeEmbedding", "sinusoi
 
 
 def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:
-    """Sines, then cosines, of ``t`` at ``dim / 2`` frequencies falling from 1 to 1/10000.
-
-    Args:
-        t: ``(B,)`` timesteps of any real dtype.
-        dim: even number of features, at least 4.
-
-    Returns:
-        ``(B, dim)`` float32.
-    """
+    """Sines, then cosines, of ``t`` ``(B,)`` at ``dim / 2`` frequencies from 1 to 1/10000, ``(B, dim)``."""
     half = dim // 2
     exponents = torch.arange(half, device=t.device, dtype=torch.float32) / (half - 1)
     angles = t.to(torch.float32)[:, None] * torch.exp(-math.log(10000.0) * exponents)[None, :]
@@ -72,12 +64,7 @@ class ResidualBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, activated_time: Tensor) -> Tensor:
-        """Map ``(B, in, H, W)`` to ``(B, out, H, W)``.
-
-        Args:
-            x: features.
-            activated_time: ``(B, time_dim)``, the time embedding after Mish (the same for all blocks).
-        """
+        """``(B, in, H, W)`` to ``(B, out, H, W)``; the time embedding ``(B, time_dim)`` comes after Mish."""
         hidden = self.block1(x).add_(self.time(activated_time)[:, :, None, None])
         return self.block2(hidden).add_(self.shortcut(x))
 

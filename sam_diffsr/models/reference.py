@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sam_diffsr.errors import CheckpointMismatchError
 from sam_diffsr.models.config import DenoiserConfig, EncoderConfig, ModelConfig
-from sam_diffsr.models.foreign import SHOWN, count_modules, read_tensors, rename
+from sam_diffsr.models.foreign import SHOWN, count_modules, float_weights, read_tensors
 from sam_diffsr.models.weights import check_state_dict
 
 __all__ = ["load_reference_checkpoint", "read_reference_checkpoint"]
@@ -46,15 +46,11 @@ _SCHEDULE_TABLES = re.compile(r"^(betas|alphas_cumprod(_prev)?|posterior_\w+|(sq
 def read_reference_checkpoint(
     path: str | os.PathLike[str],
 ) -> tuple[ModelConfig, dict[str, Tensor], Tensor | None]:
-    """Read a published ``.ckpt`` (zip or legacy format).
-
-    Args:
-        path: the file. Prefixes ``module.`` and ``model.`` are removed; optimizer states are ignored.
+    """Read a published ``.ckpt`` (zip or legacy format); optimizer states are ignored.
 
     Returns:
         The config inferred from the tensors' shapes; float32 tensors with the keys of
-        ``build_model(config).state_dict()``; the ``(T,)`` float64 noise variances, or None if the file has
-        none.
+        ``build_model(config).state_dict()``; the ``(T,)`` float64 noise variances, if the file has them.
 
     Raises:
         ModelLoadError: the file is missing, truncated, or holds anything but tensors and plain values.
@@ -62,15 +58,12 @@ def read_reference_checkpoint(
     """
     source = Path(path)
     tensors = read_tensors(source, wrappers=("state_dict", "model"))
-    state_dict = {
-        rename(rename(key, _RENAMES), _RESIDUAL_RENAMES): value.detach().to(torch.float32).contiguous()
-        for key, value in tensors.items()
-        if not _SCHEDULE_TABLES.match(key)
-    }
+    weights = {key: value for key, value in tensors.items() if not _SCHEDULE_TABLES.match(key)}
+    state_dict = float_weights(weights, _RENAMES, _RESIDUAL_RENAMES)
     config = _infer_config(state_dict, source)
     check_state_dict(state_dict, config, source=str(source))
     betas = tensors.get("betas")
-    return config, state_dict, None if betas is None else betas.detach().to(torch.float64)
+    return config, state_dict, None if betas is None else betas.to(torch.float64)
 
 
 def load_reference_checkpoint(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -81,10 +74,11 @@ def load_reference_checkpoint(path: str | os.PathLike[str]) -> tuple[ModelConfig
 
 def _infer_config(tensors: dict[str, Tensor], source: Path) -> ModelConfig:
     try:
-        first = tensors["encoder.conv_first.weight"]
+        channels = tensors["encoder.conv_first.weight"].shape[0]
         growth = tensors["encoder.trunk.0.dense.0.convs.0.weight"].shape[0]
         dim = tensors["denoiser.time_embedding.project.weight"].shape[0]
         kernel = tensors["denoiser.condition_projection.weight"].shape[-1]
+        blocks = count_modules(tensors, r"^encoder\.trunk\.(\d+)\.")
         levels = count_modules(tensors, r"^denoiser\.downs\.(\d+)\.")
         widths = [
             tensors[f"denoiser.downs.{level}.block1.block1.conv.weight"].shape[0] for level in range(levels)
@@ -102,10 +96,6 @@ def _infer_config(tensors: dict[str, Tensor], source: Path) -> ModelConfig:
         )
     return ModelConfig(
         scale=scale,
-        encoder=EncoderConfig(
-            blocks=count_modules(tensors, r"^encoder\.trunk\.(\d+)\."),
-            channels=first.shape[0],
-            growth=growth,
-        ),
+        encoder=EncoderConfig(blocks=blocks, channels=channels, growth=growth),
         denoiser=DenoiserConfig(dim=dim, multipliers=tuple(width // dim for width in widths)),
     )

@@ -74,36 +74,22 @@ class RRDBEncoder(nn.Module):
         self.conv_last = _conv3x3(channels, 3, padding)
 
     def features(self, lr: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Features for the denoiser and the fused trunk.
+        """Features for the denoiser (those of ``config.condition_indices``) and the fused trunk.
 
-        Args:
-            lr: ``(B, 3, h, w)`` in [0, 1].
-
-        Returns:
-            The outputs of ``config.condition_indices``, in order, and the fused trunk; all ``(B, C, h, w)``.
+        ``lr`` is ``(B, 3, h, w)`` in [0, 1]; every feature is ``(B, C, h, w)``.
         """
         indices = self.config.condition_indices
-        first = self.conv_first(lr)
+        x = first = self.conv_first(lr)
         chosen: list[Tensor] = []
-        x = first
         for index, block in enumerate(self.trunk):
             x = block(x)
             if index in indices:
                 chosen.append(x)
         trunk = first + self.trunk_conv(x)
-        if len(self.trunk) in indices:
-            chosen.append(trunk)
-        return chosen, trunk
+        return [*chosen, trunk] if len(self.trunk) in indices else chosen, trunk
 
     def image(self, trunk: Tensor) -> Tensor:
-        """Super-resolved image from the fused trunk, not clamped.
-
-        Args:
-            trunk: ``(B, C, h, w)`` from :meth:`features`.
-
-        Returns:
-            ``(B, 3, s*h, s*w)``, nominally in [0, 1].
-        """
+        """Super-resolved image ``(B, 3, s*h, s*w)`` from the fused trunk, nominally in [0, 1]."""
         x = trunk.to(self.conv_last.weight.dtype)
         for conv in self.upsample:
             x = _activate(conv(functional.interpolate(x, scale_factor=2, mode="nearest")))

@@ -78,26 +78,16 @@ class UNet(nn.Module):
         self.final_conv = nn.Conv2d(channels[0], _IMAGE_CHANNELS, 1)
 
     def project_condition(self, features: list[Tensor]) -> Tensor:
-        """Encoder features at the resolution of the output; independent of ``t``, so once per image.
-
-        Args:
-            features: tensors ``(B, C, h, w)`` that are concatenated along the channels.
-
-        Returns:
-            ``(B, C0, H, W)``.
-        """
+        """Encoder features ``(B, C, h, w)`` as ``(B, C0, H, W)``; independent of ``t``, so once per image."""
         return self.condition_projection(torch.cat(features, dim=1))
 
     def forward(self, xt: Tensor, t: Tensor, projected: Tensor) -> Tensor:
-        """Predict the noise.
+        """Predict the noise ``(B, 3, H, W)``.
 
         Args:
             xt: ``(B, 3, H, W)`` noisy residual.
             t: ``(B,)`` int64 timesteps, 0-based.
             projected: ``(B, C0, H, W)`` from :meth:`project_condition`.
-
-        Returns:
-            ``(B, 3, H, W)``.
         """
         time = functional.mish(self.time_embedding(t))
         # Down: the condition joins after the first level, whose output is not kept as a skip.

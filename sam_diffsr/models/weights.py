@@ -1,7 +1,8 @@
-"""Checks that a state dict fits a network, with an error that names what differs."""
+"""Checks that a state dict fits a network, with an error that names what differs; names weights by a hash."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -11,38 +12,24 @@ from sam_diffsr.errors import CheckpointMismatchError
 from sam_diffsr.models.config import ModelConfig
 from sam_diffsr.models.diffsr import DiffSR
 
-__all__ = ["check_module_weights", "check_state_dict"]
+__all__ = ["check_module_weights", "check_state_dict", "fingerprint"]
 
 _SHOWN = 10
 
 
 def check_state_dict(state_dict: Mapping[str, Tensor], config: ModelConfig, *, source: str) -> None:
-    """Compare names, shapes and types of tensors with those of the configured model.
-
-    Args:
-        state_dict: tensors on any device.
-        config: the model that they must fit.
-        source: names the weights in the error: a path, or "the model to be saved".
-
-    Raises:
-        CheckpointMismatchError: as :func:`check_module_weights`.
-    """
+    """Compare tensors with the configured model, as :func:`check_module_weights` does."""
     with torch.device("meta"):
         model = DiffSR(config)
     check_module_weights(state_dict, model, source=source)
 
 
 def check_module_weights(state_dict: Mapping[str, Tensor], module: nn.Module, *, source: str) -> None:
-    """Compare names, shapes and types of tensors with those of one network.
-
-    Args:
-        state_dict: tensors on any device.
-        module: the network that they must fit; the meta device is enough.
-        source: names the weights in the error.
+    """Compare names, shapes and types of tensors with those of one network, on any device.
 
     Raises:
-        CheckpointMismatchError: tensors are missing, unexpected, of another shape or not floating point. The
-            first ten of each kind are named.
+        CheckpointMismatchError: tensors of ``source`` are missing, unexpected, of another shape or not
+            floating point. The first ten of each kind are named.
     """
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state_dict.items()}
@@ -67,3 +54,13 @@ def check_module_weights(state_dict: Mapping[str, Tensor], module: nn.Module, *,
             f"the weights of {source} do not fit the configured networks: {text}; use the config that was "
             "saved with these weights"
         )
+
+
+def fingerprint(module: nn.Module) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of the weights in float32."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        numbers = value.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(numbers.astype("<f4", copy=False).tobytes())
+    return digest.hexdigest()[:12]

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from sam_diffsr.image.jobs import Job, find_images, plan_jobs
 from sam_diffsr.pipeline.batch import Outcome, run_jobs
-from sam_diffsr.pipeline.checkpoint import available_models, load_pretrained, save_pretrained_folder
+from sam_diffsr.pipeline.checkpoint import (
+    available_models,
+    convert_checkpoint,
+    load_pretrained,
+    save_pretrained_folder,
+)
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
-from sam_diffsr.pipeline.convert import convert_checkpoint
+from sam_diffsr.pipeline.files import FileUpscaler
 from sam_diffsr.pipeline.resolver import SuperResolver
 
 __all__ = [
+    "FileUpscaler",
     "Job",
     "NormalizationConfig",
     "Outcome",

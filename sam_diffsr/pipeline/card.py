@@ -5,24 +5,55 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from sam_diffsr.pipeline.config import Degradation, ResolverConfig, SamplingConfig
+from sam_diffsr.pipeline.config import ResolverConfig
 
 __all__ = ["markdown_table", "model_card"]
 
-_TAGS = ("super-resolution", "image-super-resolution", "diffusion", "pytorch")
+_CARD = """\
+---
+library_name: sam_diffsr
+pipeline_tag: image-to-image
+{license}tags:
+- super-resolution
+- image-super-resolution
+- diffusion
+- pytorch
+{front}---
 
+# {name}
 
-_PLAUSIBLE = (
-    "Fine detail in its output is plausible, not measured: do not use it to identify people or to read what "
-    "cannot be read in the original."
+Image super-resolution by a factor of {scale} with [SAM-DiffSR](https://arxiv.org/abs/2402.17133): \
+residual diffusion whose noise carried the structure of the image in training. \
+It needs no segmentation when it is used.
+
+```python
+from PIL import Image
+from sam_diffsr import SuperResolver
+
+resolver = SuperResolver.from_pretrained({quoted})
+resolver.upscale(Image.open("photo.png")).save("photo_large.png")
+```
+
+| | |
+| --- | --- |
+| encoder | {encoder.blocks} RRDB blocks, {encoder.channels} channels, growth {encoder.growth} |
+| denoiser | {widths} channels |
+| schedule | {config.schedule.name}, {config.schedule.timesteps} timesteps |
+| structure in training | {config.modulation} |
+| default sampling | {sampling} |
+
+{limits} \
+Fine detail in its output is plausible, not measured: do not use it to identify people or to read what \
+cannot be read in the original.
+"""
+_DAMAGED = (
+    "The model was trained on photographs with blur, noise and JPEG compression and removes them as far as "
+    "it can."
 )
-_LIMITS: dict[Degradation | None, str] = {
-    "photo": "The model was trained on photographs with blur, noise and JPEG compression and removes them as "
-    f"far as it can. {_PLAUSIBLE}",
-    "bicubic": "The model inverts bicubic downscaling. It does not remove blur, noise or compression: for "
-    f"photographs that have them, use a photo model. {_PLAUSIBLE}",
-}
-_LIMITS[None] = _LIMITS["bicubic"]
+_CLEAN = (
+    "The model inverts bicubic downscaling. It does not remove blur, noise or compression: for photographs "
+    "that have them, use a photo model."
+)
 
 
 def model_card(
@@ -34,68 +65,33 @@ def model_card(
     details: str = "",
     front: Sequence[str] = (),
 ) -> str:
-    """Write the card of one model.
+    """Write the card of one model, as Markdown with YAML front matter.
 
     Args:
         config: the model's config.
         name: title, and the name in the example: a Hub id, folder or bundled name.
-        license: SPDX identifier of the weights' licence in lower case; None leaves it out.
+        license: SPDX identifier in lower case; None leaves it out.
         datasets: Hub ids or names of the training data.
         details: Markdown for the end: scores, data, training.
         front: further lines of the front matter.
-
-    Returns:
-        Markdown with YAML front matter.
     """
-    header = ["library_name: sam_diffsr", "pipeline_tag: image-to-image"]
-    if license is not None:
-        header.append(f"license: {license}")
-    header += ["tags:", *(f"- {tag}" for tag in _TAGS)]
-    if datasets:
-        header += ["datasets:", *(f"- {json.dumps(dataset)}" for dataset in datasets)]
-    model, sampling = config.model, config.sampling
-    facts = {
-        "encoder": f"{model.encoder.blocks} RRDB blocks, {model.encoder.channels} channels, "
-        f"growth {model.encoder.growth}",
-        "denoiser": f"{' - '.join(str(width) for width in model.denoiser.channels)} channels",
-        "schedule": f"{config.schedule.name}, {config.schedule.timesteps} timesteps",
-        "structure in training": config.modulation,
-        "default sampling": _sampling_in_words(sampling),
-    }
-    lines = [
-        "---",
-        *header,
-        *front,
-        "---",
-        "",
-        f"# {name}",
-        "",
-        f"Image super-resolution by a factor of {model.scale} with "
-        "[SAM-DiffSR](https://arxiv.org/abs/2402.17133): residual diffusion whose noise carried the "
-        "structure of the image in training. It needs no segmentation when it is used.",
-        "",
-        "```python",
-        "from PIL import Image",
-        "from sam_diffsr import SuperResolver",
-        "",
-        f"resolver = SuperResolver.from_pretrained({json.dumps(name)})",
-        'resolver.upscale(Image.open("photo.png")).save("photo_large.png")',
-        "```",
-        "",
-        *markdown_table(["", ""], [list(fact) for fact in facts.items()]),
-        "",
-        _LIMITS[config.degradation],
-    ]
-    if details:
-        lines += ["", details.strip()]
-    return "\n".join(lines) + "\n"
-
-
-def _sampling_in_words(sampling: SamplingConfig) -> str:
-    if sampling.steps == 0:
-        return "the encoder's image, without diffusion"
+    sampling = config.sampling
+    names = ["datasets:", *(f"- {json.dumps(dataset)}" for dataset in datasets)] if datasets else []
     start = "pure noise" if sampling.start is None else f"the encoder's image, noised to t = {sampling.start}"
-    return f"{sampling.sampler}, {sampling.steps} step{'s' if sampling.steps > 1 else ''}, from {start}"
+    way = f"{sampling.sampler}, {sampling.steps} step{'s' if sampling.steps > 1 else ''}, from {start}"
+    card = _CARD.format(
+        config=config,
+        scale=config.model.scale,
+        encoder=config.model.encoder,
+        license="" if license is None else f"license: {license}\n",
+        front="".join(f"{line}\n" for line in (*names, *front)),
+        name=name,
+        quoted=json.dumps(name),
+        widths=" - ".join(map(str, config.model.denoiser.channels)),
+        sampling=way if sampling.steps else "the encoder's image, without diffusion",
+        limits=_DAMAGED if config.degradation == "photo" else _CLEAN,
+    )
+    return f"{card}\n{details.strip()}\n" if details else card
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

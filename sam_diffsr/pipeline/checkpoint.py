@@ -1,4 +1,4 @@
-"""Reads and writes models: bundled, in a folder, in one file or on the Hub.
+"""Reads and writes models: bundled, in a folder, in one file or on the Hub; converts those of other code.
 
 Nothing pickled is ever read here, loading is strict, and random weights are never used.
 """
@@ -8,29 +8,38 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import safetensors
 import torch
 from safetensors.torch import load_file, save  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
-from sam_diffsr.errors import ArgumentError, ModelLoadError, OutputError
+from sam_diffsr.device import Precision, resolve_dtype
+from sam_diffsr.diffusion.schedule import ScheduleConfig, ScheduleName
+from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ModelLoadError, OutputError
 from sam_diffsr.hub import HubOptions, download_model
+from sam_diffsr.models import DenoiserConfig, DiffSR, ModelConfig, read_reference_checkpoint
+from sam_diffsr.models.esrgan import is_rrdbnet_file, load_rrdbnet_checkpoint
 from sam_diffsr.models.weights import check_state_dict
-from sam_diffsr.pipeline.config import ResolverConfig, config_from_json, config_to_json
+from sam_diffsr.pipeline.card import model_card
+from sam_diffsr.pipeline.config import (
+    NormalizationConfig,
+    ResolverConfig,
+    SamplingConfig,
+    config_from_json,
+    config_to_json,
+)
 
 __all__ = [
-    "CARD_NAME",
     "CONFIG_NAME",
     "DEFAULT_MODEL",
-    "WEIGHTS_NAME",
     "available_models",
+    "convert_checkpoint",
     "load_pretrained",
-    "read_folder",
-    "read_pair",
     "save_pretrained_folder",
 ]
 
@@ -48,33 +57,26 @@ _BUNDLED = Path(__file__).resolve().parents[1] / "weights"
 _SHORT_NAME = "sam-diffsr-x4-{}"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
+_PUBLISHED_HALO = 96
+"""Output pixels; the published denoiser looks further than the bundled ones."""
+
+Loaded = tuple[ResolverConfig, dict[str, Tensor]]
+
 
 def available_models() -> tuple[str, ...]:
     """Names of the models that are shipped inside the package and load without a network."""
     return tuple(sorted(path.parent.name for path in _BUNDLED.glob(f"*/{CONFIG_NAME}")))
 
 
-def load_pretrained(
-    name: str | os.PathLike[str] | None = None, options: HubOptions | None = None
-) -> tuple[ResolverConfig, dict[str, Tensor]]:
+def load_pretrained(name: str | os.PathLike[str] | None = None, options: HubOptions | None = None) -> Loaded:
     """Find a model, read it and check the weights against the config.
 
-    Args:
-        name: None for the default bundled model; a bundled name (see :func:`available_models`) or its last
-            word, such as ``"small"``; a folder with ``config.json`` and ``model.safetensors``; a
-            ``.safetensors`` file with a ``config.json`` next to it or in its header; or a Hub id
-            ``"owner/name"``. They are tried in this order.
-        options: revision, cache and access for a Hub id. ``subfolder`` also applies to a local folder.
+    Names and errors are those of :meth:`SuperResolver.from_pretrained`. ``options`` are for a Hub id; their
+    ``subfolder`` also applies to a local folder.
 
     Returns:
         The config and the tensors of ``build_model(config.model).state_dict()``, on the CPU, in the dtype
         that they are stored in.
-
-    Raises:
-        ModelLoadError: the model does not exist, cannot be reached or read, or is pickled.
-        CheckpointMismatchError: keys or shapes are not those of the configured model.
-        ConfigError: the config has an unknown key or a value out of range.
-        ArgumentError: the name is neither text nor a path, or arguments exclude each other.
     """
     options = options or HubOptions()
     if not isinstance(name, str | os.PathLike | None):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -87,7 +89,7 @@ def load_pretrained(
             f"revision={options.revision!r} is for models on the Hub, but {name!r} is local; leave it out"
         )
     if path.is_dir():
-        return read_folder(path / options.subfolder if options.subfolder else path)
+        return _read_folder(path / options.subfolder if options.subfolder else path)
     if path.is_file():
         if path.suffix.lower() in PICKLED_SUFFIXES:
             raise ModelLoadError(
@@ -98,25 +100,18 @@ def load_pretrained(
             raise ArgumentError(
                 f"subfolder={options.subfolder!r} is for folders and Hub ids, but {name!r} is a file"
             )
-        return _read_file(path)
+        sibling = path.with_name(CONFIG_NAME)
+        return _read(sibling if sibling.is_file() else None, path)
     if _HUB_ID.fullmatch(name) is None or path.suffix.lower() in (".safetensors", *PICKLED_SUFFIXES):
         raise ModelLoadError(
             f"there is no model {name!r}: expected None, a bundled name "
             f"({', '.join(available_models()) or 'none'}), an existing folder or .safetensors file, "
             "or a Hub id of the form owner/name"
         )
-    config_path, weights_path = download_model(name, (CONFIG_NAME, WEIGHTS_NAME), options=options)
-    return read_pair(config_path, weights_path)
+    return _read(*download_model(name, (CONFIG_NAME, WEIGHTS_NAME), options=options))
 
 
-def read_folder(folder: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
-    """Read the config and the weights of a model folder.
-
-    Raises:
-        ModelLoadError: the folder or one of the two files is missing or cannot be read.
-        CheckpointMismatchError: they do not fit each other.
-        ConfigError: from the config.
-    """
+def _read_folder(folder: Path) -> Loaded:
     present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     missing = [name for name in (CONFIG_NAME, WEIGHTS_NAME) if name not in present]
     if missing:
@@ -127,56 +122,42 @@ def read_folder(folder: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
             else "a model folder is written by save_pretrained or `sam-diffsr convert`"
         )
         raise ModelLoadError(f"the folder {folder} has no {' and no '.join(missing)}; {advice}")
-    return read_pair(folder / CONFIG_NAME, folder / WEIGHTS_NAME)
+    return _read(folder / CONFIG_NAME, folder / WEIGHTS_NAME)
 
 
-def read_pair(config_path: Path, weights_path: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
-    """Read a config and its weights; errors as in :func:`read_folder`."""
+def _read(config_path: Path | None, weights_path: Path) -> Loaded:
+    """Read weights and their config, from the header of the weights if it has no file of its own."""
+    if config_path is None:
+        source = f"the header of {weights_path}"
+        with _complete(weights_path), safetensors.safe_open(weights_path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            text = cast("dict[str, str]", file.metadata() or {}).get(METADATA_KEY)
+        if text is None:
+            raise ModelLoadError(
+                f"{weights_path} has no config: expected a {CONFIG_NAME} next to it or a config in its "
+                f"header; put the {CONFIG_NAME} that it was saved with into the same folder"
+            )
+    else:
+        source = str(config_path)
+        try:
+            text = config_path.read_bytes()
+        except OSError as error:
+            raise ModelLoadError(f"cannot read {config_path}: {error.strerror or error}") from error
+    config = config_from_json(text, source=source)
+    with _complete(weights_path):
+        state_dict = load_file(weights_path, device="cpu")
+    check_state_dict(state_dict, config.model, source=str(weights_path))
+    return config, state_dict
+
+
+@contextmanager
+def _complete(path: Path) -> Generator[None]:
     try:
-        text = config_path.read_bytes()
-    except OSError as error:
-        raise ModelLoadError(f"cannot read {config_path}: {error.strerror or error}") from error
-    config = config_from_json(text, source=str(config_path))
-    return config, _read_weights(weights_path, config)
-
-
-def _read_file(path: Path) -> tuple[ResolverConfig, dict[str, Tensor]]:
-    """Read a safetensors file with a config next to it or in its header; errors as in :func:`read_folder`."""
-    sibling = path.with_name(CONFIG_NAME)
-    if sibling.is_file():
-        return read_pair(sibling, path)
-    text = _read_metadata(path).get(METADATA_KEY)
-    if text is None:
+        yield
+    except (safetensors.SafetensorError, OSError) as error:
         raise ModelLoadError(
-            f"{path} has no config: expected a {CONFIG_NAME} next to it or a config in its "
-            f"header; put the {CONFIG_NAME} that it was saved with into the same folder"
-        )
-    config = config_from_json(text, source=f"the header of {path}")
-    return config, _read_weights(path, config)
-
-
-def _read_metadata(path: Path) -> dict[str, str]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
-            return cast("dict[str, str]", file.metadata() or {})
-    except (safetensors.SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _read_weights(path: Path, config: ResolverConfig) -> dict[str, Tensor]:
-    try:
-        state_dict = load_file(path, device="cpu")
-    except (safetensors.SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from error
-    check_state_dict(state_dict, config.model, source=str(path))
-    return state_dict
-
-
-def _unreadable(path: Path, error: Exception) -> ModelLoadError:
-    return ModelLoadError(
-        f"{path} is not a complete safetensors file ({error}); it is truncated or something else under "
-        "this name: download or save it again"
-    )
+            f"{path} is not a complete safetensors file ({error}); it is truncated or something else under "
+            "this name: download or save it again"
+        ) from error
 
 
 def save_pretrained_folder(
@@ -187,24 +168,20 @@ def save_pretrained_folder(
     card: str | None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write ``config.json``, ``model.safetensors`` and a model card.
+    """Write ``config.json``, ``model.safetensors`` and a model card, see ``SuperResolver.save_pretrained``.
 
-    Every file is first written in full under a temporary name in the same folder, and only then are all of
-    them renamed, so a reader never sees half a file.
-
-    Args:
-        folder: created if it does not exist.
-        config: content of ``config.json`` and of the header of the weights.
-        state_dict: the tensors of ``build_model(config.model).state_dict()``, on any device.
-        card: text of ``README.md``; None writes none and keeps an existing one.
-        dtype: floating type to store the weights in; None keeps theirs.
+    All files are first written in full under temporary names, so a reader never sees half a file.
+    ``state_dict`` is that of ``build_model(config.model)``, on any device. No card leaves an existing one.
 
     Raises:
         CheckpointMismatchError: the tensors are not those of the configured model.
         OutputError: the folder cannot be written.
     """
     check_state_dict(state_dict, config.model, source="the model to be saved")
-    tensors = {name: _storable(value, dtype) for name, value in state_dict.items()}
+    tensors = {  # dense copies: safetensors stores neither channels-last strides nor shared memory
+        name: value.detach().to(device="cpu", dtype=dtype, copy=True).contiguous()
+        for name, value in state_dict.items()
+    }
     text = config_to_json(config)
     metadata = {"format": "pt", METADATA_KEY: text}
     # safetensors' own save_file would make a file that nobody else may read
@@ -226,6 +203,64 @@ def save_pretrained_folder(
         ) from error
 
 
-def _storable(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Copy to a dense CPU tensor: safetensors stores neither channels-last strides nor shared memory."""
-    return value.detach().to(device="cpu", dtype=dtype, copy=True).contiguous()
+def convert_checkpoint(
+    checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str], *, dtype: Precision = "auto"
+) -> ResolverConfig:
+    """Write a folder that :meth:`SuperResolver.from_pretrained` loads, and give its config.
+
+    Sizes are inferred from the tensors; nothing in the file is executed. A published ``.ckpt`` is used as
+    published: the schedule of its own betas (or the published one), all ancestral steps, bicubic input
+    divided by 256, structure in mode ``released``. An RRDBNet (``.pth`` or ``.safetensors``) becomes a model
+    that gives the encoder's image alone; its denoiser is all zeros until it is trained (``diffusion.encoder``
+    of a training config). ``dtype`` is the floating type to store; ``auto`` keeps float32.
+
+    Raises:
+        ModelLoadError: the checkpoint cannot be read.
+        CheckpointMismatchError: its tensors are those of neither network, or its betas are none of the known
+            schedules.
+        OutputError: the folder cannot be written.
+    """
+    stored = torch.float32 if dtype == "auto" else resolve_dtype(dtype, torch.device("meta"))
+    source = Path(checkpoint)
+    if is_rrdbnet_file(source):
+        config, state_dict = _from_rrdbnet(source)
+        details = f"Converted from the RRDBNet `{source.name}`. The denoiser is not trained."
+    else:
+        config, state_dict = _from_reference(source)
+        details = f"Converted from the published checkpoint `{source.name}`."
+    card = model_card(config, name=Path(folder).resolve().name, details=details)
+    save_pretrained_folder(folder, config, state_dict, card=card, dtype=stored)
+    return config
+
+
+def _from_reference(source: Path) -> Loaded:
+    model, state_dict, betas = read_reference_checkpoint(source)
+    schedule: ScheduleConfig | None = ScheduleConfig()
+    if betas is not None and (schedule := ScheduleConfig.of_betas(betas.numpy())) is None:
+        raise CheckpointMismatchError(
+            f"the {len(betas)} betas of {source} ({betas[0]:.4g} to {betas[-1]:.4g}) are none of the "
+            f"schedules {', '.join(get_args(ScheduleName))}; a model with them cannot be sampled correctly"
+        )
+    config = ResolverConfig(
+        model=model,
+        schedule=schedule,
+        normalization=NormalizationConfig(lr_up_levels=256),
+        modulation="released",
+        sampling=SamplingConfig(sampler="ddpm", steps=schedule.timesteps),
+        halo=_PUBLISHED_HALO,
+    )
+    return config, state_dict
+
+
+def _from_rrdbnet(source: Path) -> Loaded:
+    encoder, scale, tensors = load_rrdbnet_checkpoint(source)
+    model = ModelConfig(scale=scale, encoder=encoder, denoiser=DenoiserConfig(dim=8, multipliers=(1, 1)))
+    with torch.device("meta"):
+        state_dict = DiffSR(model).state_dict()
+    state_dict = {
+        name: tensors.get(
+            name.removeprefix("encoder."), torch.zeros(value.shape, dtype=torch.float32, device="cpu")
+        )
+        for name, value in state_dict.items()
+    }
+    return ResolverConfig(model=model, sampling=SamplingConfig(sampler="ddim", steps=0)), state_dict

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from sam_diffsr.config import check_choice, from_dict, to_dict
+from sam_diffsr.config import check_fields, from_dict, to_dict
 from sam_diffsr.diffusion.modulation import ModulationMode
 from sam_diffsr.diffusion.samplers import SamplerName, Spacing
 from sam_diffsr.diffusion.schedule import ScheduleConfig
 from sam_diffsr.errors import ConfigError, ModelLoadError
 from sam_diffsr.models.config import ModelConfig
 
-__all__ = [
-    "FORMAT_VERSION",
-    "Degradation",
-    "NormalizationConfig",
-    "ResolverConfig",
-    "SamplingConfig",
-    "config_from_json",
-    "config_to_json",
-]
+__all__ = ["NormalizationConfig", "ResolverConfig", "SamplingConfig", "config_from_json", "config_to_json"]
 
 FORMAT_VERSION = 1
 """Version of the layout of ``config.json`` that this library writes, and the newest that it reads."""
@@ -43,8 +34,7 @@ class NormalizationConfig:
     def __post_init__(self) -> None:
         if not 0 < self.residual_scale < float("inf"):
             raise ConfigError(f"normalization.residual_scale must be > 0, got {self.residual_scale}")
-        if self.lr_up_levels not in (255, 256):
-            raise ConfigError(f"normalization.lr_up_levels must be 255 or 256, got {self.lr_up_levels}")
+        check_fields(self, "normalization.", {})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,12 +51,7 @@ class SamplingConfig:
     """Choice of the timesteps that the steps visit."""
 
     def __post_init__(self) -> None:
-        check_choice(self.spacing, Spacing, what="sampling.spacing")
-        check_choice(self.sampler, SamplerName, what="sampling.sampler")
-        if self.steps < 0:
-            raise ConfigError(f"sampling.steps must be >= 0, got {self.steps}")
-        if self.start is not None and self.start < 0:
-            raise ConfigError(f"sampling.start must be >= 0 or null, got {self.start}")
+        check_fields(self, "sampling.", {"steps": 0, "start": 0})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,25 +79,17 @@ class ResolverConfig:
     """Layout of the file."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "", {"halo": 0, "bytes_per_pixel": 1})
         if self.format_version != FORMAT_VERSION:
             raise ConfigError(f"format_version must be {FORMAT_VERSION}, got {self.format_version}")
-        check_choice(self.modulation, ModulationMode, what="modulation")
-        if self.degradation is not None:
-            check_choice(self.degradation, Degradation, what="degradation")
-        if self.halo < 0:
-            raise ConfigError(f"halo must be >= 0, got {self.halo}")
-        if self.bytes_per_pixel is not None and self.bytes_per_pixel < 1:
-            raise ConfigError(f"bytes_per_pixel must be null or >= 1, got {self.bytes_per_pixel}")
-        timesteps, sampling = self.schedule.timesteps, self.sampling
-        first = timesteps - 1 if sampling.start is None else sampling.start
-        if first >= timesteps:
+        timesteps, start = self.schedule.timesteps, self.sampling.start
+        if start is not None and start >= timesteps:
+            raise ConfigError(f"sampling.start must be below schedule.timesteps ({timesteps}), got {start}")
+        most = timesteps if start is None else start + 1
+        if self.sampling.steps > most:
             raise ConfigError(
-                f"sampling.start must be below schedule.timesteps ({timesteps}), got {sampling.start}"
-            )
-        if sampling.steps > first + 1:
-            raise ConfigError(
-                f"sampling.steps must be at most {first + 1} (the timesteps from {first} down to 0), "
-                f"got {sampling.steps}"
+                f"sampling.steps must be at most {most} (the timesteps from {most - 1} down to 0), "
+                f"got {self.sampling.steps}"
             )
 
 
@@ -124,11 +101,7 @@ def config_to_json(config: ResolverConfig) -> str:
 
 
 def config_from_json(text: str | bytes, *, source: str) -> ResolverConfig:
-    """Read the text that :func:`config_to_json` wrote.
-
-    Args:
-        text: the content of a ``config.json``.
-        source: name of the file, for error messages.
+    """Read the text that :func:`config_to_json` wrote; ``source`` names the file in error messages.
 
     Raises:
         ModelLoadError: not JSON, not a config of this library, or written by a newer version of it.
@@ -140,14 +113,13 @@ def config_from_json(text: str | bytes, *, source: str) -> ResolverConfig:
         raise ModelLoadError(
             f"{source} is not valid JSON ({error}); download or save the model again"
         ) from error
-    if not isinstance(data, Mapping) or "format_version" not in data:
+    if not isinstance(data, dict) or "format_version" not in data:
         raise ModelLoadError(
             f"{source} is not a sam_diffsr config: expected a JSON object with a 'format_version'; "
             "a folder of this library is written by save_pretrained or `sam-diffsr convert`"
         )
-    content = dict(cast("Mapping[str, Any]", data))
-    writer = content.pop(_WRITER_KEY, "unknown")
-    version = content["format_version"]
+    content = cast("dict[str, Any]", data)
+    writer, version = content.pop(_WRITER_KEY, "unknown"), content["format_version"]
     if version is True or version != FORMAT_VERSION:
         raise ModelLoadError(
             f"{source} has format version {version!r}, written by sam_diffsr {writer}; this library reads "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,62 +13,76 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from sam_diffsr.arguments import is_number
 from sam_diffsr.errors import ArgumentError, ImageError, ImageTooLargeError
 from sam_diffsr.image import DecodedImage, ImageInput, decode_image, encode_image, image_size
-from sam_diffsr.pipeline.settings import is_number
 from sam_diffsr.resize import imresize
 
-__all__ = [
-    "check_tensor",
-    "crop_margin",
-    "decode_input",
-    "encode_output",
-    "input_size",
-    "output_dtype",
-    "output_size",
-    "wrap_margin",
-]
+__all__ = ["Picture", "check_tensor", "crop_margin", "encode_output", "output_size", "wrap_margin"]
 
 _RESIZE_MARGIN = 16
 """Pixels of a wrapped result around it while it is resized."""
 
 
-def decode_input(
-    image: ImageInput | DecodedImage, *, index: int | None, max_pixels: int | None
-) -> DecodedImage:
-    """Decode one image, unless it is decoded already; an error names its index in a list.
+@dataclass(slots=True)
+class Picture:
+    """One image on its way through ``upscale``; what its header shows is checked at once."""
 
-    Raises:
-        ImageError: see :func:`sam_diffsr.image.decode_image`.
-    """
-    if isinstance(image, DecodedImage):
-        return image
-    with _named(index):
-        return decode_image(image, max_pixels=max_pixels)
+    image: ImageInput | DecodedImage
+    seed: int
+    index: int | None
+    """Place in a list, for error messages."""
+    scale: int
+    outscale: float | None
+    max_pixels: int | None
+    wrap: bool
+    size: tuple[int, int] = field(init=False)
+    """Of the input, as far as it is known."""
+    decoded: DecodedImage = field(init=False)
+    sr: Tensor = field(init=False)
+    """``(1, 3, H, W)`` of the networks."""
+    result: Image.Image | NDArray[Any] = field(init=False)
 
+    def __post_init__(self) -> None:
+        if isinstance(self.image, DecodedImage):
+            self.decode()
+        else:
+            with self._named():
+                self.size = image_size(self.image, max_pixels=self.max_pixels)
+        self.final_size()
 
-def input_size(
-    image: ImageInput | DecodedImage, *, index: int | None, max_pixels: int | None
-) -> tuple[int, int]:
-    """Height and width of one image before it is decoded; an error names its index in a list.
+    def final_size(self) -> tuple[int, int] | None:
+        """Size to resize the result to; None if it is the network's own."""
+        return output_size(*self.size, scale=self.scale, outscale=self.outscale, max_pixels=self.max_pixels)
 
-    Raises:
-        ImageError: see :func:`sam_diffsr.image.image_size`.
-    """
-    if isinstance(image, DecodedImage):
-        return image.rgb.shape[-2], image.rgb.shape[-1]
-    with _named(index):
-        return image_size(image, max_pixels=max_pixels)
+    def decode(self) -> None:
+        """Read the pixels."""
+        with self._named():
+            image = self.image
+            self.decoded = (
+                image if isinstance(image, DecodedImage) else decode_image(image, max_pixels=self.max_pixels)
+            )
+        self.size = self.decoded.rgb.shape[-2], self.decoded.rgb.shape[-1]
 
+    def encode(self) -> None:
+        """Turn the result into the kind of image that the input was, and let go of the rest."""
+        self.result = encode_output(self.sr, self.decoded, size=self.final_size(), wrap=self.wrap)
+        del self.decoded, self.sr
 
-@contextmanager
-def _named(index: int | None) -> Generator[None, None, None]:
-    try:
-        yield
-    except ImageError as error:
-        if index is None:
-            raise
-        raise type(error)(f"image {index} of the list: {error}") from error
+    @property
+    def is_plain(self) -> bool:
+        """Whether a run can write the final result: 8-bit RGB that is not resized."""
+        form = self.decoded.format
+        return form.sample_type == "uint8" and not form.grayscale and self.final_size() is None
+
+    @contextmanager
+    def _named(self) -> Generator[None]:
+        try:
+            yield
+        except ImageError as error:
+            if self.index is None:
+                raise
+            raise type(error)(f"image {self.index} of the list: {error}") from error
 
 
 def output_size(
@@ -94,47 +109,28 @@ def output_size(
     return size
 
 
-def output_dtype(images: Sequence[DecodedImage], *, resized: bool) -> torch.dtype:
-    """Dtype in which a run writes its result: uint8 if all images are 8-bit RGB and no resizing follows."""
-    plain = all(item.format.sample_type == "uint8" and not item.format.grayscale for item in images)
-    return torch.uint8 if plain and not resized else torch.float32
-
-
 def encode_output(
-    rgb: Tensor, source: DecodedImage, *, scale: int, size: tuple[int, int] | None, wrap: bool = False
+    rgb: Tensor, source: DecodedImage, *, size: tuple[int, int] | None, wrap: bool = False
 ) -> Image.Image | NDArray[Any]:
-    """Turn one result into the kind of image that its source was.
+    """Turn ``(1, 3, H, W)``, float32 in [0, 1] or uint8, into the kind of image that its source was.
 
-    Args:
-        rgb: ``(1, 3, s*h, s*w)``: float32 in [0, 1], or uint8 if ``size`` is None.
-        source: the decoded input.
-        scale: s.
-        size: final size from :func:`output_size`; None for that of ``rgb``.
-        wrap: opposite borders continue each other.
+    ``size`` is the final one from :func:`output_size`; float32 is resized to it.
     """
-    alpha = None if source.alpha is None else _upscale_alpha(source.alpha, scale, wrap)
-    if size is not None:
-        rgb = _resize(rgb, size, wrap)
-        alpha = None if alpha is None else _resize(alpha, size, wrap)
-    return encode_image(rgb, alpha, source.format)
-
-
-def _upscale_alpha(alpha: Tensor, scale: int, wrap: bool) -> Tensor:
-    """Bicubic transparency ``(1, 1, h, w)`` in [0, 1]; a constant one stays exactly constant."""
-    low, high = alpha.aminmax()
-    if bool(low == high):
-        return alpha[:, :, :1, :1].expand(1, 1, alpha.shape[-2] * scale, alpha.shape[-1] * scale)
-    margin = 4 if wrap else 0
-    return crop_margin(imresize(wrap_margin(alpha, margin), scale).clamp(0.0, 1.0), margin * scale)
+    large, alpha = (rgb.shape[-2], rgb.shape[-1]), source.alpha
+    if alpha is not None and bool((alpha == alpha[:, :, :1, :1]).all()):  # stays exactly the same everywhere
+        alpha = alpha[:, :, :1, :1].expand(1, 1, *(size or large))
+    elif alpha is not None:
+        alpha = _resize(alpha, large, wrap)
+        alpha = alpha if size is None else _resize(alpha, size, wrap)
+    return encode_image(rgb if size is None else _resize(rgb, size, wrap), alpha, source.format)
 
 
 def _resize(image: Tensor, size: tuple[int, int], wrap: bool) -> Tensor:
-    if not wrap:
-        return imresize(image, size=size).clamp(0.0, 1.0)
-    factor = size[0] / image.shape[-2]
-    margin = round(_RESIZE_MARGIN * factor)
-    around = (size[0] + 2 * margin, size[1] + 2 * margin)
-    return crop_margin(imresize(wrap_margin(image, _RESIZE_MARGIN), size=around).clamp(0.0, 1.0), margin)
+    """Resize bicubically, in [0, 1]."""
+    margin = _RESIZE_MARGIN if wrap else 0
+    around = round(margin * size[0] / image.shape[-2])
+    resized = imresize(wrap_margin(image, margin), size=(size[0] + 2 * around, size[1] + 2 * around))
+    return crop_margin(resized.clamp(0.0, 1.0), around)
 
 
 def wrap_margin(image: Tensor, margin: int) -> Tensor:
@@ -149,23 +145,15 @@ def crop_margin(image: Tensor, margin: int) -> Tensor:
 
 
 def check_tensor(lr: Tensor, *, device: torch.device) -> None:
-    """Enforce the contract of ``upscale_tensor``.
-
-    Raises:
-        ImageError: not a tensor, wrong rank, channels, dtype or device, no image or no pixel, or a value
-            outside [0, 1] or not finite.
-    """
+    """Raise ``ImageError`` unless it is ``(B, 3, H, W)`` float32 in [0, 1] on the device, not empty."""
+    expected = f"expected a float32 tensor (B, 3, H, W) with B, H, W >= 1 on {device}"
     if not isinstance(lr, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ImageError(f"{expected}, got {type(lr).__name__}; images and arrays go to upscale")
+    shaped = lr.ndim == 4 and lr.shape[1] == 3 and 0 not in lr.shape
+    if not shaped or lr.dtype != torch.float32 or lr.device != device:
         raise ImageError(
-            f"expected a torch tensor (B, 3, H, W), got {type(lr).__name__}; images and arrays go to upscale"
-        )
-    if lr.ndim != 4 or lr.shape[1] != 3 or 0 in lr.shape:
-        raise ImageError(f"expected a tensor (B, 3, H, W) with B, H, W >= 1, got shape {tuple(lr.shape)}")
-    if lr.dtype != torch.float32:
-        raise ImageError(f"expected float32 in [0, 1], got {lr.dtype}; convert it (8-bit: lr.float() / 255)")
-    if lr.device != device:
-        raise ImageError(
-            f"expected a tensor on {device}, got one on {lr.device}; move it with lr.to({str(device)!r})"
+            f"{expected}, got {lr.dtype} {tuple(lr.shape)} on {lr.device}; 8-bit values become float32 with "
+            "lr.float() / 255"
         )
     low, high = (float(bound) for bound in lr.detach().aminmax())
     if not (low >= 0 and high <= 1):  # also catches NaN

@@ -38,26 +38,22 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-2}
 """Largest difference from torch, relative to the largest number where that is above 1."""
 
 
-class _Encoder(nn.Module):
-    """``lr`` to the projected condition and the encoder's image, float32 outside."""
+class _Part(nn.Module):
+    """Half of a model, float32 outside."""
 
-    def __init__(self, model: DiffSR, dtype: torch.dtype) -> None:
+    def __init__(self, model: DiffSR) -> None:
         super().__init__()
-        self.model, self.dtype = model, dtype
+        self.model, self.dtype = model, next(model.parameters()).dtype
 
+
+class _Encoder(_Part):
     def forward(self, lr: Tensor) -> tuple[Tensor, Tensor]:
         chosen, trunk = self.model.encoder.features(lr.to(self.dtype))
         projected = self.model.denoiser.project_condition(chosen)
         return projected.float(), self.model.encoder.image(trunk).clamp(0, 1).float()
 
 
-class _Denoiser(nn.Module):
-    """``xt``, ``t`` and the projected condition to ``eps``, float32 outside."""
-
-    def __init__(self, model: DiffSR, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model, self.dtype = model, dtype
-
+class _Denoiser(_Part):
     def forward(self, xt: Tensor, t: Tensor, projected: Tensor) -> tuple[Tensor]:
         return (self.model.denoiser(xt.to(self.dtype), t, projected.to(self.dtype)).float(),)
 
@@ -70,13 +66,7 @@ def export_onnx(
     Batch, height and width are dynamic. The encoder takes ``lr (B, 3, h, w)`` with h, w >= 2 and gives
     ``projected`` and ``image``. The denoiser takes ``xt``, ``t (B,)`` int64 and ``projected`` and gives
     ``eps``; height and width are multiples of ``config.model.denoiser.stride`` and at least twice that. All
-    other numbers are float32.
-
-    Args:
-        model: networks with trained weights; they are copied.
-        config: the config of these weights.
-        folder: created if it does not exist.
-        half: store and compute in float16; the files are half as large.
+    other numbers are float32; ``half`` stores and computes in float16. The folder is created if needed.
 
     Returns:
         The largest difference from torch, at odd and even sizes.
@@ -92,12 +82,6 @@ def export_onnx(
     except ImportError as error:
         raise MissingDependencyError(
             "the export needs onnxscript and onnxruntime: pip install 'sam-diffsr[onnx]'"
-        ) from error
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to {folder}: {error.strerror or error}; choose another folder"
         ) from error
     dtype = torch.float16 if half else torch.float32
     model = copy.deepcopy(model).to(device="cpu", dtype=dtype)
@@ -115,35 +99,34 @@ def export_onnx(
     batch, rows, columns = Dim("batch"), Dim("rows", min=2), Dim("columns", min=2)
     lr, hr = {0: batch, 2: rows, 3: columns}, {0: batch, 2: stride * rows, 3: stride * columns}
     parts = {
-        "encoder": (_Encoder(model, dtype).eval(), {"lr": lr}, ["projected", "image"]),
-        "denoiser": (_Denoiser(model, dtype).eval(), {"xt": hr, "t": {0: batch}, "projected": hr}, ["eps"]),
+        "encoder": (_Encoder(model).eval(), {"lr": lr}, ["projected", "image"]),
+        "denoiser": (_Denoiser(model).eval(), {"xt": hr, "t": {0: batch}, "projected": hr}, ["eps"]),
     }
     largest = 0.0
-    with contextlib.ExitStack() as files, torch.random.fork_rng(devices=[]), torch.no_grad(), disabled():
-        torch.manual_seed(0)
-        for name, (module, shapes, outputs) in parts.items():
-            target = Path(folder) / f"{name}.onnx"
-            program = _export(module, inputs_of(name, 2, 6, 10), shapes, outputs)
-            program.model.metadata_props[METADATA_KEY] = metadata
-            try:
-                temporary = files.enter_context(atomic_path(target))
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as files, torch.random.fork_rng(devices=[]), torch.no_grad(), disabled():
+            torch.manual_seed(0)
+            for name, (module, shapes, outputs) in parts.items():
+                program = _export(module, inputs_of(name, 2, 6, 10), shapes, outputs)
+                program.model.metadata_props[METADATA_KEY] = metadata
+                temporary = files.enter_context(atomic_path(Path(folder) / f"{name}.onnx"))
                 program.save(temporary, external_data=False)
-            except OSError as error:
-                raise OutputError(
-                    f"cannot write {target}: {error.strerror or error}; choose another folder"
-                ) from error
-            session: Any = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
-            for size in ((1, 5, 7), (3, 4, 6)):
-                inputs = inputs_of(name, *size)
-                results = session.run(None, {key: value.numpy() for key, value in inputs.items()})
-                for result, wanted in zip(results, module(**inputs), strict=True):
-                    difference = float((torch.from_numpy(result) - wanted).abs().max())
-                    if not difference <= _TOLERANCE[dtype] * max(1.0, float(wanted.abs().max())):
-                        raise NumericalError(
-                            f"{name}.onnx differs from torch by {difference:.2g}; try other versions of "
-                            "onnxscript and onnxruntime"
-                        )
-                    largest = max(largest, difference)
+                session: Any = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
+                for inputs in (inputs_of(name, 1, 5, 7), inputs_of(name, 3, 4, 6)):
+                    results = session.run(None, {key: value.numpy() for key, value in inputs.items()})
+                    for result, wanted in zip(results, module(**inputs), strict=True):
+                        difference = float((torch.from_numpy(result) - wanted).abs().max())
+                        if not difference <= _TOLERANCE[dtype] * max(1.0, float(wanted.abs().max())):
+                            raise NumericalError(
+                                f"{name}.onnx differs from torch by {difference:.2g}; try other versions of "
+                                "onnxscript and onnxruntime"
+                            )
+                        largest = max(largest, difference)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {folder}: {error.strerror or error}; choose another folder"
+        ) from error
     return largest
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor
@@ -21,12 +20,9 @@ raising stops the work."""
 
 
 class Progress:
-    """Progress of one call; a context manager.
+    """Progress of one call, in denoising steps of tiles; a context manager.
 
-    Args:
-        show: draw a bar; None draws it in a notebook and where standard error is a terminal.
-        callback: user callback.
-        total: expected number of steps, one per denoising step of a tile.
+    ``show=None`` draws a bar in a notebook and where standard error is a terminal.
 
     Raises:
         ArgumentError: the callback cannot be called.
@@ -35,10 +31,10 @@ class Progress:
     def __init__(self, *, show: bool | None, callback: ProgressCallback | None, total: int = 0) -> None:
         if callback is not None and not callable(callback):
             raise ArgumentError(f"callback must be None or a function, got {callback!r}")
-        self._show = _is_watched() if show is None else show
-        self._callback = callback
-        self._total = total
-        self._done = 0
+        if show is None:
+            show = "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+        self._show, self._callback = show, callback
+        self.done, self.total = 0, total
         self._bar: Any = None
 
     def __enter__(self) -> Progress:
@@ -46,31 +42,19 @@ class Progress:
             from tqdm.auto import tqdm
 
             layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-            self._bar = tqdm(total=self._total, desc="upscale", bar_format=layout)
+            self._bar = tqdm(total=self.total, desc="upscale", bar_format=layout)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
 
-    @property
-    def done(self) -> int:
-        """Steps that are finished."""
-        return self._done
-
-    def rewind(self, done: int) -> None:
-        """Go back to an earlier number of finished steps, because some are repeated."""
+    def rewind(self, done: int, *, more: int = 0) -> None:
+        """Go to another number of finished steps, because some are repeated, and expect ``more`` in all."""
         if self._bar is not None:
-            self._bar.update(done - self._done)
-        self._done = done
-
-    def expect(self, steps: int) -> None:
-        """Change the expected number of steps by ``steps``, which may be negative."""
-        self._total += steps
-        if self._bar is not None:
-            self._bar.total = self._total
+            self._bar.total += more
+            self._bar.update(done - self.done)
+        self.done, self.total = done, self.total + more
 
     def step(self, preview: Preview, *, count: int = 1) -> None:
         """Count ``count`` finished steps, and let the callback cancel the work.
@@ -78,21 +62,13 @@ class Progress:
         Raises:
             CancelledError: the callback returned False or raised.
         """
-        self._done += count
-        if self._bar is not None:
-            self._bar.update(count)
+        self.rewind(self.done + count)
         if self._callback is None:
             return
+        where = f"at step {self.done} of {self.total}"
         try:
-            answer = self._callback(self._done, self._total, preview)
+            answer = self._callback(self.done, self.total, preview)
         except Exception as error:
-            raise CancelledError(
-                f"the callback raised {type(error).__name__} at step {self._done} of {self._total}: {error}"
-            ) from error
+            raise CancelledError(f"the callback raised {type(error).__name__} {where}: {error}") from error
         if answer is False:
-            raise CancelledError(f"the callback stopped the work at step {self._done} of {self._total}")
-
-
-def _is_watched() -> bool:
-    """Whether somebody sees a bar: in a Jupyter kernel, or where standard error is a terminal."""
-    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+            raise CancelledError(f"the callback stopped the work {where}")

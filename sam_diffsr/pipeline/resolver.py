@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from sam_diffsr.arguments import explains_names
 from sam_diffsr.device import Precision, network_layout, resolve_device, resolve_dtype
 from sam_diffsr.diffusion import NoiseSchedule
 from sam_diffsr.diffusion.samplers import SamplerName
@@ -30,36 +30,21 @@ from sam_diffsr.image import (
     join_frames,
 )
 from sam_diffsr.models import DiffSR, build_model
-from sam_diffsr.pipeline.batch import overlapped
+from sam_diffsr.models.weights import fingerprint
+from sam_diffsr.overlap import overlapped
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import CARD_NAME, DEFAULT_MODEL, load_pretrained, save_pretrained_folder
 from sam_diffsr.pipeline.config import ResolverConfig
-from sam_diffsr.pipeline.images import (
-    check_tensor,
-    crop_margin,
-    decode_input,
-    encode_output,
-    input_size,
-    output_dtype,
-    output_size,
-    wrap_margin,
-)
-from sam_diffsr.pipeline.memory import CPU_BATCH_PIXELS, LARGEST_BATCH
+from sam_diffsr.pipeline.images import Picture, check_tensor, crop_margin, wrap_margin
 from sam_diffsr.pipeline.progress import Progress, ProgressCallback
-from sam_diffsr.pipeline.run import divide, super_resolve
-from sam_diffsr.pipeline.settings import (
-    Seeds,
-    Settings,
-    Start,
-    explains_names,
-    resolve_seeds,
-    resolve_settings,
-)
+from sam_diffsr.pipeline.run import super_resolve
+from sam_diffsr.pipeline.settings import RunOptions, Seeds, Settings, Start, resolve_seeds, resolve_settings
+from sam_diffsr.pipeline.tiles import CPU_BATCH_PIXELS, LARGEST_BATCH, divide
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from sam_diffsr.pipeline.settings import MovingOptions, RunOptions, UpscaleOptions
+    from sam_diffsr.pipeline.settings import MovingOptions, UpscaleOptions
 
 __all__ = ["SuperResolver"]
 
@@ -71,18 +56,6 @@ _LOGGER = logging.getLogger(__name__)
 
 _CLEAN_JPEG = 90
 """Quality from which a JPEG counts as clean."""
-_NAMES_ELSEWHERE = {
-    "device_map": "device",
-    "torch_dtype": "dtype",
-    "num_inference_steps": "steps",
-    "num_steps": "steps",
-    "generator": "seed",
-    "scale": "outscale",
-    "tile_overlap": "halo",
-    "tile_pad": "halo",
-    "tile_size": "tile",
-}
-"""Arguments by the names that diffusers, Real-ESRGAN and others have for them."""
 _PIXELS_TOGETHER = 2**16
 """LR pixels of the images of a list that a GPU computes together."""
 
@@ -94,9 +67,8 @@ class SuperResolver:
         model: networks with trained weights. They are moved and cast in place and set to evaluation mode.
         config: the config of these weights; ``config.model`` must equal ``model.config``.
         device: ``"auto"`` takes CUDA, else MPS, else the CPU.
-        dtype: floating type of the networks: ``"auto"``, ``"fp32"``, ``"fp16"``, ``"bf16"`` or a
-            ``torch.dtype``. ``"auto"`` is float16 on CUDA, where a result that is not finite is computed
-            again in float32, and float32 elsewhere.
+        dtype: ``"fp32"``, ``"fp16"``, ``"bf16"`` or a ``torch.dtype``; ``"auto"`` is float16 on CUDA, where a
+            result that is not finite is computed again in float32, and float32 elsewhere.
         name: name of the model for ``repr`` and the model card.
 
     Raises:
@@ -117,33 +89,23 @@ class SuperResolver:
                 f"the model has {model.config}, but config.model is {config.model}; pass the config that the "
                 "weights were made with"
             )
-        self.name = name
-        """Name of the model."""
-        self.config = config
-        """Everything but the weights."""
+        self.name, self.config = name, config
         self.device = resolve_device(device)
-        """Device of the networks."""
         self.dtype = resolve_dtype(dtype, self.device)
-        """Floating type of the networks."""
-        self.fingerprint = _fingerprint(model)
-        """First 12 hexadecimal digits of the SHA-256 of the weights, before they were cast."""
+        self.fingerprint = fingerprint(model)
+        """Of the weights, before they were cast."""
         self.model: DiffSR = model.eval()
-        """The networks, in evaluation mode."""
         self.schedule = NoiseSchedule.from_config(config.schedule)
         """Tables of the diffusion process."""
         self._warned = False
         self._place()
 
     def to(self, target: str | torch.device | torch.dtype) -> Self:
-        """Move or cast the networks in place.
+        """Move or cast the networks in place, and return the resolver.
 
-        Args:
-            target: a device or a floating type, as for the class. The type stays as it is when the device
-                changes, except float16, which becomes float32 on a CPU. Weights that were cast to a narrower
-                type do not become exact again.
-
-        Returns:
-            The resolver itself.
+        ``target`` is a device or a floating type, as for the class. The type stays as it is when the device
+        changes, except float16, which becomes float32 on a CPU. Weights that were cast to a narrower type do
+        not become exact again.
 
         Raises:
             ArgumentError: the device or type is not available.
@@ -166,7 +128,7 @@ class SuperResolver:
         self.schedule.to(self.device)
 
     @classmethod
-    @explains_names(_NAMES_ELSEWHERE)
+    @explains_names()
     def from_pretrained(
         cls: type[ResolverT],
         pretrained_model_name_or_path: PathLike | None = None,
@@ -185,7 +147,8 @@ class SuperResolver:
         Args:
             pretrained_model_name_or_path: None for the default bundled model (no network); a bundled name, or
                 its last word, such as ``"small"``; a folder with ``config.json`` and ``model.safetensors``; a
-                ``.safetensors`` file; or a Hub id ``"owner/name"``. They are tried in this order.
+                ``.safetensors`` file with a ``config.json`` next to it or in its header; or a Hub id
+                ``"owner/name"``. They are tried in this order.
             revision: branch, tag or commit on the Hub.
             subfolder: folder inside the folder or repository.
             cache_dir: download cache; None is the Hub client's own.
@@ -201,8 +164,7 @@ class SuperResolver:
             ConfigError: the config has an unknown key or a value out of range.
             ArgumentError: the device or dtype is not available, or arguments exclude each other.
         """
-        # Before a download.
-        device = resolve_device(device)
+        device = resolve_device(device)  # an error comes before a download
         dtype = resolve_dtype(dtype, device)
         options = HubOptions(
             revision=revision,
@@ -244,7 +206,7 @@ class SuperResolver:
         self, image: Sequence[ImageInput], **options: Unpack[UpscaleOptions]
     ) -> list[Image.Image | Array]: ...
 
-    @explains_names(_NAMES_ELSEWHERE)
+    @explains_names()
     def upscale(
         self,
         image: ImageInput | Sequence[ImageInput],
@@ -268,30 +230,29 @@ class SuperResolver:
         """Enlarge one image or a list of them.
 
         A result depends on the image, the seed and the sampling alone: not on the list, tiles, batches or
-        torch's global state. Small images of equal size in a list are computed together; while one batch is
-        computed, the next one is decoded and the one before it is encoded. Problems that can be seen without
-        decoding (a missing file, a size, a type) are reported before any work.
+        torch's global state. Small images of equal size are computed together, while others are decoded and
+        encoded. Problems that can be seen without decoding (a missing file, a size, a type) are reported
+        before any work.
 
         Args:
             image: a PIL image of any mode; an array ``(H, W)`` or ``(H, W, C)`` of uint8, uint16 or float in
                 [0, 1]; a path; an open binary file; or a list of these. Any size from 1 x 1.
             steps: denoising steps; 0 gives the encoder's image alone; None takes the model's own.
             sampler: ``"ddpm"``, ``"ddim"`` or ``"dpmpp_2m"``; None takes the model's own.
-            start: timestep to start from with the encoder's image plus noise, or ``"noise"`` to start from
-                pure noise; None takes the model's own.
+            start: timestep to start from with the encoder's image plus noise, or ``"noise"`` for pure noise;
+                None takes the model's own.
             fidelity: instead of ``start``, from 1 (faithful and smooth, highest PSNR) to 0 (most texture);
                 sampler and steps follow unless given. See ``docs/models.md``.
             seed: seed of the noise. Image ``i`` of a list takes ``seed + i``, or the i-th of a list of seeds.
             ensemble: average the results of the eight turned and mirrored inputs; eight times the work.
-            tile: side of the tiles in pixels of the input image; 0 for none, ``"auto"`` to fit them into the
-                memory. If memory runs out, tiles are halved and finished ones kept.
-            halo: pixels of the input image around a tile that its result is computed from as well; None takes
-                the model's own, with which tiles cannot be told from the whole image.
+            tile: side of the tiles in input pixels; 0 for none, ``"auto"`` to fit them into the memory. If it
+                runs out, tiles are halved and finished ones kept.
+            halo: input pixels around a tile that its result is computed from as well; None takes the model's
+                own, with which tiles cannot be told from the whole image.
             batch_size: tiles or images of equal size that are computed together; None chooses.
             max_memory: bytes that the computation may take on the device, in addition to weights, input and
-                output. None takes half of what is free.
-            wrap: the image is a seamless texture: its borders continue at the opposite ones, and so do those
-                of the result.
+                output; None takes half of what is free.
+            wrap: the image is a seamless texture, whose borders continue at the opposite ones.
             outscale: final factor; if it is not the model's own, the result is resized bicubically.
             max_pixels: refuse larger input images; None for no limit.
             progress: draw a progress bar; None draws it in notebooks and where standard error is a terminal.
@@ -300,9 +261,9 @@ class SuperResolver:
                 raising cancels the work.
 
         Returns:
-            The same kind as the input (a PIL image for a path or file), ``scale`` times as large unless
-            ``outscale`` is given, with the same mode, bit depth, transparency and metadata (in ``info``, from
-            where :func:`~sam_diffsr.save_image` writes it). A list for a list.
+            The same kind as the input (a PIL image for a path or file, a list for a list), ``scale`` times as
+            large unless ``outscale`` is given, with the same mode, bit depth, transparency and metadata (in
+            ``info``, from where :func:`~sam_diffsr.save_image` writes it).
 
         Raises:
             ImageError: an image cannot be read or has a wrong rank, type or range.
@@ -326,63 +287,83 @@ class SuperResolver:
             batch_size=batch_size,
             max_memory=max_memory,
         )
-
         if not isinstance(wrap, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"wrap must be True or False, got {wrap!r}")
         margin = settings.halo if wrap else 0
-
-        # Problems that the headers show.
-        index_of = [None] if len(images) == 1 else list(range(len(images)))  # for error messages
-        final = partial(output_size, scale=self.scale, outscale=outscale, max_pixels=max_pixels)
-        sizes = [
-            input_size(item, index=index, max_pixels=max_pixels)
-            for item, index in zip(images, index_of, strict=True)
+        make = partial(Picture, scale=self.scale, outscale=outscale, max_pixels=max_pixels, wrap=wrap)
+        pictures = [  # problems that the headers show come before any work
+            make(item, seed, None if len(images) == 1 else index)
+            for index, (item, seed) in enumerate(zip(images, seeds, strict=True))
         ]
-        for size in sizes:
-            final(*size)
 
-        def read(batch: list[int]) -> list[tuple[int, DecodedImage]]:
-            items = [(i, decode_input(images[i], index=index_of[i], max_pixels=max_pixels)) for i in batch]
-            self._warn_of_compression(item for _, item in items)
-            return items
+        def read(batch: list[Picture]) -> list[Picture]:
+            for picture in batch:
+                picture.decode()
+                self._warn_of_compression(picture.decoded)
+            return batch
 
-        def compute(batch: list[tuple[int, DecodedImage]]) -> list[tuple[int, DecodedImage, Tensor]]:
-            if len({item.rgb.shape for _, item in batch}) > 1:  # a header was wrong about a size
-                return [result for entry in batch for result in compute([entry])]
-            items = [item for _, item in batch]
+        def compute(batch: list[Picture]) -> list[Picture]:
+            if len({picture.size for picture in batch}) > 1:  # a header was wrong about a size
+                return [picture for each in batch for picture in compute([each])]
             sr = super_resolve(
                 self.model,
                 self.config,
                 self.schedule,
-                wrap_margin(torch.cat([item.rgb for item in items]), margin),
-                [seeds[index] for index, _ in batch],
+                wrap_margin(torch.cat([picture.decoded.rgb for picture in batch]), margin),
+                [picture.seed for picture in batch],
                 settings,
                 reporter,
-                dtype=output_dtype(items, resized=final(*items[0].rgb.shape[-2:]) is not None),
+                dtype=torch.uint8 if all(picture.is_plain for picture in batch) else torch.float32,
             )
-            sr = crop_margin(sr, margin * self.scale)
-            return [(index, item, sr[row : row + 1]) for row, (index, item) in enumerate(batch)]
+            for picture, result in zip(batch, crop_margin(sr, margin * self.scale), strict=True):
+                picture.sr = result[None]
+            return batch
 
-        def write(batch: list[tuple[int, DecodedImage, Tensor]]) -> dict[int, Image.Image | Array]:
-            return {
-                index: encode_output(rgb, item, scale=self.scale, size=final(*item.rgb.shape[-2:]), wrap=wrap)
-                for index, item, rgb in batch
-            }
+        def write(batch: list[Picture]) -> None:
+            for picture in batch:
+                picture.encode()
 
-        results: dict[int, Image.Image | Array] = {}
-        total = self._steps([(height + 2 * margin, width + 2 * margin) for height, width in sizes], settings)
-        batches = _batches(
-            sizes, batch_size, CPU_BATCH_PIXELS if self.device.type == "cpu" else _PIXELS_TOGETHER
-        )
+        batches = self._batches(pictures, settings)
+        total = sum(len(batch) * self._steps(batch[0].size, settings, margin) for batch in batches)
         with Progress(show=progress, callback=callback, total=total) as reporter:
             if len(batches) == 1:
-                results = write(compute(read(batches[0])))
+                write(compute(read(batches[0])))
             else:
-                for finished in overlapped(batches, read=read, compute=compute, write=write):
-                    results.update(finished)
-        return results[0] if single else [results[index] for index in range(len(images))]
+                for _ in overlapped(batches, read=read, compute=compute, write=write):
+                    pass
+        results = [picture.result for picture in pictures]
+        return results[0] if single else results
 
     __call__ = upscale
+
+    def _batches(self, pictures: Sequence[Picture], settings: Settings) -> list[list[Picture]]:
+        """Pictures of equal size that are computed together."""
+        pixels = CPU_BATCH_PIXELS if self.device.type == "cpu" else _PIXELS_TOGETHER
+        groups: dict[tuple[int, int], list[Picture]] = {}
+        for picture in pictures:
+            groups.setdefault(picture.size, []).append(picture)
+        batches: list[list[Picture]] = []
+        for (height, width), group in groups.items():
+            most = settings.batch_size or max(1, min(LARGEST_BATCH, pixels // (height * width)))
+            batches += [group[first : first + most] for first in range(0, len(group), most)]
+        return batches
+
+    def _steps(self, size: tuple[int, int], settings: Settings, margin: int = 0) -> int:
+        """Steps that progress is going to count for an image of this size."""
+        height, width = (side + 2 * margin for side in size)
+        _, tiles = divide(self.config, settings, height, width, parameter=next(self.model.parameters()))
+        return len(tiles) * settings.steps_per_tile
+
+    def _warn_of_compression(self, image: DecodedImage) -> None:
+        """Say once per resolver that a model of clean images meets a compressed one."""
+        quality = image.format.jpeg_quality or 100
+        if self.config.degradation == "bicubic" and quality < _CLEAN_JPEG and not self._warned:
+            self._warned = True
+            _LOGGER.warning(
+                "a JPEG of quality about %d meets a model for clean images, which sharpens its blocks too; "
+                "the model 'photo' removes them",
+                quality,
+            )
 
     def upscale_animation(
         self, animation: Animation | PathLike, *, seed: int = 0, **options: Unpack[MovingOptions]
@@ -391,7 +372,7 @@ class SuperResolver:
 
         Args:
             animation: path of a file, or the result of :func:`sam_diffsr.image.decode_frames`.
-            seed: seed of the noise of every frame, so that what stands still is not made to flicker.
+            seed: seed of the noise of every frame, so that what stands still does not flicker.
             **options: further arguments of :meth:`upscale`.
 
         Returns:
@@ -399,20 +380,18 @@ class SuperResolver:
             :func:`sam_diffsr.image.save_image` writes it as PNG, WebP or GIF.
 
         Raises:
-            ImageError: not an animation, or a frame cannot be decoded. Other errors are those of
-                :meth:`upscale`.
+            ImageError: not an animation, or a frame cannot be decoded. Others as in :meth:`upscale`.
         """
         if not isinstance(animation, Animation):
             name = os.fspath(animation)
-            limit = {"max_pixels": options["max_pixels"]} if "max_pixels" in options else {}
-            decoded = decode_frames(animation, **limit)
+            decoded = decode_frames(name, max_pixels=options.get("max_pixels", MAX_PIXELS_DEFAULT))
             if not isinstance(decoded, Animation):
                 raise ImageError(f"{name!r} is not an animation; use upscale")
             animation = decoded
         large = self.upscale(animation.frames, seed=[seed] * len(animation.frames), **options)
         return join_frames(cast("list[Image.Image]", large), animation)
 
-    @explains_names(_NAMES_ELSEWHERE)
+    @explains_names(*RunOptions.__annotations__)
     def upscale_tensor(
         self,
         lr: Tensor,
@@ -426,8 +405,7 @@ class SuperResolver:
 
         Args:
             lr: ``(B, 3, H, W)`` float32 in [0, 1], RGB, any H, W >= 1, on ``self.device``.
-            seeds: one per image, or that of the first one, as for :meth:`upscale`; the result for an image
-                depends on it and its seed only.
+            seeds: one per image, or that of the first one, as for :meth:`upscale`.
             progress: draw a progress bar.
             callback: as in :meth:`upscale`.
             **options: arguments of :meth:`upscale` from ``steps`` to ``max_memory``, except ``seed``.
@@ -436,46 +414,25 @@ class SuperResolver:
             ``(B, 3, H * scale, W * scale)`` float32 in [0, 1], on ``self.device``.
 
         Raises:
-            ImageError: not a tensor, or wrong rank, channels, dtype, device or range.
-            ArgumentError: an argument is out of range, or there are not B seeds. Other errors are
-                those of :meth:`upscale`.
+            ImageError: not a tensor, or wrong rank, channels, dtype, device or range. Others as in
+                :meth:`upscale`.
         """
         settings = resolve_settings(self.config, **options)
         check_tensor(lr, device=self.device)
         seeds = resolve_seeds(seeds, len(lr))
-        total = self._steps([(lr.shape[-2], lr.shape[-1])] * len(lr), settings)
+        total = len(lr) * self._steps((lr.shape[-2], lr.shape[-1]), settings)
         with Progress(show=progress, callback=callback, total=total) as reporter:
             sr = super_resolve(self.model, self.config, self.schedule, lr, seeds, settings, reporter)
         return sr.contiguous()
-
-    def _warn_of_compression(self, items: Iterable[DecodedImage]) -> None:
-        """Say once per resolver that a model of clean images meets a compressed one."""
-        qualities = [item.format.jpeg_quality or 100 for item in items]
-        if self.config.degradation == "bicubic" and min(qualities) < _CLEAN_JPEG and not self._warned:
-            self._warned = True
-            _LOGGER.warning(
-                "a JPEG of quality about %d meets a model for clean images, which sharpens its blocks too; "
-                "the model 'photo' removes them",
-                min(qualities),
-            )
-
-    def _steps(self, sizes: Sequence[tuple[int, int]], settings: Settings) -> int:
-        """Steps that progress is going to count for images of these sizes."""
-        steps = {
-            size: len(divide(self.model, self.config, *size, settings)[1]) * settings.steps_per_tile
-            for size in set(sizes)
-        }
-        return sum(steps[size] for size in sizes)
 
     def save_pretrained(
         self, folder: PathLike, *, dtype: torch.dtype | None = None, card: str | None = None
     ) -> None:
         """Write a folder that :meth:`from_pretrained` loads.
 
-        Args:
-            folder: created if it does not exist; its files are replaced once the new ones are complete.
-            dtype: floating type to store the weights in; None keeps that of the networks.
-            card: text of ``README.md``; None writes one, unless the folder has one.
+        Files of the folder are replaced once the new ones are complete. ``dtype`` is the floating type to
+        store; None keeps that of the networks. ``card`` is the text of ``README.md``; None writes one, unless
+        the folder has it.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -502,20 +459,11 @@ class SuperResolver:
         dtype: torch.dtype | None = None,
         card: str | None = None,
     ) -> str:
-        """Upload config, weights and model card as one commit; the repository is created if needed.
+        """Upload config, weights and card as one commit, and return its address or the pull request's.
 
-        Args:
-            repo_id: ``"owner/name"``.
-            commit_message: first line of the commit.
-            private: visibility of a repository that is created; None leaves it to the owner's settings.
-            token: access token; None uses the one that is logged in.
-            revision: branch to commit to, created if needed; None is ``main``.
-            create_pr: open a pull request instead of committing.
-            dtype: floating type to store the weights in; None keeps that of the networks.
-            card: text of the model card; None writes one.
-
-        Returns:
-            Address of the commit or of the pull request.
+        The repository ``"owner/name"`` is created if needed; ``private=None`` leaves its visibility to the
+        owner's settings. So is the branch ``revision``; None is ``main``. ``token=None`` uses the one that is
+        logged in. ``dtype`` and ``card`` are those of :meth:`save_pretrained`.
 
         Raises:
             OutputError: the Hub refused or could not be reached.
@@ -531,24 +479,3 @@ class SuperResolver:
                 revision=revision,
                 create_pr=create_pr,
             )
-
-
-def _batches(sizes: Sequence[tuple[int, int]], batch_size: int | None, pixels: int) -> list[list[int]]:
-    """Indices of the images of equal size that are computed together: up to 8, of ``pixels`` in all."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for index, size in enumerate(sizes):
-        groups.setdefault(size, []).append(index)
-    batches: list[list[int]] = []
-    for (height, width), indices in groups.items():
-        most = batch_size or max(1, min(LARGEST_BATCH, pixels // (height * width)))
-        batches += [indices[first : first + most] for first in range(0, len(indices), most)]
-    return batches
-
-
-def _fingerprint(model: DiffSR) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        numbers = value.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
-        digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(numbers.astype("<f4", copy=False).tobytes())
-    return digest.hexdigest()[:12]

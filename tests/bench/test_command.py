@@ -64,7 +64,7 @@ def test_only_given_options_are_passed(asked, model_dir) -> None:
     memory = {key: asked["memory"][key] for key in ("sizes", "tile", "max_memory")}
     assert memory == {"sizes": [8, 16], "tile": 0, "max_memory": 7 * 2**20}
     stage, config = asked["train"]["inputs"]
-    assert (stage, config.data.batch, asked["train"]["rounds"]) == ("encoder", 3, 3)
+    assert (stage, config.data.batch, asked["train"]["repeats"]) == ("encoder", 3, 3)
 
 
 def test_quick_is_overruled_by_what_is_given(asked, model_dir) -> None:
@@ -95,7 +95,7 @@ def test_step_and_image_for_real(model_dir, tmp_path: Path, monkeypatch, capsys)
     [
         (["step", "-m", "nowhere/model"], "nowhere"),
         (["step", "--sizes", "8"], "--sizes belongs to bench memory, not to bench step"),
-        (["masks", "--size", "8"], "--size belongs to bench step and image, not to bench masks"),
+        (["masks", "--size", "8"], "--size belongs to bench step and image and folder, not to bench masks"),
         (["step", "--set", "data.batch=3"], "--set belongs to bench train, not to bench step"),
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["masks", "--json", "."], "there is a folder of this name"),
@@ -117,7 +117,7 @@ def test_bad_input_is_refused_before_the_work(
     ("arguments", "message"),
     [
         (["tiles"], "'tiles' is not one of step, image, memory, folder, train, masks and all"),
-        (["memory", "--sizes", "8,x"], "expected whole numbers like 1,2,4; got '8,x'"),
+        (["memory", "--sizes", "8,x"], "expected whole numbers like '1,2,4', got '8,x'"),
         (["train", "--stage", "unet"], "invalid choice: 'unet'"),
     ],
 )

@@ -15,6 +15,7 @@ def test_a_folder_against_its_files(resolver) -> None:
         assert result.figures[f"{kind}_speedup"] == pytest.approx(
             result.seconds[f"{kind}_one_by_one"] / result.seconds[kind]
         )
+        assert result.figures[f"{kind}_images_per_hour"] == pytest.approx(3 * 3600 / result.seconds[kind])
 
 
 @pytest.mark.parametrize("options", [{"files": 0}, {"size": 7}, {"repeats": 0}])

@@ -23,7 +23,7 @@ def test_at_most_eight_frames_lead_to_the_unet(resolver, tmp_path: Path, monkeyp
     run(monkeypatch, "path_of_an_image.py", "--model", str(tmp_path / "tiny"), "--json", str(target))
     assert "frames from the caller to UNet.forward: " in capsys.readouterr().out
     path = json.loads(target.read_text())
-    assert path["stack"][0].startswith("pipeline/")
+    assert path["stack"][1].startswith("pipeline/resolver.py")
     assert path["frames"] == len(path["stack"]) <= 8
     assert path["files"] == len(path["by_file"]) > 5
     assert path["lines"]["total"]["files"] == sum(row["files"] for row in path["lines"].values()) / 2

@@ -9,7 +9,7 @@ import torch
 
 import sam_diffsr.bench.networks as networks
 from sam_diffsr.bench import measure_image, measure_step, to_json
-from sam_diffsr.bench.networks import step_flops
+from sam_diffsr.bench.networks import _step_flops
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.models import ModelConfig, build_model
 
@@ -33,11 +33,11 @@ def test_flops_equal_those_counted_from_the_layers(resolver) -> None:
         condition = model.encode(torch.rand(1, 3, 8, 8))
         total = 0
         model(torch.rand(1, 3, 32, 32), torch.zeros(1, dtype=torch.int64), condition)
-    assert step_flops(resolver.config.model, size=8) == total
+    assert _step_flops(resolver.config.model, size=8) == total
 
 
 def test_flops_of_the_released_architecture() -> None:
-    assert step_flops(ModelConfig(), size=32) / 1e9 == pytest.approx(21.43, abs=0.01)
+    assert _step_flops(ModelConfig(), size=32) / 1e9 == pytest.approx(21.43, abs=0.01)
 
 
 @pytest.mark.usefixtures("small_reference")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
-from sam_diffsr.bench.reference import ReferenceProcedure, reference_sample
+from sam_diffsr.bench.reference import ReferenceProcedure
 from sam_diffsr.diffusion import NoiseSchedule, ScheduleConfig, residual_to_image
 from sam_diffsr.diffusion.samplers import sample_ddpm
 from sam_diffsr.models import (
@@ -18,6 +21,50 @@ from sam_diffsr.models import (
     build_model,
     load_reference_checkpoint,
 )
+
+
+@torch.no_grad()
+def reference_sample(
+    procedure: ReferenceProcedure,
+    lr: Tensor,
+    lr_up: Tensor,
+    *,
+    betas: Tensor,
+    x_T: Tensor,
+    noise: Callable[[Tensor], Tensor],
+    residual_scale: float = 2.0,
+) -> Tensor:
+    """Super-resolve by the published reverse process (ancestral, every step, whole image).
+
+    Args:
+        procedure: networks and weights.
+        lr: ``(B, 3, h, w)`` float32 in [0, 1]; sides as in ``DiffSR.encode``.
+        lr_up: ``(B, 3, s*h, s*w)`` float32 bicubic image in [-1, 1], to which the residual is added.
+        betas: ``(T,)`` noise variances of the forward process.
+        x_T: ``(B, 3, s*h, s*w)`` float32 start of the reverse process.
+        noise: returns standard normal noise of its argument's shape; called once per step, first for t = T-1.
+        residual_scale: factor of the residual in training.
+
+    Returns:
+        ``(B, 3, s*h, s*w)`` float32, nominally in [0, 1] but not clamped.
+    """
+    table = betas.double().cpu()
+    alpha_bar = torch.cumprod(1.0 - table, dim=0)
+    alpha_bar_before = torch.cat((torch.ones(1, dtype=torch.float64), alpha_bar[:-1]))
+    features = procedure.features(lr)
+    procedure.encoder_image(features)  # the published forward pass makes it, needed or not
+    x = x_T
+    for step in range(len(table) - 1, -1, -1):
+        beta, now, before = (float(values[step]) for values in (table, alpha_bar, alpha_bar_before))
+        t = torch.full((len(x),), step, dtype=torch.int64, device=x.device)
+        eps = procedure.step(x, t, features)
+        x0 = (math.sqrt(1.0 / now) * x - math.sqrt(1.0 / now - 1.0) * eps).clamp(-1.0, 1.0)
+        variance = beta * (1.0 - before) / (1.0 - now)
+        mean = (beta * math.sqrt(before) * x0 + (1.0 - before) * math.sqrt(1.0 - beta) * x) / (1.0 - now)
+        drawn = noise(x)
+        x = mean + math.sqrt(max(variance, 1e-20)) * drawn if step else mean
+    sr = x.clamp(-1.0, 1.0) / residual_scale + lr_up
+    return (sr + 1.0) / 2.0
 
 
 @pytest.mark.parametrize("scale", [2, 4, 8])

@@ -1,4 +1,4 @@
-"""Every figure has a label; text shows figures, JSON holds everything."""
+"""Tasks take turns; every figure has a label; text shows figures, JSON holds everything."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sam_diffsr.bench import BenchResult, to_json
+from sam_diffsr.bench.result import median_ratio, medians, time_in_turns
 from sam_diffsr.errors import ArgumentError
 
 STEP = BenchResult(name="step", figures={"step_ratio": 0.5}, settings={"size": 8}, seconds={"step": 1.0})
@@ -37,3 +38,17 @@ def test_json() -> None:
     assert data["versions"]["sam-diffsr"]
     with pytest.raises(ArgumentError, match="CUDA devices"):
         to_json([STEP], device="cuda:99")
+
+
+def test_tasks_take_turns() -> None:
+    seen: list[str] = []
+    tasks = {"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}
+    seconds = time_in_turns(tasks, repeats=3)
+    assert "".join(seen) == "abababab"
+    assert [len(values) for values in seconds.values()] == [3, 3]
+
+
+def test_a_busy_round_counts_once() -> None:
+    seconds = {"ours": [1.0, 10.0, 2.0], "reference": [2.0, 10.0, 4.0]}
+    assert median_ratio(seconds, "ours", "reference") == 0.5
+    assert medians(seconds) == {"ours": 2.0, "reference": 4.0}

@@ -27,7 +27,7 @@ def config() -> TrainConfig:
 @pytest.mark.parametrize("stage", ["encoder", "denoiser"])
 def test_crops_and_synthetic_images_by_default(config, stage, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    result = measure_training(stage, config, rounds=1, steps=2)
+    result = measure_training(stage, config, repeats=1, steps=2)
     rows: Any = result.tables["train"]
     assert [row["batches"] for row in rows] == ["crops", "synthetic"]
     for row in rows:
@@ -40,5 +40,5 @@ def test_crops_and_synthetic_images_by_default(config, stage, tmp_path: Path, mo
 
 
 def test_no_steps(config) -> None:
-    with pytest.raises(ArgumentError, match="rounds and steps must be >= 1, got 1 and 0"):
-        measure_training("encoder", config, rounds=1, steps=0)
+    with pytest.raises(ArgumentError, match="repeats and steps must be >= 1, got 1 and 0"):
+        measure_training("encoder", config, repeats=1, steps=0)

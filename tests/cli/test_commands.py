@@ -16,8 +16,7 @@ from PIL import Image
 
 import sam_diffsr
 from sam_diffsr.cli import data, evaluate, main, options, upscale
-from sam_diffsr.cli.app import build_parser
-from sam_diffsr.cli.manual import manual
+from sam_diffsr.cli.app import build_parser, manual
 from sam_diffsr.device import Precision
 from sam_diffsr.diffusion.samplers import SamplerName, Spacing
 from sam_diffsr.errors import ConfigError
@@ -55,7 +54,7 @@ def test_the_manual_has_a_heading_for_each_command() -> None:
 
 def test_help_needs_no_torch() -> None:
     code = (
-        "import sys; from sam_diffsr.cli.manual import manual; manual(); "
+        "import sys; from sam_diffsr.cli.app import manual; manual(); "
         "print([name for name in ('torch', 'numpy', 'PIL', 'huggingface_hub') if name in sys.modules])"
     )
     done = subprocess.run(
@@ -84,10 +83,10 @@ def test_wrong_usage_is_2(arguments) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["evaluate", "--hr", "x", "--steps", "1,two"], "expected whole numbers like 1,2,4; got '1,two'"),
+        (["evaluate", "--hr", "x", "--steps", "1,two"], "expected whole numbers like '1,2,4', got '1,two'"),
         (["evaluate", "--hr", "x", "--start", "noise,soon"], "expected noise or a timestep, got 'soon'"),
         (["upscale", "-i", "x", "-o", "y", "--tile", "big"], "expected auto, 0 or a number of pixels"),
-        (["data", "prepare", "x", "y", "--reductions", "1;2"], "expected numbers like 1,2.5; got '1;2'"),
+        (["data", "prepare", "x", "y", "--reductions", "1;2"], "expected numbers like '1,2.5', got '1;2'"),
         (["upscale", "x", "--steps", "few"], "--steps: expected a whole number, got 'few'"),
         (["upscale", "x", "--fidelity", "high"], "--fidelity: expected a number, got 'high'"),
         (
@@ -95,8 +94,8 @@ def test_wrong_usage_is_2(arguments) -> None:
             f"--seed: expected a whole number from 0 to {2**63 - 1}, got '-1'",
         ),
         (["upscale", "x", "--max-memory", "0"], "--max-memory: expected a whole number >= 1, got '0'"),
-        (["upscale", "x", "--output", ""], "--output: expected a name, got an empty one"),
-        (["upscale", "x", "--model", ""], "expected a name, got an empty one"),
+        (["upscale", "x", "--output", ""], "--output: expected a name, got ''"),
+        (["upscale", "x", "--model", ""], "expected a name, got ''"),
         (["train"], "the following arguments are required: STAGE, CONFIG"),
         (["bench", "--threads", "0"], "--threads: expected a whole number >= 1, got '0'"),
         (["app", "--port", "99999"], "--port: expected a whole number from 1 to 65535, got '99999'"),

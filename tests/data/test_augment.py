@@ -21,7 +21,6 @@ from sam_diffsr.data import (
     make_batch,
     open_source,
 )
-from sam_diffsr.data.synthetic import SyntheticPool
 from sam_diffsr.data.training_batch import (
     CHANNEL_ORDERS,
     Mixture,
@@ -30,17 +29,26 @@ from sam_diffsr.data.training_batch import (
     permute_channels,
     share_rows,
 )
-from sam_diffsr.errors import ArgumentError, ConfigError
+from sam_diffsr.errors import ConfigError
 
 CPU = torch.device("cpu")
 BOTH = AugmentConfig(permute_channels=0.7, mixup=0.6)
 NAMES = ("lr", "hr", "structure")
 
 
-def source_of(store: CropStore, augment: AugmentConfig | None, **options: Any) -> TrainingSource:
-    arguments: dict[str, Any] = {"patch": 32, "scale": 4, "batch": 8, "seed": 5, **options}
-    pool = SyntheticPool(SyntheticConfig(size=64, pool=3, windows=4), seed=5)
-    return TrainingSource(store=store, pool=pool, synthetic_fraction=0.5, augment=augment, **arguments)
+def source_of(
+    store: CropStore,
+    augment: AugmentConfig | None,
+    *,
+    seed: int = 5,
+    batch: int = 8,
+    rank: int = 0,
+    world: int = 1,
+) -> TrainingSource:
+    synthetic = SyntheticConfig(size=64, pool=3, windows=4)
+    table: dict[str, Any] = {"crops": str(store.path), "synthetic": synthetic, "patch": 32, "batch": batch}
+    config = DataConfig(augment=augment or AugmentConfig(), **table)
+    return open_source(config, scale=4, seed=seed, rank=rank, world=world)
 
 
 def plain(host: HostBatch) -> HostBatch:
@@ -53,7 +61,7 @@ def levels(images: torch.Tensor) -> torch.Tensor:
 
 
 def test_off_is_the_draws_and_the_batch_of_before(store: CropStore) -> None:
-    source = TrainingSource(store=store, patch=32, scale=4, batch=8, seed=5)
+    source = open_source(DataConfig(crops=str(store.path), patch=32, batch=8), scale=4, seed=5)
     for step in (0, 3):
         host = source.host_batch(step)
         rng = np.random.default_rng([5, 1, step])
@@ -113,22 +121,19 @@ def blended(first: torch.Tensor, second: torch.Tensor, weight: int) -> torch.Ten
 def test_mixed_windows_are_the_blends_drawn_and_lr_is_made_of_them(store: CropStore) -> None:
     source = source_of(store, AugmentConfig(mixup=0.7))
     host = source.host_batch(1)
-    mixture = host.mixture
-    assert mixture is not None
-    assert 2 <= len(mixture.rows) < 8
+    assert host.mixture is not None
     after = source.device_batch(host, CPU)
-    unmixed = plain(host)
-    before = source.device_batch(unmixed, CPU)
-    for row, partner, weight in zip(
-        mixture.rows.tolist(), mixture.partners.tolist(), mixture.weights.tolist(), strict=True
-    ):
-        assert row != partner
+    before = source.device_batch(plain(host), CPU)
+    blends = 0
+    for row, (partner, weight) in enumerate(zip(*map(torch.Tensor.tolist, host.mixture), strict=True)):
+        if row == partner:
+            assert all(torch.equal(getattr(after, name)[row], getattr(before, name)[row]) for name in NAMES)
+            continue
+        blends += 1
         expected = blended(levels(before.hr[row]), levels(before.hr[partner]), weight)
         assert torch.equal(levels(after.hr[row]), expected)
         assert torch.equal(after.structure[row], before.structure[row if weight >= 64 else partner])
-    others = [row for row in range(8) if row not in mixture.rows.tolist()]
-    for name in NAMES:
-        assert torch.equal(getattr(after, name)[others], getattr(before, name)[others])
+    assert 2 <= blends < 8
     assert after.hr.min() >= 0
     assert after.hr.max() <= 1
 
@@ -139,7 +144,7 @@ def test_lr_is_the_reduction_of_the_mixed_hr(weight: int) -> None:
     images[0, :20], images[1, :20] = 255, 0
     fields = torch.tensor([1.0, 2.0]).view(2, 1, 1).expand(2, 48, 48)
     turns = torch.tensor([3, 6])
-    mixture = Mixture(torch.tensor([0]), torch.tensor([1]), torch.tensor([weight], dtype=torch.int16))
+    mixture = Mixture(torch.tensor([1, 1]), torch.tensor([weight, 5], dtype=torch.int16))
     batch = make_batch(images, fields, turns, scale=4, mixture=mixture)
     turned = dihedral(images.permute(0, 3, 1, 2), turns)
     mixed = torch.stack([blended(turned[0], turned[1], weight), turned[1]])
@@ -152,8 +157,8 @@ def test_lr_is_the_reduction_of_the_mixed_hr(weight: int) -> None:
 
 def test_blends_are_of_windows_as_they_were_before_any_blend() -> None:
     images = torch.tensor([0, 100, 200], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 4, 4)
-    halves = torch.tensor([64, 64], dtype=torch.int16)
-    mixture = Mixture(torch.tensor([0, 1]), torch.tensor([1, 0]), halves)
+    halves = torch.tensor([64, 64, 64], dtype=torch.int16)
+    mixture = Mixture(torch.tensor([1, 0, 2]), halves)
     mixed, _ = mix_windows(images, torch.zeros(3, 1, 4, 4), mixture)
     assert mixed[:, 0, 0, 0].tolist() == [50, 50, 200]
     assert images[:, 0, 0, 0].tolist() == [0, 100, 200]
@@ -204,7 +209,7 @@ def test_processes_share_the_augmented_batch_of_one(store: CropStore, world: int
         batch = whole.device_batch(whole.host_batch(step), CPU)
         for rank, part in enumerate(parts):
             host = part.host_batch(step)
-            guests += host.mixture.guests if host.mixture else 0
+            guests += len(host.images) - 8 // world
             mine = part.device_batch(host, CPU)
             for name in NAMES:
                 assert torch.equal(getattr(mine, name), getattr(batch, name)[rank::world])
@@ -219,22 +224,10 @@ def test_a_process_cuts_no_row_that_it_does_not_need() -> None:
     assert mixture is not None
     assert rows[:3] == [1, 3, 5]
     assert set(rows) == {1, 3, 5, *drawn.partners[[1, 3, 5]].tolist()}
-    assert len(rows) == 3 + mixture.guests
+    assert [rows[place] for place in mixture.partners.tolist()] == drawn.partners[[1, 3, 5]].tolist()
 
 
-def test_open_source_passes_the_table_on(store: CropStore) -> None:
-    config = DataConfig(crops=str(store.path), patch=32, batch=8, augment=BOTH)
-    opened, made = (
-        open_source(config, scale=4, seed=3),
-        TrainingSource(store=store, patch=32, scale=4, batch=8, seed=3, augment=BOTH),
-    )
-    one, other = (each.device_batch(each.host_batch(1), CPU) for each in (opened, made))
-    assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in NAMES)
-
-
-def test_a_blend_needs_two_windows(store: CropStore) -> None:
-    with pytest.raises(ArgumentError, match="mixup needs a second window in the batch, but batch is 1"):
-        source_of(store, AugmentConfig(mixup=0.1), batch=1)
+def test_a_batch_of_one_can_be_permuted(store: CropStore) -> None:
     source_of(store, AugmentConfig(permute_channels=1.0), batch=1).host_batch(0)
 
 
@@ -243,10 +236,10 @@ def test_a_blend_needs_two_windows(store: CropStore) -> None:
     [
         (
             {"permute_channels": 1.5},
-            r"data\.augment\.permute_channels is a probability in \[0, 1\], got 1\.5",
+            r"data\.augment\.permute_channels must lie in \[0, 1\], got 1\.5",
         ),
-        ({"mixup": -0.1}, r"data\.augment\.mixup is a probability in \[0, 1\], got -0\.1"),
-        ({"mixup": math.nan}, r"data\.augment\.mixup is a probability in \[0, 1\], got nan"),
+        ({"mixup": -0.1}, r"data\.augment\.mixup must lie in \[0, 1\], got -0\.1"),
+        ({"mixup": math.nan}, r"data\.augment\.mixup must lie in \[0, 1\], got nan"),
         ({"mixup_alpha": 0.0}, r"data\.augment\.mixup_alpha must lie in \[0\.01, 100\], got 0\.0"),
         ({"mixup_alpha": math.inf}, r"data\.augment\.mixup_alpha must lie in \[0\.01, 100\], got inf"),
     ],

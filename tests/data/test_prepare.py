@@ -173,12 +173,9 @@ def test_parts_left_by_a_kill_go_with_the_next_run(photos: Path, tmp_path: Path)
     assert not (tmp_path / "parts").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("manifest", r"cannot write .*manifest\.json"), ("images", "cannot write the crops in")],
-)
+@pytest.mark.parametrize("name", ["manifest", "images"])
 def test_full_disk_at_the_end(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     replace = os.replace
 
@@ -188,8 +185,9 @@ def test_full_disk_at_the_end(
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OutputError, match=message):
+    with pytest.raises(OutputError, match=r"cannot write the crops in .*No space left"):
         prepare_crops(photos, tmp_path, crop_size=64, segmenter="none")
+    assert not (tmp_path / "manifest.json").exists()
     monkeypatch.undo()
     assert len(prepare_crops(photos, tmp_path, crop_size=64, segmenter="none"))
 

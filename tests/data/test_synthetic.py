@@ -229,5 +229,5 @@ def test_synthesize_nothing(tmp_path: Path) -> None:
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot create the folder of crops"):
+    with pytest.raises(OutputError, match="cannot write the crops in"):
         synthesize_crops(tmp_path / "file" / "out", count=1, config=SyntheticConfig(size=32))

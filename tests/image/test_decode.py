@@ -402,14 +402,13 @@ def test_photos_of_phones_hold_previews_and_do_not_warn(tmp_path):
         assert decode_image(tmp_path / "a.mpo").rgb.shape == (1, 3, 6, 8)
 
 
-@pytest.mark.parametrize("kind", ["zTXt", "iTXt", "tEXt", "iCCP"])
+@pytest.mark.parametrize("kind", ["zTXt", "iTXt", "iCCP"])
 @pytest.mark.parametrize("last", [False, True])
 def test_long_texts_in_a_png_are_left_out_with_a_warning(tmp_path, kind, last):
     text = b"long " * 300_000
     bodies = {
         "zTXt": b"Comment\0\0" + zlib.compress(text),
         "iTXt": b"Comment\0\1\0en\0key\0" + zlib.compress(text),
-        "tEXt": b"Comment\0" + text,
         "iCCP": b"Comment\0\0" + zlib.compress(text),
     }
     Image.fromarray(pixels(5, 7, 3)).save(tmp_path / "a.png")
@@ -610,7 +609,7 @@ def test_the_default_limit_refuses_absurd_sizes():
 
 
 def test_max_pixels_below_one_is_refused():
-    with pytest.raises(ArgumentError, match="max_pixels must be >= 1, or None"):
+    with pytest.raises(ArgumentError, match="max_pixels must be a whole number >= 1, or None"):
         decode_image(Image.new("L", (2, 2)), max_pixels=0)
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from sam_diffsr.errors import ArgumentError, DataError
-from sam_diffsr.masks.lookup import find_masks, load_structure
-from sam_diffsr.masks.store import write_records, write_structure
+from sam_diffsr.masks.store import find_masks, load_structure, write_records, write_structure
 from sam_diffsr.masks.structure import StructureField
 
 SIZE = (90, 110)

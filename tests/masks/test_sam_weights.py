@@ -13,8 +13,7 @@ from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ModelLoadE
 from sam_diffsr.hub import HubOptions
 from sam_diffsr.masks.folders import load_generator
 from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions
-from sam_diffsr.masks.sam_model import build_sam
-from sam_diffsr.masks.sam_weights import find_weights, read_weights, rename_keys
+from sam_diffsr.masks.sam_model import build_sam, find_weights, read_weights, rename_keys
 
 OPEN: dict[str, Any] = {"points_per_side": 3, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.05}
 HUB_NAMES = json.loads((Path(__file__).parents[1] / "golden" / "sam_hub_names.json").read_text())

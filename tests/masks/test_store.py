@@ -146,7 +146,7 @@ def test_damaged_amg_folders(tmp_path, masks):
         ('{"image": {"height": 4, "width": 4}, "annotations": {}}', "must hold a list of records"),
         ('[{"area": 4}]', "record 0 has no 'segmentation'"),
         ("[4]", "record 0 has no 'segmentation'"),
-        ('[{"segmentation": {"size": [4, 4], "counts": [17]}}]', "a.json: mask 0: RLE runs go past the end"),
+        ('[{"segmentation": {"size": [4, 4], "counts": [17]}}]', "a.json: mask 0: RLE counts must cover"),
         ('[{"segmentation": {"size": [4, 4], "counts": ["a"]}}]', "a.json: mask 0: RLE counts must be"),
         ('[{"segmentation": [[1, 2, 3, 4, 5, 6]]}]', "a.json: mask 0: an RLE record needs the keys"),
         ('[{"segmentation": {"size": [4, 5], "counts": [20]}}]', r"mask 0: expected size \(4, 4\)"),
@@ -168,7 +168,7 @@ def test_missing_record_file(tmp_path):
     ("record", "message"),
     [
         ({"area": 4}, "a record has no 'segmentation'"),
-        ({"segmentation": {"size": [2, 2], "counts": [5]}}, "RLE runs go past the end"),
+        ({"segmentation": {"size": [2, 2], "counts": [5]}}, "RLE counts must cover"),
         ({"segmentation": {"size": [2, 2], "counts": [4]}, "predicted_iou": float("nan")}, "JSON"),
         (
             {"segmentation": {"size": [2, 2], "counts": [4]}, "x": {1}},

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sam_diffsr.errors import ArgumentError
-from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_model
+from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_model, pad_to_fit
 
 
 def tiny_model(scale: int = 4, multipliers: tuple[int, ...] = (1, 2), padding: str = "zeros"):
@@ -76,3 +76,23 @@ def test_wrong_rank_or_channels(shape: tuple[int, ...]) -> None:
 def test_sizes_that_do_not_fit(size: tuple[int, int]) -> None:
     with pytest.raises(ArgumentError, match="multiples of 2 and at least 4"):
         tiny_model(4, (1, 2, 3, 4)).encode(torch.rand(1, 3, *size))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 3), (33, 50), (8, 8)])
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_padding_meets_the_networks_needs_and_keeps_the_image(size, scale):
+    model = ModelConfig(scale=scale)
+    lr = torch.rand(2, 3, *size)
+    padded = pad_to_fit(lr, model)
+    assert torch.equal(padded[:, :, : size[0], : size[1]], lr)
+    for length, before in zip(padded.shape[-2:], size, strict=True):
+        assert length % model.lr_multiple == 0
+        assert model.lr_minimum <= length < max(model.lr_minimum + 1, before + model.lr_multiple)
+
+
+def test_padding_reflects_and_then_repeats():
+    lr = torch.tensor([[[[1.0, 2.0, 3.0]]]])
+    padded = pad_to_fit(lr, ModelConfig(scale=2))
+    assert padded.shape == (1, 1, 8, 8)
+    assert padded[0, 0, 0].tolist() == [1, 2, 3, 2, 1, 1, 1, 1]
+    assert torch.equal(padded, padded[:, :, :1].expand_as(padded))

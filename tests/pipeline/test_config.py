@@ -58,7 +58,7 @@ def test_configs_are_frozen():
     [
         (lambda: NormalizationConfig(residual_scale=0.0), r"residual_scale must be > 0, got 0\.0"),
         (lambda: NormalizationConfig(residual_scale=float("nan")), r"residual_scale must be > 0, got nan"),
-        (lambda: NormalizationConfig(lr_up_levels=128), r"lr_up_levels must be 255 or 256, got 128"),  # type: ignore[arg-type]
+        (lambda: NormalizationConfig(lr_up_levels=128), r"lr_up_levels must be one of 255, 256; got 128"),  # type: ignore[arg-type]
         (
             lambda: SamplingConfig(sampler="euler", steps=4),  # type: ignore[arg-type]
             r"sampling\.sampler must be one of ddpm, .*'euler'",
@@ -71,13 +71,13 @@ def test_configs_are_frozen():
         (lambda: ResolverConfig(sampling=SAMPLING, halo=-1), r"halo must be >= 0, got -1"),
         (
             lambda: ResolverConfig(sampling=SAMPLING, bytes_per_pixel=0),
-            r"bytes_per_pixel must be null or >= 1",
+            r"bytes_per_pixel must be >= 1, got 0",
         ),
         (
             lambda: ResolverConfig(sampling=SAMPLING, degradation=JPEG),
             r"degradation must be one of .*'jpeg'",
         ),  # type: ignore[arg-type]
-        (lambda: SamplingConfig(sampler="ddim", steps=1, start=-1), r"sampling\.start must be >= 0 or null"),
+        (lambda: SamplingConfig(sampler="ddim", steps=1, start=-1), r"sampling\.start must be >= 0, got -1"),
         (
             lambda: ResolverConfig(sampling=SAMPLING, format_version=FORMAT_VERSION + 1),
             r"format_version must be 1, got 2",

@@ -10,10 +10,9 @@ import torch
 
 from sam_diffsr.diffusion import NoiseSchedule, ScheduleConfig
 from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError
-from sam_diffsr.models import EncoderConfig, RRDBEncoder, load_reference_checkpoint
+from sam_diffsr.models import EncoderConfig, RRDBEncoder, load_reference_checkpoint, pad_to_fit
 from sam_diffsr.pipeline import SuperResolver, load_pretrained
-from sam_diffsr.pipeline.convert import convert_checkpoint
-from sam_diffsr.pipeline.run import pad_to_multiple
+from sam_diffsr.pipeline.checkpoint import convert_checkpoint
 
 
 def with_betas(golden_dir: Path, target: Path, betas: torch.Tensor | None) -> Path:
@@ -70,7 +69,7 @@ def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.ckpt").touch()
     for source, message in (
         (tmp_path, "is a folder"),
-        (tmp_path / "empty.ckpt", "damaged, empty or another"),
+        (tmp_path / "empty.ckpt", "damaged, empty or no checkpoint"),
     ):
         with pytest.raises(ModelLoadError, match=message):
             convert_checkpoint(source, tmp_path / "x")
@@ -95,5 +94,5 @@ def test_an_rrdbnet_gives_the_encoders_image_alone(tmp_path: Path) -> None:
     lr = torch.rand(1, 3, 9, 8)
     result = SuperResolver.from_pretrained(tmp_path / "model", device="cpu").upscale_tensor(lr, seeds=[0])
     with torch.no_grad():
-        expected = encoder(pad_to_multiple(lr, config.model))[..., :36, :32].clamp(0, 1)
+        expected = encoder(pad_to_fit(lr, config.model))[..., :36, :32].clamp(0, 1)
     torch.testing.assert_close(result, expected)

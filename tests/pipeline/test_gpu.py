@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sam_diffsr.pipeline import SuperResolver, memory
+from sam_diffsr.pipeline import SuperResolver, tiles
 
 pytestmark = pytest.mark.gpu
 
@@ -40,6 +40,6 @@ def test_auto_is_half_precision_and_near(model, config):
 def test_too_little_memory_means_tiles_in_batches(pair, monkeypatch):
     lr = torch.rand(1, 3, 48, 80, device="cuda")
     whole = pair[1].upscale_tensor(lr, seeds=[0], start=30, tile=0)
-    monkeypatch.setattr(memory, "free_memory", lambda device: 48 * 2**20)
+    monkeypatch.setattr(tiles, "free_memory", lambda device: 48 * 2**20)
     tiled = pair[1].upscale_tensor(lr, seeds=[0], start=30)
     torch.testing.assert_close(tiled, whole, atol=1e-3, rtol=0)

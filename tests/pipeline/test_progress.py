@@ -21,7 +21,7 @@ def test_the_callback_counts_steps_and_can_look(capsys):
         show=False, callback=lambda step, total, look: calls.append((step, total, float(look()))), total=2
     ) as progress:
         progress.step(preview)
-        progress.expect(2)
+        progress.rewind(1, more=2)
         progress.step(preview, count=3)
     assert calls == [(1, 2, 0.0), (4, 4, 0.0)]
     assert progress.done == 4

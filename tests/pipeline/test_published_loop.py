@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sam_diffsr.pipeline import SuperResolver, run
-from sam_diffsr.pipeline.convert import convert_checkpoint
+from sam_diffsr.pipeline.checkpoint import convert_checkpoint
 
 
 @pytest.fixture

@@ -23,15 +23,15 @@ from sam_diffsr.errors import (
     ImageError,
     ImageTooLargeError,
 )
-from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_model
+from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_model, pad_to_fit
 from sam_diffsr.pipeline import (
     NormalizationConfig,
     ResolverConfig,
     SamplingConfig,
     SuperResolver,
+    images,
 )
 from sam_diffsr.pipeline import resolver as resolver_module
-from sam_diffsr.pipeline.run import pad_to_multiple
 from sam_diffsr.resize import imresize
 
 
@@ -139,10 +139,10 @@ def test_a_list_is_decoded_and_encoded_beside_the_network(resolver, tmp_path: Pa
         Image.fromarray(photo(3, 3 + index)).save(paths[-1])
     expected = [np.asarray(resolver.upscale(path, seed=index)) for index, path in enumerate(paths)]
     decoded, threads = [], set()
-    decode, encode = resolver_module.decode_input, resolver_module.encode_output
+    decode, encode = images.decode_image, images.encode_output
     second = threading.Event()
 
-    def decode_input(image, **options):
+    def decode_image(image, **options):
         decoded.append(int(image.stem))
         if len(decoded) == 2:
             second.set()
@@ -156,8 +156,8 @@ def test_a_list_is_decoded_and_encoded_beside_the_network(resolver, tmp_path: Pa
         assert second.wait(20), "the second image is decoded while the first one is computed"
 
     resolver.model.encoder.register_forward_pre_hook(watch)
-    monkeypatch.setattr(resolver_module, "decode_input", decode_input)
-    monkeypatch.setattr(resolver_module, "encode_output", encode_output)
+    monkeypatch.setattr(images, "decode_image", decode_image)
+    monkeypatch.setattr(images, "encode_output", encode_output)
     results = resolver.upscale(paths, batch_size=1)
     for result, single in zip(results, expected, strict=True):
         assert (np.asarray(result) == single).all()
@@ -262,7 +262,7 @@ def test_it_is_the_published_procedure(model, config, start, levels):
     resolver = SuperResolver(model, config, device="cpu")
     lr, schedule = torch.rand(1, 3, 6, 5), resolver.schedule
     with torch.inference_mode():
-        padded = pad_to_multiple(lr, config.model)
+        padded = pad_to_fit(lr, config.model)
         condition = model.encode(padded)
         noise = PositionNoise([8])
         xt = noise(torch.empty(1, 3, 24, 20))
@@ -282,7 +282,7 @@ def test_a_little_noise_stays_near_the_encoders_image(model, config):
     resolver = SuperResolver(model, config, device="cpu")
     lr = torch.rand(1, 3, 7, 9)
     with torch.inference_mode():
-        image = model.encoder_image(model.encode(pad_to_multiple(lr, config.model)))[:, :, :28, :36]
+        image = model.encoder_image(model.encode(pad_to_fit(lr, config.model)))[:, :, :28, :36]
         up = imresize(lr, 4)
         reachable = (up + (image - up).clamp(-0.25, 0.25)).clamp(0, 1)  # a residual is clipped to one quarter
     result = resolver.upscale_tensor(lr, seeds=[0], start=0)
@@ -396,7 +396,7 @@ def test_images_that_are_none_are_refused(resolver, tmp_path: Path):
         resolver.upscale([photo(2, 2), tmp_path / "missing.png"])
     with pytest.raises(ImageError, match="tensors go to upscale_tensor"):
         resolver.upscale(torch.rand(1, 3, 4, 4))
-    with pytest.raises(ImageError, match=r"expected a tensor \(B, 3, H, W\)"):
+    with pytest.raises(ImageError, match=r"expected a float32 tensor \(B, 3, H, W\)"):
         resolver.upscale_tensor(torch.rand(3, 4, 4), seeds=[0])
     with pytest.raises(ArgumentError, match="seeds must be"):
         resolver.upscale_tensor(torch.rand(1, 3, 4, 4), seeds=[-1])

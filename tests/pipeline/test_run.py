@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from sam_diffsr.errors import CancelledError, DeviceMemoryError, NumericalError
-from sam_diffsr.models import ModelConfig
-from sam_diffsr.pipeline import ResolverConfig, SuperResolver, memory, run
-from sam_diffsr.pipeline.run import pad_to_multiple
+from sam_diffsr.pipeline import ResolverConfig, SuperResolver, tiles
+from sam_diffsr.pipeline.settings import resolve_settings
 from sam_diffsr.resize import imresize
 
 WAYS: list[dict[str, Any]] = [
@@ -157,7 +156,7 @@ def test_max_memory_makes_tiles_and_nearly_the_same_image(
 ) -> None:
     lr = torch.rand(1, 3, 150, 60)
     whole = resolver.upscale_tensor(lr, seeds=[0], start=6, sampler="ddim")
-    needed = memory.window_bytes(resolver.config, 100, 60, itemsize=4)
+    needed = tiles.window_bytes(resolver.config, 100, 60, itemsize=4)
     with caplog.at_level(logging.INFO, logger="sam_diffsr"):
         tiled = resolver.upscale_tensor(lr, seeds=[0], start=6, sampler="ddim", max_memory=needed)
     assert "tiles of" in caplog.text
@@ -173,14 +172,19 @@ def test_auto_takes_the_largest_tile_that_fits_into_half_of_the_free_memory(
     resolver: SuperResolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, parameter = resolver.config, next(resolver.model.parameters())
-    grid = run.TileGrid(height=2000, width=1000, halo=16)
+    settings = resolve_settings(config, halo=16)
+
+    def largest_side() -> int:
+        _, parts = tiles.divide(config, settings, 2048 + 32, 1024 + 32, parameter=parameter)
+        return parts[1].columns[1] - parts[1].columns[0]
+
     for wanted in (16, 64, 256):
         side = wanted + 32
-        free = 2 * memory.window_bytes(config, side, side, itemsize=4)
-        monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free)
-        assert memory.tile_side(config, grid, max_memory=None, parameter=parameter) == wanted
-    monkeypatch.setattr(memory, "free_memory", lambda device: 0)
-    assert memory.tile_side(config, grid, max_memory=None, parameter=parameter) == 16
+        free = 2 * tiles.window_bytes(config, side, side, itemsize=4)
+        monkeypatch.setattr(tiles, "free_memory", lambda device, free=free: free)
+        assert largest_side() == wanted
+    monkeypatch.setattr(tiles, "free_memory", lambda device: 0)
+    assert largest_side() == 16
 
 
 # Numbers
@@ -308,26 +312,3 @@ def test_the_callers_torch_state_neither_changes_a_result_nor_is_changed() -> No
     torch.use_deterministic_algorithms(True)
     assert torch.equal(result(), expected)
     assert torch.are_deterministic_algorithms_enabled()
-
-
-# Padding
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 3), (33, 50), (8, 8)])
-@pytest.mark.parametrize("scale", [2, 4, 8])
-def test_padding_meets_the_networks_needs_and_keeps_the_image(size, scale):
-    model = ModelConfig(scale=scale)
-    lr = torch.rand(2, 3, *size)
-    padded = pad_to_multiple(lr, model)
-    assert torch.equal(padded[:, :, : size[0], : size[1]], lr)
-    for length, before in zip(padded.shape[-2:], size, strict=True):
-        assert length % model.lr_multiple == 0
-        assert model.lr_minimum <= length < max(model.lr_minimum + 1, before + model.lr_multiple)
-
-
-def test_padding_reflects_and_then_repeats():
-    lr = torch.tensor([[[[1.0, 2.0, 3.0]]]])
-    padded = pad_to_multiple(lr, ModelConfig(scale=2))
-    assert padded.shape == (1, 1, 8, 8)
-    assert padded[0, 0, 0].tolist() == [1, 2, 3, 2, 1, 1, 1, 1]
-    assert torch.equal(padded, padded[:, :, :1].expand_as(padded))

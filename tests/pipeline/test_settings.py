@@ -89,12 +89,6 @@ def test_lengths_are_in_input_pixels():
     assert resolve_settings(CONFIG, tile=0).tile == 0
 
 
-def test_results_are_held_to_the_input_as_far_as_the_model_can_trust_it():
-    for degradation, consistency in (("bicubic", "all"), ("photo", "colours"), (None, None)):
-        config = dataclasses.replace(CONFIG, degradation=degradation)
-        assert resolve_settings(config).consistency == consistency
-
-
 def test_an_ensemble_has_eight_times_the_steps():
     assert resolve_settings(CONFIG).steps_per_tile == 8
     assert resolve_settings(CONFIG, ensemble=True).steps_per_tile == 64

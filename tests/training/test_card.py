@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from sam_diffsr.config import from_dict
-from sam_diffsr.data.crops import write_manifest
 from sam_diffsr.training import TrainConfig
 from sam_diffsr.training.card import data_section, training_hours, training_section
 from sam_diffsr.training.state import checkpoint_path, read_checkpoint, write_checkpoint
@@ -20,7 +19,8 @@ from sam_diffsr.training.state import checkpoint_path, read_checkpoint, write_ch
 def crops_of(folder: Path, sources: list[dict[str, Any]], **settings: Any) -> Path:
     folder.mkdir()
     settings = {"segmenter": "Graph(x=1)", "encoding": "rope", "reduction": "image", **settings}
-    write_manifest(folder, crops=9, crop_size=64, sources=sources, settings=settings)
+    manifest = {"format_version": 1, "crops": 9, "crop_size": 64, "sources": sources, "settings": settings}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
 

@@ -52,10 +52,7 @@ def draw_image(
     encoding: Encoding = "rope",
     reduction: Reduction = "image",
 ) -> Drawing:
-    """Draw image ``index`` (>= 0) of the sequence of a seed, with a side of ``size`` pixels.
-
-    ``pages`` is the share of pages of text and line art.
-    """
+    """Draw image ``index`` (>= 0) of a seed's sequence; ``pages`` is the share of text and line art."""
     rng = np.random.default_rng([seed, 4, index])
     canvas = Canvas(size)
     page = rng.random() < pages
@@ -131,9 +128,9 @@ def render(drawing: Drawing, tiles: Tensor) -> Tensor:
     fine = torch.from_numpy(drawing.fine.view(np.int16)).to(device)
     side = fine.shape[0] // FINE
     parts = [fine[row::FINE, column::FINE].int() & 0xFFFF for row in range(FINE) for column in range(FINE)]
+    labels = [part.reshape(-1) for part in parts]
     y = torch.arange(side, dtype=torch.int32, device=device)[:, None].expand(side, side).reshape(-1)
     x = torch.arange(side, dtype=torch.int32, device=device).expand(side, side).reshape(-1)
-    labels = [part.reshape(-1) for part in parts]
 
     # A pixel has FINE * FINE labels; where they differ, its colour is their mean.
     image = _shade(labels[0], y, x, fills, places, words)

@@ -14,17 +14,10 @@ import torch
 from torch import Tensor
 
 from sam_diffsr.data.config import SyntheticConfig
-from sam_diffsr.data.crops import (
-    Crops,
-    CropStore,
-    check_replaceable,
-    read_manifest,
-    write_arrays,
-    write_manifest,
-)
+from sam_diffsr.data.crops import Crops, CropStore, check_replaceable, read_manifest, write_crops
 from sam_diffsr.data.synthetic.drawing import Drawing, draw_image, render
 from sam_diffsr.data.synthetic.textures import natural_textures, photo_textures
-from sam_diffsr.errors import ArgumentError, DataError, OutputError
+from sam_diffsr.errors import ArgumentError, DataError
 from sam_diffsr.masks.spe import Encoding, Reduction
 
 __all__ = ["SyntheticPool", "synthesize_crops"]
@@ -129,10 +122,6 @@ def synthesize_crops(
         pass
     check_replaceable(folder, overwrite=overwrite)
     pool = SyntheticPool(config, seed=seed, encoding=encoding, reduction=reduction)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot create the folder of crops {folder}: {error}") from error
 
     def draw_all() -> Iterator[Crops]:
         for index in range(count):
@@ -143,8 +132,7 @@ def synthesize_crops(
             if progress is not None:
                 progress(index + 1, count)
 
-    write_arrays(folder, draw_all(), count=count, crop_size=config.size)
     source = {"height": config.size, "width": config.size, "crops": 1}
     sources = [{"file": f"synthetic {index}", **source} for index in range(count)]
-    write_manifest(folder, crops=count, crop_size=config.size, sources=sources, settings=settings)
+    write_crops(folder, draw_all(), sources=sources, settings=settings)
     return CropStore(folder)

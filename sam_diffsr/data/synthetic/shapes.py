@@ -1,12 +1,9 @@
-"""Paints the shapes of a synthetic image into a label map: dead leaves with lines and text, or a page.
-
-A page has text and line art. Every shape has its own number.
-"""
+"""Paints the numbered shapes of a synthetic image: dead leaves with lines and text, or a page of line art."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,19 +59,16 @@ class Canvas:
         if angle:
             stamp = stamp.rotate(angle, Image.Resampling.BILINEAR, expand=True)
         corner = (round(FINE * place[0] - stamp.width / 2), round(FINE * place[1] - stamp.height / 2))
-        self._map.paste(self.count, corner, stamp.point(_HALF, "1"))
+        self._map.paste(self.count, corner, stamp.point([0] * 128 + [255] * 128, "1"))
 
     def labels(self) -> NDArray[np.uint16]:
         """``(FINE * S, FINE * S)`` numbers from 1."""
         return np.asarray(self._map).astype(np.uint16)
 
 
-_HALF = [0] * 128 + [255] * 128
-
-
 @lru_cache(maxsize=64)
-def _font(height: int) -> ImageFont.FreeTypeFont:
-    return cast("ImageFont.FreeTypeFont", ImageFont.load_default(height))
+def _font(height: int) -> Any:
+    return ImageFont.load_default(height)
 
 
 def some_words(rng: np.random.Generator, count: int) -> str:

@@ -51,11 +51,7 @@ def natural_textures(seed: int) -> TextureBank:
 
 
 def photo_textures(photos: str | Path | Sequence[str | Path], *, seed: int) -> TextureBank:
-    """Parts of photographs, mirrored to repeat without a seam, with their mean colours.
-
-    Args:
-        photos: a folder or a list of files.
-        seed: seed of the choice of photos and parts.
+    """Parts of photographs (a folder or files), mirrored to repeat without a seam, with their mean colours.
 
     Raises:
         DataError: no photos, or none with sides of at least 32 pixels.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sam_diffsr.pipeline.memory import free_memory, is_out_of_memory, release_memory
+from sam_diffsr.device import free_memory, is_out_of_memory, release_memory
 
 CPU = torch.device("cpu")
 

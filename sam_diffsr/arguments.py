@@ -1,0 +1,65 @@
+"""Arguments of public calls: what counts as a number, and names that users of other libraries try."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+
+from sam_diffsr.errors import ArgumentError
+
+__all__ = ["explains_names", "is_integer", "is_number"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_NAMES_ELSEWHERE = {
+    "device_map": "device",
+    "torch_dtype": "dtype",
+    "num_inference_steps": "steps",
+    "num_steps": "steps",
+    "generator": "seed",
+    "scale": "outscale",
+    "tile_overlap": "halo",
+    "tile_pad": "halo",
+    "tile_size": "tile",
+}
+"""Arguments by the names that diffusers, Real-ESRGAN and others have for them."""
+
+
+def explains_names(*further: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a method answer a keyword that it does not have with the name that it has, as ``ArgumentError``.
+
+    ``further`` are the names of its ``**options``.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        known = [*inspect.signature(function).parameters][1:]
+        known = [name for name in known if name != "options"] + [*further]
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **options: P.kwargs) -> R:
+            for name in options.keys() - known:
+                ours = _NAMES_ELSEWHERE.get(name)
+                near = [ours] if ours in known else difflib.get_close_matches(name, known, n=1)
+                hint = f"it is called {near[0]} here" if near else f"expected some of {', '.join(known)}"
+                raise ArgumentError(f"{function.__name__} has no argument {name}; {hint}")
+            return function(*args, **options)
+
+        return checked
+
+    return decorate
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a Python or NumPy integer or float, and not a truth value."""
+    return is_integer(value) or isinstance(value, float | np.floating)
+
+
+def is_integer(value: object) -> bool:
+    """Whether it is a Python or NumPy integer, and neither a float nor a truth value."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

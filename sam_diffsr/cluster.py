@@ -1,0 +1,296 @@
+"""A Ray cluster: reaching it, checking its nodes, and giving them work that survives a killed worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sam_diffsr import __version__
+from sam_diffsr.errors import ArgumentError, ClusterError, MissingDependencyError, SamDiffsrError
+
+__all__ = ["Cluster", "connected", "import_ray", "process", "sendable"]
+
+Work = Callable[[Sequence[Any]], list[Any]]
+"""Makes results of items, one for each."""
+
+_MOST_CALLS = 10_000
+"""Ray keeps a record of each call, so that a long list has more items per call."""
+_ANSWER = 30
+"""Seconds that a cluster has to answer."""
+_NODE_ANSWER = 120
+"""Seconds that its nodes have to start a process."""
+_TRIES = 3
+"""Workers that may die in a call before its items are tried one by one, and of one item before it fails."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cluster:
+    """Where the work is done, and what each worker takes of it.
+
+    Raises:
+        ArgumentError: a number is out of range.
+    """
+
+    address: str | None = None
+    """``"auto"`` or ``"host:port"`` of a cluster that this machine is a node of. ``None`` takes the one that
+    the process is connected to, or starts one that lives on this machine alone and listens to no other."""
+    workers: int | None = None
+    """Workers, each with a model of its own; ``None`` starts as many as the nodes have room for."""
+    num_gpus: float | None = None
+    """GPUs per worker: 0.5 lets two share one. ``None`` is 1 where a node has a GPU, else 0."""
+    num_cpus: float = 1.0
+    """CPU cores per worker; without a GPU, also the threads that it computes with."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 1), ("num_gpus", 0), ("num_cpus", 0.01)):
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise ArgumentError(f"{name} must be at least {least}, got {value!r}")
+
+
+def import_ray(*, local: bool = False) -> Any:
+    """Import Ray without its reports of usage.
+
+    Args:
+        local: clusters that this process starts are for this machine alone.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if local and "ray" not in sys.modules:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on every system: listen on loopback
+    try:
+        import ray
+        import ray.data  # pyright: ignore[reportUnusedImport]
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"work on a cluster needs Ray ({error}); run: pip install sam-diffsr[ray]"
+        ) from error
+    return ray
+
+
+@contextmanager
+def connected(address: str | None) -> Generator[Any]:
+    """Connect to a cluster, or start one on this machine, unless the process is connected already.
+
+    Args:
+        address: see :class:`Cluster`.
+
+    Yields:
+        The module ``ray``.
+
+    Raises:
+        ArgumentError: not an address.
+        ClusterError: nobody answers there.
+    """
+    ray = import_ray(local=address is None)
+    if address is not None:
+        _check_address(address)
+    if ray.is_initialized():
+        yield ray
+        return
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({"include_dashboard": False} if address is None else {}),
+        )
+    except Exception as error:  # Ray has many kinds
+        raise ClusterError(f"cannot join the Ray cluster at {address or 'this machine'}: {error}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address that does not answer: Ray itself would wait for minutes, and then end the process."""
+    host, _, port = address.rpartition(":")
+    if address != "auto" and (not host or "/" in host or not port.isdecimal()):
+        raise ArgumentError(f"a Ray address is auto or host:port of a cluster's head node, got {address!r}")
+    asked = ["--address", address] if host else []
+    try:
+        if host:
+            socket.create_connection((host, int(port)), timeout=_ANSWER).close()
+        command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *asked]
+        subprocess.run(command, timeout=_ANSWER, check=True, capture_output=True)
+    except (OSError, OverflowError, subprocess.SubprocessError) as error:
+        where = address if host else "this machine (--ray auto)"
+        raise ClusterError(
+            f"no Ray cluster answers at {where} within {_ANSWER} s; look at the address, or start one with "
+            "ray start --head"
+        ) from error
+
+
+def process(
+    ray: Any,
+    items: Mapping[int, Any],
+    begin: Callable[[str], Work],
+    *,
+    cluster: Cluster,
+    per_call: int,
+    marker: str | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """Do items on the workers of a cluster; those of a worker that dies are given to another one.
+
+    Args:
+        ray: the connected module.
+        items: what is to be done, by number. It is sent as Ray sends Python objects.
+        begin: called once by each worker, with the device; gives the function that does some items.
+        cluster: the workers.
+        per_call: items that the function gets at once.
+        marker: a file that every node must see, in a folder in which it may write.
+
+    Yields:
+        The number and the result of each item, as they are finished; a ClusterError for one of which workers
+        died.
+
+    Raises:
+        ClusterError: no node has room for a worker, or one lacks this package or does not see the marker.
+        Exception: what ``begin`` or its function raises.
+    """
+    cpus, gpus = cluster.num_cpus, cluster.num_gpus
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if gpus is None:
+        gpus = float(any(node["Resources"].get("GPU", 0) >= 1 for node in nodes))
+    room = {node["NodeID"]: _room(node["Resources"], cpus, gpus) for node in nodes}
+    workers = cluster.workers or sum(room.values())
+    if not 0 < workers <= sum(room.values()):
+        raise ClusterError(
+            f"the cluster has room for {sum(room.values())} workers of {cpus:g} CPUs and {gpus:g} GPUs, not "
+            f"for {workers or 'one'}; ask for less, or start more nodes"
+        )
+    _check_nodes(ray, [node for node in nodes if room[node["NodeID"]]], marker)
+
+    waiting = dict(items)
+    for most in (per_call, 1):  # Ray repeats the call of a dead worker, if need be for ever; we count
+        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
+        count = len(waiting)
+        together = max(min(most, -(-count // (4 * workers))), -(-count // _MOST_CALLS))
+        data = ray.data.from_items(
+            [{"number": number, "item": item} for number, item in waiting.items()],
+            override_num_blocks=-(-count // together),
+        )
+        data.context.enable_progress_bars = False
+        results = data.map_batches(
+            _Worker,
+            fn_constructor_args=(begin, bool(gpus), max(1, int(cpus)), attempts),
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(size=min(workers, count)),
+            num_cpus=cpus,
+            num_gpus=gpus or None,
+        )
+        try:
+            for row in results.iter_rows():
+                if row["number"] < 0:
+                    raise row["result"]
+                if row["result"] is not None and waiting.pop(row["number"], None) is not None:
+                    yield row["number"], row["result"]
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ClusterError(f"the cluster gave up: {reason}; finished results are kept") from error
+        if not waiting:
+            return
+    for number in waiting:
+        yield number, ClusterError(f"{_TRIES} workers died of it; give a worker more memory, or leave it out")
+
+
+def _room(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
+    """Workers that a node has room for."""
+    room = resources.get("CPU", 0) / cpus
+    return int(min(room, resources.get("GPU", 0) / gpus) if gpus else room)
+
+
+def _check_nodes(ray: Any, nodes: Sequence[Mapping[str, Any]], marker: str | None) -> None:
+    """Ask every node for this package and for the output folder, before any work."""
+
+    def look(version: str, marker: str | None) -> str | None:  # nested: sent as code, not as an import
+        import os
+
+        try:
+            import sam_diffsr
+        except Exception as error:
+            return f"cannot import sam_diffsr ({error}); install sam-diffsr=={version} there"
+        if sam_diffsr.__version__ != version:
+            return f"has sam-diffsr {sam_diffsr.__version__}; install {version}, which this machine has"
+        if marker is not None and not os.path.exists(marker):
+            return f"does not see {os.path.dirname(marker)}; use a folder that all nodes share, or a store"
+        if marker is not None and not os.access(os.path.dirname(marker), os.W_OK):
+            return f"may not write into {os.path.dirname(marker)}; look at its permissions"
+        return None
+
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    remote = ray.remote(num_cpus=0, max_retries=0)(look)
+    asked = [
+        remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+            __version__, marker
+        )
+        for node in nodes
+    ]
+    try:
+        answers = ray.get(asked, timeout=_NODE_ANSWER)
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"a node of the cluster cannot run a task: {error}") from error
+    for node, problem in zip(nodes, answers, strict=True):
+        if problem is not None:
+            raise ClusterError(f"the node {node['NodeManagerAddress']} {problem}")
+
+
+def sendable(error: Exception) -> SamDiffsrError:
+    """An error that can be pickled: one of ours with its message, or the name and message of any other."""
+    if isinstance(error, SamDiffsrError):
+        return type(error)(str(error))
+    return SamDiffsrError(f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+class _Attempts:
+    """An actor that counts how often a call was begun."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[int] = Counter()
+
+    def begin(self, first: int) -> int:
+        self._begun[first] += 1
+        return self._begun[first]
+
+
+class _Worker:
+    """An actor of Ray Data. Its own errors are results of number -1; what killed other workers has None."""
+
+    def __init__(self, begin: Callable[[str], Work], gpu: bool, threads: int, attempts: Any) -> None:
+        import torch
+
+        self._attempts = attempts
+        self._problem: Exception | None = None
+        if not gpu:
+            torch.set_num_threads(threads)
+        try:
+            self._work = begin("auto" if gpu else "cpu")
+        except Exception as error:  # raised again where the results arrive
+            self._problem = sendable(error)
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
+        import ray
+
+        numbers = [int(number) for number in batch["number"]]
+        begun = cast("int", ray.get(self._attempts.begin.remote(numbers[0])))
+        if begun > _TRIES:
+            return {"number": numbers, "result": [None] * len(numbers)}
+        try:
+            if self._problem is not None:
+                raise self._problem
+            return {"number": numbers, "result": self._work(list(batch["item"]))}
+        except Exception as error:
+            return {"number": [-1], "result": [sendable(error)]}

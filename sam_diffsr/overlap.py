@@ -1,0 +1,73 @@
+"""Reading, computing and writing at the same time, each in a thread of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+__all__ = ["overlapped"]
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+
+
+def overlapped(
+    batches: Iterable[A], *, read: Callable[[A], B], compute: Callable[[B], C], write: Callable[[C], D]
+) -> Iterator[D]:
+    """Give ``write(compute(read(batch)))`` of every batch, in order.
+
+    While the calling thread computes a batch, the one before it is written and the one after it is read, each
+    in a thread of its own, in which torch computes with one thread. A single batch is done without threads.
+    An error is raised in its batch's place, after everything before it.
+    """
+    coming = iter(batches)
+    first = list(itertools.islice(coming, 2))
+    if len(first) < 2:
+        yield from (write(compute(read(batch))) for batch in first)
+        return
+    with _helper() as reader, _helper() as writer:
+        contents = _beside(reader, read, itertools.chain(first, coming))
+        yield from _beside(writer, write, map(compute, contents))
+
+
+def _beside(executor: ThreadPoolExecutor, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+    """``map`` in another thread, which is one item ahead of what is given out."""
+    iterator = iter(items)
+    ahead: Future[B] | None = None
+    failure: BaseException | None = None
+    while True:
+        result = ahead
+        try:
+            ahead = executor.submit(function, next(iterator))
+        except StopIteration:
+            ahead = None
+        except BaseException as error:  # comes after the results before it
+            ahead, failure = None, error
+        if result is not None:
+            yield result.result()
+        if failure is not None:
+            raise failure
+        if ahead is None:
+            return
+
+
+@contextmanager
+def _helper() -> Generator[ThreadPoolExecutor]:
+    """An executor of one thread in which torch does not start threads of its own.
+
+    Such threads would be more than there are cores, and from then on those of the caller no longer wait for
+    each other awake, but sleep and are woken at every operation: a small network then takes twice as long.
+    """
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(torch.get_num_threads).result()  # takes over the number of the others, the first time
+        executor.submit(torch.set_num_threads, 1).result()
+        torch.set_num_threads(threads)  # it is a thread's own, but new threads begin with what was set last
+        yield executor

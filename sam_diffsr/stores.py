@@ -1,0 +1,161 @@
+"""Files by URI, in whatever store pyarrow or fsspec reaches: ``s3://``, ``gs://``, ``abfs://`` and others.
+
+Within the package such a file is a ``Path`` whose first part is the scheme, ``s3:/bucket/folder/name``, so
+that names are planned as those of local files are.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import secrets
+import urllib.parse
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+from sam_diffsr.errors import ArgumentError, ImageError, ImageNotFoundError, OutputError
+
+__all__ = ["as_path", "as_uri", "check_writable", "is_remote", "list_files", "read_file", "write_file"]
+
+_WHOLE = frozenset({"abfs", "abfss", "adl", "az", "gcs", "gs", "oci", "oss", "s3", "s3a"})
+"""Object stores: a file appears when it is complete, and to rename one is to copy it."""
+_NO_HOST = "%"
+"""Stands for the host of a URI without one."""
+
+
+def as_path(place: str | os.PathLike[str]) -> Path:
+    """The path of a URI, of ``file://`` that of the local file; other paths stay as they are.
+
+    Raises:
+        ArgumentError: a URI with a query; a store takes its options from environment variables.
+    """
+    scheme, separator, rest = os.fspath(place).partition("://")
+    if not separator:
+        return Path(place)
+    if scheme == "file":
+        return Path(urllib.request.url2pathname(urllib.parse.urlsplit(os.fspath(place)).path))
+    host, _, path = rest.partition("/")
+    if "?" in path or ("@" in host and ":" in host):
+        raise ArgumentError(
+            "a URI holds no keys and options; give them by the environment variables of the store, such as "
+            "AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL"
+        )
+    return Path(f"{scheme}:", host or _NO_HOST, path)
+
+
+def is_remote(path: Path) -> bool:
+    """Whether it is the path of a URI."""
+    return re.fullmatch(r"[a-z][a-z0-9+.-]+:", path.parts[0]) is not None if path.parts else False
+
+
+def as_uri(path: Path) -> str:
+    """The URI of such a path; other paths stay as they are."""
+    if not is_remote(path):
+        return str(path)
+    return f"{path.parts[0]}//{'/'.join(path.parts[1:]).removeprefix(_NO_HOST)}"
+
+
+def list_files(folder: Path, *, recursive: bool = True) -> list[Path]:
+    """Files below a folder of a store, sorted, without hidden ones; the file itself for that of a file.
+
+    Raises:
+        ImageError: the store refuses.
+    """
+    files, root = _open(folder)
+    arrow = _pyarrow()
+    try:
+        if files.get_file_info(root).type == arrow.fs.FileType.File:
+            return [folder]
+        below = arrow.fs.FileSelector(root, recursive=recursive, allow_not_found=True)
+        names = [
+            info.path[len(root) :].lstrip("/")
+            for info in files.get_file_info(below)
+            if info.type == arrow.fs.FileType.File
+        ]
+    except Exception as error:  # each store has errors of its own
+        raise ImageError(f"cannot list {as_uri(folder)!r}: {error}") from error
+    return [folder / name for name in sorted(names) if not f"/{name}".count("/.")]
+
+
+def read_file(path: Path) -> bytes:
+    """Give the content of a file of a store.
+
+    Raises:
+        ImageError: there is no such file, or the store refuses.
+    """
+    files, place = _open(path)
+    try:
+        with files.open_input_stream(place) as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise ImageNotFoundError(f"no such file: {as_uri(path)!r}") from error
+    except Exception as error:  # as above
+        raise ImageError(f"cannot read {as_uri(path)!r}: {error}") from error
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file of a store whole: as one object, or under a hidden name that is changed at the end.
+
+    Raises:
+        OutputError: the store refuses; nothing is left behind.
+    """
+    files, place = _open(path)
+    whole = path.parts[0][:-1] in _WHOLE
+    folder = place.rpartition("/")[0]
+    temporary = place if whole else f"{folder}/.{secrets.token_hex(8)}.part"
+    try:
+        if not whole:
+            files.create_dir(folder, recursive=True)
+        try:
+            with files.open_output_stream(temporary) as file:
+                file.write(content)
+            if not whole:
+                files.move(temporary, place)
+        except BaseException:
+            if not whole:
+                with suppress(Exception):
+                    files.delete_file(temporary)
+            raise
+    except Exception as error:  # as above
+        raise OutputError(f"cannot write {as_uri(path)!r}: {error}; look at the permissions") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Write a small file into a folder of a store and delete it; raises OutputError."""
+    path = folder / f".{secrets.token_hex(8)}.part"
+    write_file(path, b"")
+    files, place = _open(path)
+    with suppress(Exception):  # some stores take files and never give them back
+        files.delete_file(place)
+
+
+def _open(path: Path) -> tuple[Any, str]:
+    """The ``pyarrow.fs.FileSystem`` of a path and its place in that."""
+    scheme, host, *names = path.parts
+    files, root = _file_system(f"{scheme}//{host.removeprefix(_NO_HOST)}/")
+    return files, "/".join([root.rstrip("/"), *names])
+
+
+def _pyarrow() -> Any:
+    import pyarrow.fs  # pyright: ignore[reportUnusedImport]
+
+    return pyarrow
+
+
+@functools.cache
+def _file_system(uri: str) -> tuple[Any, str]:
+    """Pyarrow's own, else fsspec's, for the root of a store."""
+    arrow = _pyarrow()
+    try:
+        try:
+            return arrow.fs.FileSystem.from_uri(uri)
+        except arrow.ArrowInvalid:  # a scheme that pyarrow does not know
+            import fsspec
+
+            of_scheme, root = cast("tuple[Any, str]", fsspec.url_to_fs(uri))
+            return arrow.fs.PyFileSystem(arrow.fs.FSSpecHandler(of_scheme)), root
+    except Exception as error:  # as above
+        raise ArgumentError(f"cannot open the store {uri}: {error}") from error
