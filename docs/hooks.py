@@ -1,6 +1,7 @@
 """MkDocs hooks: generated reference pages, links into the API pages, and equations as MathML.
 
-``on_files`` adds the command reference and one API page per subpackage, so that they are never out of date.
+``on_files`` adds the command reference, one API page per subpackage and the script of evaluation's sliders,
+so that they are never out of date.
 ``on_page_markdown`` turns links to source files, which serve readers of the repository, into API links.
 ``on_page_content`` turns TeX into MathML, which browsers draw without scripts, fonts or a network.
 """
@@ -39,11 +40,13 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages; ``mkdocs.yml`` lists them in its navigation."""
+    """Add the generated pages and the script; ``mkdocs.yml`` lists them."""
     pages = {"commands.md": f"# Commands\n\nGenerated from the program's own `--help`.\n\n{manual()}"}
     pages["api/index.md"] = _api_page("sam_diffsr")
     for name in (*API, *MODULES):
         pages[f"api/{name}.md"] = _api_page(f"sam_diffsr.{name}")
+    slider = ROOT / "sam_diffsr" / "evaluation" / "slider.js"
+    pages["assets/slider.js"] = slider.read_text(encoding="utf-8")
     for uri, text in pages.items():
         files.append(File.generated(config, uri, content=text))
     return files

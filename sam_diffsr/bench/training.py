@@ -24,7 +24,7 @@ from sam_diffsr.data import (
 from sam_diffsr.data.training_batch import MARGIN_LR
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.training.config import TrainConfig
-from sam_diffsr.training.launch import launched, limit_threads
+from sam_diffsr.training.launch import launched
 from sam_diffsr.training.stages import StageName
 from sam_diffsr.training.trainer import Trainer
 
@@ -59,7 +59,6 @@ def measure_training(
         raise ArgumentError(f"repeats and steps must be >= 1, got {repeats} and {steps}")
     with (
         tempfile.TemporaryDirectory(prefix="sam-diffsr-") as name,
-        limit_threads(config.run.threads),
         launched(config, folder=Path(name), trackers=[]) as accelerator,
     ):
         folder = Path(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam_diffsr.cli.options import (
@@ -109,10 +110,11 @@ def run(args: argparse.Namespace) -> int:
             raise ArgumentError(f"{belongs}, not to bench {' '.join(chosen)}")
 
     from sam_diffsr.bench import to_json
-    from sam_diffsr.evaluation.report import check_target, write_json
+    from sam_diffsr.evaluation.report import write_json
+    from sam_diffsr.image.formats import check_file
 
     if args.json is not None:
-        check_target(args.json)
+        check_file(Path(args.json))
     results: list[BenchResult] = []
     for measure in _prepare(args, chosen):
         results.append(measure())

@@ -18,13 +18,10 @@ def register(subparsers: Subparsers) -> None:
         description="Read a published SAM-DiffSR or SRDiff .ckpt, or an RRDBNet of the ESRGAN family (.pth, "
         ".safetensors), and write a model folder for upscale -m OUT_DIR. Nothing in the file is executed.",
     )
-    parser.add_argument("checkpoint", metavar="CKPT", help="the file to convert")
-    parser.add_argument("out_dir", metavar="OUT_DIR", help="folder to write")
-    parser.add_argument(
-        "--dtype",
-        choices=("fp32", "fp16", "bf16"),
-        help="floating type to store (default: fp32, as published)",
-    )
+    add = parser.add_argument
+    add("checkpoint", metavar="CKPT", help="the file to convert")
+    add("out_dir", metavar="OUT_DIR", help="folder to write")
+    add("--dtype", choices=("fp32", "fp16", "bf16"), help="stored precision (default: fp32, as published)")
     add_common_options(parser)
     parser.set_defaults(run=run)
 

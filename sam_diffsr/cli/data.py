@@ -31,37 +31,21 @@ def register(subparsers: Subparsers) -> None:
         epilog="Photos that are smaller than a crop or cannot be read are skipped and listed; unreadable "
         "photos make the exit code 1.",
     )
-    prepare.add_argument("photos", metavar="PHOTOS", help="data set, or folder with its subfolders")
-    prepare.add_argument("out", metavar="OUT", help="folder to write")
-    prepare.add_argument("--crop-size", type=int, metavar="N", help="side of the crops (default: 224)")
-    prepare.add_argument(
-        "--reductions",
-        type=number_list,
-        metavar="A,B,..",
-        help="reduce each photo by each of these factors first; 1 keeps its pixels (default: 2)",
-    )
-    prepare.add_argument(
-        "--min-gradient", type=float, metavar="X", help="drop flatter crops, in 8-bit levels (default: 2.5)"
-    )
-    prepare.add_argument(
-        "--segmenter", choices=SEGMENTER_CHOICES, help="source of the regions (default: graph)"
-    )
-    prepare.add_argument(
-        "--segment-side", type=int, metavar="N", help="longest side for graph segmentation (default: 512)"
-    )
-    prepare.add_argument(
-        "--masks",
-        metavar="DIR",
-        help="folder of records or stored fields, <stem>.json, .npz or .npy, instead of a segmenter",
-    )
-    prepare.add_argument(
-        "--missing-masks",
-        choices=MISSING_CHOICES,
-        help="photos without masks in DIR: stop, or use them without regions (default: error)",
-    )
-    prepare.add_argument(
-        "--ignore-corrupt", action="store_true", help="exit with 0 even if photos cannot be read"
-    )
+    add = prepare.add_argument
+    reductions = "reduce each photo by each of these factors first; 1 keeps its pixels (default: 2)"
+    masks = "folder of records or stored fields, <stem>.json, .npz or .npy, instead of a segmenter"
+    missing = "photos without masks in DIR: stop, or use them without regions (default: error)"
+    longest = "longest side for graph segmentation (default: 512)"
+    add("photos", metavar="PHOTOS", help="data set, or folder with its subfolders")
+    add("out", metavar="OUT", help="folder to write")
+    add("--crop-size", type=int, metavar="N", help="side of the crops (default: 224)")
+    add("--reductions", type=number_list, metavar="A,B,..", help=reductions)
+    add("--min-gradient", type=float, metavar="X", help="drop flatter crops, in 8-bit levels (default: 2.5)")
+    add("--segmenter", choices=SEGMENTER_CHOICES, help="source of the regions (default: graph)")
+    add("--segment-side", type=int, metavar="N", help=longest)
+    add("--masks", metavar="DIR", help=masks)
+    add("--missing-masks", choices=MISSING_CHOICES, help=missing)
+    add("--ignore-corrupt", action="store_true", help="exit with 0 even if photos cannot be read")
     prepare.set_defaults(run=run_prepare)
 
     synthesize = add_command(
@@ -72,15 +56,14 @@ def register(subparsers: Subparsers) -> None:
         "shapes of power-law sizes), text and line art. Training can also make them on the fly, see "
         "data.synthetic in the training config.",
     )
-    synthesize.add_argument("out", metavar="OUT", help="folder to write")
-    synthesize.add_argument("--count", type=int, metavar="N", help="number of images (default: 1000)")
-    synthesize.add_argument("--size", type=int, metavar="S", help="side of the images (default: 384)")
-    synthesize.add_argument("--seed", type=int, metavar="N", help="seed of the images (default: 0)")
-    synthesize.add_argument(
-        "--pages", type=float, metavar="X", help="share of pages of text and line art (default: 0.15)"
-    )
-    synthesize.add_argument("--photos", metavar="DIR", help="take colours and textures from these photos")
-    synthesize.add_argument("--device", metavar="NAME", help="device of the computation (default: cpu)")
+    add = synthesize.add_argument
+    add("out", metavar="OUT", help="folder to write")
+    add("--count", type=int, metavar="N", help="number of images (default: 1000)")
+    add("--size", type=int, metavar="S", help="side of the images (default: 384)")
+    add("--seed", type=int, metavar="N", help="seed of the images (default: 0)")
+    add("--pages", type=float, metavar="X", help="share of pages of text and line art (default: 0.15)")
+    add("--photos", metavar="DIR", help="take colours and textures from these photos")
+    add("--device", metavar="NAME", help="device of the computation (default: cpu)")
     synthesize.set_defaults(run=run_synthesize)
 
     for command in (prepare, synthesize):

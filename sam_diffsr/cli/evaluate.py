@@ -44,95 +44,64 @@ def register(subparsers: Subparsers) -> None:
         "the models, and compare them with the high-resolution images; or score existing results (--sr). "
         "Lists of steps, samplers and so on give one row per combination; the default is one row per model.",
     )
-    images = parser.add_argument_group("images")
-    images.add_argument(
-        "--hr",
-        required=True,
-        metavar="DIR",
-        help="folder of high-resolution images, or a data set: HR and LR_bicubic/X4, GTmod12 and LRbicx4, "
-        "DIV2K_valid_HR and DIV2K_valid_LR_bicubic/X4, img_001_SRF_4_HR.png and img_001_SRF_4_LR.png",
+    add = parser.add_argument_group("images").add_argument
+    truths = (
+        "folder of high-resolution images, or a data set: HR and LR_bicubic/X4, GTmod12 and LRbicx4, "
+        "DIV2K_valid_HR and DIV2K_valid_LR_bicubic/X4, img_001_SRF_4_HR.png and img_001_SRF_4_LR.png"
     )
-    images.add_argument(
-        "--lr",
-        metavar="DIR",
-        help="folder of the low-resolution images, 0001.png or 0001x4.png for 0001.png (default: those of "
-        "the data set, else MATLAB bicubic of the high-resolution images, 8 bit)",
+    inputs = (
+        "folder of the low-resolution images, 0001.png or 0001x4.png for 0001.png (default: those of the "
+        "data set, else MATLAB bicubic of the high-resolution images, 8 bit)"
     )
-    images.add_argument(
-        "--degrade",
-        type=word_list,
-        metavar="A,B,..",
-        help="make damaged inputs from the high-resolution images, one set of rows per damage: bicubic "
-        "(none), jpeg50, noise10, blur1.5, blur1+noise5+jpeg75, photo",
+    damages = (
+        "make damaged inputs from the high-resolution images, one set of rows per damage: bicubic (none), "
+        "jpeg50, noise10, blur1.5, blur1+noise5+jpeg75, photo"
     )
-    images.add_argument(
-        "--sr",
-        action="append",
-        metavar="[NAME=]DIR",
-        help="folder of results to score, named like the high-resolution images; repeatable",
-    )
-    images.add_argument(
-        "--scale", type=int, metavar="N", help="scale of --sr where no --model has one (default: 4)"
-    )
+    results = "folder of results to score, named like the high-resolution images; repeatable"
+    add("--hr", required=True, metavar="DIR", help=truths)
+    add("--lr", metavar="DIR", help=inputs)
+    add("--degrade", type=word_list, metavar="A,B,..", help=damages)
+    add("--sr", action="append", metavar="[NAME=]DIR", help=results)
+    add("--scale", type=int, metavar="N", help="scale of --sr where no --model has one (default: 4)")
+
     models = parser.add_argument_group("models")
-    models.add_argument(
-        "-m",
-        "--model",
-        "-n",
-        action="append",
-        metavar="[NAME=]MODEL",
-        help="bundled name, folder, .safetensors file or Hub id; repeatable (default: the bundled model, or "
-        "none with --sr)",
+    add = models.add_argument
+    sources = (
+        "bundled name, folder, .safetensors file or Hub id; repeatable (default: the bundled model, or none "
+        "with --sr)"
     )
-    models.add_argument("--steps", type=int_list, metavar="N,N,..", help="numbers of denoising steps")
-    models.add_argument("--sampler", type=word_list, metavar="A,B,..", help="ddpm, ddim, dpmpp_2m")
-    models.add_argument(
-        "--start",
-        type=start_list,
-        metavar="A,B,..",
-        help="noise, or timesteps to start at from the encoder's image",
-    )
-    models.add_argument(
-        "--fidelity",
-        type=number_list,
-        metavar="A,B,..",
-        help="instead of --start: 1 (closest to the input) to 0 (most texture)",
-    )
-    models.add_argument(
-        "--spacing", type=word_list, metavar="A,B,..", help="linspace, trailing: where the steps lie"
-    )
-    models.add_argument("--seed", type=int, metavar="N", help="seed of noise and damage (default: 0)")
+    starts = "noise, or timesteps to start at from the encoder's image"
+    fidelities = "instead of --start: 1 (closest to the input) to 0 (most texture)"
+    add("-m", "--model", "-n", action="append", metavar="[NAME=]MODEL", help=sources)
+    add("--steps", type=int_list, metavar="N,N,..", help="numbers of denoising steps")
+    add("--sampler", type=word_list, metavar="A,B,..", help="ddpm, ddim, dpmpp_2m")
+    add("--start", type=start_list, metavar="A,B,..", help=starts)
+    add("--fidelity", type=number_list, metavar="A,B,..", help=fidelities)
+    add("--spacing", type=word_list, metavar="A,B,..", help="linspace, trailing: where the steps lie")
+    add("--seed", type=int, metavar="N", help="seed of noise and damage (default: 0)")
     add_device_options(models)
-    measures = parser.add_argument_group("measures")
-    measures.add_argument(
-        "--protocol",
-        choices=PROTOCOL_CHOICES,
-        help="matlab: border = scale, gray files scored on gray values; paper: no border, gray files scored "
-        "as RGB (default: matlab)",
+
+    add = parser.add_argument_group("measures").add_argument
+    protocols = (
+        "matlab: border = scale, gray files scored on gray values; paper: no border, gray files scored as "
+        "RGB (default: matlab)"
     )
-    measures.add_argument(
-        "--measures",
-        type=word_list,
-        metavar="A,B,..",
-        help=f"further columns: {', '.join(MEASURE_CHOICES)}",
+    columns = f"further columns: {', '.join(MEASURE_CHOICES)}"
+    add("--protocol", choices=PROTOCOL_CHOICES, help=protocols)
+    add("--measures", type=word_list, metavar="A,B,..", help=columns)
+    add("--lpips", action="store_true", help="LPIPS; downloads AlexNet's weights if missing")
+    add("--fid", action="store_true", help="FID; downloads Inception's weights if missing")
+
+    add = parser.add_argument_group("output").add_argument
+    resume = (
+        "continue a stopped run: scores are kept in FILE image by image, and those in it are reused "
+        "(default: a file next to the first output, deleted at the end)"
     )
-    measures.add_argument(
-        "--lpips", action="store_true", help="LPIPS; downloads AlexNet's weights if missing"
-    )
-    measures.add_argument("--fid", action="store_true", help="FID; downloads Inception's weights if missing")
-    output = parser.add_argument_group("output")
-    output.add_argument("--json", metavar="FILE", help="every value, with settings, commit and versions")
-    output.add_argument("--csv", metavar="FILE", help="one line per image and method")
-    output.add_argument("--html", metavar="FILE", help="one page with tables and before/after sliders")
-    output.add_argument("--save", metavar="DIR", help="inputs and enlarged images, one folder per row")
-    output.add_argument(
-        "--resume",
-        nargs="?",
-        const="",
-        metavar="FILE",
-        help="continue a stopped run: scores are kept in FILE image by image, and those in it are reused "
-        "(default: a file next to the first output, deleted at the end)",
-    )
+    add("--json", metavar="FILE", help="every value, with settings, commit and versions")
+    add("--csv", metavar="FILE", help="one line per image and method")
+    add("--html", metavar="FILE", help="one page with tables and before/after sliders")
+    add("--save", metavar="DIR", help="inputs and enlarged images, one folder per row")
+    add("--resume", nargs="?", const="", metavar="FILE", help=resume)
     add_common_options(parser)
     parser.set_defaults(run=run)
 
@@ -152,7 +121,8 @@ def run(args: argparse.Namespace) -> int:
     from sam_diffsr.evaluation.page import ComparisonPage
     from sam_diffsr.evaluation.pairs import find_pairs
     from sam_diffsr.evaluation.perceptual import inception_features, lpips_distance
-    from sam_diffsr.evaluation.report import check_target, write_json, write_text
+    from sam_diffsr.evaluation.report import write_json, write_text
+    from sam_diffsr.image.formats import check_file
     from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
     from sam_diffsr.pipeline.resolver import SuperResolver
 
@@ -161,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
         hush_pipeline()
     log = _score_log(args)
     for target in filter(None, (args.json, args.csv, args.html, log and log.path)):
-        check_target(target)
+        check_file(Path(target))
     damages = [parse_degradation(text) for text in args.degrade or ()]
     folders = split_labels(args.sr or [])
     sources = split_labels(args.model or ([] if folders else [DEFAULT_MODEL]))
@@ -215,15 +185,14 @@ def run(args: argparse.Namespace) -> int:
         )
     except KeyboardInterrupt:
         if log is not None:
-            print(
-                f"scores so far are in {log.path}; the same command with --resume continues", file=sys.stderr
-            )
+            kept = f"scores so far are in {log.path}; the same command with --resume continues"
+            print(kept, file=sys.stderr)
         raise
 
     # the table, then the files
-    notes = [*evaluation.notes()]
+    notes = evaluation.notes()
     notes += [f"{log.reused} scores were reused from {log.path}"] if log is not None and log.reused else []
-    _show("\n\n".join([evaluation.heading(), evaluation.table(), *notes]))
+    print("\n\n".join([evaluation.heading(), evaluation.table(), *notes]))
     if args.json is not None:
         write_json(args.json, evaluation.to_json())
     if args.csv is not None:
@@ -236,11 +205,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _score_log(args: argparse.Namespace) -> ScoreLog | None:
-    """Where scores are kept: the file of ``--resume``, else one next to the first output, else nowhere.
-
-    Raises:
-        ArgumentError: ``--resume`` without a file and without outputs.
-    """
+    """Where scores are kept: the file of ``--resume``, else one next to the first output, else nowhere."""
     from sam_diffsr.errors import ArgumentError
     from sam_diffsr.evaluation.score_log import ScoreLog
 
@@ -249,9 +214,3 @@ def _score_log(args: argparse.Namespace) -> ScoreLog | None:
         raise ArgumentError("--resume needs a FILE here, or one of --json, --csv, --html and --save")
     path = args.resume or (f"{output}.partial.jsonl" if output else None)
     return None if path is None else ScoreLog(path, resume=args.resume is not None)
-
-
-def _show(text: str) -> None:
-    """Print text; characters that the console cannot show, as in file names, become escapes."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -27,22 +27,14 @@ def register(subparsers: Subparsers) -> None:
         "downloads. It needs the extra `app` and no internet. Stop it with Ctrl-C.",
     )
     add_model_option(parser)
-    parser.add_argument(
-        "--host", help="address to listen on; 0.0.0.0 lets other machines in (default: 127.0.0.1)"
-    )
-    parser.add_argument("--port", type=whole(1, 65535), help="port to listen on (default: 7860)")
-    parser.add_argument(
-        "--open", dest="open_browser", action="store_const", const=True, help="open the page in a browser"
-    )
-    parser.add_argument(
-        "--share",
-        action="store_const",
-        const=True,
-        help="also make the page public, through the servers of Gradio (default: off)",
-    )
-    parser.add_argument(
-        "--max-pixels", type=whole(1), metavar="N", help="largest input image (default: 64 megapixels)"
-    )
+    add = parser.add_argument
+    host = "address to listen on; 0.0.0.0 lets other machines in (default: 127.0.0.1)"
+    public = "also make the page public, through the servers of Gradio (default: off)"
+    add("--host", help=host)
+    add("--port", type=whole(1, 65535), help="port to listen on (default: 7860)")
+    add("--open", dest="open_browser", action="store_const", const=True, help="open the page in a browser")
+    add("--share", action="store_const", const=True, help=public)
+    add("--max-pixels", type=whole(1), metavar="N", help="largest input image (default: 64 megapixels)")
     add_device_options(parser)
     add_common_options(parser)
     parser.set_defaults(run=run)

@@ -1,37 +1,28 @@
-"""LDL's artefact score: how much of an image's error varies locally, as ringing and invented texture do.
-
-Liang, Zeng and Zhang, "Details or Artifacts: A Locally Discriminative Learning Approach to Realistic Image
-Super-Resolution", CVPR 2022, arXiv 2203.09195. With the residual ``R`` of an image and the truth,
-
-    M(i, j) = var(R in the n x n window around (i, j)),   n = 7
-    sigma   = var(R over the whole image) ** (1 / a),     a = 5
-    map     = sigma * M
-
-A smooth error, such as a shift of brightness, has little local variance.
-"""
+"""LDL's artefact score: how much of an image's error varies locally, as ringing and invented texture do."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sam_diffsr.evaluation.metrics import check_pair, inside
+from sam_diffsr.evaluation.metrics import check_pair, inside, to_float64
 
 __all__ = ["artifact_map", "artifact_score"]
 
 _WINDOW = 7
+_HALF = _WINDOW // 2
 _ROOT = 5
-_SMALLEST = _WINDOW // 2 + 1
+_SMALLEST = _HALF + 1
 """Least side of an image, because reflection at the edge mirrors three pixels."""
 
 
 def artifact_map(sr: Tensor, hr: Tensor, *, data_range: float) -> Tensor:
     """LDL's map: local variance of the residual, times the fifth root of its variance over the image.
 
-    The residual is the absolute difference summed over R, G and B, in units of full brightness. Both
-    variances are unbiased; windows at the edge are completed by reflection. The paper's comparison with an
-    averaged model belongs to training and is left out.
+    ``M(i, j) = var(R) ** (1 / 5) * var(R in the 7 x 7 window around (i, j))`` (Liang, Zeng and Zhang, CVPR
+    2022, arXiv 2203.09195), where the residual ``R`` is the absolute difference summed over R, G and B, in
+    units of full brightness. Both variances are unbiased; windows at the edge are completed by reflection.
+    The paper's comparison with an averaged model belongs to training and is left out.
 
     Args:
         sr: ``(B, 3, H, W)`` of any real dtype in [0, ``data_range``], H and W >= 4.
@@ -47,12 +38,16 @@ def artifact_map(sr: Tensor, hr: Tensor, *, data_range: float) -> Tensor:
             positive.
     """
     check_pair(sr, hr, border=0, data_range=data_range, smallest=_SMALLEST)
-    if sr.device.type == "mps":  # it has no float64
-        sr, hr = sr.cpu(), hr.cpu()
-    difference = sr.to(torch.float64) - hr.to(torch.float64)
-    residual = difference.abs().sum(dim=1, keepdim=True) / data_range
+    residual = (to_float64(sr) - to_float64(hr)).abs().sum(dim=1, keepdim=True) / data_range
     whole = residual.var(dim=(1, 2, 3), keepdim=True) ** (1 / _ROOT)
-    return whole * _local_variance(residual)
+
+    # variance in the window around each pixel; without its mean, the difference of squares stays exact
+    centred = residual - residual.mean(dim=(1, 2, 3), keepdim=True)
+    padded = functional.pad(centred, (_HALF, _HALF, _HALF, _HALF), mode="reflect")
+    mean = functional.avg_pool2d(padded, _WINDOW, stride=1)
+    square = functional.avg_pool2d(padded.square(), _WINDOW, stride=1)
+    unbiased = _WINDOW**2 / (_WINDOW**2 - 1)
+    return whole * ((square - mean.square()).clamp_min(0.0) * unbiased)
 
 
 def artifact_score(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tensor:
@@ -64,13 +59,3 @@ def artifact_score(sr: Tensor, hr: Tensor, *, border: int, data_range: float) ->
     """
     check_pair(sr, hr, border=border, data_range=data_range, smallest=_SMALLEST)
     return artifact_map(inside(sr, border), inside(hr, border), data_range=data_range).mean(dim=(1, 2, 3))
-
-
-def _local_variance(residual: Tensor) -> Tensor:
-    """Unbiased variance in the window around each pixel of a ``(B, 1, H, W)`` map."""
-    half, count = _WINDOW // 2, _WINDOW**2
-    centred = residual - residual.mean(dim=(1, 2, 3), keepdim=True)  # keeps the difference of squares exact
-    padded = functional.pad(centred, (half, half, half, half), mode="reflect")
-    mean = functional.avg_pool2d(padded, _WINDOW, stride=1)
-    square = functional.avg_pool2d(padded.square(), _WINDOW, stride=1)
-    return (square - mean.square()).clamp_min(0.0) * (count / (count - 1))

@@ -15,12 +15,7 @@ import torch
 from sam_diffsr.device import resolve_device
 from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL, available_models, load_pretrained
 
-__all__ = [
-    "describe_commit",
-    "describe_environment",
-    "describe_machine",
-    "describe_versions",
-]
+__all__ = ["describe_commit", "describe_environment", "describe_machine", "describe_versions"]
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "huggingface-hub", "segment-anything")
 
@@ -43,24 +38,16 @@ def describe_commit() -> str | None:
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
-    output: list[str] = []
-    for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
-        command = ["git", "-C", str(root), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        except (OSError, subprocess.SubprocessError):  # git is missing or fails
-            return None
-        output.append(done.stdout.strip())
-    commit, changes = output
-    return f"{commit}-dirty" if changes else commit
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):  # git is missing or fails
+        return None
+    return done.stdout.strip()
 
 
 def describe_machine(device: str | torch.device = "auto") -> dict[str, Any]:
-    """The resolved device and torch's threads, as JSON values.
-
-    Raises:
-        ArgumentError: This machine does not have the device.
-    """
+    """The resolved device and torch's threads, as JSON values; ``ArgumentError`` for a missing device."""
     resolved = resolve_device(device)
     return {
         "platform": platform.platform(),
@@ -79,21 +66,16 @@ def describe_environment() -> dict[str, Any]:
     for index in range(torch.cuda.device_count()):
         memory = torch.cuda.mem_get_info(index)[1]
         cuda.append({"name": torch.cuda.get_device_name(index), "memory_gb": round(memory / 1024**3, 1)})
-    models: list[dict[str, Any]] = []
-    for name in available_models():
-        config, state_dict = load_pretrained(name)
-        sampling = config.sampling
-        models.append(
-            {
-                "name": name,
-                "default": name == DEFAULT_MODEL,
-                "scale": config.model.scale,
-                "parameters": sum(value.numel() for value in state_dict.values()),
-                "sampler": sampling.sampler,
-                "steps": sampling.steps,
-                "start": sampling.start,
-            }
-        )
+    models = [
+        {
+            "name": name,
+            "default": name == DEFAULT_MODEL,
+            "scale": config.model.scale,
+            "parameters": sum(value.numel() for value in state_dict.values()),
+            **{key: getattr(config.sampling, key) for key in ("sampler", "steps", "start")},
+        }
+        for name, (config, state_dict) in ((name, load_pretrained(name)) for name in available_models())
+    ]
     return {
         "versions": describe_versions(),
         "machine": {**describe_machine(), "cuda_devices": cuda, "mps": torch.backends.mps.is_available()},

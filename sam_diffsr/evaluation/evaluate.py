@@ -6,10 +6,11 @@ per-image values.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -118,6 +119,8 @@ def evaluate_methods(
         raise ArgumentError("FID needs at least 2 images, all in one run; leave out FID, or do not resume")
     measures = check_measures(measures)
     check_sizes(hr_files, scale=scale, inputs=lr_files)
+
+    # the record, and the scores of an earlier run
     border = scale if protocol == "matlab" else 0
     machine, lr = describe_machine(device), MADE_INPUTS if lr_files is None else str(Path(lr_files[0]).parent)
     lr = f"the truths, damaged by {', '.join(damage.name for damage in damages)}" if damages else lr
@@ -133,21 +136,20 @@ def evaluate_methods(
     truths: list[Tensor] = []
     cropped: list[str] = []
     gray: list[str] = []
-    cold = machine["device"] != "cpu"
+    cold, smallest = machine["device"] != "cpu", _SSIM_WINDOW + 2 * border
     for index, hr_file in enumerate(hr_files):
         lr_file = None if lr_files is None else Path(lr_files[index])
-        files = [Path(hr_file), *([lr_file] if lr_file is not None else [])]
+        files = [Path(hr_file), *([] if lr_file is None else [lr_file])]
         files += [method.files[index] for method in methods if method.files]
         for name, damage in cases.items():
             # the pair is read even if its scores are kept: it says whether it is gray or cropped
-            smallest = _SSIM_WINDOW + 2 * border
             pair = read_pair(
                 hr_file, scale=scale, lr_file=lr_file, damage=damage, seed=seed, smallest=smallest
             )
             as_gray = pair.gray and protocol == "matlab"
             if name == next(iter(cases)):
-                cropped += [pair.name] if pair.cropped else []
-                gray += [pair.name] if as_gray else []
+                cropped += [pair.name] * pair.cropped
+                gray += [pair.name] * as_gray
                 truths += [] if features is None else [features(pair.hr)]
             kept = None if log is None else log.find(pair.name, name, files=files)
             if kept is not None:
@@ -160,17 +162,27 @@ def evaluate_methods(
                     _enlarge(method, pair, seed, as_gray)
                 cold = False
             timed = [_enlarge(method, pair, seed, as_gray) for method in methods]
+            outputs = tuple(output for output, _ in timed)
             bicubic = to_uint8(bicubic_method(scale).enlarge(pair, 0)) if measures else pair.hr
-            compared = {"truth": pair.hr, "bicubic": bicubic}
-            others = {measure: compared[MEASURES[measure].against] for measure in measures}
+            others = {"truth": pair.hr, "bicubic": bicubic}
             scores = tuple(
-                _score(pair, sr, border=border, gray=as_gray, lpips=lpips, others=others, seconds=seconds)
+                ImageScore(
+                    name=pair.name,
+                    psnr_y=psnr_y(sr, pair.hr, border=border, data_range=255, gray=as_gray).item(),
+                    ssim_y=ssim_y(sr, pair.hr, border=border, data_range=255, gray=as_gray).item(),
+                    psnr_rgb=psnr_rgb(sr, pair.hr, border=border, data_range=255).item(),
+                    artifacts=artifact_score(sr, pair.hr, border=border, data_range=255).item(),
+                    lpips=None if lpips is None else lpips(inside(sr, border), inside(pair.hr, border)),
+                    seconds=seconds,
+                    measures={
+                        key: take(key, sr, others[MEASURES[key].against], border=border) for key in measures
+                    },
+                )
                 for sr, seconds in timed
             )
             scored[name].append(scores)
 
             # report and keep
-            outputs = tuple(output for output, _ in timed)
             if features is not None:
                 embedded[name].append([features(output) for output in outputs])
             if on_image is not None:
@@ -182,8 +194,9 @@ def evaluate_methods(
             which = f"{pair.name}, {name}" if name else pair.name
             logger.info("[%d/%d] %s: %s", index + 1, len(hr_files), which, "; ".join(brief))
 
-    rows = [
-        Row(
+    rows: list[Row] = []
+    for name, (index, method) in itertools.product(cases, enumerate(methods)):
+        row = Row(
             label=f"{name}: {method.label}" if name else method.label,
             damage=name,
             method=method.kind,
@@ -195,9 +208,8 @@ def evaluate_methods(
             if features is None
             else frechet_distance(truths, [vectors[index] for vectors in embedded[name]]),
         )
-        for name in cases
-        for index, method in enumerate(methods)
-    ]
+        rows.append(row)
+    packages = ["lpips"] * (lpips is not None) + ["torch-fidelity"] * (features is not None)
     return Evaluation(
         dataset=dataset,
         protocol=protocol,
@@ -209,9 +221,7 @@ def evaluate_methods(
         gray=tuple(gray),
         rows=tuple(rows),
         machine=machine,
-        versions=describe_versions(
-            extra=["lpips"] * (lpips is not None) + ["torch-fidelity"] * (features is not None)
-        ),
+        versions=describe_versions(extra=packages),
         commit=describe_commit(),
     )
 
@@ -219,11 +229,8 @@ def evaluate_methods(
 class ResultFolders:
     """Writes inputs and results as PNG files named like the truth, one folder per row.
 
-    Args:
-        root: Folder of the folders; made if it does not exist.
-        methods: The methods; call ``evaluate_methods`` with ``on_image=folders.add``.
-        hr_files: Ground truths, whose names without ending the results get.
-        damages: Names of the degradations, if any.
+    Call ``evaluate_methods`` with ``on_image=folders.add``, the same methods and truths, and degradations of
+    the names in ``damages``.
 
     Raises:
         ImageError: Two truths would share one file of results; both are named, and nothing is made.
@@ -239,18 +246,13 @@ class ResultFolders:
         damages: Sequence[str] = (),
     ) -> None:
         check_names(hr_files, doubt=f"whose results {root} is to hold")
-        self.folders: dict[str, list[Path]] = {}
-        for damage in damages or [""]:
-            parent = Path(root) / damage
-            self.folders[damage] = [parent / "lr"]
-            for method in methods:
-                name, count = method.folder_name, 1
-                while parent / name in self.folders[damage]:
-                    count += 1
-                    name = f"{method.folder_name}_{count}"
-                self.folders[damage].append(parent / name)
+        names = ["lr"]
+        for method in methods:
+            numbered = (f"{method.folder_name}_{count}" for count in itertools.count(2))
+            names.append(next(n for n in itertools.chain([method.folder_name], numbered) if n not in names))
+        self.folders = {damage: [Path(root, damage, name) for name in names] for damage in damages or [""]}
         try:
-            for folder in (folder for folders in self.folders.values() for folder in folders):
+            for folder in itertools.chain(*self.folders.values()):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the folders of results in {root}: {error}") from error
@@ -264,30 +266,8 @@ class ResultFolders:
 
 
 def _enlarge(method: Method, pair: Pair, seed: int, gray: bool) -> tuple[Tensor, float | None]:
+    """The 8-bit result and, unless it is a file, the seconds that it took."""
     started = time.perf_counter()
     output = to_uint8(method.enlarge(pair, seed)).cpu()  # the copy waits for the device
     seconds = time.perf_counter() - started
     return to_gray(output) if gray else output, None if method.kind == "images" else seconds
-
-
-def _score(
-    pair: Pair,
-    sr: Tensor,
-    *,
-    border: int,
-    gray: bool,
-    lpips: PairDistance | None,
-    others: Mapping[str, Tensor],
-    seconds: float | None,
-) -> ImageScore:
-    """Every score of one result; ``others`` are the images that the measures compare it with."""
-    return ImageScore(
-        name=pair.name,
-        psnr_y=psnr_y(sr, pair.hr, border=border, data_range=255, gray=gray).item(),
-        ssim_y=ssim_y(sr, pair.hr, border=border, data_range=255, gray=gray).item(),
-        psnr_rgb=psnr_rgb(sr, pair.hr, border=border, data_range=255).item(),
-        artifacts=artifact_score(sr, pair.hr, border=border, data_range=255).item(),
-        lpips=None if lpips is None else lpips(inside(sr, border), inside(pair.hr, border)),
-        seconds=seconds,
-        measures={name: take(name, sr, other, border=border) for name, other in others.items()},
-    )

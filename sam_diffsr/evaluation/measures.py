@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError
-from sam_diffsr.evaluation.metrics import LUMA_OFFSET, check_pair, inside, luma
+from sam_diffsr.evaluation.metrics import LUMA_OFFSET, check_pair, inside, luma, to_float64
 
 __all__ = ["MEASURES", "Measure", "check_measures", "colour_shift", "grain", "ringing", "take"]
 
@@ -52,8 +52,7 @@ def ringing(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tensor
     Raises:
         ArgumentError: Shapes differ, wrong rank or channels, or no pixel lies inside the border.
     """
-    check_pair(sr, hr, border=border, data_range=data_range)
-    ours, truth = _levels(sr, data_range=data_range), _levels(hr, data_range=data_range)
+    ours, truth = _levels(sr, hr, border=border, data_range=data_range)
     highest, lowest = _highest(truth, _RINGING_RADIUS), _lowest(truth, _RINGING_RADIUS)
     beyond = (ours - highest).clamp_min(0) + (lowest - ours).clamp_min(0)
     near = (_highest(truth, 1) - _lowest(truth, 1) > _STEEP + _TIE).to(torch.float64)
@@ -72,8 +71,7 @@ def grain(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tensor:
     Returns:
         ``(B,)`` float64 >= 0 in levels of 255; NaN for an image with fewer than 500 flat pixels.
     """
-    check_pair(sr, hr, border=border, data_range=data_range)
-    ours, truth = _levels(sr, data_range=data_range), _levels(hr, data_range=data_range)
+    ours, truth = _levels(sr, hr, border=border, data_range=data_range)
     mean = functional.avg_pool2d(
         ours, _GRAIN_WINDOW, stride=1, padding=_GRAIN_WINDOW // 2, count_include_pad=False
     )
@@ -91,9 +89,7 @@ def colour_shift(sr: Tensor, reference: Tensor, *, border: int, data_range: floa
         ``(B,)`` float64 >= 0 in levels of 255.
     """
     check_pair(sr, reference, border=border, data_range=data_range)
-    ours, theirs = (
-        inside(image.cpu(), border).to(torch.float64).mean(dim=(-2, -1)) for image in (sr, reference)
-    )
+    ours, theirs = (to_float64(inside(image, border)).mean(dim=(-2, -1)) for image in (sr, reference))
     return (ours - theirs).abs().amax(dim=1) * (255.0 / data_range)
 
 
@@ -122,9 +118,7 @@ class Measure:
 
 MEASURES: dict[str, Measure] = {
     "ringing": Measure(
-        score=ringing,
-        lower_is_better=True,
-        note="mean overshoot of luma near strong edges, levels of 255",
+        score=ringing, lower_is_better=True, note="mean overshoot of luma near strong edges, levels of 255"
     ),
     "grain": Measure(
         score=grain,
@@ -142,11 +136,7 @@ MEASURES: dict[str, Measure] = {
 
 
 def check_measures(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names without duplicates.
-
-    Raises:
-        ArgumentError: A name is unknown.
-    """
+    """The names without duplicates; an unknown one is an ``ArgumentError``."""
     unknown = [name for name in names if name not in MEASURES]
     if unknown:
         raise ArgumentError(f"unknown measures {', '.join(unknown)}; expected some of {', '.join(MEASURES)}")
@@ -159,9 +149,11 @@ def take(name: str, sr: Tensor, other: Tensor, *, border: int) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _levels(image: Tensor, *, data_range: float) -> Tensor:
-    """Luma in 0..255, ``(B, 1, H, W)`` float64 on the CPU."""
-    return (luma(image, data_range=data_range).cpu() - LUMA_OFFSET) * (255 / 219)
+def _levels(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> tuple[Tensor, Tensor]:
+    """Check both images; their luma in 0..255, ``(B, 1, H, W)`` float64 on the CPU."""
+    check_pair(sr, hr, border=border, data_range=data_range)
+    x, y = ((luma(image, data_range=data_range).cpu() - LUMA_OFFSET) * (255 / 219) for image in (sr, hr))
+    return x, y
 
 
 def _highest(image: Tensor, radius: int | tuple[int, int]) -> Tensor:
@@ -177,8 +169,8 @@ def _lowest(image: Tensor, radius: int) -> Tensor:
 
 def _each(reduce: Callable[[Tensor], Tensor], values: Tensor, counts: Tensor, *, border: int) -> Tensor:
     """Reduce the pixels that count to one number per image; NaN where they are too few."""
-    values, counts = inside(values, border), inside(counts, border)
-    chosen = [one[which] for one, which in zip(values, counts, strict=True)]
+    pairs = zip(inside(values, border), inside(counts, border), strict=True)
+    chosen = [image[which] for image, which in pairs]
     return torch.stack(
         [reduce(pixels) if len(pixels) >= _FEWEST else pixels.new_tensor(math.nan) for pixels in chosen]
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -61,7 +61,6 @@ class Method:
     """One row of a table."""
 
     kind: MethodKind
-    """Kind of method."""
     name: str = ""
     """Name of the model or of the folder."""
     setting: Setting | None = None
@@ -76,16 +75,15 @@ class Method:
     @property
     def label(self) -> str:
         """One line that tells the method from the others."""
-        parts = [self.name] if self.name else []
-        parts += [self.kind] if self.kind in ("bicubic", "encoder") else []
+        parts = [self.name, self.kind if self.kind in ("bicubic", "encoder") else ""]
         if self.setting is not None:
             sampling, fidelity = self.setting.sampling, self.setting.fidelity
-            parts += [] if fidelity is None else [f"fidelity {fidelity:g}"]
             start = "" if sampling.start is None else f" from t={sampling.start}"
             steps = f"{sampling.sampler} {sampling.steps} step{'' if sampling.steps == 1 else 's'}{start}"
+            parts.append("" if fidelity is None else f"fidelity {fidelity:g}")
             parts.append(steps if sampling.steps else "encoder's image")
-            parts += [sampling.spacing] if sampling.spacing == "trailing" else []
-        return ", ".join(parts)
+            parts.append("" if sampling.spacing == "linspace" else sampling.spacing)
+        return ", ".join(filter(None, parts))
 
     @property
     def folder_name(self) -> str:
@@ -101,52 +99,33 @@ def bicubic_method(scale: int) -> Method:
 def model_methods(
     resolver: SuperResolver, *, name: str, settings: Sequence[Setting] | None = None
 ) -> list[Method]:
-    """The encoder alone, then the model at each setting.
-
-    Args:
-        resolver: The model.
-        name: Name in results.
-        settings: One method each, see :func:`sampling_grid`; None is the model's default.
-    """
+    """The encoder alone, then the model at each setting of :func:`sampling_grid`; None is its default."""
     identity = f"{resolver!r} {resolver.config}"
 
-    def lr_of(pair: Pair) -> Tensor:
-        return (pair.lr.float() / 255).to(resolver.device)
-
-    def encoder(pair: Pair, seed: int) -> Tensor:
-        return resolver.upscale_tensor(lr_of(pair), seeds=[seed], steps=0)
-
-    def sampled(setting: Setting) -> Callable[[Pair, int], Tensor]:
-        sampling, other = setting.sampling, copy.copy(resolver)
-        spaced = replace(resolver.config.sampling, spacing=sampling.spacing)
-        other.config = replace(resolver.config, sampling=spaced)
-        start: Start = "noise" if sampling.start is None else sampling.start
-
+    def method(
+        kind: MethodKind, model: SuperResolver, setting: Setting | None = None, **options: Any
+    ) -> Method:
         def enlarge(pair: Pair, seed: int) -> Tensor:
-            return other.upscale_tensor(
-                lr_of(pair),
-                seeds=[seed],
-                sampler=sampling.sampler,
-                steps=sampling.steps,
-                start=start if setting.fidelity is None else None,
-                fidelity=setting.fidelity,
-            )
+            return model.upscale_tensor((pair.lr.float() / 255).to(model.device), seeds=[seed], **options)
 
-        return enlarge
+        return Method(kind=kind, name=name, setting=setting, enlarge=enlarge, identity=identity)
 
-    methods = [Method(kind="encoder", name=name, enlarge=encoder, identity=identity)]
-    for one in [Setting(sampling=resolver.config.sampling)] if settings is None else settings:
-        methods.append(Method(kind="model", name=name, setting=one, enlarge=sampled(one), identity=identity))
+    methods = [method("encoder", resolver, steps=0)]
+    for setting in [Setting(sampling=resolver.config.sampling)] if settings is None else settings:
+        sampling, spaced = setting.sampling, copy.copy(resolver)
+        default = replace(resolver.config.sampling, spacing=sampling.spacing)
+        spaced.config = replace(resolver.config, sampling=default)
+        options = {"sampler": sampling.sampler, "steps": sampling.steps, "fidelity": setting.fidelity}
+        if setting.fidelity is None:
+            options["start"] = "noise" if sampling.start is None else sampling.start
+        methods.append(method("model", spaced, setting, **options))
     return methods
 
 
 def results_method(hr_files: Sequence[PathLike], results: Sequence[PathLike], *, name: str) -> Method:
-    """Files made elsewhere.
+    """Files made elsewhere, one per truth, of its size or of that of the cropped truth.
 
-    Args:
-        hr_files: Ground truths with different file names.
-        results: One file per truth, of its size or of that of the cropped truth; cropped as the truth is.
-        name: Name in results.
+    They are cropped as the truth is. The truths must have different file names.
     """
     by_name = {Path(hr).name: Path(result) for hr, result in zip(hr_files, results, strict=True)}
 
@@ -177,7 +156,7 @@ def folder_methods(
     methods: list[Method] = []
     for name, folder in folders:
         files = match_files(hr_files, find_images(folder), scale=scale, what=f"a result in {folder}")
-        check_sizes(hr_files, scale=scale, results=[files])
+        check_sizes(hr_files, scale=scale, results=files)
         methods.append(results_method(hr_files, files, name=name))
     return methods
 
@@ -202,8 +181,7 @@ def sampling_grid(
         ConfigError: An unknown spacing.
     """
     grid: list[Setting] = []
-    places = product([None] if starts is None else starts, [None] if fidelities is None else fidelities)
-    for start, fidelity in places:
+    for start, fidelity in product(starts or [None], fidelities or [None]):
         first = resolve_settings(config, start=start, fidelity=fidelity, steps=0).sampling.start
         most = config.schedule.timesteps if first is None else first + 1
         for sampler, count in product(samplers or [None], steps or [None]):
@@ -223,37 +201,29 @@ def sampling_grid(
 def split_labels(texts: Sequence[str]) -> list[tuple[str, str]]:
     """Split each ``NAME=VALUE``; a value alone is named after itself, or after the last part of its path.
 
-    An existing file or folder is never split.
-
-    Raises:
-        ArgumentError: Two have the same name.
+    An existing file or folder is never split. Names must differ.
     """
-    labelled: list[tuple[str, str]] = []
+    labelled: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not (equals and name and value) or Path(text).exists():
             name, value = (Path(text).resolve().name if Path(text).exists() else text), text
-        same = next((other for known, other in labelled if known == name), None)
-        if same is not None:
+        if name in labelled:
             raise ArgumentError(
-                f"{same} and {value} are both called {name}; give one another name, like second={value}"
+                f"{labelled[name]} and {value} are both called {name}; give one another name, like "
+                f"second={value}"
             )
-        labelled.append((name, value))
-    return labelled
+        labelled[name] = value
+    return list(labelled.items())
 
 
 def common_scale(scales: Sequence[int], *, asked: int | None = None) -> int:
-    """The scale of a comparison: the models', else the one asked for, else the default of a model.
-
-    Raises:
-        ArgumentError: Several scales, or a scale below 2.
-    """
-    wanted = sorted(set(scales) if asked is None else {*scales, asked})
+    """The one scale of a comparison: the models', else the one asked for, else the default of a model."""
+    wanted = set(scales) if asked is None else {*scales, asked}
     if len(wanted) > 1:
-        raise ArgumentError(
-            f"a comparison is at one scale, got {' and '.join(map(str, wanted))}; evaluate them separately"
-        )
-    scale = wanted[0] if wanted else ModelConfig().scale
+        given = " and ".join(map(str, sorted(wanted)))
+        raise ArgumentError(f"a comparison is at one scale, got {given}; evaluate them separately")
+    scale = wanted.pop() if wanted else ModelConfig().scale
     if scale < 2:
         raise ArgumentError(f"scale must be at least 2, got {scale}")
     return scale

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError
 
-__all__ = ["LUMA_OFFSET", "check_pair", "inside", "luma", "psnr_rgb", "psnr_y", "ssim_y"]
+__all__ = ["LUMA_OFFSET", "check_pair", "inside", "luma", "psnr_rgb", "psnr_y", "ssim_y", "to_float64"]
 
 _LUMA_WEIGHTS = (65.481, 128.553, 24.966)
 LUMA_OFFSET = 16.0
@@ -38,12 +38,11 @@ def luma(image: Tensor, *, data_range: float, gray: bool = False) -> Tensor:
         ArgumentError: wrong rank or channels, or ``data_range`` is not positive.
     """
     _check_image(image, data_range=data_range)
-    if image.device.type == "mps":  # it has no float64
-        image = image.cpu()
+    image = to_float64(image)
     if gray:
-        return image.to(torch.float64).mean(dim=1, keepdim=True) * (_PEAK / data_range)
+        return image.mean(dim=1, keepdim=True) * (_PEAK / data_range)
     weights = torch.tensor(_LUMA_WEIGHTS, dtype=torch.float64, device=image.device) / data_range
-    return torch.einsum("bchw,c->bhw", image.to(torch.float64), weights)[:, None] + LUMA_OFFSET
+    return torch.einsum("bchw,c->bhw", image, weights)[:, None] + LUMA_OFFSET
 
 
 def psnr_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float, gray: bool = False) -> Tensor:
@@ -62,15 +61,16 @@ def psnr_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float, gray: bool
     Raises:
         ArgumentError: Shapes differ, wrong rank or channels, or no pixel lies inside the border.
     """
-    x, y = _prepare(sr, hr, border=border, data_range=data_range, smallest=1, gray=gray)
+    check_pair(sr, hr, border=border, data_range=data_range)
+    x, y = (inside(luma(image, data_range=data_range, gray=gray), border) for image in (sr, hr))
     return _psnr(x - y)
 
 
 def psnr_rgb(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tensor:
     """Peak signal-to-noise ratio over R, G and B together; arguments and errors as in :func:`psnr_y`."""
     check_pair(sr, hr, border=border, data_range=data_range)
-    x, y = (inside(image.cpu(), border).to(torch.float64) for image in (sr, hr))
-    return _psnr((x - y) * (_PEAK / data_range))
+    difference = to_float64(inside(sr, border)) - to_float64(inside(hr, border))
+    return _psnr(difference * (_PEAK / data_range))
 
 
 def ssim_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float, gray: bool = False) -> Tensor:
@@ -85,7 +85,8 @@ def ssim_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float, gray: bool
     Raises:
         ArgumentError: Shapes differ, wrong rank or channels, or fewer than 11x11 pixels inside the border.
     """
-    x, y = _prepare(sr, hr, border=border, data_range=data_range, smallest=_WINDOW, gray=gray)
+    check_pair(sr, hr, border=border, data_range=data_range, smallest=_WINDOW)
+    x, y = (inside(luma(image, data_range=data_range, gray=gray), border) for image in (sr, hr))
     mean_x, mean_y = _blur(x), _blur(y)
     variance_x = _blur(x * x) - mean_x.square()
     variance_y = _blur(y * y) - mean_y.square()
@@ -96,12 +97,7 @@ def ssim_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float, gray: bool
 
 
 def check_pair(sr: Tensor, hr: Tensor, *, border: int, data_range: float, smallest: int = 1) -> None:
-    """Refuse images that cannot be compared.
-
-    Raises:
-        ArgumentError: Shapes differ, wrong rank or channels, ``data_range`` is not positive, or the border is
-            negative or leaves fewer than ``smallest`` rows or columns.
-    """
+    """Refuse images that cannot be compared, or of which a border leaves too little; ``ArgumentError``."""
     if sr.shape != hr.shape:
         raise ArgumentError(
             f"both images must have one shape, got {tuple(sr.shape)} and {tuple(hr.shape)}; "
@@ -125,23 +121,19 @@ def _check_image(image: Tensor, *, data_range: float) -> None:
         raise ArgumentError(f"data_range must be positive (1.0 or 255), got {data_range}")
 
 
-def _prepare(
-    sr: Tensor, hr: Tensor, *, border: int, data_range: float, smallest: int, gray: bool
-) -> tuple[Tensor, Tensor]:
-    """Check both images and return their luma inside the border."""
-    check_pair(sr, hr, border=border, data_range=data_range, smallest=smallest)
-    x, y = (inside(luma(image, data_range=data_range, gray=gray), border) for image in (sr, hr))
-    return x, y
-
-
-def _psnr(difference: Tensor) -> Tensor:
-    return 10.0 * torch.log10(_PEAK**2 / difference.square().mean(dim=(1, 2, 3)))
-
-
 def inside(image: Tensor, border: int) -> Tensor:
     """The pixels of ``(..., H, W)`` inside a border, as a view."""
     height, width = image.shape[-2:]
     return image[..., border : height - border, border : width - border]
+
+
+def to_float64(image: Tensor) -> Tensor:
+    """The image in float64, on its own device if that has such numbers."""
+    return (image.cpu() if image.device.type == "mps" else image).to(torch.float64)
+
+
+def _psnr(difference: Tensor) -> Tensor:
+    return 10.0 * torch.log10(_PEAK**2 / difference.square().mean(dim=(1, 2, 3)))
 
 
 def _blur(x: Tensor) -> Tensor:

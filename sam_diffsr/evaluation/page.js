@@ -18,51 +18,11 @@ for (const button of document.querySelectorAll("th button")) {
   });
 }
 
-// Each slider: drag to move the line, click to zoom, choose the two sides, show the difference from the truth.
-const ZOOM = 4;
+// Each card: a slider, the choice of its two sides, and the difference from the truth.
 for (const card of document.querySelectorAll(".card")) {
   const slider = card.querySelector(".slider");
-  const range = card.querySelector("input[type=range]");
   const images = [...slider.querySelectorAll("img")];
-  let zoomed = null;
-  let pressed = null;
-
-  const draw = () => {
-    const split = range.value / 100;
-    const cut = zoomed === null ? split : zoomed + (split - zoomed) / ZOOM;
-    slider.style.setProperty("--split", `${100 * split}%`);
-    slider.style.setProperty("--cut", `${100 * cut}%`);
-  };
-  const place = (event) => {
-    const box = slider.getBoundingClientRect();
-    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
-  };
-
-  range.addEventListener("input", draw);
-  slider.addEventListener("pointerdown", (event) => {
-    pressed = { x: event.clientX, moved: false };
-    slider.setPointerCapture(event.pointerId);
-  });
-  slider.addEventListener("pointermove", (event) => {
-    if (pressed === null) return;
-    pressed.moved ||= Math.abs(event.clientX - pressed.x) > 3;
-    if (pressed.moved) {
-      range.value = 100 * place(event)[0];
-      draw();
-    }
-  });
-  slider.addEventListener("pointerup", (event) => {
-    if (pressed !== null && !pressed.moved) {
-      const [x, y] = place(event);
-      zoomed = slider.classList.toggle("zoom") ? x : null;
-      slider.style.setProperty("--x", `${100 * x}%`);
-      slider.style.setProperty("--y", `${100 * y}%`);
-      draw();
-    }
-    pressed = null;
-  });
-  slider.addEventListener("pointercancel", () => { pressed = null; });
-
+  makeSlider(slider, card.querySelector("input[type=range]"), 4);
   for (const side of card.querySelectorAll("select")) {
     side.addEventListener("change", () => {
       images.forEach((image, index) => image.classList.toggle(side.className, index === side.selectedIndex));

@@ -14,6 +14,7 @@ from string import Template
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from sam_diffsr.evaluation.evaluate import ImageResult
 from sam_diffsr.evaluation.measures import MEASURES
@@ -51,13 +52,8 @@ class ComparisonPage:
     """Collects crops while an evaluation runs, and writes the page at the end.
 
     Only the worst images keep a crop: those with the lowest PSNR-Y of the first model or folder of results.
-    The tables hold all images.
-
-    Args:
-        methods: The methods; call :func:`~sam_diffsr.evaluation.evaluate.evaluate_methods` with
-            ``on_image=page.add``.
-        scale: Upscaling factor.
-        most: Images with a crop; None takes 16, and fewer where there are many methods.
+    The tables hold all images. Call ``evaluate_methods`` with the same methods and ``on_image=page.add``.
+    ``most`` images have a crop; None takes 16, and fewer where there are many methods.
     """
 
     def __init__(self, methods: Sequence[Method], *, scale: int, most: int | None = None) -> None:
@@ -70,60 +66,57 @@ class ComparisonPage:
 
     def add(self, result: ImageResult) -> None:
         """Keep an image's crop if it is among the worst so far."""
-        pair, outputs = result.pair, result.outputs
+        pair, outputs, scale = result.pair, result.outputs, self.scale
         self._sizes[pair.name] = (pair.hr.shape[-2], pair.hr.shape[-1])
         if len(self._cards) >= self.most:
             best = max(self._cards, key=self._order)
             if result.scores[self.leading].psnr_y >= self._order(best):
                 return
             self._cards.remove(best)
-        top, left, height, width = largest_disagreement(pair.hr, outputs, scale=self.scale, side=_SIDE)
-        low = [value // self.scale for value in (top, left, height, width)]
-        crops = [image[..., top : top + height, left : left + width] for image in (*outputs, pair.hr)]
-        crops.insert(0, pair.lr[..., low[0] : low[0] + low[2], low[1] : low[1] + low[3]])
-        self._cards.append(
-            _Card(
-                damage=result.damage,
-                name=pair.name,
-                place=(top, left, height, width),
-                scores=result.scores,
-                pictures=[_address(crop) for crop in crops],
-            )
+        place = largest_disagreement(pair.hr, outputs, scale=scale, side=_SIDE)
+        low = tuple(value // scale for value in place)
+        crops = [_crop(pair.lr, low), *(_crop(image, place) for image in (*outputs, pair.hr))]
+        card = _Card(
+            damage=result.damage,
+            name=pair.name,
+            place=place,
+            scores=result.scores,
+            pictures=[_address(crop) for crop in crops],
         )
+        self._cards.append(card)
 
     def html(self, evaluation: Evaluation) -> str:
         """The page of the evaluation that the crops were collected in."""
         # rows come damage by damage, and every damage has the same methods
-        damages = list(dict.fromkeys(row.damage for row in evaluation.rows))
-        rows = {damage: [row for row in evaluation.rows if row.damage == damage] for damage in damages}
+        rows: dict[str, list[Row]] = {}
+        for row in evaluation.rows:
+            rows.setdefault(row.damage, []).append(row)
         cards = sorted(self._cards, key=self._order)
         pictured = {_anchor(card.damage, card.name) for card in cards}
-        total = len(evaluation.rows[0].images) * len(damages)
+        total = len(evaluation.rows[0].images) * len(rows)
         record = {
             "protocol": f"{evaluation.protocol}, a border of {evaluation.border} pixels left out",
             "input": evaluation.lr,
             "cropped": ", ".join(evaluation.cropped) or "none",
             "gray": ", ".join(evaluation.gray) or "none",
-            "seed": str(evaluation.seed),
+            "seed": evaluation.seed,
             "commit": evaluation.commit or "not a git checkout",
-            **{key.replace("_", " "): str(value) for key, value in evaluation.machine.items()},
+            **{key.replace("_", " "): value for key, value in evaluation.machine.items()},
             **evaluation.versions,
         }
         return Template(_resource("page.html")).substitute(
             policy=escape(_POLICY),
             title=escape(f"Evaluation: {evaluation.dataset}" if evaluation.dataset else "Evaluation"),
             style=_resource("page.css"),
-            script=_resource("page.js"),
+            script=_resource("slider.js") + _resource("page.js"),
             heading=escape(evaluation.heading()),
             summary=_summary(evaluation),
-            notes="\n".join(f'<p class="dim">{escape(note)}</p>' for note in evaluation.notes()),
-            record="".join(
-                f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in record.items()
-            ),
+            notes="\n".join(_tag("p", escape(note), class_="dim") for note in evaluation.notes()),
+            record="".join(_tag("dt", escape(key)) + _tag("dd", escape(str(record[key]))) for key in record),
             shown=f"The {len(cards)} worst of {total} images" if len(cards) < total else "Images",
             leading=escape(evaluation.rows[self.leading].label),
             cards="\n".join(self._card(card, rows[card.damage]) for card in cards),
-            tables="\n".join(self._images(rows[damage], pictured=pictured) for damage in damages),
+            tables="\n".join(self._images(own, pictured=pictured) for own in rows.values()),
         )
 
     def _order(self, card: _Card) -> float:
@@ -133,49 +126,44 @@ class ComparisonPage:
         """Table of the images of one damage, lowest PSNR-Y of the leading method first."""
         header = ""
         for index, label in enumerate(["image", "pixels", *map(_method, rows)]):
-            text = _attribute("class", "text", when=index == 0)
-            order = _attribute("aria-sort", "ascending", when=index == 2 + self.leading)
-            header += f'<th{text}{order} scope="col"><button type="button">{escape(label)}</button></th>'
+            order = "ascending" if index == 2 + self.leading else ""
+            button = _tag("button", escape(label), type="button")
+            header += _tag("th", button, class_="" if index else "text", aria_sort=order, scope="col")
         lines: list[str] = []
-        for scores in zip(*(row.images for row in rows), strict=True):
+        images = zip(*(row.images for row in rows), strict=True)
+        for scores in sorted(images, key=lambda scores: scores[self.leading].psnr_y):
             name = scores[0].name
-            anchor = _anchor(rows[0].damage, name)
+            anchor, link = _anchor(rows[0].damage, name), escape(name)
+            link = _tag("a", link, href=f"#{anchor}") if anchor in pictured else link
             height, width = self._sizes.get(name, (0, 0))
-            link = f'<a href="#{anchor}">{escape(name)}</a>' if anchor in pictured else escape(name)
-            line = f'<tr><td class="text" data-value="{escape(name)}">{link}</td>'
-            line += f'<td data-value="{height * width}">{f"{width} × {height}" if width else ""}</td>'
+            line = _tag("td", link, class_="text", data_value=name)
+            line += _tag("td", f"{width} × {height}" if width else "", data_value=str(height * width))
             best = max(score.psnr_y for score in scores)
             for score in scores:
-                mark = _attribute("class", "best", when=score.psnr_y == best)
                 value = str(score.psnr_y).replace("inf", "Infinity")  # as the page's script reads it
                 cell = f"{score.psnr_y:.2f}<small>{score.ssim_y:.4f}</small>"
-                line += f'<td{mark} data-value="{value}">{cell}</td>'
-            lines.append(f"{line}</tr>")
-        order_of = [score.psnr_y for score in rows[self.leading].images]
-        lines = [line for _, line in sorted(zip(order_of, lines, strict=True), key=lambda pair: pair[0])]
-        title = f"<h3>{escape(rows[0].damage)}</h3>" if rows[0].damage else ""
-        return title + _table('class="images"', header, lines)
+                line += _tag("td", cell, class_="best" if score.psnr_y == best else "", data_value=value)
+            lines.append(line)
+        title = _tag("h3", escape(rows[0].damage)) if rows[0].damage else ""
+        return title + _table(header, lines, class_="images")
 
     def _card(self, card: _Card, rows: Sequence[Row]) -> str:
         """Slider of one crop, bicubic or the input on its left and the leading method on its right."""
         top, left, height, width = card.place
         scored = zip(rows, card.scores, strict=True)
         captions = ["input", *(f"{_method(row)} · {score.psnr_y:.2f} dB" for row, score in scored), "truth"]
-        right = 1 + self.leading
-        before = 1 if right > 1 else 0
+        after = 1 + self.leading
+        sides = {1 if after > 1 else 0: "before", after: "after"}
         images = [
             f'<img src="{picture}" alt="{escape(f"{card.name}: {caption}")}"'
-            f"{_attribute('class', 'before', when=index == before)}"
-            f"{_attribute('class', 'after', when=index == right)}>"
+            + (f' class="{sides[index]}">' if index in sides else ">")
             for index, (picture, caption) in enumerate(zip(card.pictures, captions, strict=True))
         ]
         choices = ""
-        for side, chosen in (("before", before), ("after", right)):
-            options = "".join(
-                f"<option{' selected' if index == chosen else ''}>{escape(caption)}</option>"
-                for index, caption in enumerate(captions)
-            )
-            choices += f'<select class="{side}" aria-label="{side}">{options}</select>'
+        for chosen, side in sides.items():
+            options = [_tag("option", escape(caption)) for caption in captions]
+            options[chosen] = options[chosen].replace("<option", "<option selected")
+            choices += _tag("select", "".join(options), class_=side, aria_label=side)
         return Template(_resource("card.html")).substitute(
             anchor=_anchor(card.damage, card.name),
             name=escape(f"{card.name}, {card.damage}" if card.damage else card.name),
@@ -191,29 +179,20 @@ class ComparisonPage:
 def largest_disagreement(
     truth: Tensor, outputs: Sequence[Tensor], *, scale: int, side: int
 ) -> tuple[int, int, int, int]:
-    """The box where truth and results differ most among themselves: greatest variance of their luma.
+    """Top, left, height and width of the box where truth and results differ most among themselves.
 
-    Args:
-        truth: ``(1, 3, H, W)`` uint8, H and W multiples of ``scale``.
-        outputs: Results of the same shape.
-        scale: Boxes begin and end at whole pixels of the input.
-        side: Side of the box; cut down to a multiple of the scale, and to the image where that is smaller.
-
-    Returns:
-        Top, left, height and width of the first such box from the top left; the middle of the image where
-        nothing differs.
+    That is the first box with the greatest variance of luma; where nothing differs, the middle of the image.
+    Images are ``(1, 3, H, W)`` uint8. The box begins and ends at whole pixels of the input; ``side`` is cut
+    down to a multiple of the scale, and to the image where that is smaller.
     """
     stack = torch.cat([luma(image, data_range=255) for image in (truth, *outputs)])
     spread = stack.var(dim=0, correction=0)[0]
     rows, columns = spread.shape
     height, width = (min(max(scale, side // scale * scale), length) for length in (rows, columns))
     if not spread.any():
-        top, left = ((rows - height) // 2 // scale * scale, (columns - width) // 2 // scale * scale)
-        return top, left, height, width
-    sums = torch.zeros(rows + 1, columns + 1, dtype=torch.float64)
-    sums[1:, 1:] = spread.cpu().cumsum(0).cumsum(1)
-    boxes = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    boxes = boxes[::scale, ::scale]
+        return (rows - height) // 2 // scale * scale, (columns - width) // 2 // scale * scale, height, width
+    boxes = functional.avg_pool2d(spread[None], (height, 1), stride=(scale, 1))
+    boxes = functional.avg_pool2d(boxes, (1, width), stride=(1, scale))[0]
     row, column = divmod(int(boxes.argmax()), boxes.shape[1])
     return row * scale, column * scale, height, width
 
@@ -222,10 +201,10 @@ def _summary(evaluation: Evaluation) -> str:
     """Table of means; the best value of each column and damage is marked."""
     header, lines = evaluation.columns()
     damages = [row.damage for row in evaluation.rows]
-    head, body = "", ["<tr>"] * len(lines)
+    head, body = "", [""] * len(lines)
     for title, column in zip(header, zip(*lines, strict=True), strict=True):
         kind = "text" if title in _TEXT else "number"
-        head += f'<th class="{kind}" scope="col">{escape(title)}</th>'
+        head += _tag("th", escape(title), class_=kind, scope="col")
         best: dict[str, float] = {}
         if title in _HIGHER_IS_BETTER | _LOWER_IS_BETTER:
             better = max if title in _HIGHER_IS_BETTER else min
@@ -234,18 +213,22 @@ def _summary(evaluation: Evaluation) -> str:
                     best[damage] = better(best.get(damage, float(cell)), float(cell))
         for index, (damage, cell) in enumerate(zip(damages, column, strict=True)):
             mark = " best" if cell and damage in best and float(cell) == best[damage] else ""
-            body[index] += f'<td class="{kind}{mark}">{escape(cell)}</td>'
-    return _table('id="summary"', head, [f"{line}</tr>" for line in body])
+            body[index] += _tag("td", escape(cell), class_=kind + mark)
+    return _table(head, body, id="summary")
 
 
-def _table(attribute: str, header: str, lines: Sequence[str]) -> str:
-    head = f"<thead><tr>{header}</tr></thead>"
-    body = "\n".join(lines)
-    return f'<div class="scroll"><table {attribute}>{head}\n<tbody>\n{body}\n</tbody></table></div>'
+def _table(header: str, lines: Sequence[str], **attributes: str) -> str:
+    rows = "\n".join(_tag("tr", line) for line in lines)
+    head = _tag("thead", _tag("tr", header))
+    table = _tag("table", f"{head}\n{_tag('tbody', rows)}", **attributes)
+    return _tag("div", table, class_="scroll")
 
 
-def _attribute(name: str, value: str, *, when: bool) -> str:
-    return f' {name}="{value}"' if when else ""
+def _tag(name: str, content: str, **attributes: str) -> str:
+    """An element; ``content`` is HTML, ``data_value`` is the attribute data-value, empty attributes go."""
+    names = {key: key.rstrip("_").replace("_", "-") for key in attributes}
+    given = "".join(f' {names[key]}="{escape(value)}"' for key, value in attributes.items() if value)
+    return f"<{name}{given}>{content}</{name}>"
 
 
 def _method(row: Row) -> str:
@@ -256,6 +239,11 @@ def _method(row: Row) -> str:
 def _anchor(damage: str, name: str) -> str:
     """An identifier that no other image of the page has."""
     return f"image-{os.fsencode(f'{damage}/{name}').hex()}"
+
+
+def _crop(image: Tensor, place: Sequence[int]) -> Tensor:
+    top, left, height, width = place
+    return image[..., top : top + height, left : left + width]
 
 
 def _address(image: Tensor) -> str:

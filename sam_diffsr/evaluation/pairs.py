@@ -18,9 +18,8 @@ from torch import Tensor
 from sam_diffsr.data import find_dataset
 from sam_diffsr.data.degrade import Degradation
 from sam_diffsr.errors import ImageError
-from sam_diffsr.image import decode_image
+from sam_diffsr.image import decode_image, image_size
 from sam_diffsr.image.jobs import find_images
-from sam_diffsr.image.read import open_file
 from sam_diffsr.resize import imresize
 
 __all__ = [
@@ -31,10 +30,12 @@ __all__ = [
     "match_files",
     "read_image",
     "read_pair",
+    "to_gray",
     "to_uint8",
 ]
 
 PathLike = str | os.PathLike[str]
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +48,7 @@ class Pair:
     """``(1, 3, s*h, s*w)`` uint8."""
     lr: Tensor
     """``(1, 3, h, w)`` uint8."""
-    full_size: tuple[int, int]
+    full_size: Size
     """Height and width of the file, before it was cropped."""
     gray: bool = False
     """Whether the truth's file has one channel."""
@@ -66,16 +67,13 @@ class Pair:
 def find_pairs(
     hr: PathLike, lr: PathLike | None = None, *, scale: int, inputs: bool = True
 ) -> tuple[list[Path], list[Path] | None]:
-    """Find truths and inputs in folders.
+    """Find truths, sorted, and an input for each; None in place of inputs that have to be made.
 
     Args:
         hr: Folder of HR images, or a data set as :func:`~sam_diffsr.data.find_dataset` knows it.
         lr: Folder of LR images; None takes those of the data set, if it has any.
         scale: Factor between the two.
         inputs: Look for the data set's LR images.
-
-    Returns:
-        The truths, sorted, and an input for each, or None where inputs have to be made.
 
     Raises:
         DataError: No such data set, no images in it, or inputs for only some of them.
@@ -112,21 +110,20 @@ def read_pair(
     """
     decoded = decode_image(Path(hr_file))
     image = to_uint8(decoded.rgb)
-    full = (image.shape[-2], image.shape[-1])
+    full = _size(image)
     height, width = (side // scale * scale for side in full)
-    if min(height, width) < max(smallest, scale):
+    least = max(smallest, scale)
+    if min(height, width) < least:
         raise ImageError(
-            f"{hr_file} has {full[0]}x{full[1]} pixels; at least {max(smallest, scale)} of each "
-            "are needed to score it"
+            f"{hr_file} has {full[0]}x{full[1]} pixels; at least {least} of each are needed to score it"
         )
     hr = image[..., :height, :width].contiguous()
     name, gray = Path(hr_file).name, decoded.format.grayscale
     if lr_file is not None:
         lr = read_image(lr_file)
-        _check_lr(lr_file, (lr.shape[-2], lr.shape[-1]), hr_file, full, scale)
+        _check_input(lr_file, [_size(lr)], hr_file, full, scale)
     elif damage is not None:
-        drawn = (seed + zlib.crc32(os.fsencode(name))) % 2**31
-        lr = damage(hr, scale=scale, seed=drawn)
+        lr = damage(hr, scale=scale, seed=(seed + zlib.crc32(os.fsencode(name))) % 2**31)
         lr = to_gray(lr) if gray else lr
     else:
         lr = imresize(hr, 1 / scale)
@@ -149,11 +146,7 @@ def to_gray(image: Tensor) -> Tensor:
 
 
 def check_names(truths: Sequence[PathLike], *, doubt: str) -> None:
-    """Refuse truths that differ only in their endings.
-
-    ``doubt`` says what would be unclear, such as ``"which of them has an input"``. The ``ImageError`` names
-    both files.
-    """
+    """Refuse truths that differ only in their endings; ``doubt`` says what would be unclear."""
     seen: dict[str, Path] = {}
     for truth in map(Path, truths):
         if truth.stem in seen:
@@ -169,19 +162,9 @@ def match_files(
 ) -> list[Path]:
     """Find each truth's counterpart by name: ``0001``, ``0001x4`` or ``0001_x4``, each also with ``_out``.
 
-    Endings do not count, nor does ``_SRF_4_HR`` in the truth's name. Other files are ignored.
-
-    Args:
-        truths: Ground-truth files.
-        others: Files to choose from.
-        scale: Number after the ``x``.
-        what: Name of the counterpart in errors, such as ``"a result in FOLDER"``.
-
-    Returns:
-        One file per truth, in the truths' order.
-
-    Raises:
-        ImageError: Truths share a name, have no counterpart, or have several; all are named.
+    Endings do not count, nor does ``_SRF_4_HR`` in the truth's name. Truths that share a name, have no
+    counterpart or have several are an ``ImageError``, where ``what`` names the counterpart, such as
+    ``"a result in FOLDER"``.
     """
     check_names(truths, doubt=f"which of them has {what}")
     by_stem: dict[str, list[Path]] = {}
@@ -191,14 +174,11 @@ def match_files(
     missing: list[str] = []
     for truth in map(Path, truths):
         bare = truth.stem.removesuffix(f"_SRF_{scale}_HR")
-        stems = [
-            f"{stem}{size}{tail}"
-            for stem in dict.fromkeys((truth.stem, bare))
-            for tail in ("", "_out")
-            for size in ("", f"x{scale}", f"_x{scale}")
-        ]
-        stems += [f"{bare}_SRF_{scale}_LR", f"{bare}_SRF_{scale}"] if bare != truth.stem else []
-        candidates = [path for stem in stems for path in by_stem.get(stem, [])]
+        tails = ("", f"x{scale}", f"_x{scale}", "_out", f"x{scale}_out", f"_x{scale}_out")
+        stems = [stem + tail for stem in (truth.stem, bare) for tail in tails]
+        if bare != truth.stem:
+            stems += [f"{bare}_SRF_{scale}_LR", f"{bare}_SRF_{scale}"]
+        candidates = [path for stem in dict.fromkeys(stems) for path in by_stem.get(stem, [])]
         if len(candidates) > 1:
             raise ImageError(
                 f"{truth} has several counterparts: {', '.join(map(str, candidates))}; leave one of them"
@@ -220,52 +200,38 @@ def check_sizes(
     *,
     scale: int,
     inputs: Sequence[PathLike] | None = None,
-    results: Sequence[Sequence[PathLike]] = (),
+    results: Sequence[PathLike] | None = None,
 ) -> None:
-    """Compare the sizes of all files by their headers, before any image is enlarged.
+    """Compare the sizes of truths, inputs and results by their headers, before any image is enlarged.
 
-    A header may not know the orientation, so results may pass with height and width exchanged;
-    :func:`read_pair` and the methods check the decoded images again.
-
-    Args:
-        truths: Ground truths.
-        scale: Factor between input and truth.
-        inputs: Their LR files; None where these are made.
-        results: For each folder of results, one file per truth.
-
-    Raises:
-        ImageError: A file cannot be opened, an input is not exactly ``scale`` times smaller than the cropped
-            truth, or a result is neither as large as the truth nor as large as the cropped truth.
+    An input must be exactly ``scale`` times smaller than the cropped truth, a result as large as the truth or
+    the cropped truth. A header may not know the orientation, so height and width may be exchanged here;
+    :func:`read_pair` and the methods check the decoded images.
     """
     for index, truth in enumerate(truths):
-        full = _header_size(truth)
+        full = image_size(truth)
         if inputs is not None:
-            lr = _header_size(inputs[index])
-            if lr[::-1] != (full[0] // scale, full[1] // scale):
-                _check_lr(inputs[index], lr, truth, full, scale)
-        cropped = (full[0] // scale * scale, full[1] // scale * scale)
-        for files in results:
-            size = _header_size(files[index])
+            size = image_size(inputs[index])
+            _check_input(inputs[index], [size, (size[1], size[0])], truth, full, scale)
+        if results is not None:
+            size, cropped = image_size(results[index]), (full[0] // scale * scale, full[1] // scale * scale)
             if not {size, size[::-1]} & {full, cropped}:
                 raise ImageError(
-                    f"{files[index]} has {size[0]}x{size[1]} pixels, but {truth} has {full[0]}x{full[1]}"
+                    f"{results[index]} has {size[0]}x{size[1]} pixels, but {truth} has {full[0]}x{full[1]}"
                     + ("" if full == cropped else f", cropped to {cropped[0]}x{cropped[1]}")
                     + "; results are never resized to fit"
                 )
 
 
-def _check_lr(
-    lr_file: PathLike, lr: tuple[int, int], hr_file: PathLike, hr: tuple[int, int], scale: int
-) -> None:
-    expected = (hr[0] // scale, hr[1] // scale)
-    if lr != expected:
+def _check_input(lr_file: PathLike, sizes: list[Size], hr_file: PathLike, hr: Size, scale: int) -> None:
+    """Refuse an input unless one of its possible sizes is the truth's, divided by the scale."""
+    height, width = hr[0] // scale, hr[1] // scale
+    if (height, width) not in sizes:
         raise ImageError(
-            f"{lr_file} has {lr[0]}x{lr[1]} pixels; expected {expected[0]}x{expected[1]}, which is "
+            f"{lr_file} has {sizes[0][0]}x{sizes[0][1]} pixels; expected {height}x{width}, which is "
             f"{hr_file} ({hr[0]}x{hr[1]}) divided by {scale}"
         )
 
 
-def _header_size(file: PathLike) -> tuple[int, int]:
-    """Height and width as stored."""
-    with open_file(file) as image:
-        return image.height, image.width
+def _size(image: Tensor) -> Size:
+    return image.shape[-2], image.shape[-1]

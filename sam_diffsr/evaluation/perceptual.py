@@ -7,15 +7,14 @@ with ``weights_only=True`` before a library gets them.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
@@ -23,8 +22,6 @@ from torch import Tensor
 from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError, ModelLoadError
 
 __all__ = [
-    "INCEPTION_URL",
-    "LPIPS_BACKBONE_URL",
     "Features",
     "PairDistance",
     "frechet_distance",
@@ -39,29 +36,22 @@ PairDistance = Callable[[Tensor, Tensor], float]
 Features = Callable[[Tensor], Tensor]
 """uint8 ``(1, 3, H, W)`` to a float vector ``(D,)`` on the CPU."""
 
-LPIPS_BACKBONE_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
-"""torchvision's AlexNet. The linear layers of LPIPS itself are part of the ``lpips`` package."""
-INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-"""The Inception network of the original FID, as torch-fidelity converted it."""
+_ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # torchvision's
 _LPIPS_SMALLEST = 31
 
 
 def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -> PairDistance:
     """LPIPS with AlexNet, version 0.1 (Zhang et al. 2018, arXiv 1801.03924), which papers report most.
 
-    Args:
-        device: Device of the network.
-        network: An ``lpips.LPIPS`` module; None builds the trained one.
-
     Returns:
-        A function of two 8-bit images: 0 for equal ones, larger is worse.
+        A function of two 8-bit images: 0 for equal ones, larger is worse. It computes on ``device`` with
+        ``network``, an ``lpips.LPIPS`` module; None builds the trained one.
 
     Raises:
         MissingDependencyError: ``lpips`` is not installed.
         ModelLoadError: AlexNet's weights are not in torch's cache and cannot be downloaded, or are damaged.
     """
-    network = _lpips_network() if network is None else network
-    network = network.to(device).eval()
+    loss = lpips_loss(network=network)
 
     @torch.inference_mode()
     def distance(sr: Tensor, hr: Tensor) -> float:
@@ -71,7 +61,7 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
                 f"{hr.shape[-2]}x{hr.shape[-1]}"
             )
         x, y = (image.to(device).float() / 127.5 - 1 for image in (sr, hr))
-        return float(network(x, y))
+        return float(loss(x, y))
 
     return distance
 
@@ -92,54 +82,46 @@ def lpips_loss(*, network: Any = None) -> Callable[[Tensor, Tensor], Tensor]:
     return loss
 
 
+def lpips_weights_path() -> Path:
+    """Where ``examples/lab/lpips_weights.py`` puts AlexNet's convolutions."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / "lpips-alexnet.safetensors"
+
+
 def _lpips_network() -> Any:
-    """The trained network of :func:`lpips_distance`."""
+    """The trained network of :func:`lpips_distance`: linear layers of ``lpips`` on torchvision's AlexNet."""
     try:
         import lpips
     except ImportError as error:
         raise MissingDependencyError("LPIPS needs lpips: pip install 'sam-diffsr[eval]'") from error
     own = lpips_weights_path()
     if not own.is_file():
-        _require_weights(LPIPS_BACKBONE_URL, what="LPIPS")
+        _require_weights(_ALEXNET_URL, what="LPIPS")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips calls torchvision in a way that it calls deprecated
         network = lpips.LPIPS(net="alex", verbose=False, pnet_rand=own.is_file())
     if own.is_file():
-        _load_backbone(network.net, own)
+        # the layers of the slices keep torchvision's indices
+        slices = [getattr(network.net, f"slice{number}") for number in range(1, 6)]
+        layers = {name: layer for part in slices for name, layer in part.named_children()}
+        try:
+            state = load_file(own)
+            for index in ("0", "3", "6", "8", "10"):
+                keys = {kind: f"features.{index}.{kind}" for kind in ("weight", "bias")}
+                layers[index].load_state_dict({kind: state[key] for kind, key in keys.items()})
+        except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+            raise ModelLoadError(
+                f"{own} does not hold AlexNet's convolutions ({error}); make it again with "
+                "examples/lab/lpips_weights.py"
+            ) from error
     return network
-
-
-def lpips_weights_path() -> Path:
-    """Where ``examples/lab/lpips_weights.py`` puts AlexNet's convolutions."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / "lpips-alexnet.safetensors"
-
-
-def _load_backbone(network: Any, path: Path) -> None:
-    """Put the convolutions of a file into ``lpips``'s AlexNet, whose layers keep torchvision's indices."""
-    slices = [network.slice1, network.slice2, network.slice3, network.slice4, network.slice5]
-    layers = {name: layer for part in slices for name, layer in part.named_children()}
-    try:
-        state = load_file(path)
-        for index in ("0", "3", "6", "8", "10"):
-            layers[index].load_state_dict(
-                {kind: state[f"features.{index}.{kind}"] for kind in ("weight", "bias")}
-            )
-    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelLoadError(
-            f"{path} does not hold AlexNet's convolutions ({error}); make it again with "
-            "examples/lab/lpips_weights.py"
-        ) from error
 
 
 def inception_features(device: str | torch.device = "cpu", *, network: Any = None) -> Features:
     """The 2048 pooled features of the FID's Inception network; the network resizes images to 299x299.
 
-    Args:
-        device: Device of the network.
-        network: A feature extractor of torch-fidelity; None builds the trained one.
-
     Returns:
-        A function of one 8-bit image.
+        A function of one 8-bit image. It computes on ``device`` with ``network``, a feature extractor of
+        torch-fidelity; None builds the trained one.
 
     Raises:
         MissingDependencyError: ``torch-fidelity`` is not installed.
@@ -147,13 +129,13 @@ def inception_features(device: str | torch.device = "cpu", *, network: Any = Non
     """
     if network is None:
         try:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+            from torch_fidelity import feature_extractor_inceptionv3 as inception
         except ImportError as error:
             raise MissingDependencyError(
                 "FID needs torch-fidelity: pip install 'sam-diffsr[eval]'"
             ) from error
-        path = _require_weights(INCEPTION_URL, what="FID")
-        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], os.fspath(path))
+        path = os.fspath(_require_weights(inception.URL_INCEPTION_V3, what="FID"))
+        network = inception.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], path)
     network = network.to(device).eval()
 
     @torch.inference_mode()
@@ -165,14 +147,10 @@ def inception_features(device: str | torch.device = "cpu", *, network: Any = Non
 
 
 def frechet_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
-    """Fréchet distance of two sets of feature vectors, taken as Gaussian (Heusel et al. 2017, equation 6).
+    """Fréchet distance of two sets of vectors ``(D,)``, taken as Gaussian (Heusel et al. 2017, equation 6).
 
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` in float64. With fewer images than features it depends on
     their number: compare only values from equally many images.
-
-    Args:
-        first: At least two vectors ``(D,)``.
-        second: At least two vectors ``(D,)``.
 
     Raises:
         ArgumentError: Fewer than two vectors in a set.
@@ -181,26 +159,17 @@ def frechet_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float
         raise ArgumentError(
             f"FID compares two sets of at least 2 images, got {len(first)} and {len(second)}; leave it out"
         )
-    (mean1, root1), (mean2, root2) = _moments(first), _moments(second)
+    one, two = (torch.stack(list(vectors)).double() for vectors in (first, second))
+    mean1, mean2 = one.mean(dim=0), two.mean(dim=0)
     # with C = A^T A the eigenvalues of C1 C2 are the squared singular values of A1 A2^T
-    cross = float(np.linalg.svd(root1 @ root2.T, compute_uv=False).sum())
-    spread = float(np.square(root1).sum() + np.square(root2).sum())
-    return max(0.0, float(np.square(mean1 - mean2).sum()) + spread - 2 * cross)
-
-
-def _moments(vectors: Sequence[Tensor]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean, and the ``(N, D)`` matrix A with ``A^T A`` the unbiased covariance."""
-    rows = np.asarray(torch.stack(list(vectors)).double().numpy(), dtype=np.float64)
-    mean = rows.mean(axis=0)
-    return mean, (rows - mean) / np.sqrt(len(rows) - 1)
+    root1, root2 = (one - mean1) / math.sqrt(len(one) - 1), (two - mean2) / math.sqrt(len(two) - 1)
+    cross = cast("Tensor", torch.linalg.svdvals(root1 @ root2.T)).sum()
+    spread = root1.square().sum() + root2.square().sum()
+    return max(0.0, float((mean1 - mean2).square().sum() + spread - 2 * cross))
 
 
 def _require_weights(url: str, *, what: str) -> Path:
-    """Download a file of weights into torch's cache unless it is there; check that it holds only weights.
-
-    Raises:
-        ModelLoadError: The file cannot be downloaded, or holds more than weights.
-    """
+    """Download a file of weights into torch's cache unless it is there; check that it holds only weights."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     try:
         torch.hub.load_state_dict_from_url(  # pyright: ignore[reportUnknownMemberType]

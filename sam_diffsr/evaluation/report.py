@@ -11,22 +11,15 @@ from typing import Any, cast
 from sam_diffsr.errors import OutputError
 from sam_diffsr.files import atomic_path
 
-__all__ = ["check_target", "outline", "text_table", "write_json", "write_text"]
+__all__ = ["outline", "text_table", "write_json", "write_text"]
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Aligned columns that Markdown reads as a table; the first column is text, the others numbers."""
-    widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = [("-" * width) if column == 0 else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
-    return "\n".join(line(cells) for cells in [header, rule, *rows])
+    first, *others = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    rule = ["-" * first, *("-" * (width - 1) + ":" for width in others)]
+    lines = [[cells[0].ljust(first), *map(str.rjust, cells[1:], others)] for cells in (header, rule, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def outline(data: Mapping[str, Any], *, indent: int = 0) -> str:
@@ -38,37 +31,16 @@ def outline(data: Mapping[str, Any], *, indent: int = 0) -> str:
         if isinstance(value, Mapping):
             lines += [f"{space}{name}:", outline(cast("Mapping[str, Any]", value), indent=indent + 1)]
         elif isinstance(value, list):
-            items = cast("list[Any]", value)
-            lines.append(f"{space}{name}:" if items else f"{space}{name}: none")
-            lines += [f"{space}  - {_inline(item)}" for item in items]
+            lines.append(f"{space}{name}:" if value else f"{space}{name}: none")
+            lines += [f"{space}  - {_inline(item)}" for item in cast("list[Any]", value)]
         else:
             lines.append(f"{space}{name}: {_word(value)}")
     return "\n".join(lines)
 
 
 def write_json(path: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
+    """Write a JSON file atomically; errors are as in :func:`write_text`."""
     write_text(path, json.dumps(data, indent=2) + "\n")
-
-
-def check_target(path: str | os.PathLike[str]) -> None:
-    """Check before the work that a file can be written, and make its folder.
-
-    Raises:
-        OutputError: The target is a folder, or its folder cannot be made or written to.
-    """
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder of {target}: {error}") from error
-    if target.is_dir() or not os.access(target.parent, os.W_OK):
-        reason = "there is a folder of this name" if target.is_dir() else "its folder cannot be written to"
-        raise OutputError(f"cannot write {target}: {reason}; choose another file")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

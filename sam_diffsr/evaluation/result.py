@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,6 @@ __all__ = ["MADE_INPUTS", "Evaluation", "ImageScore", "Row"]
 
 MADE_INPUTS = "MATLAB bicubic of the cropped truth, 8 bit"
 """Text of ``Evaluation.lr`` where inputs were made."""
-_ARTIFACT_UNIT = 1e-4
-"""Unit of artefacts in tables."""
 _SETTINGS = ("sampler", "steps", "start", "spacing")
 _SCORES = ("psnr_y", "ssim_y", "psnr_rgb", "artifacts", "lpips", "seconds")
 
@@ -30,7 +28,6 @@ class ImageScore:
     """Scores of one method on one image."""
 
     name: str
-    """File name."""
     psnr_y: float
     """dB; infinite where result and truth are equal."""
     ssim_y: float
@@ -56,7 +53,6 @@ class Row:
     damage: str = ""
     """Name of the degradation that made the inputs; empty for the usual inputs."""
     method: MethodKind
-    """Kind of method."""
     name: str
     """Name of the model or of the folder; empty for bicubic."""
     sampling: SamplingConfig | None
@@ -116,7 +112,6 @@ class Evaluation:
     protocol: str
     """Which pixels count, see :data:`~sam_diffsr.evaluation.evaluate.Protocol`."""
     scale: int
-    """Upscaling factor."""
     border: int
     """Pixels left out on every side."""
     seed: int
@@ -148,43 +143,24 @@ class Evaluation:
 
     def heading(self) -> str:
         """One line that describes the table."""
-        count = len(self.rows[0].images)
-        parts = [f"x{self.scale}", _count(count, "image")]
-        parts += [f"protocol {self.protocol} (border {self.border})", f"seed {self.seed}"]
-        parts += [] if self.lr == MADE_INPUTS else [f"inputs from {self.lr}"]
-        if self.gray:
-            parts.append(f"{_count(len(self.gray), 'gray image')} scored on gray values")
-        if self.cropped:
-            parts.append(f"{len(self.cropped)} cropped to a multiple of {self.scale}")
-        return ", ".join([self.dataset] * bool(self.dataset) + parts)
+        parts = [
+            self.dataset,
+            f"x{self.scale}",
+            _count(len(self.rows[0].images), "image"),
+            f"protocol {self.protocol} (border {self.border})",
+            f"seed {self.seed}",
+            "" if self.lr == MADE_INPUTS else f"inputs from {self.lr}",
+            f"{_count(len(self.gray), 'gray image')} scored on gray values" if self.gray else "",
+            f"{len(self.cropped)} cropped to a multiple of {self.scale}" if self.cropped else "",
+        ]
+        return ", ".join(filter(None, parts))
 
     def columns(self) -> tuple[list[str], list[list[str]]]:
         """Header and cells of the summary, without empty columns."""
         baseline = {row.damage: row.psnr_y for row in reversed(self.rows)}  # the first row of each damage
-        cells: dict[str, Callable[[Row], str]] = {
-            "damage": lambda row: row.damage,
-            "model": lambda row: row.name,
-            "method": lambda row: row.method if row.sampling is None else row.sampling.sampler,
-            "fidelity": lambda row: _number(row.fidelity, "g"),
-            "steps": lambda row: str(row.sampling.steps) if row.sampling else "",
-            "start": lambda row: _start(row.sampling) if row.sampling else "",
-            "spacing": lambda row: row.sampling.spacing if row.sampling else "",
-            "PSNR-Y": lambda row: _number(row.psnr_y, ".3f"),
-            "gain": lambda row: _number(row.psnr_y - baseline[row.damage], "+.3f"),
-            "SSIM-Y": lambda row: _number(row.ssim_y, ".4f"),
-            "PSNR-RGB": lambda row: _number(row.psnr_rgb, ".3f"),
-            "artifacts 1e-4": lambda row: _number(row.artifacts / _ARTIFACT_UNIT, ".2f"),
-            "LPIPS": lambda row: _number(row.lpips, ".4f"),
-            "FID": lambda row: _number(row.fid, ".2f"),
-            **{
-                name: lambda row, name=name: _number(row.measures[name], ".3f")
-                for name in self.rows[0].measures
-            },
-            "s/image": lambda row: _number(row.seconds, ".2f" if (row.seconds or 0) >= 1 else ".3f"),
-        }
-        filled = {title: [cell(row) for row in self.rows] for title, cell in cells.items()}
-        header = [title for title, column in filled.items() if any(column)]
-        return header, [list(row) for row in zip(*(filled[title] for title in header), strict=True)]
+        lines = [_cells(row, gain=row.psnr_y - baseline[row.damage]) for row in self.rows]
+        header = [title for title in lines[0] if any(line[title] for line in lines)]
+        return header, [[line[title] for title in header] for line in lines]
 
     def table(self) -> str:
         """The summary as a Markdown table."""
@@ -192,10 +168,9 @@ class Evaluation:
 
     def notes(self) -> list[str]:
         """One line per column of the summary that needs an explanation."""
-        shown = self.columns()[0]
         notes = {name: MEASURES[name].note for name in self.rows[0].measures}
         notes["s/image"] = self.timing
-        return [f"{title}: {note}" for title, note in notes.items() if title in shown]
+        return [f"{title}: {notes[title]}" for title in self.columns()[0] if title in notes]
 
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON values, with the means next to the per-image values; infinity becomes null."""
@@ -212,7 +187,7 @@ class Evaluation:
         measures = tuple(self.rows[0].measures)
         writer.writerow(["image", "damage", "model", "method", "fidelity", *_SETTINGS, *_SCORES, *measures])
         for row in self.rows:
-            setting = ["" if row.sampling is None else getattr(row.sampling, key) for key in _SETTINGS]
+            setting = [getattr(row.sampling, key, "") for key in _SETTINGS]
             for score in row.images:
                 values = [getattr(score, key) for key in _SCORES]
                 values += [score.measures[name] for name in measures]
@@ -224,16 +199,35 @@ class Evaluation:
 
 def _average(row: Row, name: str) -> float | None:
     """Mean of a score over the images; None where an image lacks it."""
-    known = [value for score in row.images if (value := getattr(score, name)) is not None]
-    return sum(known) / len(known) if known and len(known) == len(row.images) else None
+    values = [getattr(score, name) for score in row.images]
+    return None if None in values else sum(values) / len(values)
+
+
+def _cells(row: Row, *, gain: float) -> dict[str, str]:
+    """Cells of a row of the summary by their headings; empty where there is nothing to say."""
+    sampling = row.sampling
+    cells = {"damage": row.damage, "model": row.name, "method": row.method}
+    cells |= {"fidelity": _number(row.fidelity, "g"), "steps": "", "start": "", "spacing": ""}
+    if sampling is not None:
+        start = "noise" if sampling.start is None else str(sampling.start)
+        cells |= {"method": sampling.sampler, "steps": str(sampling.steps), "start": start}
+        cells["spacing"] = sampling.spacing
+    return {
+        **cells,
+        "PSNR-Y": _number(row.psnr_y, ".3f"),
+        "gain": _number(gain, "+.3f"),
+        "SSIM-Y": _number(row.ssim_y, ".4f"),
+        "PSNR-RGB": _number(row.psnr_rgb, ".3f"),
+        "artifacts 1e-4": _number(row.artifacts / 1e-4, ".2f"),
+        "LPIPS": _number(row.lpips, ".4f"),
+        "FID": _number(row.fid, ".2f"),
+        **{name: _number(value, ".3f") for name, value in row.measures.items()},
+        "s/image": _number(row.seconds, ".2f" if (row.seconds or 0) >= 1 else ".3f"),
+    }
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _start(sampling: SamplingConfig) -> str:
-    return "noise" if sampling.start is None else str(sampling.start)
 
 
 def _number(value: float | None, form: str) -> str:

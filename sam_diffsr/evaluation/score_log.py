@@ -18,12 +18,8 @@ __all__ = ["ScoreLog"]
 class ScoreLog:
     """A file of JSON lines: the settings, then one line per image and damage.
 
-    Lines are only ever appended, each with a single write, so a run that is killed leaves complete lines
-    and at most one torn line at the end, which is ignored.
-
-    Args:
-        path: File to keep the scores in; its folder must exist.
-        resume: Use the scores that are in the file; False starts an empty one.
+    Each line is appended by a single write, so a run that is killed leaves complete lines and at most one
+    torn line at the end, which is ignored. ``resume`` uses the scores that are in the file.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool) -> None:
@@ -32,26 +28,23 @@ class ScoreLog:
         self._kept: dict[tuple[str, str], dict[str, Any]] = {}
 
     def open(self, settings: Mapping[str, Any]) -> None:
-        """Read what is in the file, or write a new one.
+        """Read what is in the file, or write a new one; each run opens its log once.
 
-        ``settings`` is everything that scores depend on but the image files, as JSON values.
-
-        Raises:
-            DataError: The file holds something else, or scores of other settings.
-            OutputError: The file cannot be read or written.
+        ``settings`` is everything that scores depend on but the image files, as JSON values. A file of
+        something else, or of scores of other settings, is a ``DataError``.
         """
-        self._kept.clear()
         try:
-            lines = self.path.read_bytes().split(b"\n") if self.resume and self.path.exists() else []
-            if lines[:-1]:  # the part after the last line break is empty or torn
-                self._read(lines[:-1], json.loads(json.dumps(settings)))
-                size = sum(len(line) + 1 for line in lines[:-1])
-                os.truncate(self.path, size)
-            else:
-                self.path.write_bytes(b"")
-                self._append({"settings": settings})
+            text = self.path.read_bytes() if self.resume and self.path.exists() else b""
+            text = text[: text.rfind(b"\n") + 1]  # without a torn line
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.open("ab").close()
+            os.truncate(self.path, len(text))
         except OSError as error:
             raise OutputError(f"cannot keep scores in {self.path}: {error}") from error
+        if text:
+            self._read(text, json.loads(json.dumps(settings)))
+        else:
+            self._append({"settings": settings})
 
     def find(self, image: str, damage: str, *, files: Sequence[Path]) -> tuple[ImageScore, ...] | None:
         """The scores of one image, one per method; None if there are none or a file has changed."""
@@ -62,42 +55,32 @@ class ScoreLog:
         return tuple(ImageScore(**score) for score in entry["scores"])
 
     def add(self, image: str, damage: str, *, files: Sequence[Path], scores: Sequence[ImageScore]) -> None:
-        """Append the scores of one image.
-
-        Raises:
-            OutputError: The file cannot be written.
-        """
+        """Append the scores of one image; raises ``OutputError``."""
         entry = {"image": image, "damage": damage, "files": _stamps(files)}
+        self._append({**entry, "scores": [asdict(score) for score in scores]})
+
+    def _append(self, value: Mapping[str, Any]) -> None:
         try:
-            self._append({**entry, "scores": [asdict(score) for score in scores]})
+            with self.path.open("ab", buffering=0) as file:
+                file.write(json.dumps(value).encode() + b"\n")
         except OSError as error:
             raise OutputError(f"cannot keep scores in {self.path}: {error}") from error
 
-    def _append(self, value: Mapping[str, Any]) -> None:
-        data = json.dumps(value).encode() + b"\n"
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    def _read(self, text: bytes, settings: Mapping[str, Any]) -> None:
         try:
-            os.write(descriptor, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _read(self, lines: Sequence[bytes], settings: Mapping[str, Any]) -> None:
-        try:
-            first, *entries = [json.loads(line) for line in lines]
+            first, *entries = [json.loads(line) for line in text.splitlines()]
             before: dict[str, Any] = first["settings"]
             self._kept = {(entry["image"], entry["damage"]): entry for entry in entries}
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{self.path} is not a file of scores ({type(error).__name__}: {error}); give another file"
             ) from error
-        other = [key for key in {**before, **settings} if before.get(key) != settings.get(key)]
-        if other:
-            key = other[0]
-            raise DataError(
-                f"{self.path} holds scores of another run ({key} was {before.get(key)!r}, now "
-                f"{settings.get(key)!r}); give another file, or delete it"
-            )
+        for key in {**before, **settings}:
+            if before.get(key) != settings.get(key):
+                raise DataError(
+                    f"{self.path} holds scores of another run ({key} was {before.get(key)!r}, now "
+                    f"{settings.get(key)!r}); give another file, or delete it"
+                )
 
 
 def _stamps(files: Sequence[Path]) -> list[list[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -40,9 +41,7 @@ class Validation:
 
 
 class FolderValidator:
-    """Scores models on one folder of high-resolution images, which are read once and kept in memory.
-
-    Networks compute in float32.
+    """Scores models in float32 on a folder of high-resolution images, read once and kept in memory.
 
     Args:
         folder: High-resolution images, sorted by name.
@@ -91,27 +90,26 @@ class FolderValidator:
             self.pairs.append(pair)
 
     def __call__(self, model: DiffSR) -> Validation:
-        """Score a model in float32 on any device; it is put into evaluation mode."""
+        """Score a model on its own device; it is put into evaluation mode."""
         device = next(model.parameters()).device
         resolver = SuperResolver(model, self.config, device=device, dtype="fp32")
         scale, steps = self.config.model.scale, 0 if self.method == "encoder" else None
-        names = ("psnr_y", "ssim_y", "bicubic_psnr_y", "bicubic_ssim_y")
-        totals: dict[str, float] = dict.fromkeys(names, 0.0)
+        totals: defaultdict[str, float] = defaultdict(float)
         rows: list[Tensor] = []
         for pair in self.pairs:
             lr = pair.lr.float() / 255
             sr = to_uint8(resolver.upscale_tensor(lr.to(device), seeds=[self.seed], steps=steps)).cpu()
             bicubic = to_uint8(imresize(lr, scale))
             for prefix, image in (("", sr), ("bicubic_", bicubic)):
-                for name, metric in (("psnr_y", psnr_y), ("ssim_y", ssim_y)):
-                    totals[prefix + name] += metric(image, pair.hr, border=scale, data_range=255).item()
+                for metric in (psnr_y, ssim_y):
+                    score = metric(image, pair.hr, border=scale, data_range=255).item()
+                    totals[prefix + metric.__name__] += score
             if len(rows) < self.pictures:
                 blocks = functional.interpolate(pair.lr, scale_factor=scale, mode="nearest")
                 rows.append(_joined([image[0] for image in (blocks, bicubic, sr, pair.hr)], dim=-1))
-        return Validation(
-            scores={key: value / len(self.pairs) for key, value in totals.items()},
-            picture=_joined(rows, dim=-2).permute(1, 2, 0).numpy() if rows else None,
-        )
+        scores = {key: total / len(self.pairs) for key, total in totals.items()}
+        picture = _joined(rows, dim=-2).permute(1, 2, 0).numpy() if rows else None
+        return Validation(scores=scores, picture=picture)
 
 
 def _joined(images: list[Tensor], *, dim: Literal[-1, -2]) -> Tensor:

@@ -134,7 +134,7 @@ def _problem_of_place(target: Path) -> str | None:
     if not os.path.isdir(folder):
         return f"{str(folder)!r} is not a folder"
     if not os.access(folder, os.W_OK | os.X_OK):
-        return f"no permission to write into {str(folder)!r}; choose another folder with -o"
+        return f"no permission to write into {str(folder)!r}; choose another folder"
     return None
 
 

@@ -16,16 +16,15 @@ from sam_diffsr.training.config import TrainConfig
 
 __all__ = ["config_to_yaml", "list_presets", "load_config"]
 
-_BASE = "base"
 _PRESETS = Path(__file__).resolve().parents[1] / "presets"
-_SUFFIX = ".yaml"
-_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+$")
+"""Numbers like ``2e-4``, which YAML 1.1 takes for text because they have no dot."""
 
 
 def list_presets() -> dict[str, str]:
     """Names of the bundled configs, each with the first comment line of its file."""
     found: dict[str, str] = {}
-    for path in sorted(_PRESETS.rglob(f"*{_SUFFIX}")):
+    for path in sorted(_PRESETS.rglob("*.yaml")):
         first = path.read_text(encoding="utf-8").partition("\n")[0]
         found[path.relative_to(_PRESETS).with_suffix("").as_posix()] = first.lstrip("# ")
     return found
@@ -47,22 +46,18 @@ def load_config(config: str | os.PathLike[str], *, overrides: Sequence[str] = ()
         MissingDependencyError: PyYAML is not installed.
     """
     yaml = _import_yaml()
-    tree = _read(_find(os.fspath(config)), yaml=yaml)
+    tree = _read(os.fspath(config), yaml=yaml)
     for override in overrides:
         dotted, equals, text = override.partition("=")
         if not equals or not dotted:
             raise ConfigError(f"an override must look like section.key=value, got {override!r}")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"the value of override {override!r} is not valid YAML: {error}") from error
         *sections, key = dotted.split(".")
         table = tree
         for section in sections:
             table[section] = _mapping(table.get(section, {}), dotted)
             table = table[section]
-        table[key] = value
-    return from_dict(TrainConfig, _parse_exponents(tree), where=os.fspath(config))
+        table[key] = _parse(text, where=f"the value of override {override!r}", yaml=yaml)
+    return from_dict(TrainConfig, tree, where=os.fspath(config))
 
 
 def config_to_yaml(config: TrainConfig) -> str:
@@ -82,46 +77,53 @@ def _import_yaml() -> ModuleType:
     return yaml
 
 
-def _find(name: str, *, named_by: Path | None = None) -> Path:
-    """Find a file, relative to the file that names it, or else a preset."""
-    path = Path(name).expanduser()
-    if named_by is not None:
-        path = named_by.parent / path
-    if path.is_file():
-        return path
-    presets = list_presets()
-    if name in presets:
-        return _PRESETS / f"{name}{_SUFFIX}"
-    close = difflib.get_close_matches(name, presets, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"presets are {', '.join(presets)}"
-    asked = "" if named_by is None else f", the base of {named_by}"
-    raise ConfigError(f"cannot read the config {name}{asked}: no such file or preset; {hint}")
-
-
-def _read(path: Path, *, yaml: ModuleType, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read one file merged over its base; ``chain`` holds the files that led here."""
-    here = path.resolve()
-    if here in chain:
-        loop = " -> ".join(str(each) for each in (*chain[chain.index(here) :], here))
-        raise ConfigError(f"{path} is its own base: {loop}")
+def _read(name: str, *, yaml: ModuleType, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a file or preset, merged over its base; ``above`` holds the files that led here."""
+    path = _find(name, above)
+    *files, here = (each.resolve() for each in (*above, path))
+    if here in files:
+        raise ConfigError(f"{path} is its own base: {' -> '.join(map(str, (*files, here)))}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a text file in UTF-8; expected YAML") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = str(error) if mark is None else f"{error.problem} in line {mark.line + 1}"
-        raise ConfigError(f"{path} is not valid YAML: {problem}") from error
-    tree = _mapping(data, str(path))
-    base = tree.pop(_BASE, None)
+    tree = _mapping(_parse(text, where=str(path), yaml=yaml), str(path))
+    base = tree.pop("base", None)
     if base is None:
         return tree
     if not isinstance(base, str):
-        raise ConfigError(f"{path}: {_BASE} must be the name of a file or preset, got {base!r}")
-    below = _read(_find(base, named_by=path), yaml=yaml, chain=(*chain, here))
-    return _merge(below, tree)
+        raise ConfigError(f"{path}: base must be the name of a file or preset, got {base!r}")
+    return _merge(_read(base, yaml=yaml, above=(*above, path)), tree)
+
+
+def _find(name: str, above: tuple[Path, ...]) -> Path:
+    """Find a file, relative to the file that names it, or else a preset."""
+    path = Path(name).expanduser()
+    if above:
+        path = above[-1].parent / path
+    if path.is_file():
+        return path
+    presets = list_presets()
+    if name in presets:
+        return _PRESETS / f"{name}.yaml"
+    close = difflib.get_close_matches(name, presets, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"presets are {', '.join(presets)}"
+    asked = f", the base of {above[-1]}" if above else ""
+    raise ConfigError(f"cannot read the config {name}{asked}: no such file or preset; {hint}")
+
+
+def _parse(text: str, *, where: str, yaml: ModuleType) -> Any:
+    """Parse YAML with numbers like ``2e-4``."""
+    loader = type("Loader", (yaml.SafeLoader,), {})
+    loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("+-0123456789"))
+    try:
+        return yaml.load(text, Loader=loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = str(error) if mark is None else f"{error.problem} in line {mark.line + 1}"
+        raise ConfigError(f"{where} is not valid YAML: {problem}") from error
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -140,14 +142,3 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
         got = "nothing" if value is None else repr(value)[:60]
         raise ConfigError(f"{where}: expected a mapping of keys to values (key: value), got {got}")
     return dict(cast("Mapping[str, Any]", value))
-
-
-def _parse_exponents(value: Any) -> Any:
-    """Turn text like ``2e-4`` into numbers; YAML 1.1 wants a dot in them."""
-    if isinstance(value, dict):
-        return {key: _parse_exponents(item) for key, item in cast("dict[str, Any]", value).items()}
-    if isinstance(value, list):
-        return [_parse_exponents(item) for item in cast("list[Any]", value)]
-    if isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return float(value)
-    return value

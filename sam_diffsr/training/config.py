@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal
 
 from sam_diffsr.data.config import DataConfig
@@ -16,6 +15,14 @@ from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline.config import SamplingConfig
 
 __all__ = ["DiffusionConfig", "OptimizerConfig", "RunConfig", "TrainConfig", "ValidationConfig"]
+
+_Rule = tuple[str, Callable[[Any], bool]]
+"""What a value must do, and whether it does."""
+_POSITIVE: _Rule = ("be > 0 and finite", lambda value: 0 < value < math.inf)
+_NOT_NEGATIVE: _Rule = ("be >= 0", lambda value: 0 <= value < math.inf)
+_COUNT: _Rule = ("be >= 1", lambda value: value >= 1)
+_COUNT_OR_NULL: _Rule = ("be >= 1 or null", lambda value: value is None or value >= 1)
+_SHARE: _Rule = ("lie in [0, 1]", lambda value: 0 <= value <= 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,13 +51,10 @@ class OptimizerConfig:
     """Gradient clipping: largest norm of the whole gradient."""
 
     def __post_init__(self) -> None:
-        check = partial(_check, self, "optimizer")
-        check("lr", "clip", good=lambda value: 0 < value < math.inf, wanted="be > 0 and finite")
-        check("weight_decay", good=lambda value: 0 <= value < math.inf, wanted="be >= 0")
-        check("betas", good=lambda betas: all(0 <= beta < 1 for beta in betas), wanted="lie in [0, 1)")
-        check("halve_every", good=lambda value: value >= 1, wanted="be >= 1")
-        check("warmup_steps", good=lambda value: value >= 0, wanted="be >= 0")
-        check("final_fraction", good=lambda value: 0 <= value <= 1, wanted="lie in [0, 1]")
+        decay: _Rule = ("lie in [0, 1)", lambda betas: all(0 <= beta < 1 for beta in betas))
+        rules = {"lr": _POSITIVE, "clip": _POSITIVE, "weight_decay": _NOT_NEGATIVE, "betas": decay}
+        rules |= {"halve_every": _COUNT, "warmup_steps": _NOT_NEGATIVE, "final_fraction": _SHARE}
+        _check(self, "optimizer", rules)
 
     def rate(self, step: int, *, steps: int) -> float:
         """Learning rate of a step (0-based) in a run of ``steps`` steps."""
@@ -89,11 +93,9 @@ class DiffusionConfig:
     """Weight of LPIPS in the loss of these rows, beside the L1 error of the residual; needs ``lpips``."""
 
     def __post_init__(self) -> None:
-        check = partial(_check, self, "diffusion")
-        check("timestep_power", good=lambda value: 0 < value <= 10, wanted="lie in (0, 10]")
-        check("encoder_starts", good=lambda value: 0 <= value <= 1, wanted="lie in [0, 1]")
-        check("perceptual", good=lambda value: 0 <= value < math.inf, wanted="be >= 0")
-        check("residual_scale", good=lambda value: value > 0, wanted="be > 0")
+        power: _Rule = ("lie in (0, 10]", lambda value: 0 < value <= 10)
+        rules = {"residual_scale": _POSITIVE, "timestep_power": power}
+        _check(self, "diffusion", {**rules, "encoder_starts": _SHARE, "perceptual": _NOT_NEGATIVE})
         if self.perceptual > 0 and self.encoder_starts == 0:
             raise ConfigError("diffusion.perceptual needs diffusion.encoder_starts above 0, got 0")
 
@@ -114,9 +116,8 @@ class ValidationConfig:
     """Sampler of stage 2. Stage 1 is scored on the encoder's own image."""
 
     def __post_init__(self) -> None:
-        check = partial(_check, self, "validation")
-        check("limit", "crop", good=lambda value: value is None or value >= 1, wanted="be >= 1 or null")
-        check("pictures", good=lambda value: value >= 0, wanted="be >= 0")
+        rules = {"limit": _COUNT_OR_NULL, "crop": _COUNT_OR_NULL, "pictures": _NOT_NEGATIVE}
+        _check(self, "validation", rules)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,13 +162,11 @@ class RunConfig:
     """Save and stop after this time; null runs to the end."""
 
     def __post_init__(self) -> None:
-        check, counts = partial(_check, self, "run"), ("steps", "accumulate", "keep")
-        intervals = ("log_every", "checkpoint_every", "validate_every")
-        check(*counts, *intervals, good=lambda value: value >= 1, wanted="be >= 1")
-        check("ema_decay", good=lambda value: 0 <= value < 1, wanted="lie in [0, 1)")
-        check("seed", good=lambda value: value >= 0, wanted="be >= 0")
-        check("max_seconds", good=lambda value: value is None or value > 0, wanted="be > 0 or null")
-        check("threads", good=lambda value: value is None or value >= 1, wanted="be >= 1 or null")
+        counts = ("steps", "accumulate", "keep", "log_every", "checkpoint_every", "validate_every")
+        rules = {**dict.fromkeys(counts, _COUNT), "seed": _NOT_NEGATIVE, "threads": _COUNT_OR_NULL}
+        rules["ema_decay"] = ("lie in [0, 1)", lambda value: 0 <= value < 1)
+        rules["max_seconds"] = ("be > 0 or null", lambda value: value is None or value > 0)
+        _check(self, "run", rules)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,20 +181,18 @@ class TrainConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
-        if self.data.patch % self.model.scale:
+        scale, parts = self.model.scale, self.run.accumulate
+        if self.data.patch % scale:
+            raise ConfigError(f"data.patch must be a multiple of model.scale {scale}, got {self.data.patch}")
+        if self.data.batch % parts:
             raise ConfigError(
-                f"data.patch must be a multiple of model.scale {self.model.scale}, got {self.data.patch}"
-            )
-        if self.data.batch % self.run.accumulate:
-            raise ConfigError(
-                f"data.batch must be a multiple of run.accumulate {self.run.accumulate}, "
-                f"got {self.data.batch}"
+                f"data.batch must be a multiple of run.accumulate {parts}, got {self.data.batch}"
             )
 
 
-def _check(config: object, table: str, *keys: str, good: Callable[[Any], bool], wanted: str) -> None:
-    """Refuse values of a table that are out of range."""
-    for key in keys:
+def _check(config: object, table: str, rules: dict[str, _Rule]) -> None:
+    """Refuse values of a table that break their rules."""
+    for key, (wanted, good) in rules.items():
         value = getattr(config, key)
         if not good(value):
             raise ConfigError(f"{table}.{key} must {wanted}, got {value}")

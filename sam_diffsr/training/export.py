@@ -13,9 +13,8 @@ from sam_diffsr.errors import CheckpointMismatchError, DataError
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import save_pretrained_folder
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
+from sam_diffsr.training.card import data_section, scores_for_card, training_section
 from sam_diffsr.training.config import TrainConfig
-from sam_diffsr.training.describe import data_section, training_section
-from sam_diffsr.training.scores import model_index, read_scores, scores_section
 from sam_diffsr.training.state import read_checkpoint
 
 __all__ = ["export_run", "read_details", "resolver_config"]
@@ -69,21 +68,13 @@ def export_run(
     train_config = from_dict(TrainConfig, checkpoint.config, where=f"config in {checkpoint.path}")
     config = resolver_config(train_config, sampling=sampling)
     name = name or os.path.basename(os.path.abspath(out_dir))
-    front, sections = _scores_of_card(scores, config, name=name)
+    front, scored = ([], "") if scores is None else scores_for_card(scores, config, name=name)
 
     folder = checkpoint.path.parent.parent
-    sections += [
-        data_section(train_config, run=folder),
-        training_section(checkpoint, train_config, run=folder),
-        details.strip(),
-    ]
+    described = data_section(train_config, run=folder), training_section(checkpoint, train_config, run=folder)
+    sections = filter(None, (scored, *described, details.strip()))
     card = model_card(
-        config,
-        name=name,
-        license=license,
-        datasets=datasets,
-        front=front,
-        details="\n\n".join(section for section in sections if section),
+        config, name=name, license=license, datasets=datasets, front=front, details="\n\n".join(sections)
     )
     state_dict = {f"encoder.{key}": value for key, value in checkpoint.frozen.items()}
     state_dict |= {f"denoiser.{key}": value for key, value in checkpoint.ema.items()}
@@ -116,24 +107,3 @@ def read_details(path: str | os.PathLike[str]) -> str:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the details in {path}: {error}") from error
-
-
-def _scores_of_card(
-    path: str | os.PathLike[str] | None, config: ResolverConfig, *, name: str
-) -> tuple[list[str], list[str]]:
-    """Front matter and section of the scores, which must include the exported model."""
-    if path is None:
-        return [], []
-    scores = read_scores(path)
-    if scores.scale != config.model.scale:
-        raise DataError(f"{path} has scores at x{scores.scale}, but the model is x{config.model.scale}")
-    row = scores.row_of(config.sampling)
-    if row is None:
-        sampling = config.sampling
-        start = "noise" if sampling.start is None else sampling.start
-        raise DataError(
-            f"{path} has no model with the default sampling ({sampling.sampler}, {sampling.steps} steps, "
-            f"start {start}, {sampling.spacing}); evaluate the exported folder and export again with its "
-            "scores"
-        )
-    return model_index(name, scores, row), [scores_section(name, scores)]

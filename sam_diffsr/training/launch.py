@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Generator
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +24,7 @@ from sam_diffsr.training.config import TrainConfig
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["launched", "leave_processes", "limit_threads", "stop_flag"]
+__all__ = ["launched", "leave_processes", "stop_flag"]
 
 _PATIENCE = timedelta(hours=2)
 """How long processes wait for the first one while it validates and writes."""
@@ -33,13 +32,7 @@ _PATIENCE = timedelta(hours=2)
 
 @contextlib.contextmanager
 def launched(config: TrainConfig, *, folder: Path, trackers: list[str]) -> Generator[Accelerator, None, None]:
-    """Make an accelerator for one run in ``folder``, and clear accelerate's global state afterwards.
-
-    Raises:
-        ConfigError: the device is not available or does not support the precision, one device is named for
-            several processes, or the batch cannot be divided among them.
-        MissingDependencyError: accelerate is not installed.
-    """
+    """Make an accelerator for one run in ``folder`` and set torch's CPU threads; undo both afterwards."""
     try:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState, GradientState, is_initialized
@@ -60,7 +53,7 @@ def launched(config: TrainConfig, *, folder: Path, trackers: list[str]) -> Gener
     if precision == "fp16" and device.type != "cuda":
         raise ConfigError(f"run.precision fp16 needs a CUDA device, not {device.type}; use bf16 or fp32")
     index = device.index if device.type == "cuda" and ":" in name else None
-    found = bool(is_initialized())
+    found, threads = bool(is_initialized()), torch.get_num_threads()
     with contextlib.nullcontext() if index is None else torch.cuda.device(index):
         accelerator: Any = Accelerator(
             cpu=device.type == "cpu",
@@ -83,19 +76,18 @@ def launched(config: TrainConfig, *, folder: Path, trackers: list[str]) -> Gener
                     f"data.batch is the batch of all processes: it must be a multiple of {world} processes "
                     f"times run.accumulate {config.run.accumulate}, got {config.data.batch}"
                 )
+            if config.run.threads is not None:
+                torch.set_num_threads(config.run.threads)
             yield accelerator
         finally:
+            torch.set_num_threads(threads)
             if not found:  # the process group stays for the next run
                 GradientState._reset_state()  # pyright: ignore[reportPrivateUsage]
                 AcceleratorState._reset_state(reset_partial_state=world == 1)  # pyright: ignore[reportPrivateUsage]
 
 
 def leave_processes() -> bool:
-    """Leave the process group, if there is one, at the end of a program.
-
-    Returns:
-        Whether this is the first process, which reports the result.
-    """
+    """Leave the process group, if there is one; say whether this is the first process, which reports."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return True
     first = torch.distributed.get_rank() == 0
@@ -104,32 +96,19 @@ def leave_processes() -> bool:
 
 
 @contextlib.contextmanager
-def limit_threads(count: int | None) -> Generator[None, None, None]:
-    """Set torch's CPU threads inside the block; None changes nothing."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
 def stop_flag(max_seconds: float | None) -> Generator[Callable[[], bool], None, None]:
     """Give a function that tells whether SIGTERM, SIGINT (main thread only) or the time limit came."""
-    event = threading.Event()
+    stop = threading.Event()
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
-    previous: dict[signal.Signals, Any] = {}
+    main = threading.current_thread() is threading.main_thread()
 
-    def set_event(number: int, frame: FrameType | None) -> None:
-        event.set()
+    def request(*_: object) -> None:
+        stop.set()
 
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            previous[number] = signal.signal(number, set_event)
+    signals = (signal.SIGTERM, signal.SIGINT) if main else ()
+    before = {number: signal.signal(number, request) for number in signals}
     try:
-        yield lambda: event.is_set() or (deadline is not None and time.monotonic() > deadline)
+        yield lambda: stop.is_set() or (deadline is not None and time.monotonic() > deadline)
     finally:
-        for number, handler in previous.items():
+        for number, handler in before.items():
             signal.signal(number, handler)

@@ -24,38 +24,29 @@ from sam_diffsr.training.config import TrainConfig
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["CROPS", "PICTURES", "Meter", "RunLog", "read_log", "tracker_names"]
+__all__ = ["CROPS", "Meter", "RunLog", "read_log", "tracker_names"]
 
 logger = logging.getLogger(__name__)
 
 CROPS = "crops"
 """Folder of the crops of ``data.photos`` inside a run folder."""
-PICTURES = "samples"
-"""Folder of sample pictures inside a run folder."""
 _NAME = "log.jsonl"
-_PROJECT = "sam_diffsr"
+_PICTURES = "samples"
 _TENSORBOARD = "tensorboard"
 _SINGLE_IMAGE = ("aim", "clearml")
 """Trackers whose ``log_images`` takes one image per name instead of a list."""
 
 
 def tracker_names(tracker: str) -> list[str]:
-    """Translate ``run.tracker`` to the names of accelerate's trackers.
-
-    Raises:
-        ConfigError: accelerate knows no such tracker.
-        MissingDependencyError: the tracker's package, or accelerate itself, is not installed.
-    """
+    """Translate ``run.tracker`` to the names of accelerate's trackers, whose packages must be installed."""
     if tracker in ("jsonl", "none"):
         return []
     try:
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-        from accelerate.utils import LoggerType
     except ImportError as error:
         raise MissingDependencyError("training needs accelerate: pip install 'sam-diffsr[train]'") from error
-    known = set(LOGGER_TYPE_TO_CLASS)
-    builtin = {str(name) for name in cast("list[Any]", LoggerType.list())}
-    usable = {str(name) for name in cast("list[Any]", get_available_trackers())} | (known - builtin)
+    known, available = set(LOGGER_TYPE_TO_CLASS), cast("list[Any]", get_available_trackers())
+    usable = {str(name) for name in available}
     if tracker == "auto":
         return [_TENSORBOARD] if _TENSORBOARD in usable else []
     if tracker not in known:
@@ -74,9 +65,7 @@ def tracker_names(tracker: str) -> list[str]:
 class Meter:
     """Means since the last summary. Sums stay on the device, so steps do not wait for it.
 
-    Args:
-        device: device of the losses.
-        skips: ignore gradient norms that are not finite, because fp16's loss scaling skips those steps.
+    ``skips`` ignores gradient norms that are not finite, because fp16's loss scaling skips those steps.
     """
 
     def __init__(self, device: torch.device, *, skips: bool = False) -> None:
@@ -84,8 +73,7 @@ class Meter:
         self._reset()
 
     def _reset(self) -> None:
-        self.loss = torch.zeros((), device=self.device)
-        self.norm = torch.zeros((), device=self.device)
+        self._sums = torch.zeros(2, device=self.device)
         self.steps, self.images, self.waited, self.since = 0, 0, 0.0, time.perf_counter()
 
     @contextlib.contextmanager
@@ -104,19 +92,19 @@ class Meter:
 
     def add(self, loss: torch.Tensor, norm: torch.Tensor, *, images: int) -> None:
         """Count one step: loss and gradient norm (scalars on the device), images of all processes."""
-        self.loss += loss
-        self.norm += torch.nan_to_num(norm, nan=0.0, posinf=0.0) if self.skips else norm
+        norm = torch.nan_to_num(norm, nan=0.0, posinf=0.0) if self.skips else norm
+        self._sums += torch.stack((loss, norm))
         self.steps += 1
         self.images += images
 
     def summary(self, *, reduce: Callable[[torch.Tensor], torch.Tensor] | None = None) -> dict[str, float]:
-        """Mean loss and gradient norm, images per second and the share of time spent waiting for data.
+        """Loss, gradient norm, images per second, share of time spent waiting for data.
 
-        ``reduce`` averages a vector of two over all processes.
+        ``reduce`` averages a vector of loss and norm over all processes.
         """
         if not self.steps:
             return {}
-        means = torch.stack((self.loss, self.norm)) / self.steps
+        means = self._sums / self.steps
         loss, norm = cast("list[float]", (means if reduce is None else reduce(means)).tolist())
         elapsed = max(time.perf_counter() - self.since, 1e-9)
         speed, wait = round(self.images / elapsed, 3), round(self.waited / elapsed, 4)
@@ -127,25 +115,17 @@ class Meter:
 class RunLog:
     """Writes ``log.jsonl`` (one JSON object per line), sample pictures and a tracker; for the first process.
 
-    A tracker that fails during the run is dropped with a warning, because ``log.jsonl`` has everything.
-
-    Args:
-        folder: the run's folder.
-        config: the run's configuration.
-        step: finished steps; records of later steps, written before a resume, are removed.
-        accelerator: made with the trackers of ``config.run.tracker``.
-
-    Raises:
-        OutputError: the log, a picture or the tracker cannot be written, now or by the methods.
+    Records after ``step``, written before a resume, are removed. A tracker that fails during the run is
+    dropped with a warning, because ``log.jsonl`` has everything.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, *, step: int, accelerator: Accelerator) -> None:
-        self.path, self._pictures = folder / _NAME, folder / PICTURES
+        self.path, self._pictures = folder / _NAME, folder / _PICTURES
         self._draws = config.run.tracker != "none"
 
         # the records up to the checkpoint
         kept = [record for record in read_log(folder) if record["step"] <= step]
-        with self._writing(self.path), atomic_path(self.path) as temporary:
+        with _writing(self.path), atomic_path(self.path) as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
 
         # the tracker; TensorBoard's project is a folder, and it has no table of settings
@@ -157,7 +137,7 @@ class RunLog:
         }
         try:
             accelerator.init_trackers(
-                _TENSORBOARD if board else _PROJECT,
+                _TENSORBOARD if board else "sam_diffsr",
                 config=None if board else settings,
                 init_kwargs={
                     _TENSORBOARD: {"purge_step": step + 1},
@@ -176,7 +156,7 @@ class RunLog:
         """Log numbers: one line of ``log.jsonl``, and ``group/name`` in the tracker."""
         record = dict(values) if group == "train" else {group: dict(values)}
         line = json.dumps({"step": step, "time": round(time.time(), 3), **record}) + "\n"
-        with self._writing(self.path), self.path.open("a", encoding="utf-8") as file:
+        with _writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(line)
         named = {f"{group}/{key}": value for key, value in values.items()}
         self._track(lambda tracker: tracker.log(named, step=step))
@@ -185,7 +165,7 @@ class RunLog:
         """Log a picture ``(H, W, 3)``: ``samples/step-XXXXXXXX.png``, and the tracker."""
         if not self._draws:
             return
-        with self._writing(self._pictures):
+        with _writing(self._pictures):
             self._pictures.mkdir(exist_ok=True)
         save_image(Image.fromarray(picture), self._pictures / f"step-{step:08d}.png")
 
@@ -193,7 +173,7 @@ class RunLog:
             if hasattr(tracker, "log_images"):
                 images = picture if tracker.name in _SINGLE_IMAGE else picture[None]
                 layout = {"dataformats": "NHWC"} if tracker.name == _TENSORBOARD else {}
-                tracker.log_images({PICTURES: images}, step=step, **layout)
+                tracker.log_images({_PICTURES: images}, step=step, **layout)
 
         self._track(show)
 
@@ -210,14 +190,15 @@ class RunLog:
                 message = "the tracker %s failed and is not used from now on; log.jsonl is complete: %s"
                 logger.warning(message, tracker.name, error)
 
-    @contextlib.contextmanager
-    def _writing(self, path: Path) -> Generator[None, None, None]:
-        try:
-            yield
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {path}: {error}; checkpoints are kept, free space and resume"
-            ) from error
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Generator[None, None, None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error}; checkpoints are kept, free space and resume"
+        ) from error
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, get_args
@@ -22,18 +22,15 @@ from sam_diffsr.files import atomic_path
 from sam_diffsr.models import DiffSR
 from sam_diffsr.training.compose import config_to_yaml
 from sam_diffsr.training.config import TrainConfig
-from sam_diffsr.training.launch import launched, limit_threads, stop_flag
+from sam_diffsr.training.launch import launched, stop_flag
 from sam_diffsr.training.log import CROPS, Meter, RunLog, tracker_names
 from sam_diffsr.training.stages import Distance, StageName
 from sam_diffsr.training.state import checkpoint_path, find_checkpoint, latest_checkpoint, remove_leftovers
 from sam_diffsr.training.trainer import Trainer
 
-__all__ = ["CONFIG_NAME", "TrainResult", "Validate", "Validated", "train"]
+__all__ = ["TrainResult", "Validate", "Validated", "train"]
 
 logger = logging.getLogger(__name__)
-
-CONFIG_NAME = "config.yaml"
-"""File of a run folder with every value of its configuration."""
 
 
 class Validated(Protocol):
@@ -115,8 +112,7 @@ def train(
         )
     folder = Path(out_dir)
     checkpoint = find_checkpoint(folder, resume)
-    trackers = tracker_names(config.run.tracker)
-    with limit_threads(config.run.threads), launched(config, folder=folder, trackers=trackers) as accelerator:
+    with launched(config, folder=folder, trackers=tracker_names(config.run.tracker)) as accelerator:
         with accelerator.main_process_first():  # the first process cuts data.photos into crops for all
             source = open_source(
                 config.data,
@@ -127,63 +123,65 @@ def train(
                 cache=folder / CROPS,
             )
         trainer = Trainer(stage, config, accelerator=accelerator, checkpoint=checkpoint, distance=distance)
-        run = _Run(trainer, folder, resumed=None if checkpoint is None else checkpoint.path)
+        run = _Run(trainer, folder, validate=validate, progress=progress)
+        if checkpoint is not None and accelerator.is_main_process:
+            logger.info("resuming %s at step %d", checkpoint.path, trainer.step)
         with stop_flag(config.run.max_seconds) as stopping:  # also while the last checkpoint is saved
-            return run.train(source, stopping, validate=validate, progress=progress)
+            return run.train(source, stopping)
 
 
 class _Run:
     """A trainer with its log, checkpoints, validation and progress bar."""
 
-    def __init__(self, trainer: Trainer, folder: Path, *, resumed: Path | None) -> None:
-        self.trainer, self.config, self.folder = trainer, trainer.config, folder
+    def __init__(
+        self, trainer: Trainer, folder: Path, *, validate: Validate | None, progress: bool | None
+    ) -> None:
+        self.trainer, self.config, self.folder, self.validate = trainer, trainer.config, folder, validate
         self.accelerator: Any = trainer.accelerator
         self.saved = latest_checkpoint(folder)
         self.log: RunLog | None = None  # of the first process, which alone writes
+        self.hides_bar = True
         if self.accelerator.is_main_process:
+            self.hides_bar = not (sys.stderr.isatty() if progress is None else progress)
             _prepare_folder(folder, self.config)
-            if resumed is not None:
-                logger.info("resuming %s at step %d", resumed, trainer.step)
             self.log = RunLog(folder, self.config, step=trainer.step, accelerator=self.accelerator)
         self.meter = Meter(trainer.device, skips=self.config.run.precision == "fp16")
 
-    def train(
-        self,
-        source: TrainingSource,
-        stopping: Callable[[], bool],
-        *,
-        validate: Validate | None,
-        progress: bool | None,
-    ) -> TrainResult:
+    def train(self, source: TrainingSource, stopping: Callable[[], bool]) -> TrainResult:
         """Train until the last step, a signal or the time limit."""
-        trainer, run = self.trainer, self.config.run
-        ahead = prefetch(source.host_batch, start=trainer.step, stop=run.steps)
-        try:
-            with ahead as batches, self._bar(progress):
-                while trainer.step < run.steps:
-                    with self.meter.waiting():
-                        batch = source.device_batch(next(batches), trainer.device)
-                    loss, norm = trainer.train_step(batch)
-                    self.meter.add(loss, norm, images=self.config.data.batch)
-                    self.bar.update()
+        from tqdm.auto import tqdm
+        from tqdm.contrib.logging import logging_redirect_tqdm
 
-                    # log, save, validate and stop when it is time
-                    step, last = trainer.step, trainer.step == run.steps
-                    if last or step % run.checkpoint_every == 0:
-                        self._save()
-                    elif step % run.log_every == 0:
-                        self._report()
-                    due = last or step % run.validate_every == 0
-                    if validate is not None and due and (last or not stopping()):
-                        self._validate(validate)
-                    if self._any_process(stopping()):
-                        break
+        trainer, run = self.trainer, self.config.run
+        with contextlib.ExitStack() as stack:
+            if self.log is not None:
+                stack.callback(self.log.close)
+            if not self.hides_bar:  # messages stand above the bar
+                stack.enter_context(logging_redirect_tqdm([logging.getLogger("sam_diffsr")]))
+            start, hidden = trainer.step, self.hides_bar
+            bar = tqdm(desc=trainer.name, initial=start, total=run.steps, unit="step", disable=hidden)
+            self.bar: Any = stack.enter_context(bar)
+            batches = stack.enter_context(prefetch(source.host_batch, start=trainer.step, stop=run.steps))
+            while trainer.step < run.steps:
+                with self.meter.waiting():
+                    batch = source.device_batch(next(batches), trainer.device)
+                loss, norm = trainer.train_step(batch)
+                self.meter.add(loss, norm, images=self.config.data.batch)
+                self.bar.update()
+
+                # log, save, validate and stop when it is time
+                step, last = trainer.step, trainer.step == run.steps
+                if last or step % run.checkpoint_every == 0:
+                    self._save()
+                elif step % run.log_every == 0:
+                    self._report()
+                if last or (step % run.validate_every == 0 and not stopping()):
+                    self._validate()
+                if self._any_process(stopping()):
+                    break
             saved = checkpoint_path(self.folder, trainer.step)
             if self.saved != saved:
                 self._save()
-        finally:
-            if self.log is not None:
-                self.log.close()
         return TrainResult(step=trainer.step, finished=trainer.step >= run.steps, checkpoint=saved)
 
     def _any_process(self, stop: bool) -> bool:
@@ -207,9 +205,7 @@ class _Run:
                 "optimizer.lr, or with run.precision fp32"
             )
         self.bar.set_postfix(loss=f"{record['loss']:.4g}", refresh=False)
-        if self.log is not None:
-            self.log.numbers(step, {**record, "lr": self.trainer.rate(step - 1)}, group="train")
-            logger.info("step %d: %s", step, _readable(record))
+        self._numbers({**record, "lr": self.trainer.rate(step - 1)}, group="train")
 
     def _save(self) -> None:
         self._report()
@@ -218,36 +214,20 @@ class _Run:
                 self.trainer.save(self.folder)
         self.saved = checkpoint_path(self.folder, self.trainer.step)
 
-    def _validate(self, validate: Validate) -> None:
-        if self.log is None:
+    def _validate(self) -> None:
+        if self.log is None or self.validate is None:
             return
-        step = self.trainer.step
         with self.meter.paused(), torch.no_grad():
-            outcome = validate(self.trainer.averaged_model())
-            self.log.numbers(step, outcome.scores, group="validation")
+            outcome = self.validate(self.trainer.averaged_model())
+            self._numbers(outcome.scores, group="validation")
             if outcome.picture is not None:
-                self.log.picture(step, outcome.picture)
-        logger.info("step %d: validation %s", step, _readable(outcome.scores))
+                self.log.picture(self.trainer.step, outcome.picture)
 
-    @contextlib.contextmanager
-    def _bar(self, show: bool | None) -> Generator[None, None, None]:
-        """Show a progress bar in the first process, with log messages above it."""
-        from tqdm.auto import tqdm
-        from tqdm.contrib.logging import logging_redirect_tqdm
-
-        show = self.log is not None and (sys.stderr.isatty() if show is None else show)
-        with contextlib.ExitStack() as stack:
-            if show:
-                stack.enter_context(logging_redirect_tqdm([logging.getLogger("sam_diffsr")]))
-            run, step = self.config.run, self.trainer.step
-            self.bar: Any = stack.enter_context(
-                tqdm(total=run.steps, initial=step, desc=self.trainer.name, unit="step", disable=not show)
-            )
-            yield
-
-
-def _readable(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{key} {value:.5g}" for key, value in values.items())
+    def _numbers(self, values: Mapping[str, float], *, group: str) -> None:
+        if self.log is not None:
+            self.log.numbers(self.trainer.step, values, group=group)
+            shown = ", ".join(f"{key} {value:.5g}" for key, value in values.items())
+            logger.info("step %d: %s%s", self.trainer.step, "" if group == "train" else f"{group} ", shown)
 
 
 def _prepare_folder(folder: Path, config: TrainConfig) -> None:
@@ -255,7 +235,7 @@ def _prepare_folder(folder: Path, config: TrainConfig) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
-        with atomic_path(folder / CONFIG_NAME) as temporary:
+        with atomic_path(folder / "config.yaml") as temporary:
             temporary.write_text(config_to_yaml(config), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot create the run folder {folder}: {error}") from error

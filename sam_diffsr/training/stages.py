@@ -37,11 +37,9 @@ _CHARBONNIER = 1e-3
 
 
 class EncoderStage(nn.Module):
-    """Stage 1: loss between the encoder's own image, not clamped, and the HR image.
+    """Stage 1: loss between the encoder's own image, not clamped, and the HR image; trains the encoder alone.
 
-    Args:
-        model: both networks; only the encoder is trained.
-        loss: mean of absolute differences, of squares, or of ``sqrt(difference^2 + 0.001^2)``.
+    ``loss`` is the mean of absolute differences, of squares, or of ``sqrt(difference^2 + 0.001^2)``.
     """
 
     def __init__(self, model: DiffSR, *, loss: ImageLoss = "l1") -> None:
@@ -65,16 +63,9 @@ class EncoderStage(nn.Module):
 
 
 class DenoiserStage(nn.Module):
-    """Stage 2: L1 between predicted and modulated noise.
+    """Stage 2: L1 between predicted and modulated noise; trains the denoiser alone.
 
-    Args:
-        model: both networks; only the denoiser is trained.
-        config: forward process and parts of the loss.
-        device: device of the schedule's tables.
-        distance: LPIPS of images, see ``Distance``; needed if ``config.perceptual`` is above 0.
-
-    Raises:
-        ConfigError: ``config.perceptual`` is above 0 and there is no ``distance``.
+    ``distance`` is needed if ``config.perceptual`` is above 0.
     """
 
     def __init__(
@@ -90,8 +81,7 @@ class DenoiserStage(nn.Module):
             raise ConfigError(
                 "diffusion.perceptual is above 0, but there is no perceptual distance; pass distance="
             )
-        self.model, self.config = model, config
-        self.distance = distance
+        self.model, self.config, self.distance = model, config, distance
         self.schedule = NoiseSchedule.from_config(config.schedule).to(device)
         model.requires_grad_(False)
         model.encoder.eval()
@@ -100,11 +90,8 @@ class DenoiserStage(nn.Module):
     def draw(self, hr_shape: tuple[int, ...], *, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Random tensors of one step: timesteps ``(B,)``, normal noise ``(B, 3, H, W)``, and ``(B,)`` bool.
 
-        The last one marks the rows that begin at the encoder's image.
-
-        Args:
-            hr_shape: ``(B, 3, H, W)`` of the step's whole batch, over all processes.
-            generator: source of all random numbers; its device is that of the tensors.
+        The last one marks the rows that begin at the encoder's image. ``hr_shape`` is ``(B, 3, H, W)`` of the
+        batch over all processes. The tensors are on the generator's device.
         """
         device, steps, rows = generator.device, self.schedule.timesteps, hr_shape[0]
         uniform = torch.rand(rows, generator=generator, device=device)

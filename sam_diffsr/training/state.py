@@ -40,9 +40,9 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = "1"
 FOLDER = "checkpoints"
 _GROUPS = ("network", "ema", "frozen", "moments")
-_FIXED_RUN_KEYS = frozenset(f"run.{key}" for key in ("seed", "start", "ema_decay", "precision"))
+_FIXED_RUN_KEYS = ("run.seed", "run.start", "run.ema_decay", "run.precision")
 """The only keys of table ``run`` that must not change on resume."""
-_DATA_FOLDERS = frozenset({"data.crops", "data.photos", "data.masks"})
+_DATA_FOLDERS = ("data.crops", "data.photos", "data.masks")
 """Folders that may have moved since. A changed path is only logged; the contents are not compared."""
 
 
@@ -71,11 +71,7 @@ class Checkpoint:
 
 
 def write_checkpoint(checkpoint: Checkpoint, *, keep: int) -> None:
-    """Write a checkpoint to its path and delete the oldest ones of its folder beyond ``keep``.
-
-    Raises:
-        OutputError: the file cannot be written (full disk, no permission); older checkpoints stay unchanged.
-    """
+    """Write a checkpoint to its path, then delete the oldest ones of its folder beyond ``keep``."""
     tensors = {
         f"{group}:{name}": tensor.detach().to("cpu").contiguous().clone()
         for group in _GROUPS
@@ -126,11 +122,9 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def is_checkpoint(path: Path) -> bool:
     """Whether a path is a checkpoint file of this trainer, judged by its header."""
     try:
-        with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
-            metadata = cast("dict[str, str]", file.metadata() or {})
+        return {"format_version", "step", "stage"} <= _read(path, tensors=False)[0].keys()
     except (OSError, SafetensorError):
         return False
-    return {"format_version", "step", "stage"} <= set(metadata)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -147,18 +141,16 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
                 f"{source} has no finished checkpoint: expected {FOLDER}/step-*.safetensors in it"
             )
         source = newest
-    groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
     try:
-        with safe_open(source, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
-            metadata = cast("dict[str, str]", file.metadata() or {})
-            for key in cast("list[str]", file.keys()):
-                group, _, name = key.partition(":")
-                if group in groups:
-                    groups[group][name] = cast("Tensor", file.get_tensor(key))
+        metadata, tensors = _read(source)
     except (OSError, SafetensorError) as error:
         raise ModelLoadError(f"cannot read checkpoint {source}: {error}") from error
-    if metadata.get("format_version") != FORMAT_VERSION or not {"step", "stage", "config"} <= set(metadata):
+    if metadata.get("format_version") != FORMAT_VERSION or not {"step", "stage", "config"} <= metadata.keys():
         raise ModelLoadError(f"{source} is not a training checkpoint of format {FORMAT_VERSION}")
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
+    for key, tensor in tensors.items():
+        group, _, name = key.partition(":")
+        groups.get(group, {})[name] = tensor
     try:
         return Checkpoint(
             path=source,
@@ -175,19 +167,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def find_checkpoint(folder: Path, resume: bool | str | os.PathLike[str]) -> Checkpoint | None:
-    """Find the checkpoint to resume from; None starts a new run. ``resume`` is as in ``train``.
-
-    Raises:
-        ConfigError: the folder holds a run and ``resume`` is False, or it holds newer checkpoints than the
-            requested one.
-        ModelLoadError: the checkpoint cannot be read.
-    """
+    """Find the checkpoint to resume from; None starts a new run. ``resume`` is as in ``train``."""
     newest = latest_checkpoint(folder)
-    if resume is False:
-        if newest is not None:
-            raise ConfigError(f"{folder} already holds a run; resume it or choose another folder")
-        return None
-    if resume is True or resume == "latest":
+    if resume is False and newest is not None:
+        raise ConfigError(f"{folder} already holds a run; resume it or choose another folder")
+    if isinstance(resume, bool) or resume == "latest":
         return None if newest is None else read_checkpoint(newest)
     checkpoint = read_checkpoint(resume)
     newer = [path.name for path in list_checkpoints(folder) if path.stem > f"step-{checkpoint.step:08d}"]
@@ -203,10 +187,7 @@ def check_same_run(checkpoint: Checkpoint, stage: str, config: TrainConfig) -> N
     """Check that a resumed run is the same experiment; it may be longer or run elsewhere.
 
     A folder may have moved, which is a warning. A folder where there was none, or none where there was one,
-    is another experiment.
-
-    Raises:
-        ConfigError: it is another experiment; the message names every value that differs.
+    is another experiment, which is an error that names every value that differs.
     """
     if checkpoint.stage != stage:
         raise ConfigError(f"{checkpoint.path} holds a run of stage {checkpoint.stage!r}, not {stage!r}")
@@ -217,20 +198,27 @@ def check_same_run(checkpoint: Checkpoint, stage: str, config: TrainConfig) -> N
     changed: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
-        free = key.startswith("validation.") or (key.startswith("run.") and key not in _FIXED_RUN_KEYS)
-        if before == after or free:
+        if before == after or (key.startswith(("validation.", "run.")) and key not in _FIXED_RUN_KEYS):
             continue
-        difference = f"{key} was {before!r}, is now {after!r}"
-        moved = key in _DATA_FOLDERS and None not in (before, after)
-        if key == "diffusion.encoder" or moved:
-            advice = (
-                "make sure that the data are the same" if moved else "the encoder in the checkpoint is used"
-            )
+        difference, advice = f"{key} was {before!r}, is now {after!r}", ""
+        if key == "diffusion.encoder":
+            advice = "the encoder in the checkpoint is used"
+        elif key in _DATA_FOLDERS and None not in (before, after):
+            advice = "make sure that the data are the same"
+        if advice:
             logger.warning("resuming %s: %s; %s", checkpoint.path, difference, advice)
         else:
             changed.append(difference)
     if changed:
         raise ConfigError(f"{checkpoint.path} holds a run of another configuration: {'; '.join(changed)}")
+
+
+def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file."""
+    with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
+        metadata = cast("dict[str, str]", file.metadata() or {})
+        keys = cast("list[str]", file.keys()) if tensors else []
+        return metadata, {key: cast("Tensor", file.get_tensor(key)) for key in keys}
 
 
 def _table(text: str) -> dict[str, Any]:

@@ -42,17 +42,7 @@ __all__ = ["Trainer", "read_weights"]
 class Trainer:
     """Everything that a checkpoint holds, and one training step.
 
-    Args:
-        stage: the network that is trained.
-        config: the run's configuration.
-        accelerator: device, precision and processes.
-        checkpoint: where to resume; None starts a new run.
-        distance: perceptual distance for stage 2, see ``DenoiserStage``.
-
-    Raises:
-        ConfigError: the checkpoint is of another run, the denoiser has no trained encoder, or the config
-            asks for a perceptual distance and there is none.
-        ModelLoadError: initial weights cannot be read or do not fit.
+    A ``checkpoint`` is resumed; without one a run starts. ``distance`` is as in ``DenoiserStage``.
     """
 
     def __init__(
@@ -110,11 +100,7 @@ class Trainer:
         return self.config.optimizer.rate(step, steps=self.config.run.steps)
 
     def train_step(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-        """Take one optimizer step on this process's rows of a batch.
-
-        Returns:
-            Loss of these rows and norm of the whole gradient, scalars on the device.
-        """
+        """Take one optimizer step; loss of this process's rows and norm of the whole gradient, as scalars."""
         accelerator, run = self.accelerator, self.config.run
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate(self.step)
@@ -143,12 +129,12 @@ class Trainer:
         return total, norm.detach()
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint into a run folder.
-
-        Raises:
-            OutputError: it cannot be written; earlier checkpoints stay unchanged.
-        """
-        state = self._optimizer.state
+        """Write a checkpoint into a run folder."""
+        moments = {
+            f"{name}/{entry}": value
+            for name, parameter in self.network.named_parameters()
+            for entry, value in self._optimizer.state.get(parameter, {}).items()
+        }
         checkpoint = Checkpoint(
             path=checkpoint_path(folder, self.step),
             step=self.step,
@@ -157,12 +143,7 @@ class Trainer:
             network=self.network.state_dict(),
             ema=self.ema.module.state_dict(),
             frozen=self.model.encoder.state_dict() if self.name == "denoiser" else {},
-            moments={
-                f"{name}/{entry}": value
-                for name, parameter in self.network.named_parameters()
-                if parameter in state
-                for entry, value in cast("dict[str, Tensor]", state[parameter]).items()
-            },
+            moments=cast("dict[str, Tensor]", moments),
             scaler=None if self._scaler is None else self._scaler.state_dict(),
         )
         write_checkpoint(checkpoint, keep=self.config.run.keep)
@@ -222,28 +203,19 @@ class Trainer:
 
 
 def read_weights(origin: str, part: StageName) -> tuple[dict[str, Tensor], Path]:
-    """Read the weights of one network; the averaged ones of a training run.
+    """Read the weights of one network, in float32 on the CPU; the averaged ones of a training run.
 
-    Args:
-        origin: run folder (its newest checkpoint), checkpoint, model folder, bundled name or Hub id; for the
-            encoder also an RRDBNet of the ESRGAN family (``.pth`` or ``.safetensors``).
-        part: the network.
-
-    Returns:
-        Its tensors on the CPU, in float32, and their source.
-
-    Raises:
-        CheckpointMismatchError: ``origin`` has no such network.
-        ModelLoadError: there is nothing at ``origin``, or it cannot be read.
+    ``origin`` is a run folder (its newest checkpoint), a checkpoint, model folder, bundled name or Hub id, or
+    for the encoder an RRDBNet of the ESRGAN family (``.pth`` or ``.safetensors``). The path is for messages.
     """
     path = Path(origin).expanduser()
     if part == "encoder" and is_rrdbnet_file(path):
         return load_rrdbnet_checkpoint(path)[2], path
     if not is_checkpoint(path) and latest_checkpoint(path) is None:
         _, state_dict = load_pretrained(origin)
-        prefix = f"{part}."
-        weights = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
-        return {key: value.float() for key, value in weights.items()}, path
+        head = f"{part}."
+        own = {key: value.float() for key, value in state_dict.items() if key.startswith(head)}
+        return {key.removeprefix(head): value for key, value in own.items()}, path
     checkpoint = read_checkpoint(path)
     if checkpoint.stage == part:
         return checkpoint.ema, checkpoint.path

@@ -123,13 +123,13 @@ def test_results_may_be_as_large_as_the_truth_or_as_what_is_left_of_it(photos, t
     for index, size in enumerate([(47, 38), (32, 48)]):
         results.append(tmp_path / f"{index}_out.png")
         Image.new("RGB", size).save(results[-1])
-    check_sizes(photos, scale=4, results=[results])
+    check_sizes(photos, scale=4, results=results)
     Image.new("RGB", (47, 36)).save(results[0])
     message = (
         r"0_out\.png has 36x47 pixels, but .*0\.png has 38x47, cropped to 36x44; results are never resized"
     )
     with pytest.raises(ImageError, match=message):
-        check_sizes(photos, scale=4, results=[results])
+        check_sizes(photos, scale=4, results=results)
 
 
 def test_a_turned_file_passes_and_is_checked_when_it_is_read(tmp_path) -> None:

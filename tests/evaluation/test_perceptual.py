@@ -13,6 +13,8 @@ from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError,
 from sam_diffsr.evaluation import perceptual
 from sam_diffsr.evaluation.perceptual import frechet_distance, inception_features, lpips_distance
 
+INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
+
 
 def image(seed: int = 0, *, size: tuple[int, int] = (40, 36)) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
@@ -75,16 +77,15 @@ def test_one_image_has_no_covariance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "package", "url"),
+    ("build", "package", "file"),
     [
-        (lpips_distance, "lpips", perceptual.LPIPS_BACKBONE_URL),
-        (inception_features, "torch_fidelity", perceptual.INCEPTION_URL),
+        (lpips_distance, "lpips", r"alexnet-owt-7be5be79\.pth"),
+        (inception_features, "torch_fidelity", INCEPTION),
     ],
 )
-def test_weights_that_cannot_be_had_are_explained(build, package, url, tmp_path, monkeypatch) -> None:
+def test_weights_that_cannot_be_had_are_explained(build, package, file, tmp_path, monkeypatch) -> None:
     pytest.importorskip(package)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    file = url.rpartition("/")[2]
     with pytest.raises(
         ModelLoadError, match=rf"needs weights that are not part of any package, and .*{file}"
     ):
@@ -100,7 +101,7 @@ def test_weights_that_hold_code_are_refused_before_a_library_reads_them(tmp_path
             return (open, (str(tmp_path / "ran"), "w"))
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    path = tmp_path / "hub" / "checkpoints" / perceptual.INCEPTION_URL.rpartition("/")[2]
+    path = tmp_path / "hub" / "checkpoints" / INCEPTION
     path.parent.mkdir(parents=True)
     torch.save({"fc.weight": Trap()}, path)
     with pytest.raises(ModelLoadError, match="FID needs weights"):
@@ -126,6 +127,4 @@ def test_a_missing_package_is_named_with_its_extra(build, package, monkeypatch) 
 
 def test_the_address_of_the_backbone_is_torchvisions() -> None:
     models = pytest.importorskip("torchvision.models")
-    assert models.AlexNet_Weights.IMAGENET1K_V1.url == perceptual.LPIPS_BACKBONE_URL
-    inception = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
-    assert inception.URL_INCEPTION_V3 == perceptual.INCEPTION_URL
+    assert models.AlexNet_Weights.IMAGENET1K_V1.url == perceptual._ALEXNET_URL

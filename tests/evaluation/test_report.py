@@ -8,7 +8,7 @@ import os
 import pytest
 
 from sam_diffsr.errors import OutputError
-from sam_diffsr.evaluation.report import check_target, outline, text_table, write_json, write_text
+from sam_diffsr.evaluation.report import outline, text_table, write_json, write_text
 
 
 def test_table_is_aligned_and_reads_as_markdown() -> None:
@@ -58,22 +58,6 @@ def test_json_refuses_values_that_are_not_json(tmp_path) -> None:
     with pytest.raises(TypeError, match="not JSON serializable"):
         write_json(tmp_path / "x.json", {"a": object()})
     assert os.listdir(tmp_path) == []
-
-
-def test_a_target_is_checked_before_the_work(tmp_path) -> None:
-    check_target(tmp_path / "new" / "page.html")
-    assert os.listdir(tmp_path / "new") == []
-    with pytest.raises(OutputError, match="there is a folder of this name; choose another file"):
-        check_target(tmp_path / "new")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot make the folder of .*page"):
-        check_target(tmp_path / "file" / "page.html")
-
-
-def test_a_folder_that_cannot_be_written_to_is_found_out(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(OutputError, match="its folder cannot be written to"):
-        check_target(tmp_path / "x.json")
 
 
 def test_text_is_written_whole(tmp_path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from sam_diffsr.config import from_dict
 from sam_diffsr.training import TrainConfig
-from sam_diffsr.training.describe import data_section, training_hours, training_section
+from sam_diffsr.training.card import data_section, training_hours, training_section
 from sam_diffsr.training.state import checkpoint_path, read_checkpoint, write_checkpoint
 
 

@@ -1,27 +1,11 @@
-// Before/after sliders: <div class="slider" data-before=".." data-after=".."><img ..><img ..></div>
-// Drag to move the line, click to zoom. The range below it serves the keyboard and screen readers.
-const ZOOM = 3;
-
-function makeSlider(slider) {
-  if (slider.dataset.ready) return;
-  slider.dataset.ready = "yes";
-  for (const text of [slider.dataset.before ?? "bicubic", slider.dataset.after ?? "SAM-DiffSR"]) {
-    const label = document.createElement("b");
-    label.textContent = text;
-    slider.append(label);
-  }
-  slider.append(document.createElement("i"));
-  const range = document.createElement("input");
-  range.type = "range";
-  range.value = 50;
-  range.setAttribute("aria-label", "share of the image that is shown before upscaling");
-  slider.after(range);
-
+// A before/after slider: drag to move the line, click to zoom. A range input has the line's position in percent,
+// also for the keyboard. CSS gets --split and --cut (the line in the box and in the image), --x, --y and .zoom.
+function makeSlider(slider, range, zoom) {
   let zoomed = null;
   let pressed = null;
   const draw = () => {
     const split = range.value / 100;
-    const cut = zoomed === null ? split : zoomed + (split - zoomed) / ZOOM;
+    const cut = zoomed === null ? split : zoomed + (split - zoomed) / zoom;
     slider.style.setProperty("--split", `${100 * split}%`);
     slider.style.setProperty("--cut", `${100 * cut}%`);
   };
@@ -54,6 +38,3 @@ function makeSlider(slider) {
   slider.addEventListener("pointercancel", () => { pressed = null; });
   draw();
 }
-
-// the theme's observable fires on the first page and after each instant navigation
-document$.subscribe(() => document.querySelectorAll(".slider").forEach(makeSlider));
