@@ -1,19 +1,21 @@
-"""Arguments of public calls: what counts as a number, and names that users of other libraries try."""
+"""Arguments of public calls: numbers, seeds, and the names that users of other libraries try."""
 
 from __future__ import annotations
 
 import difflib
 import functools
 import inspect
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sam_diffsr.errors import ArgumentError
 
-__all__ = ["explains_names", "is_integer", "is_number"]
+__all__ = ["Seeds", "explains_names", "is_integer", "is_number", "resolve_seeds"]
 
+Seeds = int | Sequence[int] | NDArray[Any]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -63,3 +65,22 @@ def is_number(value: object) -> bool:
 def is_integer(value: object) -> bool:
     """Whether it is a Python or NumPy integer, and neither a float nor a truth value."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def resolve_seeds(seed: Seeds, count: int) -> list[int]:
+    """One seed per image: ``seed``, ``seed + 1``, ... or the given ones.
+
+    Raises:
+        ArgumentError: not integers, negative, or another number of seeds than of images.
+    """
+    if isinstance(seed, np.ndarray):
+        seed = cast("int | list[int]", seed.tolist())
+    if isinstance(seed, Sequence):
+        seeds = list(seed)
+    else:
+        seeds = [seed + index if is_integer(seed) else seed for index in range(count)]
+    if len(seeds) != count:
+        raise ArgumentError(f"seed must be one integer or {count} of them, one per image; got {len(seeds)}")
+    if not all(is_integer(value) and 0 <= value < 2**63 for value in seeds):
+        raise ArgumentError(f"seeds must be integers from 0 to 2**63 - 1, got {seeds}")
+    return [int(value) for value in seeds]

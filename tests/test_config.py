@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from sam_diffsr import errors
-from sam_diffsr.config import check_choice, flatten, from_dict, to_dict
+from sam_diffsr.config import check_choice, check_fields, flatten, from_dict, to_dict
 from sam_diffsr.errors import ConfigError, SamDiffsrError
 
 Colour = Literal["red", "green"]
@@ -134,6 +134,17 @@ def test_check_choice():
     check_choice("red", Colour, what="colour")
     with pytest.raises(ConfigError, match="colour must be one of red, green; got 'blue'"):
         check_choice("blue", Colour, what="colour")
+
+
+def test_check_fields():
+    check_fields(Outer("x"), "outer.", {"limit": 1})  # None is in range
+    check_fields(FULL, "outer.", {"limit": 11})
+    with pytest.raises(ConfigError, match=r"outer\.limit must be >= 12, got 11"):
+        check_fields(FULL, "outer.", {"limit": 12})
+    with pytest.raises(ConfigError, match=r"inner\.level must be one of 2, 4; got 3"):
+        check_fields(Inner(level=3), "inner.", {})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"inner\.ratio must be >= 0, got nan"):
+        check_fields(Inner(ratio=float("nan")), "inner.", {"ratio": 0})
 
 
 @pytest.mark.parametrize("name", errors.__all__)

@@ -128,13 +128,9 @@ class Worker:
     def upscale(
         self, path: str | Path, choices: Choices, *, job: str, report: Callable[[float], object]
     ) -> Result:
-        """Upscale one image.
+        """Upscale one image for a job that was announced with :meth:`start`.
 
-        Args:
-            path: the image.
-            choices: settings of the page.
-            job: name that was announced with :meth:`start`.
-            report: called after every step with the finished share of the work, from 0 to 1.
+        ``report`` is called after every step with the finished share of the work, from 0 to 1.
 
         Raises:
             CancelledError: the job was cancelled.

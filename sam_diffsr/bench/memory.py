@@ -37,11 +37,8 @@ def measure_memory(
 ) -> BenchResult:
     """Upscale one square image per size in a fresh process and report its peak memory.
 
-    Args:
-        resolver: the model; its device and dtype are used as well.
-        sizes: sides of the low-resolution images, growing.
-        tile: side of the tiles, as in :meth:`SuperResolver.upscale`.
-        max_memory: memory limit in bytes.
+    ``sizes`` are growing sides of low-resolution images; ``tile`` and ``max_memory`` (bytes) are those of
+    :meth:`SuperResolver.upscale`. Device and dtype are those of ``resolver``.
 
     Raises:
         ArgumentError: ``sizes`` is empty or does not grow.

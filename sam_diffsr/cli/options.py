@@ -262,6 +262,7 @@ def kind(expected: str, parse: Callable[[str], T]) -> Callable[[str], T]:
         except ValueError:
             raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from None
 
+    parsed.__doc__ = f"Type of an option: {expected}."
     return parsed
 
 

@@ -67,36 +67,33 @@ def decode_frames(
         ImageTooLargeError: more than ``max_pixels`` pixels.
         ImageError: a frame cannot be decoded; others are those of :func:`decode_image`.
     """
+    name = file_name(source)
     with open_file(source, max_pixels=max_pixels) as image:
         count = int(getattr(image, "n_frames", 1)) if image.format in ANIMATED else 1
         pixels = count * image.width * image.height
         if count > 1 and max_pixels is not None and pixels > max_pixels:
             raise ImageTooLargeError(
-                f"{file_name(source)} has {count} frames of {image.width} x {image.height} = {pixels} "
-                f"pixels, more than the limit of {max_pixels}; raise max_pixels if that is what you want"
+                f"{name} has {count} frames of {image.width} x {image.height} = {pixels} pixels, more than "
+                f"the limit of {max_pixels}; raise max_pixels if that is what you want"
             )
         # A PNG may show another image where animations are not shown.
         numbers = range(int(bool(image.info.get("default_image"))), count)
-        if len(numbers) > 1:
-            return _decode(image, numbers, file_name(source), max_pixels)
-    return decode_image(source, max_pixels=max_pixels)
-
-
-def _decode(image: Image.Image, numbers: range, name: str, max_pixels: int | None) -> Animation:
-    frames: list[Image.Image] = []
-    durations: list[float] = []
-    for number in numbers:
-        try:
-            image.seek(number)
-            frames.append(image.convert("RGBA"))
-        except MemoryError:
-            raise
-        except Exception as error:  # decoders raise whatever their parsing runs into
-            raise ImageError(f"frame {number + 1} of {name} cannot be decoded: {error}") from error
-        durations.append(float(image.info.get("duration", 100)))
+        if len(numbers) < 2:
+            return decode_image(source, max_pixels=max_pixels)
+        frames: list[Image.Image] = []
+        durations: list[float] = []
+        for number in numbers:
+            try:
+                image.seek(number)
+                frames.append(image.convert("RGBA"))
+            except MemoryError:
+                raise
+            except Exception as error:  # decoders raise whatever their parsing runs into
+                raise ImageError(f"frame {number + 1} of {name} cannot be decoded: {error}") from error
+            durations.append(float(image.info.get("duration", 100)))
+        loop = int(image.info.get("loop", 1 if image.format == "GIF" else 0))
     if all(frame.getchannel("A").getextrema() == (255, 255) for frame in frames):
         frames = [frame.convert("RGB") for frame in frames]
-    loop = int(image.info.get("loop", 1 if image.format == "GIF" else 0))
     return Animation(frames, durations, loop, decode_image(frames[0], max_pixels=max_pixels))
 
 

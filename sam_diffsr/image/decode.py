@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from sam_diffsr.errors import ImageError
 from sam_diffsr.image.alpha import fill_hidden
@@ -190,10 +189,11 @@ def _to_tensors(array: NDArray[Any], form: ImageFormat, *, name: str) -> Decoded
     else:
         samples.clamp_(0, 1)
     planes = samples.reshape(*array.shape[:2], form.channels).permute(2, 0, 1).unsqueeze(0)
-    alpha: Tensor | None = planes[:, -1:].contiguous() if form.has_alpha else None
-    colour = planes[:, :1].expand(-1, 3, -1, -1) if form.grayscale else planes[:, :3]
-    rgb = colour.contiguous()
-    return DecodedImage(rgb=rgb if alpha is None else fill_hidden(rgb, alpha), alpha=alpha, format=form)
+    rgb = (planes[:, :1].expand(-1, 3, -1, -1) if form.grayscale else planes[:, :3]).contiguous()
+    if not form.has_alpha:
+        return DecodedImage(rgb=rgb, alpha=None, format=form)
+    alpha = planes[:, -1:].contiguous()
+    return DecodedImage(rgb=fill_hidden(rgb, alpha), alpha=alpha, format=form)
 
 
 def _check_range(array: NDArray[Any], form: ImageFormat, name: str) -> None:
@@ -201,17 +201,13 @@ def _check_range(array: NDArray[Any], form: ImageFormat, name: str) -> None:
         return
     low, high = array.min(), array.max()
     if form.sample_type == "int32":
-        if low < 0 or high > LEVELS["int32"]:
-            raise ImageError(
-                f"{name} has PIL mode 'I' and must hold 16-bit values in 0..65535, "
-                f"got values from {low} to {high}"
-            )
-        return
+        least, most, expected = 0.0, LEVELS["int32"], "PIL mode 'I' and must hold 16-bit values in 0..65535"
+        advice = "convert it"
+    else:
+        least, most, expected = -_FLOAT_SLACK, 1 + _FLOAT_SLACK, "float samples and must be in [0, 1]"
+        advice = "divide by the value of white (255 for 8-bit values), or clip"
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = int(np.count_nonzero(~np.isfinite(array)))
         raise ImageError(f"{name} holds NaN or infinity ({bad} of {array.size} samples); replace them first")
-    if low < -_FLOAT_SLACK or high > 1 + _FLOAT_SLACK:
-        raise ImageError(
-            f"{name} has float samples and must be in [0, 1], got values from {low:.6g} to {high:.6g}; "
-            "divide by the value of white (255 for 8-bit values), or clip"
-        )
+    if low < least or high > most:
+        raise ImageError(f"{name} has {expected}, got values from {low:.6g} to {high:.6g}; {advice}")

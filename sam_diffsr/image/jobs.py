@@ -168,11 +168,12 @@ def plan_jobs(
     single = len(listed) == 1 and found[0].path in (STDIN, _expand(listed[0]))
 
     # One file to one name.
-    target: Path | None = None
-    if output is None or os.fspath(output) == "-":
-        target = STDOUT if output is not None or (found[0].path is STDIN and single) else None
-    elif _names_a_file(_expand(output), os.fspath(output)):
-        target = folder
+    if output is None:
+        target = STDOUT if single and found[0].path is STDIN else None
+    elif os.fspath(output) == "-":
+        target = STDOUT
+    else:
+        target = folder if _names_a_file(_expand(output), os.fspath(output)) else None
     if target is not None:
         if not single:
             raise ArgumentError(

@@ -39,10 +39,7 @@ class DiffSR(nn.Module):
         )
 
     def encode(self, lr: Tensor) -> Condition:
-        """Encode the low-resolution image.
-
-        Args:
-            lr: ``(B, 3, h, w)`` float in [0, 1]; ``h`` and ``w`` are sizes that ``config.fit`` gives.
+        """Encode ``(B, 3, h, w)`` float in [0, 1], of a height and width that ``config.fit`` gives.
 
         Raises:
             ArgumentError: wrong rank, channels or size.

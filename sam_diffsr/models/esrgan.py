@@ -1,8 +1,6 @@
-"""Reads RRDBNet checkpoints of the ESRGAN family as weights of the encoder.
+"""Reads RRDBNet checkpoints of the ESRGAN family (BSRGAN, Real-ESRGAN, ...) as weights of the encoder.
 
-RRDBNet (ESRGAN, BSRGAN, Real-ESRGAN and many networks trained with their code) computes what our encoder
-with zero padding computes: RGB in [0, 1], the same blocks, and per doubling a nearest enlargement, a
-convolution and LeakyReLU. Only the names of the tensors differ.
+RRDBNet computes what our encoder with zero padding computes. Only the names of the tensors differ.
 """
 
 from __future__ import annotations
@@ -16,9 +14,8 @@ from torch import Tensor
 
 from sam_diffsr.errors import CheckpointMismatchError
 from sam_diffsr.models.config import EncoderConfig, Scale
-from sam_diffsr.models.foreign import SHOWN, count_modules, float_weights, read_tensors
 from sam_diffsr.models.rrdb import RRDBEncoder
-from sam_diffsr.models.weights import check_module_weights
+from sam_diffsr.models.weights import SHOWN, check_module_weights, count_modules, float_weights, read_tensors
 
 __all__ = ["is_rrdbnet_file", "load_rrdbnet_checkpoint"]
 

@@ -1,7 +1,7 @@
 """Reads checkpoints in the layout of the published SAM-DiffSR and SRDiff code.
 
-The published file is a pickled dictionary ``{"state_dict": {"model": {...}}, ...}``. It is read with
-``weights_only=True``; sizes are inferred from the tensors' shapes.
+The published file is a pickled dictionary ``{"state_dict": {"model": {...}}, ...}``. Only its tensors are
+read; sizes are inferred from their shapes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from torch import Tensor
 
 from sam_diffsr.errors import CheckpointMismatchError
 from sam_diffsr.models.config import DenoiserConfig, EncoderConfig, ModelConfig
-from sam_diffsr.models.foreign import SHOWN, count_modules, float_weights, read_tensors
-from sam_diffsr.models.weights import check_state_dict
+from sam_diffsr.models.weights import SHOWN, check_state_dict, count_modules, float_weights, read_tensors
 
 __all__ = ["load_reference_checkpoint", "read_reference_checkpoint"]
 

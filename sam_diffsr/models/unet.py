@@ -8,6 +8,7 @@ Shape legend: B batch, H W high resolution, h w low resolution, C0 channels of t
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -62,12 +63,9 @@ class UNet(nn.Module):
         self.condition_projection = nn.ConvTranspose2d(
             condition_channels, channels[0], 2 * scale, stride=scale, padding=scale // 2
         )
-        last = len(channels) - 1
+        last, pairs = len(channels) - 1, pairwise((_IMAGE_CHANNELS, *channels))
         self.downs = nn.ModuleList(
-            DownLevel(before, after, dim, last=level == last)
-            for level, (before, after) in enumerate(
-                zip((_IMAGE_CHANNELS, *channels[:-1]), channels, strict=True)
-            )
+            DownLevel(before, after, dim, last=level == last) for level, (before, after) in enumerate(pairs)
         )
         self.mid1 = ResidualBlock(channels[-1], channels[-1], dim)
         self.mid2 = ResidualBlock(channels[-1], channels[-1], dim)

@@ -6,14 +6,15 @@ Nothing in here knows the networks: ``upscale`` is any function from decoded ima
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
@@ -211,7 +212,10 @@ def _batches(jobs: Sequence[Job], batch_size: int | None, pixels_together: int) 
     batch: list[Job] = []
     total = 0
     for job in jobs:
-        pixels = _pixels(job.source) if batch_size is None and len(jobs) > 1 else 0
+        pixels = 0
+        if batch_size is None and len(jobs) > 1:
+            with contextlib.suppress(Exception):  # which the decoder explains
+                pixels = math.prod(image_size(job.source, max_pixels=None))
         if batch and (len(batch) == (batch_size or LARGEST_BATCH) or total + pixels > pixels_together):
             yield batch
             batch, total = [], 0
@@ -219,12 +223,3 @@ def _batches(jobs: Sequence[Job], batch_size: int | None, pixels_together: int) 
         total += pixels
     if batch:
         yield batch
-
-
-def _pixels(path: Path) -> int:
-    """Pixels of an image, from its header; 0 where that cannot be read, which the decoder explains."""
-    try:
-        height, width = image_size(path, max_pixels=None)
-        return height * width
-    except Exception:
-        return 0

@@ -34,14 +34,7 @@ from sam_diffsr.pipeline.config import (
     config_to_json,
 )
 
-__all__ = [
-    "CONFIG_NAME",
-    "DEFAULT_MODEL",
-    "available_models",
-    "convert_checkpoint",
-    "load_pretrained",
-    "save_pretrained_folder",
-]
+__all__ = ["available_models", "convert_checkpoint", "load_pretrained", "save_pretrained_folder"]
 
 DEFAULT_MODEL = "sam-diffsr-x4-photo"
 """The bundled model that ``from_pretrained()`` loads."""
@@ -54,7 +47,6 @@ PICKLED_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 """Endings of files that are never read, because reading them can run code."""
 
 _BUNDLED = Path(__file__).resolve().parents[1] / "weights"
-_SHORT_NAME = "sam-diffsr-x4-{}"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 _PUBLISHED_HALO = 96
@@ -82,7 +74,7 @@ def load_pretrained(name: str | os.PathLike[str] | None = None, options: HubOpti
     if not isinstance(name, str | os.PathLike | None):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArgumentError(f"a model is given by its name or path, got {name!r}; see available_models()")
     name = DEFAULT_MODEL if name is None else os.fspath(name)
-    bundled = next((each for each in (name, _SHORT_NAME.format(name)) if each in available_models()), None)
+    bundled = next((each for each in (name, f"sam-diffsr-x4-{name}") if each in available_models()), None)
     path = Path(name).expanduser() if bundled is None else _BUNDLED / bundled
     if path.exists() and options.revision is not None:
         raise ArgumentError(

@@ -22,10 +22,8 @@ raising stops the work."""
 class Progress:
     """Progress of one call, in denoising steps of tiles; a context manager.
 
-    ``show=None`` draws a bar in a notebook and where standard error is a terminal.
-
-    Raises:
-        ArgumentError: the callback cannot be called.
+    ``show=None`` draws a bar in a notebook and where standard error is a terminal. A callback that cannot be
+    called raises ``ArgumentError``.
     """
 
     def __init__(self, *, show: bool | None, callback: ProgressCallback | None, total: int = 0) -> None:

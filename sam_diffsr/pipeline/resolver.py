@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,20 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sam_diffsr.arguments import explains_names
+from sam_diffsr.arguments import Seeds, explains_names, resolve_seeds
 from sam_diffsr.device import Precision, network_layout, resolve_device, resolve_dtype
 from sam_diffsr.diffusion import NoiseSchedule
 from sam_diffsr.diffusion.samplers import SamplerName
 from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.hub import HubOptions, push_folder
-from sam_diffsr.image import (
-    MAX_PIXELS_DEFAULT,
-    Animation,
-    DecodedImage,
-    ImageInput,
-    decode_frames,
-    join_frames,
-)
+from sam_diffsr.image import MAX_PIXELS_DEFAULT, Animation, DecodedImage, ImageInput
+from sam_diffsr.image.animation import decode_frames, join_frames
 from sam_diffsr.models import DiffSR, build_model
 from sam_diffsr.models.weights import fingerprint
 from sam_diffsr.overlap import overlapped
@@ -38,7 +33,7 @@ from sam_diffsr.pipeline.config import ResolverConfig
 from sam_diffsr.pipeline.images import Picture, check_tensor, crop_margin, wrap_margin
 from sam_diffsr.pipeline.progress import Progress, ProgressCallback
 from sam_diffsr.pipeline.run import super_resolve
-from sam_diffsr.pipeline.settings import RunOptions, Seeds, Settings, Start, resolve_seeds, resolve_settings
+from sam_diffsr.pipeline.settings import RunOptions, Settings, Start, resolve_settings
 from sam_diffsr.pipeline.tiles import CPU_BATCH_PIXELS, LARGEST_BATCH, divide
 
 if TYPE_CHECKING:
@@ -101,11 +96,10 @@ class SuperResolver:
         self._place()
 
     def to(self, target: str | torch.device | torch.dtype) -> Self:
-        """Move or cast the networks in place, and return the resolver.
+        """Move or cast the networks in place to a device or a floating type, and return the resolver.
 
-        ``target`` is a device or a floating type, as for the class. The type stays as it is when the device
-        changes, except float16, which becomes float32 on a CPU. Weights that were cast to a narrower type do
-        not become exact again.
+        The type stays when the device changes, except float16, which becomes float32 on a CPU. Weights that
+        were cast to a narrower type do not become exact again.
 
         Raises:
             ArgumentError: the device or type is not available.
@@ -339,9 +333,9 @@ class SuperResolver:
     def _batches(self, pictures: Sequence[Picture], settings: Settings) -> list[list[Picture]]:
         """Pictures of equal size that are computed together."""
         pixels = CPU_BATCH_PIXELS if self.device.type == "cpu" else _PIXELS_TOGETHER
-        groups: dict[tuple[int, int], list[Picture]] = {}
+        groups: defaultdict[tuple[int, int], list[Picture]] = defaultdict(list)
         for picture in pictures:
-            groups.setdefault(picture.size, []).append(picture)
+            groups[picture.size].append(picture)
         batches: list[list[Picture]] = []
         for (height, width), group in groups.items():
             most = settings.batch_size or max(1, min(LARGEST_BATCH, pixels // (height * width)))
@@ -370,10 +364,8 @@ class SuperResolver:
     ) -> Image.Image:
         """Enlarge a GIF, an APNG or an animated WebP, every frame with the same noise.
 
-        Args:
-            animation: path of a file, or the result of :func:`sam_diffsr.image.decode_frames`.
-            seed: seed of the noise of every frame, so that what stands still does not flicker.
-            **options: further arguments of :meth:`upscale`.
+        It is the path of a file, or the result of :func:`sam_diffsr.image.decode_frames`. All frames take one
+        seed, so that what stands still does not flicker; the other arguments are those of :meth:`upscale`.
 
         Returns:
             The first frame, with the others, the durations and the number of loops in its ``info``;
@@ -414,8 +406,7 @@ class SuperResolver:
             ``(B, 3, H * scale, W * scale)`` float32 in [0, 1], on ``self.device``.
 
         Raises:
-            ImageError: not a tensor, or wrong rank, channels, dtype, device or range. Others as in
-                :meth:`upscale`.
+            ImageError: not a tensor, or another shape, dtype, device or range. Others as in :meth:`upscale`.
         """
         settings = resolve_settings(self.config, **options)
         check_tensor(lr, device=self.device)
@@ -430,9 +421,8 @@ class SuperResolver:
     ) -> None:
         """Write a folder that :meth:`from_pretrained` loads.
 
-        Files of the folder are replaced once the new ones are complete. ``dtype`` is the floating type to
-        store; None keeps that of the networks. ``card`` is the text of ``README.md``; None writes one, unless
-        the folder has it.
+        Its files are replaced once the new ones are complete. ``dtype`` is the floating type to store; None
+        keeps that of the networks. ``card`` is the text of ``README.md``; None writes one if there is none.
 
         Raises:
             OutputError: the folder cannot be written.

@@ -36,7 +36,6 @@ Estimate = Callable[[], Tensor]
 """Makes the current estimate of the windows, ``(B, 3, H, W)`` in [0, 1]."""
 OnStep = Callable[[Estimate], None]
 Chain = Callable[[Tensor, NoiseFn, OnStep], Tensor]
-"""``sample`` with a model and settings."""
 Place = tuple[int, Tile]
 """An image of the batch and one of its tiles."""
 
@@ -103,7 +102,7 @@ def sample(
     """Take a batch of windows through the whole chain: condition, start, sampler, image, consistency.
 
     ``lr`` is ``(B, 3, h, w)`` float32 in [0, 1] on the model's device, of a size that the networks accept;
-    the result is ``(B, 3, H, W)`` likewise. ``noise`` is called for the start and between ancestral steps.
+    the result is ``(B, 3, H, W)`` likewise.
 
     Raises:
         NumericalError: the networks produced NaN or infinity.
@@ -178,14 +177,10 @@ def sample_ensemble(chain: Chain, lr: Tensor, noise: NoiseFn, on_step: OnStep) -
             x = x.rot90(-quarters, (-2, -1))
             return x.flip(-1) if mirrored else x
 
-        # The noise is that of the image's places before the turn, so that tiles change nothing.
-        return back(
-            chain(
-                forth(lr),
-                lambda like: forth(noise(back(like))),
-                lambda estimate: on_step(lambda: back(estimate())),
-            )
-        )
+        def turned_noise(like: Tensor) -> Tensor:  # that of the places before the turn, whatever the tiles
+            return forth(noise(back(like)))
+
+        return back(chain(forth(lr), turned_noise, lambda estimate: on_step(lambda: back(estimate()))))
 
     turns = itertools.product(range(4), (False, True))
     return sum((result(*turn) for turn in turns), start=lr.new_zeros(())) / 8
@@ -248,6 +243,7 @@ class _Queue:
                 f"memory ran out even with the smallest tile ({reason}); use a smaller halo, close other "
                 "programs, or use device='cpu'"
             ) from error
+        self._together = 1
         self.places = [
             (index, part)
             for index, places in itertools.groupby(self.places, key=lambda place: place[0])

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sam_diffsr.arguments import is_integer, is_number
+from sam_diffsr.arguments import Seeds, is_integer, is_number
 from sam_diffsr.config import check_choice
 from sam_diffsr.diffusion.samplers import SamplerName
 from sam_diffsr.errors import ArgumentError
@@ -20,9 +16,8 @@ from sam_diffsr.pipeline.progress import ProgressCallback
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["RunOptions", "Settings", "resolve_seeds", "resolve_settings", "sampling_of_fidelity"]
+__all__ = ["RunOptions", "Settings", "resolve_settings", "sampling_of_fidelity"]
 
-Seeds = int | Sequence[int] | NDArray[Any]
 Start = int | Literal["noise"] | None
 
 _ONE_STEP_RANGE, _FOUR_STEP_RANGE = 0.35, 0.5
@@ -161,22 +156,3 @@ def sampling_of_fidelity(fidelity: float, config: ResolverConfig) -> SamplingCon
     start = round(share * config.schedule.timesteps)
     steps = 0 if fidelity == 1 else 1 if one_step else min(4, start + 1)
     return SamplingConfig(sampler="ddim" if one_step else "dpmpp_2m", steps=steps, start=start)
-
-
-def resolve_seeds(seed: Seeds, count: int) -> list[int]:
-    """One seed per image: ``seed``, ``seed + 1``, ... or the given ones.
-
-    Raises:
-        ArgumentError: not integers, negative, or another number of seeds than of images.
-    """
-    if isinstance(seed, np.ndarray):
-        seed = cast("int | list[int]", seed.tolist())
-    if isinstance(seed, Sequence):
-        seeds = list(seed)
-    else:
-        seeds = [seed + index if is_integer(seed) else seed for index in range(count)]
-    if len(seeds) != count:
-        raise ArgumentError(f"seed must be one integer or {count} of them, one per image; got {len(seeds)}")
-    if not all(is_integer(value) and 0 <= value < 2**63 for value in seeds):
-        raise ArgumentError(f"seeds must be integers from 0 to 2**63 - 1, got {seeds}")
-    return [int(value) for value in seeds]

@@ -82,7 +82,9 @@ def test_integers_are_refused():
 
 
 def test_missing_alpha_is_refused():
-    with pytest.raises(ImageError, match=r"alpha must be \(1, 1, 2, 2\) for an image of 4 channels .* got None"):
+    with pytest.raises(
+        ImageError, match=r"alpha must be \(1, 1, 2, 2\) for an image of 4 channels .* got None"
+    ):
         encode_image(torch.zeros(1, 3, 2, 2), None, RGBA8)
 
 

@@ -12,7 +12,7 @@ import torch
 from sam_diffsr.diffusion import ScheduleConfig
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
-from sam_diffsr.pipeline.settings import resolve_seeds, resolve_settings, sampling_of_fidelity
+from sam_diffsr.pipeline.settings import resolve_settings, sampling_of_fidelity
 
 CONFIG = ResolverConfig(sampling=SamplingConfig(sampler="ddim", steps=8, start=40, spacing="trailing"))
 
@@ -49,35 +49,6 @@ def test_what_is_not_given_comes_from_the_model():
 def test_sampling_out_of_range_is_named(given, message):
     with pytest.raises(ArgumentError, match=message):
         sampling(**given)
-
-
-def test_every_image_has_a_seed():
-    assert resolve_seeds(5, 3) == [5, 6, 7]
-    assert resolve_seeds([9, 9], 2) == [9, 9]
-    assert resolve_seeds([np.int64(2)], 1) == [2]  # type: ignore[list-item]
-    assert resolve_seeds(np.array([7, 3]), 2) == [7, 3]
-    assert resolve_seeds(np.array(7), 2) == [7, 8]
-    assert resolve_seeds(4, 0) == []
-
-
-@pytest.mark.parametrize(
-    ("seed", "message"),
-    [
-        ([1, 2], r"one integer or 3 of them, one per image; got 2"),
-        (-1, r"integers from 0 to 2\*\*63 - 1, got \[-1, 0, 1\]"),
-        (2**63, r"integers from 0 to"),
-        (None, r"integers from 0 to .*None"),
-        (0.5, r"integers from 0 to .*0\.5"),
-        (True, r"integers from 0 to .*True"),
-        ("abc", r"integers from 0 to .*'a'"),
-        (np.array([0.5, 1, 2]), r"integers from 0 to .*0\.5"),
-        (np.zeros((3, 1), dtype=int), r"integers from 0 to .*\[0\]"),
-        (np.arange(2), r"one integer or 3 of them, one per image; got 2"),
-    ],
-)
-def test_seeds_that_are_none_are_refused(seed, message):
-    with pytest.raises(ArgumentError, match=message):
-        resolve_seeds(seed, 3)
 
 
 def test_lengths_are_in_input_pixels():
