@@ -23,7 +23,7 @@ Work = Callable[[Sequence[Any]], list[Any]]
 
 _MOST_CALLS = 10_000
 """Ray keeps a record of each call, so that a long list has more items per call."""
-_ANSWER = 30
+_ANSWER = 60
 """Seconds that a cluster has to answer."""
 _NODE_ANSWER = 120
 """Seconds that its nodes have to start a process."""
@@ -119,17 +119,19 @@ def _check_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if address != "auto" and (not host or "/" in host or not port.isdecimal()):
         raise ArgumentError(f"a Ray address is auto or host:port of a cluster's head node, got {address!r}")
-    asked = ["--address", address] if host else []
+    join = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
     try:
         if host:
             socket.create_connection((host, int(port)), timeout=_ANSWER).close()
-        command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *asked]
-        subprocess.run(command, timeout=_ANSWER, check=True, capture_output=True)
+        command = [sys.executable, "-c", join, address]
+        subprocess.run(command, timeout=_ANSWER, check=True, capture_output=True, text=True)
     except (OSError, OverflowError, subprocess.SubprocessError) as error:
-        where = address if host else "this machine (--ray auto)"
+        failed = isinstance(error, subprocess.CalledProcessError)
+        lines: list[str] = [type(error).__name__, *(error.stderr.strip().splitlines() if failed else ())]
+        reason = next((line for line in reversed(lines) if line.startswith("ray.exceptions.")), lines[-1])
         raise ClusterError(
-            f"no Ray cluster answers at {where} within {_ANSWER} s; look at the address, or start one with "
-            "ray start --head"
+            f"no Ray cluster lets this process in at {address} within {_ANSWER} s; look at the address, or "
+            f"start one with ray start --head ({reason})"
         ) from error
 
 

@@ -297,7 +297,7 @@ def test_an_address_that_nobody_answers(
         started = time.monotonic()
         command = ["upscale", str(photos), "-o", str(tmp_path / "x"), "-m", str(model_dir), "--ray", address]
         assert main(command) == 1
-    assert f"no Ray cluster answers at {address} within 4 s" in capsys.readouterr().err
+    assert f"no Ray cluster lets this process in at {address} within 4 s" in capsys.readouterr().err
     assert time.monotonic() - started < 60
     assert contents(tmp_path / "x") == {}
 

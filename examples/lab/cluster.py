@@ -89,7 +89,11 @@ def main() -> None:
         write_photos(folder / "short", args.files, args.size)
         write_photos(folder / "long", 3 * args.files, args.size)
         ray.init(
-            num_cpus=args.cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+            address="local",
+            num_cpus=args.cores,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
         )
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         results: dict[str, list[bytes]] = {}
