@@ -67,8 +67,8 @@ def register(subparsers: Subparsers) -> None:
         subparsers,
         "upscale",
         help="upscale images and videos",
-        description="Upscale images, animations and videos: files, folders or quoted patterns. Unreadable files "
-        "are reported and skipped; the exit code is then 1.",
+        description="Upscale images, animations and videos: files, folders or quoted patterns. Unreadable "
+        "files are reported and skipped; the exit code is then 1.",
         epilog=_EPILOG,
     )
     parser.usage = "sam-diffsr upscale PATH [PATH ...] [-o PATH] [options]"
