@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,7 +36,7 @@ from sam_diffsr.errors import (
 )
 from sam_diffsr.files import atomic_path
 from sam_diffsr.image.formats import check_file
-from sam_diffsr.pipeline.progress import Progress
+from sam_diffsr.progress import Progress
 
 _INSTALLED = importlib.util.find_spec("av") is not None
 if TYPE_CHECKING or _INSTALLED:
@@ -81,14 +81,11 @@ _RECORD = "job.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoResult:
-    """A video that was written."""
+    """A written video: its frames, those that an earlier run had finished, and (height, width)."""
 
     frames: int
-    """Frames in it."""
     resumed: int
-    """Frames of these that an earlier run had finished."""
     size: tuple[int, int]
-    """(height, width)."""
 
 
 def video_size(source: PathLike) -> tuple[int, int]:
@@ -150,14 +147,10 @@ def upscale_video(
     """
     final = Path(os.path.realpath(target))
     _check_arguments(final, start_time, end_time, crf, lossless, segment_frames)
-    clip = _Clip(Path(source))
+    clip = _Clip(Path(source), start_time, end_time)
     progress, callback = options.pop("progress", None), options.pop("callback", None)
-    start, stop = (
-        None if time is None else math.ceil(Fraction(str(time)) / clip.tick)
-        for time in (start_time, end_time)
-    )
     state, quality = clip.path.stat(), None if lossless else crf
-    settings = {
+    job = {
         "source": [state.st_size, state.st_mtime_ns],
         "model": resolver.fingerprint,
         "start_time": start_time,
@@ -165,29 +158,26 @@ def upscale_video(
         "seed": seed,
         **{name: value for name, value in options.items() if name not in _ANY_VALUE},
     }
-    job = json.loads(json.dumps(settings, default=str))
-    work = _Work(clip, final, start, stop, quality, strip_metadata, job)
+    work = _Work(clip, final, quality, strip_metadata, json.loads(json.dumps(job, default=str)))
     work.check_target(overwrite=overwrite)
-    done = work.finished(overwrite=overwrite)
-    resumed = sum(segment.frames for segment in done)
-    if resumed:
+    work.done = done = work.finished(overwrite=overwrite)
+    if resumed := sum(segment.frames for segment in done):
         logger.info("%d frames are finished in %s; going on behind them", resumed, work.folder)
     seconds = (clip.duration if end_time is None else min(clip.duration, end_time)) - (start_time or 0)
     problems: list[ImageError] = []
-    frames = clip.frames(done[-1].last + 1 if done else start, stop, problems)
+    frames = clip.frames(done[-1].last + 1 if done else clip.start, problems)
     try:
         with Progress(show=progress, callback=callback, total=max(1, round(seconds * clip.rate))) as reporter:
             reporter.rewind(resumed)
             large = _enlarged(resolver, clip, frames, {**options, "seed": seed}, reporter)
-            work.record(done)
-            while segment := work.encode(len(done), itertools.islice(large, segment_frames)):
-                done.append(segment)
-                work.record(done)
+            work.record()
+            while work.encode(itertools.islice(large, segment_frames)):
+                work.record()
         if problems:
             raise problems[0]
         if not done:
             raise ImageError(f"{str(source)!r} has no frame between start_time and end_time")
-        size = work.join(done)
+        size = work.join()
     except (FFmpegError, OSError) as error:
         if isinstance(error, SamDiffsrError):
             raise
@@ -258,7 +248,7 @@ def _decoded(
 class _Clip:
     """A video that can be upscaled. Times are counted in ticks from where players begin."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, start_time: float | None = None, end_time: float | None = None) -> None:
         """Read the header and the first frame, whose size and colours the others have too."""
         self.path = path
         with _opened(path) as (container, stream):
@@ -295,6 +285,10 @@ class _Clip:
             )
             self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             self.duration = Fraction(container.duration or 0, 10**6)  # in seconds; 0 if unknown
+            self.start, self.stop = (
+                None if seconds is None else math.ceil(Fraction(str(seconds)) / self.tick)
+                for seconds in (start_time, end_time)
+            )
 
     def refused(self, reason: str) -> ImageError:
         return ImageError(f"{str(self.path)!r} {reason}")
@@ -318,10 +312,10 @@ class _Clip:
         return np.ascontiguousarray((stored.swapaxes(0, 1) if self.turned else stored)[down, across])
 
     def frames(
-        self, since: int | None, stop: int | None, problems: list[ImageError], *, seek: bool = True
+        self, since: int | None, problems: list[ImageError], *, seek: bool = True
     ) -> Iterator[av.VideoFrame]:
-        """Frames from ``since`` to before ``stop``, at rising times; what ends them early is appended."""
-        begin, last, reached = since or 0, -math.inf, Fraction(0)
+        """Frames from ``since`` to the stop, at rising times; what ends them early is appended."""
+        begin, stop, last, reached = since or 0, self.stop, -math.inf, Fraction(0)
         with _opened(self.path) as (container, stream):
             stream.thread_type = "AUTO"
             sought = seek and begin > 0
@@ -333,7 +327,7 @@ class _Clip:
                 for frame in frames:
                     time = cast("int", frame.pts) - self.origin
                     if sought and time > begin:  # the seek went too far
-                        yield from self.frames(since, stop, problems, seek=False)
+                        yield from self.frames(since, problems, seek=False)
                         return
                     sought = False
                     if stop is not None and time >= stop:
@@ -397,27 +391,17 @@ class _Segment(NamedTuple):
     frames: int
 
 
-@dataclass(frozen=True, slots=True)
 class _Work:
-    """The result of a clip, and the folder in which its segments wait."""
+    """The result of a clip, and the folder in which its finished segments wait."""
 
-    clip: _Clip
-    final: Path
-    start: int | None
-    stop: int | None
-    crf: int | None
-    """None for lossless video."""
-    strip_metadata: bool
-    job: Mapping[str, Any]
-    """Settings that the segments depend on."""
-
-    @property
-    def folder(self) -> Path:
-        return self.final.with_name(f"{self.final.name}.parts")
-
-    @property
-    def form(self) -> str:
-        return _FORMATS[self.final.suffix.lower()]
+    def __init__(
+        self, clip: _Clip, final: Path, crf: int | None, strip_metadata: bool, job: Mapping[str, Any]
+    ) -> None:
+        """``crf`` is None for lossless video; segments depend on the settings in ``job``."""
+        self.clip, self.final, self.crf, self.strip_metadata, self.job = clip, final, crf, strip_metadata, job
+        self.form = _FORMATS[final.suffix.lower()]
+        self.folder = final.with_name(f"{final.name}.parts")
+        self.done: list[_Segment] = []
 
     def part(self, number: int) -> Path:
         """File of a segment: MP4 keeps any unit of time, MKV has milliseconds, as a lossless result."""
@@ -471,22 +455,21 @@ class _Work:
         if changed:
             shutil.rmtree(self.folder)
             return []
-        return [segment for segment in segments if self.stop is None or segment.last < self.stop]
+        return [segment for segment in segments if self.clip.stop is None or segment.last < self.clip.stop]
 
-    def record(self, done: Sequence[_Segment]) -> None:
+    def record(self) -> None:
         """Note what is finished."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.folder / _RECORD) as temporary:
-            temporary.write_text(json.dumps({"job": self.job, "segments": done}), encoding="utf-8")
+            temporary.write_text(json.dumps({"job": self.job, "segments": self.done}), encoding="utf-8")
 
-    def encode(self, number: int, frames: Iterator[tuple[int, Pixels]]) -> _Segment | None:
-        """Write a segment, whose times begin at 0; None if there is no frame."""
-        head = next(frames, None)
-        if head is None:
-            return None
+    def encode(self, frames: Iterator[tuple[int, Pixels]]) -> bool:
+        """Write a segment, whose times begin at 0; False if there is no frame."""
+        if (head := next(frames, None)) is None:
+            return False
         clip, lossless, times = self.clip, self.crf is None, list[int]()
         height, width = (side if lossless else side // 2 * 2 for side in head[1].shape[:2])
-        with atomic_path(self.part(number)) as temporary, av.open(f"file:{temporary}", "w") as output:
+        with atomic_path(self.part(len(self.done))) as temporary, av.open(f"file:{temporary}", "w") as output:
             stream = output.add_stream(
                 "ffv1" if lossless else "libx264",
                 rate=clip.rate,
@@ -509,11 +492,12 @@ class _Work:
                 output.mux(stream.encode(frame))
                 times.append(time)
             output.mux(stream.encode(None))
-        return _Segment(times[0], times[-1], len(times))
+        self.done.append(_Segment(times[0], times[-1], len(times)))
+        return True
 
-    def join(self, done: Sequence[_Segment]) -> tuple[int, int]:
+    def join(self) -> tuple[int, int]:
         """Write the result from the segments and what is copied, without encoding; give height and width."""
-        begin = 0 if self.start is None else done[0].first
+        begin = 0 if self.clip.start is None else self.done[0].first
         whole = self.folder / f"whole{self.final.suffix}"
         options = {} if self.form == "matroska" else {"movflags": "+faststart"}
         with (
@@ -527,7 +511,7 @@ class _Work:
             if not self.strip_metadata:
                 output.metadata.update(source.metadata)
             for packet in heapq.merge(
-                self.joined(done, begin, pictures),
+                self.joined(begin, pictures),
                 self.copied(source, copies, begin),
                 key=lambda packet: float(cast("int", packet.dts) * packet.time_base),
             ):
@@ -547,10 +531,10 @@ class _Work:
                     copy.metadata[name] = stream.metadata[name]
         return copies
 
-    def joined(self, done: Sequence[_Segment], begin: int, pictures: Stream) -> Iterator[Packet]:
+    def joined(self, begin: int, pictures: Stream) -> Iterator[Packet]:
         """Packets of the segments, one behind the other."""
         last = -math.inf
-        for number, segment in enumerate(done):
+        for number, segment in enumerate(self.done):
             shift: int | None = None
             # Without its edit list, whose unit is a millisecond, MP4 has exact times that begin later.
             with av.open(f"file:{self.part(number)}", options={"ignore_editlist": "1"}) as container:
@@ -569,16 +553,17 @@ class _Work:
 
     def copied(self, source: InputContainer, copies: Mapping[int, Stream], begin: int) -> Iterator[Packet]:
         """Packets of audio and subtitles that are heard or seen between start and stop."""
-        tick, stop = self.clip.tick, math.inf if self.stop is None else (self.stop - begin) * self.clip.tick
+        clip, tick = self.clip, self.clip.tick
+        stop = math.inf if clip.stop is None else (clip.stop - begin) * tick
         with suppress(FFmpegError):  # the end of the file may be missing
             for packet in source.demux([source.streams[index] for index in copies]) if copies else ():
                 ticks = packet.dts if packet.pts is None else packet.pts
                 if ticks is None:
                     continue
-                shift = round((begin + self.clip.origin) * tick / packet.time_base)
+                shift = round((begin + clip.origin) * tick / packet.time_base)
                 packet.pts, packet.dts = ticks - shift, (ticks if packet.dts is None else packet.dts) - shift
                 end = packet.pts + (packet.duration or 0)
-                if packet.pts * packet.time_base >= stop or (self.start is not None and end <= 0):
+                if packet.pts * packet.time_base >= stop or (clip.start is not None and end <= 0):
                     continue
                 if packet.pts < 0 and packet.stream.type == "subtitle":
                     packet.duration, packet.pts, packet.dts = end, 0, 0

@@ -31,7 +31,7 @@ from sam_diffsr.errors import (
     OutputError,
 )
 from sam_diffsr.masks.folders import load_generator
-from sam_diffsr.pipeline.files import FileUpscaler
+from sam_diffsr.pipeline.batch import FileUpscaler
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray")
 
