@@ -1,4 +1,4 @@
-"""A Ray cluster: joins it, checks its nodes, and gives them work that survives a killed worker."""
+"""A Ray cluster: joins it, and checks its nodes before they get work."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,17 +15,10 @@ from typing import Any
 from sam_diffsr import __version__
 from sam_diffsr.errors import ArgumentError, ClusterError, MissingDependencyError, SamDiffsrError
 
-__all__ = ["Cluster", "connected", "import_ray", "process", "sendable"]
+__all__ = ["Cluster", "connected", "find_room", "import_ray", "sendable"]
 
-Work = Callable[[Sequence[Any]], list[Any]]
-"""Makes results of items, one for each."""
-
-_MOST_CALLS = 10_000
-"""Ray keeps a record of each call, so that a long list has more items per call."""
 _ANSWER, _NODE_ANSWER = 60, 120
 """Seconds that a cluster has to answer, and its nodes to start a process."""
-_TRIES = 3
-"""Workers that may die in a call before its items are tried one by one, and of one item before it fails."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,27 +112,13 @@ def _check_address(address: str) -> None:
         ) from error
 
 
-def process(
-    ray: Any,
-    items: Mapping[int, Any],
-    begin: Callable[[str], Work],
-    *,
-    cluster: Cluster,
-    per_call: int,
-    marker: str | None = None,
-) -> Iterator[tuple[int, Any]]:
-    """Do numbered items on the workers of a cluster; another worker does those of one that dies.
+def find_room(ray: Any, cluster: Cluster, *, marker: str | None = None) -> tuple[int, float]:
+    """Check the nodes, and give how many workers there will be and the GPUs of each.
 
-    Each worker calls ``begin`` once with its device, and the function that it gives with up to ``per_call``
-    items. Every node must see the file ``marker``, in a folder in which it may write.
-
-    Yields:
-        The number and the result of each item, as they are finished; the result of an item that killed its
-        workers is a ClusterError.
+    Every node must see the file ``marker``, in a folder in which it may write.
 
     Raises:
         ClusterError: no node has room for a worker, or one lacks this package or does not see the marker.
-        Exception: what ``begin`` or its function raises.
     """
     cpus, gpus = cluster.num_cpus, cluster.num_gpus
     nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -155,38 +133,7 @@ def process(
             f"for {workers or 'one'}; ask for less, or start more nodes"
         )
     _check_nodes(ray, [node for node, room in zip(nodes, rooms, strict=True) if room], marker)
-
-    waiting = dict(items)
-    for most in (per_call, 1):  # Ray repeats the call of a dead worker, if need be for ever; we count
-        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
-        count = len(waiting)
-        together = max(min(most, -(-count // (4 * workers))), -(-count // _MOST_CALLS))
-        data = ray.data.from_items(
-            [{"number": number, "item": item} for number, item in waiting.items()],
-            override_num_blocks=-(-count // together),
-        )
-        data.context.enable_progress_bars = False
-        results = data.map_batches(
-            _Worker,
-            fn_constructor_args=(begin, bool(gpus), max(1, int(cpus)), attempts),
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=min(workers, count)),
-            num_cpus=cpus,
-            num_gpus=gpus or None,
-        )
-        try:
-            for row in results.iter_rows():
-                if row["number"] < 0:
-                    raise row["result"]
-                if row["result"] is not None and waiting.pop(row["number"], None) is not None:
-                    yield row["number"], row["result"]
-        except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise ClusterError(f"the cluster gave up: {reason}; finished results are kept") from error
-        if not waiting:
-            return
-    for number in waiting:
-        yield number, ClusterError(f"{_TRIES} workers died of it; give a worker more memory, or leave it out")
+    return workers, gpus
 
 
 def _check_nodes(ray: Any, nodes: Sequence[Mapping[str, Any]], marker: str | None) -> None:
@@ -226,43 +173,3 @@ def sendable(error: Exception) -> SamDiffsrError:
     if isinstance(error, SamDiffsrError):
         return type(error)(str(error))
     return SamDiffsrError(f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-class _Attempts:
-    """An actor that counts how often a call was begun."""
-
-    def __init__(self) -> None:
-        self._begun: Counter[int] = Counter()
-
-    def begin(self, first: int) -> int:
-        self._begun[first] += 1
-        return self._begun[first]
-
-
-class _Worker:
-    """An actor of Ray Data. Its own errors are results of number -1; a call that kills workers gives None."""
-
-    def __init__(self, begin: Callable[[str], Work], gpu: bool, threads: int, attempts: Any) -> None:
-        import torch
-
-        if not gpu:
-            torch.set_num_threads(threads)
-        self._attempts = attempts
-        self._problem: Exception | None = None
-        try:
-            self._work = begin("auto" if gpu else "cpu")
-        except Exception as error:  # raised again where the results arrive
-            self._problem = error
-
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        import ray
-
-        numbers = [int(number) for number in batch["number"]]
-        if ray.get(self._attempts.begin.remote(numbers[0])) > _TRIES:  # pyright: ignore
-            return {"number": numbers, "result": [None] * len(numbers)}
-        try:
-            if self._problem is not None:
-                raise self._problem
-            return {"number": numbers, "result": self._work(list(batch["item"]))}
-        except Exception as error:
-            return {"number": [-1], "result": [sendable(error)]}

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sam_diffsr.cluster import Cluster, connected, import_ray, process, sendable
+import torch
+
+from sam_diffsr.cluster import Cluster, connected, find_room, import_ray, sendable
 from sam_diffsr.device import Precision
-from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError, OutputError
+from sam_diffsr.errors import ArgumentError, ClusterError, ImageError, MissingDependencyError, OutputError
 from sam_diffsr.image.jobs import (
     STDIN,
     STDOUT,
@@ -45,6 +48,10 @@ PathLike = str | os.PathLike[str]
 
 _FILES_PER_CALL = 16
 """Files that a worker takes at once: it reads one while it computes another; a killed worker repeats them."""
+_MOST_CALLS = 10_000
+"""Ray keeps a record of each call, so that a long list has more files per call."""
+_TRIES = 3
+"""Workers that may die in a call before its files are tried one by one, and of one file before it fails."""
 _STREAMS = 8
 """Files of a call that are fetched from a store, or brought to it, at once."""
 
@@ -206,12 +213,13 @@ class _MaskOutcome(Outcome):
 
 
 _Work = Callable[[Sequence[Job]], Iterable[Outcome]]
+"""Does jobs of local files; an outcome for each, in order."""
 
 
 def _run(
     jobs: Sequence[Job], begin: Callable[[str], _Work], cluster: Cluster, existing: Existing
 ) -> Iterator[Outcome]:
-    """Do what is not done yet."""
+    """Yield what needs no worker, then do the rest."""
     if not jobs:
         return
     places = [replace(job, source=_absolute(job.source), target=_absolute(job.target)) for job in jobs]
@@ -231,12 +239,46 @@ def _run(
     if not waiting:
         return
     with _marker(folder) as marker, connected(cluster.address) as ray:
-        load = partial(_begin, begin)
-        for number, result in process(
-            ray, waiting, load, cluster=cluster, per_call=_FILES_PER_CALL, marker=marker
-        ):
-            done = isinstance(result, Outcome)
-            yield replace(result, job=jobs[number]) if done else _failed(jobs[number], result)
+        workers, gpus = find_room(ray, cluster, marker=marker)
+        for number, outcome in _on_workers(ray, waiting, begin, workers, cluster.num_cpus, gpus):
+            yield replace(outcome, job=jobs[number])
+
+
+def _on_workers(
+    ray: Any, waiting: dict[int, Job], begin: Callable[[str], _Work], workers: int, cpus: float, gpus: float
+) -> Iterator[tuple[int, Outcome]]:
+    """Do numbered jobs as they come; another worker does those of one that dies."""
+    for most in (_FILES_PER_CALL, 1):  # Ray repeats the call of a dead worker, if need be for ever; we count
+        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
+        count = len(waiting)
+        together = max(min(most, -(-count // (4 * workers))), -(-count // _MOST_CALLS))
+        data = ray.data.from_items(
+            [{"number": number, "job": job} for number, job in waiting.items()],
+            override_num_blocks=-(-count // together),
+        )
+        data.context.enable_progress_bars = False
+        results = data.map_batches(
+            _Worker,
+            fn_constructor_args=(begin, bool(gpus), max(1, int(cpus)), attempts),
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(size=min(workers, count)),
+            num_cpus=cpus,
+            num_gpus=gpus or None,
+        )
+        try:
+            for row in results.iter_rows():
+                if row["number"] < 0:
+                    raise row["result"]
+                if row["result"] is not None and waiting.pop(row["number"], None) is not None:
+                    yield row["number"], row["result"]
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ClusterError(f"the cluster gave up: {reason}; finished results are kept") from error
+        if not waiting:
+            return
+    for number, job in waiting.items():
+        text = f"{_TRIES} workers died of it; give a worker more memory, or leave it out"
+        yield number, _failed(job, ClusterError(text))
 
 
 def _failed(job: Job, error: Exception) -> Outcome:
@@ -280,17 +322,49 @@ def _find_regions(generator: MaskGenerator, job: Job) -> Outcome:
     return _MaskOutcome(job=job, status="written", seconds=time.perf_counter() - started, regions=regions)
 
 
-def _begin(begin: Callable[[str], _Work], device: str) -> Callable[[Sequence[Job]], list[Outcome]]:
-    """Load, and give the function that does jobs; it works on local copies of the files of a store."""
-    work = begin(device)
+class _Attempts:
+    """An actor that counts how often a call was begun."""
 
-    def do(jobs: Sequence[Job]) -> list[Outcome]:
+    def __init__(self) -> None:
+        self._begun: Counter[int] = Counter()
+
+    def begin(self, first: int) -> int:
+        self._begun[first] += 1
+        return self._begun[first]
+
+
+class _Worker:
+    """An actor of Ray Data. Its own errors are results of number -1; a call that kills workers gives None."""
+
+    def __init__(self, begin: Callable[[str], _Work], gpu: bool, threads: int, attempts: Any) -> None:
+        if not gpu:
+            torch.set_num_threads(threads)
+        self._attempts = attempts
+        self._problem: Exception | None = None
+        try:
+            self._work = begin("auto" if gpu else "cpu")
+        except Exception as error:  # raised again where the results arrive
+            self._problem = error
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
+        import ray
+
+        numbers: list[int] = [int(number) for number in batch["number"]]
+        if ray.get(self._attempts.begin.remote(numbers[0])) > _TRIES:  # pyright: ignore
+            return {"number": numbers, "result": [None] * len(numbers)}
+        try:
+            if self._problem is not None:
+                raise self._problem
+            return {"number": numbers, "result": self._do(list(batch["job"]))}
+        except Exception as error:
+            return {"number": [-1], "result": [sendable(error)]}
+
+    def _do(self, jobs: list[Job]) -> list[Outcome]:
+        """Do jobs on local copies of the files of a store, some of which are copied while others are done."""
         with tempfile.TemporaryDirectory(prefix="sam-diffsr-") as name, ThreadPoolExecutor(_STREAMS) as pool:
             copies = list(pool.map(_fetch, jobs, (Path(name, str(number)) for number in range(len(jobs)))))
-            finished = [pool.submit(_finish, *each) for each in zip(jobs, work(copies), strict=True)]
+            finished = [pool.submit(_finish, *each) for each in zip(jobs, self._work(copies), strict=True)]
             return [future.result() for future in finished]
-
-    return do
 
 
 def _fetch(job: Job, folder: Path) -> Job:
