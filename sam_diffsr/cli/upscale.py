@@ -54,7 +54,6 @@ examples:
   sam-diffsr upscale photos -r -o large          a folder with its subfolders
   sam-diffsr upscale 'photos/*.jpg' --scale 2    a pattern, twice as large
   sam-diffsr clip.mp4                            clip_x4.mp4; a stopped run goes on
-  sam-diffsr upscale - < a.png > b.png           standard input and output
   sam-diffsr upscale s3://a/in -o s3://a/out --ray auto
 """
 _RUN = ("steps", "sampler", "start", "fidelity", "ensemble", "tile", "halo", "batch_size", "max_memory")
@@ -67,9 +66,8 @@ def register(subparsers: Subparsers) -> None:
         subparsers,
         "upscale",
         help="upscale images and videos",
-        description="Upscale files, folders or quoted patterns. GIF, APNG and animated WebP stay animations "
-        "in .png, .webp and .gif. Videos are upscaled by their names. Unreadable files are reported and "
-        "skipped; the exit code is then 1.",
+        description="Upscale images, animations and videos: files, folders or quoted patterns. Unreadable "
+        "files are reported and skipped; the exit code is then 1.",
         epilog=_EPILOG,
     )
     parser.usage = "sam-diffsr upscale PATH [PATH ...] [-o PATH] [options]"
@@ -87,9 +85,7 @@ def _add_main_options(parser: Parser) -> None:
     add("inputs", nargs="*", metavar="PATH", help="files, folders, patterns, or - for stdin")
     add("-o", "--output", metavar="PATH", type=filled, help=output)
     add_model_option(parser)
-    add_scale = parser.add_mutually_exclusive_group().add_argument
-    add_scale("-s", "--scale", dest="outscale", type=above_0, metavar="FACTOR", help=scale)
-    add_scale("--outscale", type=above_0, metavar="FACTOR", help="same as --scale")
+    add("-s", "--scale", "--outscale", dest="outscale", type=above_0, metavar="FACTOR", help=scale)
     add("--width", type=whole(1), metavar="N", help="final width, in pixels")
     add("--height", type=whole(1), metavar="N", help="final height; with --width: at most")
     add("-r", "--recursive", action="store_true", help="subfolders too; the tree is kept")

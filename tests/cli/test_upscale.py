@@ -210,7 +210,6 @@ def test_a_value_out_of_range_is_2_in_a_dry_run_too(
         [],
         ["-o", "a.png"],
         ["a.png", "--scale", "2", "--width", "5"],
-        ["a.png", "--scale", "2", "--outscale", "3"],
         ["a.png", "--width", "0"],
         ["a.png", "--outscale", "-1"],
         ["a.png", "--height", "many"],

@@ -32,8 +32,8 @@ def test_paper_values_are_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("data", "patch", 0, r"data\.patch and data\.batch must be >= 1"),
-        ("data", "batch", 0, r"data\.patch and data\.batch must be >= 1"),
+        ("data", "patch", 0, r"data\.patch must be >= 1, got 0"),
+        ("data", "batch", 0, r"data\.batch must be >= 1, got 0"),
         ("data", "patch", 30, r"data\.patch must be a multiple of model\.scale 4, got 30"),
         ("optimizer", "lr", 0.0, r"optimizer\.lr must be > 0 and finite, got 0"),
         ("optimizer", "lr", float("inf"), r"optimizer\.lr must be > 0 and finite, got inf"),
