@@ -101,14 +101,14 @@ def plan_files(
 
 
 def _below(folder: Path, endings: Container[str], *, recursive: bool, output: Path) -> list[Source]:
-    """Images of a folder of a store, but for those below an output in it."""
-    found = [path for path in list_files(folder, recursive=recursive) if path.suffix.lower() in endings]
-    found = [path for path in found if output == folder or output not in path.parents]
-    if not found:
+    """Images of a folder of a store, but for those below an output in it; or the one file of that name."""
+    sources: list[Source] = []
+    for path in list_files(folder, recursive=recursive):
+        if path.suffix.lower() in endings and (output == folder or output not in path.parents):
+            sources.append(Source(path, folder, path.relative_to(folder).parent))
+    if not sources:
         raise ImageError(f"there is no image in {as_uri(folder)}")
-    return [
-        Source(path, folder, Path() if path == folder else path.parent.relative_to(folder)) for path in found
-    ]
+    return sources
 
 
 def upscale_files(
