@@ -1,4 +1,4 @@
-"""A Ray cluster: reaching it, checking its nodes, and giving them work that survives a killed worker."""
+"""A Ray cluster: joins it, and checks its nodes before they get work."""
 
 from __future__ import annotations
 
@@ -7,28 +7,18 @@ import os
 import socket
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from sam_diffsr import __version__
 from sam_diffsr.errors import ArgumentError, ClusterError, MissingDependencyError, SamDiffsrError
 
-__all__ = ["Cluster", "connected", "import_ray", "process", "sendable"]
+__all__ = ["Cluster", "connected", "find_room", "import_ray", "sendable"]
 
-Work = Callable[[Sequence[Any]], list[Any]]
-"""Makes results of items, one for each."""
-
-_MOST_CALLS = 10_000
-"""Ray keeps a record of each call, so that a long list has more items per call."""
-_ANSWER = 60
-"""Seconds that a cluster has to answer."""
-_NODE_ANSWER = 120
-"""Seconds that its nodes have to start a process."""
-_TRIES = 3
-"""Workers that may die in a call before its items are tried one by one, and of one item before it fails."""
+_ANSWER, _NODE_ANSWER = 60, 120
+"""Seconds that a cluster has to answer, and its nodes to start a process."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,13 +47,10 @@ class Cluster:
 
 
 def import_ray(*, local: bool = False) -> Any:
-    """Import Ray without its reports of usage.
-
-    Args:
-        local: clusters that this process starts are for this machine alone.
+    """Import Ray without its reports of usage; ``local`` is for clusters of this machine alone.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: Ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if local and "ray" not in sys.modules:
@@ -80,17 +67,11 @@ def import_ray(*, local: bool = False) -> Any:
 
 @contextmanager
 def connected(address: str | None) -> Generator[Any]:
-    """Connect to a cluster, or start one on this machine, unless the process is connected already.
-
-    Args:
-        address: see :class:`Cluster`.
-
-    Yields:
-        The module ``ray``.
+    """Connect to the cluster of :attr:`Cluster.address`, and give the module ``ray``.
 
     Raises:
         ArgumentError: not an address.
-        ClusterError: nobody answers there.
+        ClusterError: no cluster answers there.
     """
     ray = import_ray(local=address is None)
     if address is not None:
@@ -99,13 +80,9 @@ def connected(address: str | None) -> Generator[Any]:
         yield ray
         return
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({"include_dashboard": False} if address is None else {}),
-        )
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray has many kinds
         raise ClusterError(f"cannot join the Ray cluster at {address or 'this machine'}: {error}") from error
     try:
@@ -120,14 +97,14 @@ def _check_address(address: str) -> None:
     if address != "auto" and (not host or "/" in host or not port.isdecimal()):
         raise ArgumentError(f"a Ray address is auto or host:port of a cluster's head node, got {address!r}")
     join = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
+    command = [sys.executable, "-c", join, address]
     try:
         if host:
             socket.create_connection((host, int(port)), timeout=_ANSWER).close()
-        command = [sys.executable, "-c", join, address]
         subprocess.run(command, timeout=_ANSWER, check=True, capture_output=True, text=True)
     except (OSError, OverflowError, subprocess.SubprocessError) as error:
-        failed = isinstance(error, subprocess.CalledProcessError)
-        lines: list[str] = [type(error).__name__, *(error.stderr.strip().splitlines() if failed else ())]
+        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
+        lines: list[str] = [type(error).__name__, *said.strip().splitlines()]
         reason = next((line for line in reversed(lines) if line.startswith("ray.exceptions.")), lines[-1])
         raise ClusterError(
             f"no Ray cluster lets this process in at {address} within {_ANSWER} s; look at the address, or "
@@ -135,83 +112,28 @@ def _check_address(address: str) -> None:
         ) from error
 
 
-def process(
-    ray: Any,
-    items: Mapping[int, Any],
-    begin: Callable[[str], Work],
-    *,
-    cluster: Cluster,
-    per_call: int,
-    marker: str | None = None,
-) -> Iterator[tuple[int, Any]]:
-    """Do items on the workers of a cluster; those of a worker that dies are given to another one.
+def find_room(ray: Any, cluster: Cluster, *, marker: str | None = None) -> tuple[int, float]:
+    """Check the nodes, and give how many workers there will be and the GPUs of each.
 
-    Args:
-        ray: the connected module.
-        items: what is to be done, by number. It is sent as Ray sends Python objects.
-        begin: called once by each worker, with the device; gives the function that does some items.
-        cluster: the workers.
-        per_call: items that the function gets at once.
-        marker: a file that every node must see, in a folder in which it may write.
-
-    Yields:
-        The number and the result of each item, as they are finished; a ClusterError for one of which workers
-        died.
+    Every node must see the file ``marker``, in a folder in which it may write.
 
     Raises:
         ClusterError: no node has room for a worker, or one lacks this package or does not see the marker.
-        Exception: what ``begin`` or its function raises.
     """
     cpus, gpus = cluster.num_cpus, cluster.num_gpus
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if gpus is None:
         gpus = float(any(node["Resources"].get("GPU", 0) >= 1 for node in nodes))
-    room = {node["NodeID"]: _room(node["Resources"], cpus, gpus) for node in nodes}
-    workers = cluster.workers or sum(room.values())
-    if not 0 < workers <= sum(room.values()):
+    needs = {name: need for name, need in (("CPU", cpus), ("GPU", gpus)) if need}
+    rooms = [int(min(node["Resources"].get(name, 0) / needs[name] for name in needs)) for node in nodes]
+    workers = cluster.workers or sum(rooms)
+    if not 0 < workers <= sum(rooms):
         raise ClusterError(
-            f"the cluster has room for {sum(room.values())} workers of {cpus:g} CPUs and {gpus:g} GPUs, not "
+            f"the cluster has room for {sum(rooms)} workers of {cpus:g} CPUs and {gpus:g} GPUs, not "
             f"for {workers or 'one'}; ask for less, or start more nodes"
         )
-    _check_nodes(ray, [node for node in nodes if room[node["NodeID"]]], marker)
-
-    waiting = dict(items)
-    for most in (per_call, 1):  # Ray repeats the call of a dead worker, if need be for ever; we count
-        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
-        count = len(waiting)
-        together = max(min(most, -(-count // (4 * workers))), -(-count // _MOST_CALLS))
-        data = ray.data.from_items(
-            [{"number": number, "item": item} for number, item in waiting.items()],
-            override_num_blocks=-(-count // together),
-        )
-        data.context.enable_progress_bars = False
-        results = data.map_batches(
-            _Worker,
-            fn_constructor_args=(begin, bool(gpus), max(1, int(cpus)), attempts),
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=min(workers, count)),
-            num_cpus=cpus,
-            num_gpus=gpus or None,
-        )
-        try:
-            for row in results.iter_rows():
-                if row["number"] < 0:
-                    raise row["result"]
-                if row["result"] is not None and waiting.pop(row["number"], None) is not None:
-                    yield row["number"], row["result"]
-        except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise ClusterError(f"the cluster gave up: {reason}; finished results are kept") from error
-        if not waiting:
-            return
-    for number in waiting:
-        yield number, ClusterError(f"{_TRIES} workers died of it; give a worker more memory, or leave it out")
-
-
-def _room(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
-    """Workers that a node has room for."""
-    room = resources.get("CPU", 0) / cpus
-    return int(min(room, resources.get("GPU", 0) / gpus) if gpus else room)
+    _check_nodes(ray, [node for node, room in zip(nodes, rooms, strict=True) if room], marker)
+    return workers, gpus
 
 
 def _check_nodes(ray: Any, nodes: Sequence[Mapping[str, Any]], marker: str | None) -> None:
@@ -234,13 +156,9 @@ def _check_nodes(ray: Any, nodes: Sequence[Mapping[str, Any]], marker: str | Non
 
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     remote = ray.remote(num_cpus=0, max_retries=0)(look)
-    asked = [
-        remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-            __version__, marker
-        )
-        for node in nodes
-    ]
+    asked = [remote.options(scheduling_strategy=each).remote(__version__, marker) for each in there]
     try:
         answers = ray.get(asked, timeout=_NODE_ANSWER)
     except ray.exceptions.RayError as error:
@@ -255,44 +173,3 @@ def sendable(error: Exception) -> SamDiffsrError:
     if isinstance(error, SamDiffsrError):
         return type(error)(str(error))
     return SamDiffsrError(f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-class _Attempts:
-    """An actor that counts how often a call was begun."""
-
-    def __init__(self) -> None:
-        self._begun: Counter[int] = Counter()
-
-    def begin(self, first: int) -> int:
-        self._begun[first] += 1
-        return self._begun[first]
-
-
-class _Worker:
-    """An actor of Ray Data. Its own errors are results of number -1; what killed other workers has None."""
-
-    def __init__(self, begin: Callable[[str], Work], gpu: bool, threads: int, attempts: Any) -> None:
-        import torch
-
-        self._attempts = attempts
-        self._problem: Exception | None = None
-        if not gpu:
-            torch.set_num_threads(threads)
-        try:
-            self._work = begin("auto" if gpu else "cpu")
-        except Exception as error:  # raised again where the results arrive
-            self._problem = sendable(error)
-
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        import ray
-
-        numbers = [int(number) for number in batch["number"]]
-        begun = cast("int", ray.get(self._attempts.begin.remote(numbers[0])))
-        if begun > _TRIES:
-            return {"number": numbers, "result": [None] * len(numbers)}
-        try:
-            if self._problem is not None:
-                raise self._problem
-            return {"number": numbers, "result": self._work(list(batch["item"]))}
-        except Exception as error:
-            return {"number": [-1], "result": [sendable(error)]}

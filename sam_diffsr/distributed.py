@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-import secrets
 import tempfile
 import time
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sam_diffsr.cluster import Cluster, connected, import_ray, process, sendable
+import torch
+
+from sam_diffsr.cluster import Cluster, connected, find_room, import_ray, sendable
 from sam_diffsr.device import Precision
-from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError, OutputError
+from sam_diffsr.errors import ArgumentError, ClusterError, ImageError, MissingDependencyError, OutputError
 from sam_diffsr.image.jobs import (
     STDIN,
     STDOUT,
@@ -31,15 +33,14 @@ from sam_diffsr.image.jobs import (
 from sam_diffsr.image.photos import PHOTO_SUFFIXES, list_photos
 from sam_diffsr.image.read import readable_endings
 from sam_diffsr.masks.folders import MaskGenerator, MaskOutcome, generate_file, place_targets
-from sam_diffsr.pipeline.batch import Existing, Outcome
-from sam_diffsr.pipeline.files import FileUpscaler
+from sam_diffsr.pipeline.batch import Existing, FileUpscaler, Outcome
 from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.stores import as_path, as_uri, check_writable, is_remote, list_files, read_file, write_file
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from sam_diffsr.pipeline.files import FileOptions
+    from sam_diffsr.pipeline.batch import FileOptions
 
 __all__ = ["Cluster", "generate_masks", "plan_files", "upscale_files"]
 
@@ -47,8 +48,12 @@ PathLike = str | os.PathLike[str]
 
 _FILES_PER_CALL = 16
 """Files that a worker takes at once: it reads one while it computes another; a killed worker repeats them."""
+_MOST_CALLS = 10_000
+"""Ray keeps a record of each call, so that a long list has more files per call."""
+_TRIES = 3
+"""Workers that may die in a call before its files are tried one by one, and of one file before it fails."""
 _STREAMS = 8
-"""Files of a call that are fetched or stored at once, where that is a store's work."""
+"""Files of a call that are fetched from a store, or brought to it, at once."""
 
 
 def plan_files(
@@ -96,15 +101,14 @@ def plan_files(
 
 
 def _below(folder: Path, endings: Container[str], *, recursive: bool, output: Path) -> list[Source]:
-    """Images of a folder of a store, but for those below an output in it."""
-    found = [path for path in list_files(folder, recursive=recursive) if path.suffix.lower() in endings]
-    if output != folder:
-        found = [path for path in found if output not in path.parents]
-    if not found:
+    """Images of a folder of a store, but for those below an output in it; or the one file of that name."""
+    sources: list[Source] = []
+    for path in list_files(folder, recursive=recursive):
+        if path.suffix.lower() in endings and (output == folder or output not in path.parents):
+            sources.append(Source(path, folder, path.relative_to(folder).parent))
+    if not sources:
         raise ImageError(f"there is no image in {as_uri(folder)}")
-    return [
-        Source(path, folder, Path() if path == folder else path.parent.relative_to(folder)) for path in found
-    ]
+    return sources
 
 
 def upscale_files(
@@ -138,7 +142,6 @@ def upscale_files(
     """
     if files.get("dry_run"):
         raise ArgumentError("dry_run is for a single process; a cluster does the jobs")
-    existing = files.get("existing", "error")
     options: FileOptions = {**files, "existing": "overwrite"}
 
     def begin(device: str) -> _Work:
@@ -146,7 +149,7 @@ def upscale_files(
         own = SuperResolver(resolver.model, resolver.config, device=device, dtype=dtype, name=resolver.name)
         return partial(replace(upscaler, resolver=own).run, **options)
 
-    return _run(jobs, begin, cluster or Cluster(), existing)
+    return _run(jobs, begin, cluster or Cluster(), files.get("existing", "error"))
 
 
 def generate_masks(
@@ -175,39 +178,20 @@ def generate_masks(
         DataError: no photos, or two with one target. Others are those of :func:`upscale_files` and ``load``.
     """
     import_ray()
-    root = as_path(photos) if isinstance(photos, (str, os.PathLike)) else None
+    root, place = (as_path(photos) if isinstance(photos, (str, os.PathLike)) else None), as_path(out)
     if root is not None and is_remote(root):
-        sources = _below(root, PHOTO_SUFFIXES, recursive=True, output=as_path(out))
-        found = [source.path for source in sources]
-        root = None if found == [root] else root
+        found = [source.path for source in _below(root, PHOTO_SUFFIXES, recursive=True, output=place)]
     elif root is not None and root.is_file():
-        found, root = [root], None
+        found = [root]
     else:
         found = list_photos(photos if root is None else root)
+    root = None if found == [root] else root
     jobs = [
-        Job(source=source, target=target)
-        for source, target in place_targets(found, root, as_path(out), ".json")
+        Job(source=source, target=target) for source, target in place_targets(found, root, place, ".json")
     ]
 
     def begin(device: str) -> _Work:
-        generator = load(device=device)
-
-        def one(job: Job) -> Outcome:
-            started = time.perf_counter()
-            try:
-                if job.problem is not None:
-                    raise job.problem
-                job.target.parent.mkdir(parents=True, exist_ok=True)
-                regions = generate_file(generator, job.source, job.target)
-            except MissingDependencyError:
-                raise
-            except Exception as error:  # one photo must not take the others with it
-                return Outcome(job=job, status="failed", seconds=0.0, error=error)
-            return _MaskOutcome(
-                job=job, status="written", seconds=time.perf_counter() - started, regions=regions
-            )
-
-        return lambda jobs: map(one, jobs)
+        return partial(map, partial(_find_regions, load(device=device)))
 
     outcomes = _run(jobs, begin, cluster or Cluster(), "overwrite" if overwrite else "skip")
     for number, outcome in enumerate(outcomes, start=1):
@@ -223,54 +207,86 @@ def generate_masks(
         )
 
 
-_Work = Callable[[Sequence[Job]], Iterable[Outcome]]
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _MaskOutcome(Outcome):
     regions: int
 
 
+_Work = Callable[[Sequence[Job]], Iterable[Outcome]]
+"""Does jobs of local files; an outcome for each, in order."""
+
+
 def _run(
     jobs: Sequence[Job], begin: Callable[[str], _Work], cluster: Cluster, existing: Existing
 ) -> Iterator[Outcome]:
-    """Do what is not there yet."""
+    """Yield what needs no worker, then do the rest."""
     if not jobs:
         return
-    folder = _common_folder(jobs)
-    there = set(list_files(folder)) if is_remote(folder) and existing != "overwrite" else None
+    places = [replace(job, source=_absolute(job.source), target=_absolute(job.target)) for job in jobs]
+    folder = Path(os.path.commonpath({place.target.parent for place in places}))
+    stored = set(list_files(folder)) if is_remote(folder) and existing != "overwrite" else None
     waiting: dict[int, Job] = {}
-    for number, job in enumerate(jobs):
+    for number, (job, place) in enumerate(zip(jobs, places, strict=True)):
         if job.problem is not None:
-            yield Outcome(job=job, status="failed", seconds=0.0, error=job.problem)
-        elif existing == "overwrite" or not (job.target.exists() if there is None else job.target in there):
-            waiting[number] = job
+            yield _failed(job, job.problem)
+        elif existing == "overwrite" or not (job.target.exists() if stored is None else job.target in stored):
+            waiting[number] = place
         elif existing == "skip":
             yield Outcome(job=job, status="skipped", seconds=0.0)
         else:
             text = f"{as_uri(job.target)!r} already exists; choose --overwrite or --skip-existing"
-            yield Outcome(job=job, status="failed", seconds=0.0, error=OutputError(text))
+            yield _failed(job, OutputError(text))
     if not waiting:
         return
     with _marker(folder) as marker, connected(cluster.address) as ray:
-        items = {number: (_absolute(job.source), _absolute(job.target)) for number, job in waiting.items()}
-        results = process(
-            ray, items, partial(_begin, begin), cluster=cluster, per_call=_FILES_PER_CALL, marker=marker
+        workers, gpus = find_room(ray, cluster, marker=marker)
+        for number, outcome in _on_workers(ray, waiting, begin, workers, cluster.num_cpus, gpus):
+            yield replace(outcome, job=jobs[number])
+
+
+def _on_workers(
+    ray: Any, waiting: dict[int, Job], begin: Callable[[str], _Work], workers: int, cpus: float, gpus: float
+) -> Iterator[tuple[int, Outcome]]:
+    """Do numbered jobs as they come; another worker does those of one that dies."""
+    for most in (_FILES_PER_CALL, 1):  # Ray repeats the call of a dead worker, if need be for ever; we count
+        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
+        count = len(waiting)
+        together = max(min(most, -(-count // (4 * workers))), -(-count // _MOST_CALLS))
+        data = ray.data.from_items(
+            [{"number": number, "job": job} for number, job in waiting.items()],
+            override_num_blocks=-(-count // together),
         )
-        for number, result in results:
-            if isinstance(result, Outcome):
-                yield replace(result, job=waiting[number])
-            else:
-                yield Outcome(job=waiting[number], status="failed", seconds=0.0, error=result)
+        data.context.enable_progress_bars = False
+        results = data.map_batches(
+            _Worker,
+            fn_constructor_args=(begin, bool(gpus), max(1, int(cpus)), attempts),
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(size=min(workers, count)),
+            num_cpus=cpus,
+            num_gpus=gpus or None,
+        )
+        try:
+            for row in results.iter_rows():
+                if row["number"] < 0:
+                    raise row["result"]
+                if row["result"] is not None and waiting.pop(row["number"], None) is not None:
+                    yield row["number"], row["result"]
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ClusterError(f"the cluster gave up: {reason}; finished results are kept") from error
+        if not waiting:
+            return
+    for number, job in waiting.items():
+        text = f"{_TRIES} workers died of it; give a worker more memory, or leave it out"
+        yield number, _failed(job, ClusterError(text))
+
+
+def _failed(job: Job, error: Exception) -> Outcome:
+    return Outcome(job=job, status="failed", seconds=0.0, error=error)
 
 
 def _absolute(path: Path) -> Path:
     return path if is_remote(path) else Path(os.path.abspath(path))
-
-
-def _common_folder(jobs: Sequence[Job]) -> Path:
-    """The folder that all results lie in."""
-    return Path(os.path.commonpath({_absolute(job.target).parent for job in jobs}))
 
 
 @contextmanager
@@ -280,66 +296,104 @@ def _marker(folder: Path) -> Generator[str | None]:
         check_writable(folder)
         yield None
         return
-    mark = folder / f".{secrets.token_hex(8)}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        mark.touch(exist_ok=False)
+        mark = tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".part")  # noqa: SIM115
     except OSError as error:
         raise OutputError(f"cannot write into the folder {str(folder)!r}: {error.strerror}") from error
-    try:
-        yield str(mark)
-    finally:
-        mark.unlink(missing_ok=True)
+    with mark:
+        yield mark.name
 
 
 # In a worker
 
 
-def _begin(
-    begin: Callable[[str], _Work], device: str
-) -> Callable[[Sequence[tuple[Path, Path]]], list[Outcome]]:
-    """Load, and give the function that does files; those of a store are local copies meanwhile."""
-    work = begin(device)
+def _find_regions(generator: MaskGenerator, job: Job) -> Outcome:
+    started = time.perf_counter()
+    try:
+        if job.problem is not None:
+            raise job.problem
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        regions = generate_file(generator, job.source, job.target)
+    except MissingDependencyError:
+        raise
+    except Exception as error:  # one photo must not take the others with it
+        return _failed(job, error)
+    return _MaskOutcome(job=job, status="written", seconds=time.perf_counter() - started, regions=regions)
 
-    def do(places: Sequence[tuple[Path, Path]]) -> list[Outcome]:
+
+class _Attempts:
+    """An actor that counts how often a call was begun."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[int] = Counter()
+
+    def begin(self, first: int) -> int:
+        self._begun[first] += 1
+        return self._begun[first]
+
+
+class _Worker:
+    """An actor of Ray Data. Its own errors are results of number -1; a call that kills workers gives None."""
+
+    def __init__(self, begin: Callable[[str], _Work], gpu: bool, threads: int, attempts: Any) -> None:
+        if not gpu:
+            torch.set_num_threads(threads)
+        self._attempts = attempts
+        self._problem: Exception | None = None
+        try:
+            self._work = begin("auto" if gpu else "cpu")
+        except Exception as error:  # raised again where the results arrive
+            self._problem = error
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
+        import ray
+
+        numbers: list[int] = [int(number) for number in batch["number"]]
+        if ray.get(self._attempts.begin.remote(numbers[0])) > _TRIES:  # pyright: ignore
+            return {"number": numbers, "result": [None] * len(numbers)}
+        try:
+            if self._problem is not None:
+                raise self._problem
+            return {"number": numbers, "result": self._do(list(batch["job"]))}
+        except Exception as error:
+            return {"number": [-1], "result": [sendable(error)]}
+
+    def _do(self, jobs: list[Job]) -> list[Outcome]:
+        """Do jobs on local copies of the files of a store, some of which are copied while others are done."""
         with tempfile.TemporaryDirectory(prefix="sam-diffsr-") as name, ThreadPoolExecutor(_STREAMS) as pool:
-            folders = [Path(name, str(number)) for number in range(len(places))]
-            jobs = list(pool.map(_fetch, places, folders))
-            finished = [pool.submit(_finish, *each) for each in zip(places, work(jobs), strict=True)]
+            copies = list(pool.map(_fetch, jobs, (Path(name, str(number)) for number in range(len(jobs)))))
+            finished = [pool.submit(_finish, *each) for each in zip(jobs, self._work(copies), strict=True)]
             return [future.result() for future in finished]
 
-    return do
 
-
-def _fetch(place: tuple[Path, Path], folder: Path) -> Job:
-    """A job of local files."""
-    (source, target), problem = place, None
+def _fetch(job: Job, folder: Path) -> Job:
+    """The job of local files."""
+    source, target, problem = job.source, job.target, None
     if is_remote(target):
         target = folder / "result" / target.name
     if is_remote(source):
-        copy = folder / source.name
+        source = folder / source.name
         try:
             folder.mkdir()
-            copy.write_bytes(read_file(source))
+            source.write_bytes(read_file(job.source))
         except (ImageError, OSError) as error:
             problem = error
-        source = copy
     return Job(source=source, target=target, problem=problem)
 
 
-def _finish(place: tuple[Path, Path], outcome: Outcome) -> Outcome:
+def _finish(job: Job, outcome: Outcome) -> Outcome:
     """Bring a result to its store, and make the outcome one that can be sent."""
     local, error = outcome.job, outcome.error
-    source, target = place
-    if error is None and is_remote(target):
+    if error is None and is_remote(job.target):
         try:
-            write_file(target, local.target.read_bytes())
+            write_file(job.target, local.target.read_bytes())
             local.target.unlink()
         except (OutputError, OSError) as failure:
             error = failure
-    job = Job(source=source, target=target)
     if error is None:
         return replace(outcome, job=job)
-    text = str(sendable(error)).replace(str(local.source), as_uri(source))
-    error = type(sendable(error))(text.replace(str(local.target), as_uri(target)))
+    error = sendable(error)
+    for copy, place in ((local.source, job.source), (local.target, job.target)):
+        error = type(error)(str(error).replace(str(copy), as_uri(place)))
     return replace(outcome, job=job, status="failed", error=error)

@@ -1,7 +1,7 @@
 """Files by URI, in whatever store pyarrow or fsspec reaches: ``s3://``, ``gs://``, ``abfs://`` and others.
 
 Within the package such a file is a ``Path`` whose first part is the scheme, ``s3:/bucket/folder/name``, so
-that names are planned as those of local files are.
+that its name is planned as that of a local file is.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def as_path(place: str | os.PathLike[str]) -> Path:
 
 def is_remote(path: Path) -> bool:
     """Whether it is the path of a URI."""
-    return re.fullmatch(r"[a-z][a-z0-9+.-]+:", path.parts[0]) is not None if path.parts else False
+    return bool(path.parts) and re.fullmatch(r"[a-z][a-z0-9+.-]+:", path.parts[0]) is not None
 
 
 def as_uri(path: Path) -> str:
@@ -59,29 +59,25 @@ def as_uri(path: Path) -> str:
 
 
 def list_files(folder: Path, *, recursive: bool = True) -> list[Path]:
-    """Files below a folder of a store, sorted, without hidden ones; the file itself for that of a file.
+    """Files below a folder of a store, sorted, without hidden ones; for a file, the file itself.
 
     Raises:
         ImageError: the store refuses.
     """
     files, root = _open(folder)
-    arrow = _pyarrow()
+    fs = _pyarrow().fs
     try:
-        if files.get_file_info(root).type == arrow.fs.FileType.File:
+        if files.get_file_info(root).type == fs.FileType.File:
             return [folder]
-        below = arrow.fs.FileSelector(root, recursive=recursive, allow_not_found=True)
-        names = [
-            info.path[len(root) :].lstrip("/")
-            for info in files.get_file_info(below)
-            if info.type == arrow.fs.FileType.File
-        ]
+        infos = files.get_file_info(fs.FileSelector(root, recursive=recursive, allow_not_found=True))
     except Exception as error:  # each store has errors of its own
         raise ImageError(f"cannot list {as_uri(folder)!r}: {error}") from error
-    return [folder / name for name in sorted(names) if not f"/{name}".count("/.")]
+    names = [info.path[len(root) :].lstrip("/") for info in infos if info.type == fs.FileType.File]
+    return [folder / name for name in sorted(names) if "/." not in f"/{name}"]
 
 
 def read_file(path: Path) -> bytes:
-    """Give the content of a file of a store.
+    """The content of a file of a store.
 
     Raises:
         ImageError: there is no such file, or the store refuses.
@@ -92,7 +88,7 @@ def read_file(path: Path) -> bytes:
             return file.read()
     except FileNotFoundError as error:
         raise ImageNotFoundError(f"no such file: {as_uri(path)!r}") from error
-    except Exception as error:  # as above
+    except Exception as error:  # each store has errors of its own
         raise ImageError(f"cannot read {as_uri(path)!r}: {error}") from error
 
 
@@ -109,17 +105,16 @@ def write_file(path: Path, content: bytes) -> None:
     try:
         if not whole:
             files.create_dir(folder, recursive=True)
-        try:
-            with files.open_output_stream(temporary) as file:
-                file.write(content)
-            if not whole:
-                files.move(temporary, place)
-        except BaseException:
-            if not whole:
-                with suppress(Exception):
-                    files.delete_file(temporary)
+        with files.open_output_stream(temporary) as file:
+            file.write(content)
+        if not whole:
+            files.move(temporary, place)
+    except BaseException as error:
+        if not whole:
+            with suppress(Exception):
+                files.delete_file(temporary)
+        if not isinstance(error, Exception):
             raise
-    except Exception as error:  # as above
         raise OutputError(f"cannot write {as_uri(path)!r}: {error}; look at the permissions") from error
 
 
@@ -157,5 +152,5 @@ def _file_system(uri: str) -> tuple[Any, str]:
 
             of_scheme, root = cast("tuple[Any, str]", fsspec.url_to_fs(uri))
             return arrow.fs.PyFileSystem(arrow.fs.FSSpecHandler(of_scheme)), root
-    except Exception as error:  # as above
+    except Exception as error:  # each store has errors of its own
         raise ArgumentError(f"cannot open the store {uri}: {error}") from error

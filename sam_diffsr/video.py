@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sam_diffsr.arguments import is_number
 from sam_diffsr.errors import (
     ArgumentError,
     ImageError,
@@ -35,8 +36,7 @@ from sam_diffsr.errors import (
 )
 from sam_diffsr.files import atomic_path
 from sam_diffsr.image.formats import check_file
-from sam_diffsr.pipeline.progress import Progress
-from sam_diffsr.pipeline.settings import is_number
+from sam_diffsr.progress import Progress
 
 _INSTALLED = importlib.util.find_spec("av") is not None
 if TYPE_CHECKING or _INSTALLED:
@@ -63,16 +63,14 @@ Pixels = NDArray[np.uint8]
 
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """FFmpeg's formats of results by their endings."""
-_MATRICES = (1, 4, 5, 6, 7, 9)
-"""Colour matrices that are converted, by their numbers in ITU-T H.273."""
-_BT709, _BT601, _RGB_OR_UNKNOWN = 1, 5, (0, 2)
+# Numbers of ITU-T H.273: colour matrices that are converted, colour ranges, transfer functions of HDR.
+_MATRICES, _BT709, _BT601, _RGB_OR_UNKNOWN = (1, 4, 5, 6, 7, 9), 1, 5, (0, 2)
+_LIMITED, _FULL = 1, 2
+_HDR = {16: "PQ", 18: "HLG"}
 _SD_LINES = 576
 """Players take a video that names no matrix for BT.601 up to so many lines, for BT.709 above."""
-_LIMITED, _FULL = 1, 2
 _BICUBIC_EXACT = 4 | 0x2000 | 0x40000
 """The converter's flags for bicubic chroma in full precision; its defaults shift colours by two levels."""
-_HDR = {16: "PQ", 18: "HLG"}
-"""Transfer functions of high dynamic range in H.273."""
 _ANNOUNCED, _SLACK = ("mov", "matroska", "avi"), 1.0
 """Formats whose header gives the duration, which shows a missing end if it is longer than these seconds."""
 _PIXELS_TOGETHER, _FRAMES_TOGETHER = 2**18, 8
@@ -83,68 +81,11 @@ _RECORD = "job.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoResult:
-    """A video that was written."""
+    """A written video: its frames, those that an earlier run had finished, and (height, width)."""
 
     frames: int
-    """Frames in it."""
     resumed: int
-    """Frames of these that an earlier run had finished."""
     size: tuple[int, int]
-    """(height, width)."""
-
-
-class _Segment(NamedTuple):
-    """Finished frames in a file of their own: times of the first and the last one, and how many."""
-
-    first: int
-    last: int
-    frames: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Clip:
-    """A video that can be upscaled. Times are counted in ticks from where players begin."""
-
-    path: Path
-    frame: av.VideoFrame
-    """The first one, whose size and colours the others have too."""
-    matrix: int
-    color_range: int
-    alpha: bool
-    display: tuple[int, int, int, int]
-    """(a, b, c, d): column x and row y are shown in column a x + c y and row b x + d y."""
-    aspect: Fraction
-    """Width of a pixel by its height, as stored."""
-    tick: Fraction
-    """Seconds."""
-    origin: int
-    """The file's own time of 0."""
-    rate: Fraction
-    """Frames per second, on average."""
-    duration: Fraction
-    """Seconds; 0 if unknown."""
-
-    @property
-    def turned(self) -> bool:
-        """Whether rows are shown as columns."""
-        return abs(self.display[1]) > abs(self.display[0])
-
-    def upright(self, pixels: Pixels) -> Pixels:
-        """Turn and mirror a frame as its display matrix asks."""
-        a, b, c, d = self.display
-        if self.turned:
-            pixels, a, d = pixels.swapaxes(0, 1), c, b
-        return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
-
-    def convert(self, frame: av.VideoFrame, pixel_format: str, *, source: int, target: int) -> av.VideoFrame:
-        """Change the pixel format, from one colour range to another."""
-        frame.colorspace = self.matrix
-        return frame.reformat(
-            format=pixel_format,
-            src_color_range=source,
-            dst_color_range=target,
-            interpolation=_BICUBIC_EXACT,
-        )
 
 
 def video_size(source: PathLike) -> tuple[int, int]:
@@ -154,7 +95,7 @@ def video_size(source: PathLike) -> tuple[int, int]:
         ImageError: as for :func:`upscale_video`.
         MissingDependencyError: PyAV is not installed.
     """
-    clip = _look(Path(source))
+    clip = _Clip(Path(source))
     height, width = clip.frame.height, clip.frame.width
     return (width, height) if clip.turned else (height, width)
 
@@ -176,10 +117,11 @@ def upscale_video(
 ) -> VideoResult:
     """Enlarge a video, every frame with the same noise.
 
-    Times of frames, colour matrix and range, shape of pixels (of H.264), audio, subtitles and metadata are
-    kept; frames are turned upright. A few frames are in memory at a time. Finished segments wait in the
-    folder ``{target}.parts``: after a stop the same call goes on behind them, and ``target`` appears when it
-    is whole. H.264 is written in 8 bits, 4:2:0, with even sides (an odd last row or column is left out).
+    The result keeps the times of frames, colour matrix and range, shape of pixels (in H.264), audio,
+    subtitles and metadata; frames are turned upright. A few frames are in memory at a time. Finished segments
+    wait in the folder ``{target}.parts``: after a stop the same call goes on behind them, and ``target``
+    appears when it is whole. H.264 is written in 8 bits, 4:2:0, with even sides (an odd last row or column is
+    left out).
 
     Args:
         resolver: model that enlarges the frames.
@@ -189,10 +131,10 @@ def upscale_video(
         end_time: seconds at which to end.
         crf: quality of H.264 from 0, the best, to 51.
         lossless: write FFV1 in ``.mkv``, which holds the 8-bit RGB results exactly, and transparency.
-        seed: seed of the noise of every frame, so that what stands still is not made to flicker.
+        seed: seed of the noise of every frame, so that what stands still does not flicker.
         overwrite: replace an existing target, and segments of a run with other settings.
         strip_metadata: leave out title, place, date and other metadata of the file.
-        segment_frames: frames of a segment; a stop loses fewer.
+        segment_frames: frames of a segment, which is the most that a stop loses.
         **options: further arguments of :meth:`SuperResolver.upscale`; ``progress`` and ``callback`` count
             frames.
 
@@ -205,44 +147,37 @@ def upscale_video(
     """
     final = Path(os.path.realpath(target))
     _check_arguments(final, start_time, end_time, crf, lossless, segment_frames)
-    clip = _look(Path(source))
+    clip = _Clip(Path(source), start_time, end_time)
     progress, callback = options.pop("progress", None), options.pop("callback", None)
-    start, stop = (
-        None if time is None else math.ceil(Fraction(str(time)) / clip.tick)
-        for time in (start_time, end_time)
-    )
-    work = _Work(clip, final, start, stop, None if lossless else crf, strip_metadata)
-    work.check_target(overwrite=overwrite)
-    state = clip.path.stat()
-    settings = {
+    state, quality = clip.path.stat(), None if lossless else crf
+    job = {
         "source": [state.st_size, state.st_mtime_ns],
         "model": resolver.fingerprint,
         "start_time": start_time,
-        "crf": work.crf,
+        "crf": quality,
         "seed": seed,
         **{name: value for name, value in options.items() if name not in _ANY_VALUE},
     }
-    job = json.loads(json.dumps(settings, default=str))
-    done = work.finished(job, overwrite=overwrite)
-    resumed = sum(segment.frames for segment in done)
-    if resumed:
+    work = _Work(clip, final, quality, strip_metadata, json.loads(json.dumps(job, default=str)))
+    work.check_target(overwrite=overwrite)
+    work.done = done = work.finished(overwrite=overwrite)
+    if resumed := sum(segment.frames for segment in done):
         logger.info("%d frames are finished in %s; going on behind them", resumed, work.folder)
     seconds = (clip.duration if end_time is None else min(clip.duration, end_time)) - (start_time or 0)
     problems: list[ImageError] = []
-    frames = _frames(clip, done[-1].last + 1 if done else start, stop, problems)
+    frames = clip.frames(done[-1].last + 1 if done else clip.start, problems)
     try:
         with Progress(show=progress, callback=callback, total=max(1, round(seconds * clip.rate))) as reporter:
             reporter.rewind(resumed)
             large = _enlarged(resolver, clip, frames, {**options, "seed": seed}, reporter)
-            work.record(job, done)
-            while segment := work.encode(len(done), itertools.islice(large, segment_frames)):
-                done.append(segment)
-                work.record(job, done)
-        if not done and not problems:
-            problems.append(ImageError(f"{str(source)!r} has no frame between start_time and end_time"))
+            work.record()
+            while work.encode(itertools.islice(large, segment_frames)):
+                work.record()
         if problems:
             raise problems[0]
-        size = work.join(done)
+        if not done:
+            raise ImageError(f"{str(source)!r} has no frame between start_time and end_time")
+        size = work.join()
     except (FFmpegError, OSError) as error:
         if isinstance(error, SamDiffsrError):
             raise
@@ -295,7 +230,7 @@ def _opened(path: Path) -> Generator[tuple[InputContainer, av.VideoStream], None
 def _decoded(
     container: InputContainer, stream: av.VideoStream
 ) -> Iterator[tuple[Fraction, list[av.VideoFrame]]]:
-    """Of every packet the seconds at its end and the frames that it completes."""
+    """The seconds at the end of every packet, and the frames that it completes."""
     with suppress(FFmpegError):  # the end of the file may be missing
         for packet in container.demux():
             frames: list[av.VideoFrame] = []
@@ -310,85 +245,107 @@ def _decoded(
             yield ((packet.pts or 0) + (packet.duration or 0)) * packet.time_base, frames
 
 
-def _look(path: Path) -> _Clip:
-    """What the header and the first frame say; refuses what cannot be upscaled."""
+class _Clip:
+    """A video that can be upscaled. Times are counted in ticks from where players begin."""
 
-    def refused(reason: str) -> ImageError:
-        return ImageError(f"{str(path)!r} {reason}")
-
-    with _opened(path) as (container, stream):
-        if not cast("Any", stream.codec_context):
-            raise refused("has a codec that cannot be decoded; convert it first")
-        frame = next((frame for _, frames in _decoded(container, stream) for frame in frames), None)
-        if frame is None or cast("Any", frame.pts) is None or stream.time_base is None:
-            codec = stream.codec_context.name
-            raise refused(f"has no frame of codec {codec} that can be decoded and has a time")
-        form, tick, matrix = frame.format, stream.time_base, frame.colorspace
-        if matrix in _RGB_OR_UNKNOWN:
-            matrix = _BT601 if frame.height <= _SD_LINES else _BT709
-        if matrix not in _MATRICES:
-            raise refused(f"has colour matrix {matrix} of ITU-T H.273, which is not converted")
-        if frame.color_trc in _HDR:
-            raise refused(
-                f"is HDR ({_HDR[frame.color_trc]}); convert it to SDR first, the models know no other"
+    def __init__(self, path: Path, start_time: float | None = None, end_time: float | None = None) -> None:
+        """Read the header and the first frame, whose size and colours the others have too."""
+        self.path = path
+        with _opened(path) as (container, stream):
+            if not cast("Any", stream.codec_context):
+                raise self.refused("has a codec that cannot be decoded; convert it first")
+            frame = next((frame for _, frames in _decoded(container, stream) for frame in frames), None)
+            if frame is None or cast("Any", frame.pts) is None or stream.time_base is None:
+                codec = stream.codec_context.name
+                raise self.refused(f"has no frame of codec {codec} that can be decoded and has a time")
+            if frame.color_trc in _HDR:
+                kind = _HDR[frame.color_trc]
+                raise self.refused(f"is HDR ({kind}); convert it to SDR first, the models know no other")
+            if stream.metadata.get("alpha_mode") == "1":
+                raise self.refused(
+                    "is VP8 or VP9 with transparency, which is not decoded; convert it to FFV1"
+                )
+            self.frame, form, self.matrix = frame, frame.format, frame.colorspace
+            if self.matrix in _RGB_OR_UNKNOWN:
+                self.matrix = _BT601 if frame.height <= _SD_LINES else _BT709
+            if self.matrix not in _MATRICES:
+                raise self.refused(f"has colour matrix {self.matrix} of ITU-T H.273, which is not converted")
+            self.color_range = _FULL if form.name.startswith("yuvj") else frame.color_range or _LIMITED
+            self.alpha = any(one.is_alpha for one in form.components) and not form.has_palette
+            # Column x and row y of a frame are shown in column a x + c y and row b x + d y.
+            shown = frame.side_data.get("DISPLAYMATRIX")
+            a, b, _, c, d = [1, 0, 0, 0, 1] if shown is None else np.frombuffer(shown, np.int32)[:5].tolist()
+            self.turned = abs(b) > abs(a)
+            self.mirrored = (c < 0, b < 0) if self.turned else (a < 0, d < 0)
+            self.aspect = stream.sample_aspect_ratio or Fraction(1)  # width of a stored pixel by its height
+            self.tick = stream.time_base
+            start = cast("int | None", container.start_time)
+            self.origin = (
+                cast("int", frame.pts) if start is None else round(Fraction(start, 10**6) / self.tick)
             )
-        if stream.metadata.get("alpha_mode") == "1":
-            raise refused("is VP8 or VP9 with transparency, which is not decoded; convert it to FFV1")
-        shown = frame.side_data.get("DISPLAYMATRIX")
-        numbers = [1, 0, 0, 0, 1] if shown is None else np.frombuffer(shown, np.int32).tolist()
-        start = cast("int | None", container.start_time)
-        return _Clip(
-            path=path,
-            frame=frame,
-            matrix=matrix,
-            color_range=_FULL if form.name.startswith("yuvj") else frame.color_range or _LIMITED,
-            alpha=any(one.is_alpha for one in form.components) and not form.has_palette,
-            display=(numbers[0], numbers[1], numbers[3], numbers[4]),
-            aspect=stream.sample_aspect_ratio or Fraction(1),
-            tick=tick,
-            origin=cast("int", frame.pts) if start is None else round(Fraction(start, 10**6) / tick),
-            rate=stream.average_rate or stream.guessed_rate or Fraction(25),
-            duration=Fraction(container.duration or 0, 10**6),
+            self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+            self.duration = Fraction(container.duration or 0, 10**6)  # in seconds; 0 if unknown
+            self.start, self.stop = (
+                None if seconds is None else math.ceil(Fraction(str(seconds)) / self.tick)
+                for seconds in (start_time, end_time)
+            )
+
+    def refused(self, reason: str) -> ImageError:
+        return ImageError(f"{str(self.path)!r} {reason}")
+
+    def convert(self, frame: av.VideoFrame, pixel_format: str, *, source: int, target: int) -> av.VideoFrame:
+        """Change the pixel format, from one colour range to another."""
+        frame.colorspace = self.matrix
+        return frame.reformat(
+            format=pixel_format,
+            src_color_range=source,
+            dst_color_range=target,
+            interpolation=_BICUBIC_EXACT,
         )
 
+    def pixels(self, frame: av.VideoFrame) -> Pixels:
+        """An upright frame in RGB, or RGBA, as ``(H, W, C)``."""
+        color_range = _FULL if frame.format.is_rgb else self.color_range
+        rgb = self.convert(frame, "rgba" if self.alpha else "rgb24", source=color_range, target=_FULL)
+        stored = cast("Pixels", rgb.to_ndarray())
+        across, down = (slice(None, None, -1 if mirrored else 1) for mirrored in self.mirrored)
+        return np.ascontiguousarray((stored.swapaxes(0, 1) if self.turned else stored)[down, across])
 
-def _frames(
-    clip: _Clip, since: int | None, stop: int | None, problems: list[ImageError], *, seek: bool = True
-) -> Iterator[av.VideoFrame]:
-    """Frames from ``since`` to before ``stop``, at rising times; what ends them early is appended."""
-    begin, last, reached = since or 0, -math.inf, Fraction(0)
-    with _opened(clip.path) as (container, stream):
-        stream.thread_type = "AUTO"
-        sought = seek and begin > 0
-        if sought:
-            with suppress(FFmpegError):
-                container.seek(begin + clip.origin, stream=stream)
-        for end, frames in _decoded(container, stream):
-            reached = max(reached, end)
-            for frame in frames:
-                time = cast("int", frame.pts) - clip.origin
-                if sought and time > begin:  # the seek went too far
-                    yield from _frames(clip, since, stop, problems, seek=False)
-                    return
-                sought = False
-                if stop is not None and time >= stop:
-                    return
-                if (frame.height, frame.width) != (clip.frame.height, clip.frame.width):
-                    size, after = f"{frame.width} x {frame.height}", _milliseconds(time * clip.tick)
-                    text = f"changes its size to {size} after {after} s; upscale it in two parts, with"
-                    problems.append(
-                        ImageError(f"{str(clip.path)!r} {text} end_time {after} and start_time {after}")
-                    )
-                    return
-                if time > last and (since is None or time >= since):
-                    frame.pts = last = time
-                    yield frame
-        read = reached - clip.origin * clip.tick
-        wanted = clip.duration if stop is None else min(clip.duration, stop * clip.tick)
-        if container.format.name.startswith(_ANNOUNCED) and read + _SLACK < wanted:
-            after, whole = _milliseconds(read), _milliseconds(clip.duration)
-            text = f"breaks off after {after} of {whole} s; give end_time {after} to keep what there is"
-            problems.append(ImageError(f"{str(clip.path)!r} {text}"))
+    def frames(
+        self, since: int | None, problems: list[ImageError], *, seek: bool = True
+    ) -> Iterator[av.VideoFrame]:
+        """Frames from ``since`` to the stop, at rising times; what ends them early is appended."""
+        begin, stop, last, reached = since or 0, self.stop, -math.inf, Fraction(0)
+        with _opened(self.path) as (container, stream):
+            stream.thread_type = "AUTO"
+            sought = seek and begin > 0
+            if sought:
+                with suppress(FFmpegError):
+                    container.seek(begin + self.origin, stream=stream)
+            for end, frames in _decoded(container, stream):
+                reached = max(reached, end)
+                for frame in frames:
+                    time = cast("int", frame.pts) - self.origin
+                    if sought and time > begin:  # the seek went too far
+                        yield from self.frames(since, problems, seek=False)
+                        return
+                    sought = False
+                    if stop is not None and time >= stop:
+                        return
+                    if (frame.height, frame.width) != (self.frame.height, self.frame.width):
+                        size, at = f"{frame.width} x {frame.height}", _milliseconds(time * self.tick)
+                        parts = f"upscale it in two parts, with end_time {at} and start_time {at}"
+                        problems.append(self.refused(f"changes its size to {size} after {at} s; {parts}"))
+                        return
+                    if time > last and (since is None or time >= since):
+                        frame.pts = last = time
+                        yield frame
+            read = reached - self.origin * self.tick
+            wanted = self.duration if stop is None else min(self.duration, stop * self.tick)
+            if container.format.name.startswith(_ANNOUNCED) and read + _SLACK < wanted:
+                at, whole = _milliseconds(read), _milliseconds(self.duration)
+                advice = f"give end_time {at} to keep what there is"
+                problems.append(self.refused(f"breaks off after {at} of {whole} s; {advice}"))
 
 
 def _milliseconds(seconds: Fraction) -> str:
@@ -410,12 +367,7 @@ def _enlarged(
     together = max(1, min(_FRAMES_TOGETHER, _PIXELS_TOGETHER // (clip.frame.height * clip.frame.width)))
     before = large = np.empty(0, np.uint8)
     while group := list(itertools.islice(frames, together)):
-        images: list[Pixels] = []
-        for frame in group:
-            color_range = _FULL if frame.format.is_rgb else clip.color_range
-            channels = "rgba" if clip.alpha else "rgb24"
-            rgb = clip.convert(frame, channels, source=color_range, target=_FULL)
-            images.append(clip.upright(cast("Pixels", rgb.to_ndarray())))
+        images = [clip.pixels(frame) for frame in group]
         known = [np.array_equal(one, other) for one, other in itertools.pairwise([before, *images])]
         new = [image for image, old in zip(images, known, strict=True) if not old]
         seeds = [options["seed"]] * len(new)
@@ -431,97 +383,93 @@ def _preview(pixels: Pixels) -> Tensor:
     return torch.from_numpy(pixels[..., :3]).permute(2, 0, 1)[None] / 255
 
 
-@dataclass(frozen=True, slots=True)
+class _Segment(NamedTuple):
+    """Finished frames in a file of their own: times of the first and the last one, and how many."""
+
+    first: int
+    last: int
+    frames: int
+
+
 class _Work:
-    """The result of a clip, and the folder in which its segments wait."""
+    """The result of a clip, and the folder in which its finished segments wait."""
 
-    clip: _Clip
-    final: Path
-    start: int | None
-    stop: int | None
-    crf: int | None
-    """None for lossless video."""
-    strip_metadata: bool
-
-    @property
-    def folder(self) -> Path:
-        return self.final.with_name(f"{self.final.name}.parts")
-
-    @property
-    def form(self) -> str:
-        return _FORMATS[self.final.suffix.lower()]
+    def __init__(
+        self, clip: _Clip, final: Path, crf: int | None, strip_metadata: bool, job: Mapping[str, Any]
+    ) -> None:
+        """``crf`` is None for lossless video; segments depend on the settings in ``job``."""
+        self.clip, self.final, self.crf, self.strip_metadata, self.job = clip, final, crf, strip_metadata, job
+        self.form = _FORMATS[final.suffix.lower()]
+        self.folder = final.with_name(f"{final.name}.parts")
+        self.done: list[_Segment] = []
 
     def part(self, number: int) -> Path:
         """File of a segment: MP4 keeps any unit of time, MKV has milliseconds, as a lossless result."""
         return self.folder / f"{number:06}{'.mkv' if self.crf is None else '.mp4'}"
 
     def check_target(self, *, overwrite: bool) -> None:
-        """Before anything is computed, refuse what cannot be written, and say what is going to be lost."""
-        name, clip = repr(str(self.final)), self.clip
+        """Refuse what cannot be written, before anything is computed, and say what is going to be lost."""
+        clip, refused = self.clip, f"cannot write {str(self.final)!r}: "
         check_file(self.final)
         if clip.alpha and self.crf is not None:
-            raise OutputError(f"cannot write {name}: H.264 has no transparency; lossless video in .mkv has")
+            raise OutputError(f"{refused}H.264 has no transparency; lossless video in .mkv has")
         if self.final.exists() and self.final.samefile(clip.path):
-            raise OutputError(f"cannot write {name}: it is the source; choose another name")
+            raise OutputError(f"{refused}it is the source; choose another name")
         if self.final.exists() and not overwrite:
-            raise OutputError(f"{name} already exists; delete it or overwrite it")
+            raise OutputError(f"{str(self.final)!r} already exists; delete it or overwrite it")
         if clip.aspect != 1 and self.crf is None:
             warnings.warn(f"the shape of pixels, {clip.aspect}, is not kept in lossless video", stacklevel=3)
         if clip.frame.interlaced_frame:
-            warnings.warn(
-                f"{clip.path} is interlaced; deinterlace it first, or combs are enlarged", stacklevel=3
-            )
+            advice = "deinterlace it first, or combs are enlarged"
+            warnings.warn(f"{clip.path} is interlaced; {advice}", stacklevel=3)
         if (bits := clip.frame.format.components[0].bits) > 8:
             logger.info("%s has %d bits per sample; results have 8", clip.path, bits)
         with _opened(clip.path) as (source, pictures):
+            copied = _copied_streams(source)
             for stream in source.streams:
-                if stream.index != pictures.index and not _is_copied(stream):
+                if stream not in (pictures, *copied):
                     logger.info("%s: stream %d (%s) is left out", clip.path, stream.index, stream.type)
             try:
                 with av.open(io.BytesIO(), "w", self.form) as trial:
                     if self.add_copies(trial, source):
                         trial.start_encoding()
             except (ValueError, FFmpegError) as error:
-                codecs = ", ".join(one.codec_context.name for one in source.streams if _is_copied(one))
-                reason = (
-                    f"{self.final.suffix} cannot hold the source's audio and subtitles ({codecs}); .mkv can"
-                )
-                raise OutputError(f"cannot write {name}: {reason}") from error
+                codecs = ", ".join(stream.codec_context.name for stream in copied)
+                streams = f"the source's audio and subtitles ({codecs}); .mkv can"
+                raise OutputError(f"{refused}{self.final.suffix} cannot hold {streams}") from error
 
-    def finished(self, job: Mapping[str, Any], *, overwrite: bool) -> list[_Segment]:
+    def finished(self, *, overwrite: bool) -> list[_Segment]:
         """Segments that an earlier run of the same job has left."""
-        folder, name = self.folder, repr(str(self.folder))
-        if not folder.exists():
+        name = repr(str(self.folder))
+        if not self.folder.exists():
             return []
         try:
-            found = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+            found = json.loads((self.folder / _RECORD).read_text(encoding="utf-8"))
             before, segments = found["job"], [_Segment(*numbers) for numbers in found["segments"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(f"{name} is in the way of the segments; move it or delete it") from error
-        changed = [key for key in {**job, **before} if job.get(key) != before.get(key)]
+        changed = [key for key in {**self.job, **before} if self.job.get(key) != before.get(key)]
         if changed and not overwrite:
             what = ", ".join(changed)
             raise OutputError(f"{name} has segments made with another {what}; delete it or overwrite it")
         if changed:
-            shutil.rmtree(folder)
+            shutil.rmtree(self.folder)
             return []
-        return [segment for segment in segments if self.stop is None or segment.last < self.stop]
+        return [segment for segment in segments if self.clip.stop is None or segment.last < self.clip.stop]
 
-    def record(self, job: Mapping[str, Any], done: Sequence[_Segment]) -> None:
+    def record(self) -> None:
         """Note what is finished."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.folder / _RECORD) as temporary:
-            temporary.write_text(json.dumps({"job": job, "segments": done}), encoding="utf-8")
+            temporary.write_text(json.dumps({"job": self.job, "segments": self.done}), encoding="utf-8")
 
-    def encode(self, number: int, frames: Iterator[tuple[int, Pixels]]) -> _Segment | None:
-        """Write a segment, whose times begin at 0; None if there is no frame."""
-        head = next(frames, None)
-        if head is None:
-            return None
-        first, last, count, clip, lossless = head[0], head[0], 0, self.clip, self.crf is None
+    def encode(self, frames: Iterator[tuple[int, Pixels]]) -> bool:
+        """Write a segment, whose times begin at 0; False if there is no frame."""
+        if (head := next(frames, None)) is None:
+            return False
+        clip, lossless, times = self.clip, self.crf is None, list[int]()
         height, width = (side if lossless else side // 2 * 2 for side in head[1].shape[:2])
-        channels = "rgba" if clip.alpha else "rgb24"
-        with atomic_path(self.part(number)) as temporary, av.open(f"file:{temporary}", "w") as output:
+        with atomic_path(self.part(len(self.done))) as temporary, av.open(f"file:{temporary}", "w") as output:
             stream = output.add_stream(
                 "ffv1" if lossless else "libx264",
                 rate=clip.rate,
@@ -538,17 +486,18 @@ class _Work:
             )
             for time, pixels in itertools.chain([head], frames):
                 even = np.ascontiguousarray(pixels[:height, :width])
-                rgb = av.VideoFrame.from_ndarray(even, format=channels)
+                rgb = av.VideoFrame.from_ndarray(even, format="rgba" if clip.alpha else "rgb24")
                 frame = clip.convert(rgb, str(stream.pix_fmt), source=_FULL, target=stream.color_range)
-                frame.pts, frame.time_base = time - first, clip.tick
+                frame.pts, frame.time_base = time - head[0], clip.tick
                 output.mux(stream.encode(frame))
-                last, count = time, count + 1
+                times.append(time)
             output.mux(stream.encode(None))
-        return _Segment(first, last, count)
+        self.done.append(_Segment(times[0], times[-1], len(times)))
+        return True
 
-    def join(self, done: Sequence[_Segment]) -> tuple[int, int]:
+    def join(self) -> tuple[int, int]:
         """Write the result from the segments and what is copied, without encoding; give height and width."""
-        begin = 0 if self.start is None else done[0].first
+        begin = 0 if self.clip.start is None else self.done[0].first
         whole = self.folder / f"whole{self.final.suffix}"
         options = {} if self.form == "matroska" else {"movflags": "+faststart"}
         with (
@@ -562,7 +511,7 @@ class _Work:
             if not self.strip_metadata:
                 output.metadata.update(source.metadata)
             for packet in heapq.merge(
-                self.joined(done, begin, pictures),
+                self.joined(begin, pictures),
                 self.copied(source, copies, begin),
                 key=lambda packet: float(cast("int", packet.dts) * packet.time_base),
             ):
@@ -574,7 +523,7 @@ class _Work:
     def add_copies(self, output: OutputContainer, source: InputContainer) -> dict[int, Stream]:
         """Streams of the result that take packets as they are, by their numbers in the source."""
         copies: dict[int, Stream] = {}
-        for stream in filter(_is_copied, source.streams):
+        for stream in _copied_streams(source):
             copies[stream.index] = copy = output.add_stream_from_template(stream, opaque=True)
             copy.disposition = stream.disposition
             for name in ("language",) if self.strip_metadata else ("language", "title"):
@@ -582,10 +531,10 @@ class _Work:
                     copy.metadata[name] = stream.metadata[name]
         return copies
 
-    def joined(self, done: Sequence[_Segment], begin: int, pictures: Stream) -> Iterator[Packet]:
+    def joined(self, begin: int, pictures: Stream) -> Iterator[Packet]:
         """Packets of the segments, one behind the other."""
         last = -math.inf
-        for number, segment in enumerate(done):
+        for number, segment in enumerate(self.done):
             shift: int | None = None
             # Without its edit list, whose unit is a millisecond, MP4 has exact times that begin later.
             with av.open(f"file:{self.part(number)}", options={"ignore_editlist": "1"}) as container:
@@ -604,16 +553,17 @@ class _Work:
 
     def copied(self, source: InputContainer, copies: Mapping[int, Stream], begin: int) -> Iterator[Packet]:
         """Packets of audio and subtitles that are heard or seen between start and stop."""
-        tick, stop = self.clip.tick, math.inf if self.stop is None else (self.stop - begin) * self.clip.tick
-        with suppress(FFmpegError):  # as above
+        clip, tick = self.clip, self.clip.tick
+        stop = math.inf if clip.stop is None else (clip.stop - begin) * tick
+        with suppress(FFmpegError):  # the end of the file may be missing
             for packet in source.demux([source.streams[index] for index in copies]) if copies else ():
                 ticks = packet.dts if packet.pts is None else packet.pts
                 if ticks is None:
                     continue
-                shift = round((begin + self.clip.origin) * tick / packet.time_base)
+                shift = round((begin + clip.origin) * tick / packet.time_base)
                 packet.pts, packet.dts = ticks - shift, (ticks if packet.dts is None else packet.dts) - shift
                 end = packet.pts + (packet.duration or 0)
-                if packet.pts * packet.time_base >= stop or (self.start is not None and end <= 0):
+                if packet.pts * packet.time_base >= stop or (clip.start is not None and end <= 0):
                     continue
                 if packet.pts < 0 and packet.stream.type == "subtitle":
                     packet.duration, packet.pts, packet.dts = end, 0, 0
@@ -621,5 +571,7 @@ class _Work:
                 yield packet
 
 
-def _is_copied(stream: Stream) -> bool:
-    return stream.type in ("audio", "subtitle") and bool(stream.codec_context)
+def _copied_streams(source: InputContainer) -> list[Stream]:
+    """Audio and subtitles that FFmpeg knows."""
+    kinds = ("audio", "subtitle")
+    return [stream for stream in source.streams if stream.type in kinds and bool(stream.codec_context)]

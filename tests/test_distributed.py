@@ -20,7 +20,7 @@ from PIL import Image
 import sam_diffsr.cluster
 from sam_diffsr import SuperResolver
 from sam_diffsr.cli import main
-from sam_diffsr.cluster import Cluster, connected, import_ray, process
+from sam_diffsr.cluster import Cluster, connected, find_room, import_ray
 from sam_diffsr.distributed import generate_masks, plan_files, upscale_files
 from sam_diffsr.errors import (
     ArgumentError,
@@ -31,7 +31,7 @@ from sam_diffsr.errors import (
     OutputError,
 )
 from sam_diffsr.masks.folders import load_generator
-from sam_diffsr.pipeline.files import FileUpscaler
+from sam_diffsr.pipeline.batch import FileUpscaler
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray")
 
@@ -273,14 +273,11 @@ def test_a_cluster_that_is_too_small(ray, photos, tmp_path, upscaler, cluster, p
 
 
 def test_a_node_that_differs(ray, tmp_path, monkeypatch) -> None:
-    def run(**options) -> None:
-        list(process(ray, {0: 0}, lambda device: list, cluster=Cluster(), per_call=1, **options))
-
     with pytest.raises(ClusterError, match=r"does not see .*; use a folder that all nodes share"):
-        run(marker=str(tmp_path / "missing" / "marker"))
+        find_room(ray, Cluster(), marker=str(tmp_path / "missing" / "marker"))
     monkeypatch.setattr(sam_diffsr.cluster, "__version__", "9.9")
     with pytest.raises(ClusterError, match=r"has sam-diffsr \d.*; install 9.9, which this machine has"):
-        run()
+        find_room(ray, Cluster())
 
 
 @pytest.mark.parametrize("answers", [False, True])

@@ -25,6 +25,7 @@ RANKS = {
     "resize": 1,
     "stores": 1,
     "overlap": 1,
+    "progress": 1,
     "models": 2,
     "masks": 2,
     "diffusion": 3,

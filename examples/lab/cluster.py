@@ -24,8 +24,7 @@ from sam_diffsr import SuperResolver
 from sam_diffsr.cluster import Cluster, import_ray
 from sam_diffsr.distributed import plan_files, upscale_files
 from sam_diffsr.image.jobs import Job
-from sam_diffsr.pipeline.batch import Outcome
-from sam_diffsr.pipeline.files import FileUpscaler
+from sam_diffsr.pipeline.batch import FileUpscaler, Outcome
 
 
 def write_photos(folder: Path, count: int, size: int) -> None:

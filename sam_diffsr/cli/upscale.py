@@ -40,8 +40,7 @@ from sam_diffsr.stores import as_uri
 if TYPE_CHECKING:
     from sam_diffsr.cluster import Cluster
     from sam_diffsr.image.jobs import Job
-    from sam_diffsr.pipeline.batch import Outcome
-    from sam_diffsr.pipeline.files import FileUpscaler
+    from sam_diffsr.pipeline.batch import FileUpscaler, Outcome
     from sam_diffsr.pipeline.resolver import SuperResolver
 
 __all__ = ["register"]
@@ -232,7 +231,7 @@ def _outcomes(
     jobs: list[Job], args: argparse.Namespace, resolver: SuperResolver, cluster: Cluster | None, bar: Bar
 ) -> Iterator[Outcome]:
     """Do the images, then the videos; here is decided by what."""
-    from sam_diffsr.pipeline.files import FileUpscaler
+    from sam_diffsr.pipeline.batch import FileUpscaler
 
     limits = given(args, "seed", "max_pixels")
     if args.max_pixels == 0:

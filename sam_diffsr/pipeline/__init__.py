@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sam_diffsr.image.jobs import Job, find_images, plan_jobs
-from sam_diffsr.pipeline.batch import Outcome, run_jobs
+from sam_diffsr.pipeline.batch import FileUpscaler, Outcome, run_jobs
 from sam_diffsr.pipeline.checkpoint import (
     available_models,
     convert_checkpoint,
@@ -11,7 +11,6 @@ from sam_diffsr.pipeline.checkpoint import (
     save_pretrained_folder,
 )
 from sam_diffsr.pipeline.config import NormalizationConfig, ResolverConfig, SamplingConfig
-from sam_diffsr.pipeline.files import FileUpscaler
 from sam_diffsr.pipeline.resolver import SuperResolver
 
 __all__ = [

@@ -1,21 +1,18 @@
-"""Many images at once: read, compute and write at the same time.
-
-Nothing in here knows the networks: ``upscale`` is any function from decoded images to PIL images, such as
-``resolver.upscale``. One bad file, folder or name never stops the others.
-"""
+"""Upscales many files: reads, computes and writes at the same time; a bad file never stops the others."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from PIL import Image
 
@@ -23,14 +20,28 @@ from sam_diffsr.arguments import is_integer
 from sam_diffsr.config import check_choice
 from sam_diffsr.errors import ArgumentError, CancelledError, OutputError
 from sam_diffsr.files import printable
-from sam_diffsr.image import Animation, DecodedImage, check_output, decode_image, image_size, save_image
+from sam_diffsr.image import (
+    MAX_PIXELS_DEFAULT,
+    Animation,
+    DecodedImage,
+    check_output,
+    decode_frames,
+    decode_image,
+    image_size,
+    save_image,
+)
 from sam_diffsr.image.formats import check_file, output_format
 from sam_diffsr.image.jobs import STDIN, STDOUT, Job
 from sam_diffsr.image.save import Quality, check_quality
 from sam_diffsr.overlap import overlapped
-from sam_diffsr.pipeline.tiles import LARGEST_BATCH
+from sam_diffsr.pipeline.images import output_size
+from sam_diffsr.pipeline.resolver import SuperResolver
+from sam_diffsr.pipeline.tiles import CPU_BATCH_PIXELS, LARGEST_BATCH
 
-__all__ = ["PIXELS_TOGETHER", "Existing", "Outcome", "run_jobs"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["Existing", "FileOptions", "FileUpscaler", "Outcome", "run_jobs"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +49,7 @@ Existing = Literal["error", "skip", "overwrite"]
 """What to do with a result that already exists."""
 Status = Literal["written", "planned", "skipped", "failed"]
 """``skipped`` only where the result already existed, ``planned`` only in a dry run."""
-PIXELS_TOGETHER = 2**18
+_PIXELS_TOGETHER = 2**18
 """Pixels of a batch: its results wait in memory for each other."""
 
 
@@ -47,9 +58,7 @@ class Outcome:
     """Result of a job."""
 
     job: Job
-    """The job."""
     status: Status
-    """What happened."""
     seconds: float
     """Wall-clock time that the image took to be read, computed and saved."""
     size: tuple[int, int] | None = None
@@ -86,6 +95,17 @@ class _Entry:
         self.status, self.error, self.size, self.item = "failed", error, None, None
 
 
+class FileOptions(TypedDict, total=False):
+    """Keyword arguments of :func:`run_jobs` that do not depend on the model."""
+
+    batch_size: int | None
+    existing: Existing
+    quality: Quality | None
+    strip_metadata: bool
+    keep_time: bool
+    dry_run: bool
+
+
 def run_jobs(
     jobs: Sequence[Job],
     upscale: Callable[[list[Any]], Sequence[Image.Image]],
@@ -93,7 +113,7 @@ def run_jobs(
     decode: Callable[[Any], Any] = decode_image,
     result_size: Callable[[int, int], tuple[int, int]] | None = None,
     batch_size: int | None = None,
-    pixels_together: int = PIXELS_TOGETHER,
+    pixels_together: int = _PIXELS_TOGETHER,
     existing: Existing = "error",
     quality: Quality | None = None,
     strip_metadata: bool = False,
@@ -214,7 +234,7 @@ def _batches(jobs: Sequence[Job], batch_size: int | None, pixels_together: int) 
     for job in jobs:
         pixels = 0
         if batch_size is None and len(jobs) > 1:
-            with contextlib.suppress(Exception):  # which the decoder explains
+            with suppress(Exception):  # which the decoder explains
                 pixels = math.prod(image_size(job.source, max_pixels=None))
         if batch and (len(batch) == (batch_size or LARGEST_BATCH) or total + pixels > pixels_together):
             yield batch
@@ -223,3 +243,58 @@ def _batches(jobs: Sequence[Job], batch_size: int | None, pixels_together: int) 
         total += pixels
     if batch:
         yield batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileUpscaler:
+    """A model with the options of a list of files."""
+
+    resolver: SuperResolver
+    seed: int = 0
+    """Seed of every file, so that a result does not depend on the other files."""
+    factor: Callable[[int, int], float | None] = lambda height, width: None
+    """Final factor of an image by its height and width; None is the model's own."""
+    max_pixels: int | None = MAX_PIXELS_DEFAULT
+    """Largest image that is read; None for no limit."""
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Further arguments of :meth:`SuperResolver.upscale`."""
+    watch: Callable[[int], AbstractContextManager[Mapping[str, Any]]] = lambda count: nullcontext({})
+    """Gives arguments of ``upscale`` while so many files are computed, such as its ``callback``."""
+
+    def run(self, jobs: Sequence[Job], **files: Unpack[FileOptions]) -> Iterator[Outcome]:
+        """Do jobs as :func:`run_jobs` does."""
+        # A CPU gains little from batches: there, results are saved as soon as they are made.
+        together = CPU_BATCH_PIXELS if self.resolver.device.type == "cpu" else _PIXELS_TOGETHER
+        return run_jobs(
+            jobs,
+            self._enlarge,
+            decode=lambda source: decode_frames(source, max_pixels=self.max_pixels),
+            result_size=self.result_size,
+            pixels_together=together,
+            **files,
+        )
+
+    def result_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the result of an image."""
+        scale, factor = self.resolver.scale, self.factor(height, width)
+        size = output_size(height, width, scale=scale, outscale=factor, max_pixels=self.max_pixels)
+        return size or (height * scale, width * scale)
+
+    def _enlarge(self, images: list[DecodedImage | Animation]) -> list[Image.Image]:
+        """Enlarge images of one factor together, and animations one by one."""
+        resolver: Any = self.resolver  # whose public methods take images before they are decoded
+        results: list[Image.Image] = []
+
+        def together(image: DecodedImage | Animation) -> tuple[object, float | None]:
+            return isinstance(image, Animation) and id(image), self.factor(*image.rgb.shape[-2:])
+
+        for (moving, factor), found in groupby(images, together):
+            group = list(found)
+            with self.watch(len(group)) as further:
+                options: dict[str, Any] = {"progress": False, "max_pixels": self.max_pixels}
+                options |= {"outscale": factor, **self.options, **further}
+                if moving:
+                    results.append(resolver.upscale_animation(group[0], seed=self.seed, **options))
+                else:
+                    results += resolver.upscale(group, seed=[self.seed] * len(group), **options)
+        return results

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sam_diffsr.pipeline.config import ResolverConfig
 
-__all__ = ["markdown_table", "model_card"]
+__all__ = ["model_card"]
 
 _CARD = """\
 ---
@@ -92,13 +92,3 @@ def model_card(
         limits=_DAMAGED if config.degradation == "photo" else _CLEAN,
     )
     return f"{card}\n{details.strip()}\n" if details else card
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table; bars inside cells are escaped."""
-
-    def line(cells: Sequence[str]) -> str:
-        escaped = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
-        return "|" + "|".join(f" {cell} " if cell else " " for cell in escaped) + "|"
-
-    return [line(header), line(["---"] * len(header)), *map(line, rows)]

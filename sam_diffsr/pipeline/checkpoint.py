@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save  # pyright: ignore[reportUnknownVariableType]
+from safetensors.torch import save  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 from sam_diffsr.device import Precision, resolve_dtype
@@ -119,10 +118,18 @@ def _read_folder(folder: Path) -> Loaded:
 
 def _read(config_path: Path | None, weights_path: Path) -> Loaded:
     """Read weights and their config, from the header of the weights if it has no file of its own."""
+    try:
+        with safetensors.safe_open(weights_path, framework="pt") as opened:  # pyright: ignore[reportUnknownVariableType]
+            file = cast("Any", opened)
+            header: dict[str, str] = file.metadata() or {}
+            state_dict: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ModelLoadError(
+            f"{weights_path} is not a complete safetensors file ({error}); it is truncated or something else "
+            "under this name: download or save it again"
+        ) from error
     if config_path is None:
-        source = f"the header of {weights_path}"
-        with _complete(weights_path), safetensors.safe_open(weights_path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
-            text = cast("dict[str, str]", file.metadata() or {}).get(METADATA_KEY)
+        source, text = f"the header of {weights_path}", header.get(METADATA_KEY)
         if text is None:
             raise ModelLoadError(
                 f"{weights_path} has no config: expected a {CONFIG_NAME} next to it or a config in its "
@@ -135,21 +142,8 @@ def _read(config_path: Path | None, weights_path: Path) -> Loaded:
         except OSError as error:
             raise ModelLoadError(f"cannot read {config_path}: {error.strerror or error}") from error
     config = config_from_json(text, source=source)
-    with _complete(weights_path):
-        state_dict = load_file(weights_path, device="cpu")
     check_state_dict(state_dict, config.model, source=str(weights_path))
     return config, state_dict
-
-
-@contextmanager
-def _complete(path: Path) -> Generator[None]:
-    try:
-        yield
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ModelLoadError(
-            f"{path} is not a complete safetensors file ({error}); it is truncated or something else under "
-            "this name: download or save it again"
-        ) from error
 
 
 def save_pretrained_folder(

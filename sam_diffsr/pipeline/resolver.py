@@ -31,10 +31,10 @@ from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import CARD_NAME, DEFAULT_MODEL, load_pretrained, save_pretrained_folder
 from sam_diffsr.pipeline.config import ResolverConfig
 from sam_diffsr.pipeline.images import Picture, check_tensor, crop_margin, wrap_margin
-from sam_diffsr.pipeline.progress import Progress, ProgressCallback
 from sam_diffsr.pipeline.run import super_resolve
 from sam_diffsr.pipeline.settings import RunOptions, Settings, Start, resolve_settings
 from sam_diffsr.pipeline.tiles import CPU_BATCH_PIXELS, LARGEST_BATCH, divide
+from sam_diffsr.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

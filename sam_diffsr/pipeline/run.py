@@ -23,9 +23,9 @@ from sam_diffsr.diffusion.process import image_to_residual, q_sample, residual_t
 from sam_diffsr.errors import DeviceMemoryError, NumericalError, SamDiffsrError
 from sam_diffsr.models import DiffSR, pad_to_fit
 from sam_diffsr.pipeline.config import ResolverConfig
-from sam_diffsr.pipeline.progress import Progress
 from sam_diffsr.pipeline.settings import Settings
 from sam_diffsr.pipeline.tiles import SMALLEST_TILE, Tile, batch_size, divide
+from sam_diffsr.progress import Progress
 from sam_diffsr.resize import imresize
 
 __all__ = ["sample", "sample_ensemble", "super_resolve"]

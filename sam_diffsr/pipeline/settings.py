@@ -11,7 +11,7 @@ from sam_diffsr.config import check_choice
 from sam_diffsr.diffusion.samplers import SamplerName
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
-from sam_diffsr.pipeline.progress import ProgressCallback
+from sam_diffsr.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

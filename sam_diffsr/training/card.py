@@ -6,14 +6,13 @@ import json
 import logging
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from sam_diffsr.config import from_dict, to_dict
 from sam_diffsr.data.crops import read_manifest
 from sam_diffsr.errors import ConfigError, DataError, ModelLoadError
-from sam_diffsr.pipeline.card import markdown_table
 from sam_diffsr.pipeline.config import ResolverConfig
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.log import CROPS, read_log
@@ -89,7 +88,7 @@ def training_section(denoiser: Checkpoint, config: TrainConfig, *, run: Path) ->
             lines += [f"The encoder was taken from `{Path(source).name}`.", ""]
     titles = list(dict.fromkeys(title for facts in stages.values() for title in facts))
     rows = [[title, *(facts.get(title, "") for facts in stages.values())] for title in titles]
-    return "\n".join([*lines, *markdown_table(["", *stages], rows)])
+    return "\n".join([*lines, *_table(["", *stages], rows)])
 
 
 def training_hours(run: Path, *, steps: int, batch: int) -> float | None:
@@ -184,7 +183,7 @@ def _describe_crops(manifest: Mapping[str, Any]) -> list[str]:
     if not any(licence for licence, _ in photos.values()) or len(photos) > _MOST_NAMED:
         return [text]
     rows = [[name, licence or "unknown", str(crops)] for name, (licence, crops) in sorted(photos.items())]
-    return [text, "\n".join(markdown_table(["photograph", "licence, author", "crops"], rows))]
+    return [text, "\n".join(_table(["photograph", "licence, author", "crops"], rows))]
 
 
 def _describe_regions(config: TrainConfig, settings: Mapping[str, Any]) -> str:
@@ -227,7 +226,7 @@ def _section(data: Mapping[str, Any], name: str) -> str:
         f"Means over the {len(data['rows'][0]['images'])} images of {_dataset(data)}, x{data['scale']}, "
         f"{inside} (protocol `{protocol}`), seed {seed}; {software}.",
         "",
-        *markdown_table(["", *shown], rows),
+        *_table(["", *shown], rows),
         *(["", f"s/image: {timing}."] if "s/image" in shown else []),
         "",
         "```sh",
@@ -276,3 +275,13 @@ def _cell(row: Mapping[str, Any], title: str) -> str:
     if row.get(key) is None:
         return "equal" if key == "psnr_y" else ""
     return f"{row[key] * factor:.{digits}f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table; bars inside cells are escaped."""
+
+    def line(cells: Sequence[str]) -> str:
+        escaped = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
+        return "|" + "|".join(f" {cell} " if cell else " " for cell in escaped) + "|"
+
+    return [line(header), line(["---"] * len(header)), *map(line, rows)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sam_diffsr.pipeline.card import markdown_table, model_card
+from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 
 
@@ -41,7 +41,3 @@ def test_the_hub_client_reads_the_front_matter():
     assert (data.library_name, data.pipeline_tag, data.license) == ("sam_diffsr", "image-to-image", "mit")
     assert data.datasets == ["a", "b"]
     assert "super-resolution" in data.tags
-
-
-def test_cells_of_a_table_are_escaped():
-    assert markdown_table(["", "a"], [["x|y", "1\n2"]]) == ["| | a |", "| --- | --- |", r"| x\|y | 1 2 |"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sam_diffsr.errors import CancelledError
-from sam_diffsr.pipeline.progress import Progress
+from sam_diffsr.progress import Progress
 
 
 def preview() -> torch.Tensor:
