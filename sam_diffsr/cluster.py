@@ -15,6 +15,8 @@ from typing import Any
 from sam_diffsr import __version__
 from sam_diffsr.errors import ArgumentError, ClusterError, MissingDependencyError, SamDiffsrError
 
+logger = logging.getLogger(__name__)
+
 __all__ = ["Cluster", "connected", "find_room", "import_ray", "sendable"]
 
 _ANSWER, _NODE_ANSWER = 60, 120
@@ -80,6 +82,7 @@ def connected(address: str | None) -> Generator[Any]:
         yield ray
         return
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    logger.info("starting the workers on %s; this takes up to a minute", address or "this machine")
     options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     try:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)

@@ -305,6 +305,12 @@ def test_what_is_no_address(address: str) -> None:
         pass
 
 
+def test_videos_are_left_to_one_process(tmp_path) -> None:
+    (tmp_path / "clip.mp4").touch()
+    with pytest.raises(ArgumentError, match=r"a cluster upscales images; upscale the video '.*clip\.mp4'"):
+        plan_files(tmp_path / "clip.mp4", tmp_path / "out")
+
+
 def test_an_output_that_cannot_be_written(photos, tmp_path, upscaler) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write into the folder"):

@@ -184,8 +184,10 @@ def _check_usage(args: argparse.Namespace) -> None:
         args.parser.error("expected at least one PATH: a file, a folder, a quoted pattern, or - for stdin")
     if args.sized and args.outscale is not None:
         args.parser.error("--scale and --width, --height or --megapixels exclude each other")
-    if args.ray and (args.output is None or args.dry_run):
-        args.parser.error("--ray needs the place of the results, -o, and makes no dry run")
+    if args.ray and args.output is None:
+        args.parser.error("--ray needs the place of the results: -o")
+    if args.ray and args.dry_run:
+        args.parser.error("--ray makes no dry run")
 
 
 def _plan(args: argparse.Namespace, *, scale: int | None = None) -> list[Job]:

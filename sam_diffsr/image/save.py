@@ -12,7 +12,7 @@ from typing import IO, Any, Literal, cast
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin, features
 
-from sam_diffsr.errors import ArgumentError, OutputError
+from sam_diffsr.errors import ArgumentError, ImageError, OutputError
 from sam_diffsr.files import atomic_file
 from sam_diffsr.image.formats import ANIMATED, FRAMES, check_file, check_image, format_of, kept_entries
 from sam_diffsr.image.metadata import png_texts
@@ -52,10 +52,15 @@ def save_image(
 
     Raises:
         ArgumentError: ``quality`` is out of range, or JPEG, AVIF or HEIC is asked to be lossless.
+        ImageError: not a PIL image.
         OutputError: an unknown ending, an image or metadata that the format cannot hold (transparency in
             JPEG, 16 bits in WebP, 70000 pixels), no such folder, a folder of this name, no permission, or no
             space left.
     """
+    if not hasattr(image, "mode"):
+        raise ImageError(
+            f"save_image takes a PIL image, got {type(image).__name__}; use Image.fromarray"
+        )
     target = Path(path) if isinstance(path, (str, os.PathLike)) else None
     file_format = format_of(target if target is not None else Path(f"result{ending}"))
     check_quality(quality, file_format)

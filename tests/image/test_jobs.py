@@ -322,3 +322,9 @@ def test_a_folder_that_cannot_be_read_is_a_failure(tree: Path, tmp_path: Path, m
     assert "cannot read the folder" in caplog.text
     with pytest.raises(ImageError, match="cannot read the folder"):
         find_images(tree / "sub")
+
+
+def test_addresses_are_refused(tree: Path, tmp_path: Path) -> None:
+    for inputs, output in (("s3://b/a.png", None), (tree, "s3://b/out")):
+        with pytest.raises(ArgumentError, match=r"'s3://b/.*' is an address, no file or folder; only a cluster"):
+            plan_jobs(inputs, output)

@@ -14,7 +14,7 @@ import PIL
 import pytest
 from PIL import Image
 
-from sam_diffsr.errors import ArgumentError, OutputError
+from sam_diffsr.errors import ArgumentError, ImageError, OutputError
 from sam_diffsr.image import ImageFormat, check_output, decode_image, encode_image, save_image
 from sam_diffsr.image.formats import _png_takes_cicp as png_takes_cicp
 from sam_diffsr.image.formats import output_format
@@ -480,3 +480,9 @@ def test_places_where_nothing_may_be_made(tmp_path, monkeypatch):
     for name, message in (("loop.png", "choose another place"), ("pipe.png", "there is a device or pipe")):
         with pytest.raises(OutputError, match=message):
             check_output(tmp_path / name, form(), width=4, height=4)
+
+
+def test_only_pil_images_are_saved(tmp_path):
+    with pytest.raises(ImageError, match=r"takes a PIL image, got ndarray; use Image\.fromarray"):
+        save_image(np.zeros((4, 4, 3), np.uint8), tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
