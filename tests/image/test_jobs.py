@@ -326,5 +326,5 @@ def test_a_folder_that_cannot_be_read_is_a_failure(tree: Path, tmp_path: Path, m
 
 def test_addresses_are_refused(tree: Path, tmp_path: Path) -> None:
     for inputs, output in (("s3://b/a.png", None), (tree, "s3://b/out")):
-        with pytest.raises(ArgumentError, match=r"'s3://b/.*' is an address, no file or folder; only a cluster"):
+        with pytest.raises(ArgumentError, match=r"'s3://b/.*' is an address, no file or folder"):
             plan_jobs(inputs, output)
