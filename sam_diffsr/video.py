@@ -36,6 +36,7 @@ from sam_diffsr.errors import (
 )
 from sam_diffsr.files import atomic_path
 from sam_diffsr.image.formats import check_file
+from sam_diffsr.image.jobs import STDOUT
 from sam_diffsr.progress import Progress
 
 _INSTALLED = importlib.util.find_spec("av") is not None
@@ -71,8 +72,8 @@ _SD_LINES = 576
 """Players take a video that names no matrix for BT.601 up to so many lines, for BT.709 above."""
 _BICUBIC_EXACT = 4 | 0x2000 | 0x40000
 """The converter's flags for bicubic chroma in full precision; its defaults shift colours by two levels."""
-_ANNOUNCED, _SLACK = ("mov", "matroska", "avi"), 1.0
-"""Formats whose header gives the duration, which shows a missing end if it is longer than these seconds."""
+_ANNOUNCED, _SLACK = ("mov", "matroska", "avi"), 1.5
+"""Formats whose header gives the duration; an end is missing if more than so many frames are."""
 _PIXELS_TOGETHER, _FRAMES_TOGETHER = 2**18, 8
 _ANY_VALUE = ("tile", "batch_size", "max_memory")
 """Options that a stopped run may go on with other values of."""
@@ -88,13 +89,18 @@ class VideoResult:
     size: tuple[int, int]
 
 
-def video_size(source: PathLike) -> tuple[int, int]:
+def video_size(
+    source: PathLike, target: PathLike | None = None, *, lossless: bool = False
+) -> tuple[int, int]:
     """Height and width of a video as it is shown.
 
     Raises:
         ImageError: as for :func:`upscale_video`.
+        OutputError: a video cannot be written to ``target``, whose ending says the format.
         MissingDependencyError: PyAV is not installed.
     """
+    if target is not None:
+        _check_ending(Path(target), lossless)
     clip = _Clip(Path(source))
     height, width = clip.frame.height, clip.frame.width
     return (width, height) if clip.turned else (height, width)
@@ -132,7 +138,7 @@ def upscale_video(
         crf: quality of H.264 from 0, the best, to 51.
         lossless: write FFV1 in ``.mkv``, which holds the 8-bit RGB results exactly, and transparency.
         seed: seed of the noise of every frame, so that what stands still does not flicker.
-        overwrite: replace an existing target, and segments of a run with other settings.
+        overwrite: replace an existing target, and segments of a stopped run.
         strip_metadata: leave out title, place, date and other metadata of the file.
         segment_frames: frames of a segment, which is the most that a stop loses.
         **options: further arguments of :meth:`SuperResolver.upscale`; ``progress`` and ``callback`` count
@@ -146,7 +152,8 @@ def upscale_video(
         MissingDependencyError: PyAV is not installed. Others are those of :meth:`SuperResolver.upscale`.
     """
     final = Path(os.path.realpath(target))
-    _check_arguments(final, start_time, end_time, crf, lossless, segment_frames)
+    _check_ending(final, lossless)
+    _check_arguments(start_time, end_time, crf, segment_frames)
     clip = _Clip(Path(source), start_time, end_time)
     progress, callback = options.pop("progress", None), options.pop("callback", None)
     state, quality = clip.path.stat(), None if lossless else crf
@@ -189,13 +196,16 @@ def upscale_video(
     return VideoResult(frames=sum(segment.frames for segment in done), resumed=resumed, size=size)
 
 
-def _check_arguments(
-    final: Path, start: float | None, end: float | None, crf: int, lossless: bool, segment_frames: int
-) -> None:
-    ending = final.suffix.lower()
+def _check_ending(target: Path, lossless: bool) -> None:
+    if target.stem == STDOUT.name:
+        raise OutputError("a video cannot go to standard output; name a file")
+    ending = target.suffix.lower()
     if ending not in _FORMATS or (lossless and ending != ".mkv"):
         kind, endings = ("lossless video", ".mkv") if lossless else ("video", ", ".join(_FORMATS))
-        raise OutputError(f"cannot write {str(final)!r}: {kind} is written as {endings}")
+        raise OutputError(f"cannot write {str(target)!r}: {kind} is written as {endings}")
+
+
+def _check_arguments(start: float | None, end: float | None, crf: int, segment_frames: int) -> None:
     for name, value in (("start_time", start), ("end_time", end)):
         if value is not None and not (is_number(value) and 0 <= value < math.inf):
             raise ArgumentError(f"{name} must be None or seconds >= 0, got {value!r}")
@@ -230,11 +240,11 @@ def _opened(path: Path) -> Generator[tuple[InputContainer, av.VideoStream], None
 def _decoded(
     container: InputContainer, stream: av.VideoStream
 ) -> Iterator[tuple[Fraction, list[av.VideoFrame]]]:
-    """The seconds at the end of every packet, and the frames that it completes."""
+    """Frames, and seconds at the ends of packets: of all streams if the video has no duration of its own."""
     with suppress(FFmpegError):  # the end of the file may be missing
         for packet in container.demux():
-            frames: list[av.VideoFrame] = []
-            if packet.stream.index == stream.index:  # the last packet of every stream has stream_index 0
+            frames, shown = list[av.VideoFrame](), packet.stream.index == stream.index
+            if shown:  # the last packet of every stream has stream_index 0
                 try:
                     frames = cast("list[av.VideoFrame]", packet.decode())
                 except FFmpegError:
@@ -242,7 +252,8 @@ def _decoded(
                     warnings.warn(f"{name} has damaged packets, which are left out", stacklevel=2)
             for frame in frames:
                 frame.pts = frame.dts if frame.pts is None else frame.pts
-            yield ((packet.pts or 0) + (packet.duration or 0)) * packet.time_base, frames
+            end = (packet.pts or 0) + (packet.duration or 0)
+            yield end * packet.time_base if shown or stream.duration is None else Fraction(0), frames
 
 
 class _Clip:
@@ -285,6 +296,8 @@ class _Clip:
             )
             self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             self.duration = Fraction(container.duration or 0, 10**6)  # in seconds; 0 if unknown
+            if stream.duration is not None:
+                self.duration = ((stream.start_time or 0) + stream.duration - self.origin) * self.tick
             self.start, self.stop = (
                 None if seconds is None else math.ceil(Fraction(str(seconds)) / self.tick)
                 for seconds in (start_time, end_time)
@@ -297,10 +310,7 @@ class _Clip:
         """Change the pixel format, from one colour range to another."""
         frame.colorspace = self.matrix
         return frame.reformat(
-            format=pixel_format,
-            src_color_range=source,
-            dst_color_range=target,
-            interpolation=_BICUBIC_EXACT,
+            format=pixel_format, src_color_range=source, dst_color_range=target, interpolation=_BICUBIC_EXACT
         )
 
     def pixels(self, frame: av.VideoFrame) -> Pixels:
@@ -317,9 +327,7 @@ class _Clip:
         """Frames from ``since`` to the stop, at rising times; what ends them early is appended."""
         begin, stop, last, reached = since or 0, self.stop, -math.inf, Fraction(0)
         with _opened(self.path) as (container, stream):
-            stream.thread_type = "AUTO"
-            sought = seek and begin > 0
-            if sought:
+            if sought := seek and begin > 0:
                 with suppress(FFmpegError):
                     container.seek(begin + self.origin, stream=stream)
             for end, frames in _decoded(container, stream):
@@ -342,7 +350,7 @@ class _Clip:
                         yield frame
             read = reached - self.origin * self.tick
             wanted = self.duration if stop is None else min(self.duration, stop * self.tick)
-            if container.format.name.startswith(_ANNOUNCED) and read + _SLACK < wanted:
+            if container.format.name.startswith(_ANNOUNCED) and read + _SLACK / self.rate < wanted:
                 at, whole = _milliseconds(read), _milliseconds(self.duration)
                 advice = f"give end_time {at} to keep what there is"
                 problems.append(self.refused(f"breaks off after {at} of {whole} s; {advice}"))
@@ -448,14 +456,21 @@ class _Work:
             before, segments = found["job"], [_Segment(*numbers) for numbers in found["segments"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(f"{name} is in the way of the segments; move it or delete it") from error
-        changed = [key for key in {**self.job, **before} if self.job.get(key) != before.get(key)]
-        if changed and not overwrite:
-            what = ", ".join(changed)
-            raise OutputError(f"{name} has segments made with another {what}; delete it or overwrite it")
-        if changed:
+        if overwrite:
             shutil.rmtree(self.folder)
             return []
-        return [segment for segment in segments if self.clip.stop is None or segment.last < self.clip.stop]
+        if changed := [key for key in {**self.job, **before} if self.job.get(key) != before.get(key)]:
+            what = ", ".join(changed)
+            raise OutputError(f"{name} has segments made with another {what}; delete it or overwrite it")
+        stop = math.inf if self.clip.stop is None else self.clip.stop
+        kept = [one.last < stop and self.is_whole(number, one) for number, one in enumerate(segments)]
+        return segments[: [*kept, False].index(False)]
+
+    def is_whole(self, number: int, segment: _Segment) -> bool:
+        """Whether the file of a segment has all its frames."""
+        with suppress(FFmpegError), av.open(f"file:{self.part(number)}") as container:
+            return sum(packet.size > 0 for packet in container.demux(video=0)) == segment.frames
+        return False
 
     def record(self) -> None:
         """Note what is finished."""

@@ -391,10 +391,28 @@ def test_another_setting_does_not_go_on(twice, tmp_path):
         upscale_video(twice, source, target, segment_frames=2, callback=stop_after(5))
     with pytest.raises(OutputError, match="has segments made with another seed; delete it or overwrite it"):
         upscale_video(twice, source, target, seed=1)
-    assert upscale_video(twice, source, target, tile=64, overwrite=True).resumed == 4
+    assert upscale_video(twice, source, target, tile=64).resumed == 4
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_overwrite_begins_again(twice, tmp_path, seed):
+    source, target = write(tmp_path / "a.mp4"), tmp_path / "b.mp4"
     with pytest.raises(CancelledError):
-        upscale_video(twice, source, tmp_path / "c.mp4", segment_frames=2, callback=stop_after(5))
-    assert upscale_video(twice, source, tmp_path / "c.mp4", seed=1, overwrite=True).resumed == 0
+        upscale_video(twice, source, target, segment_frames=2, callback=stop_after(5))
+    result = upscale_video(twice, source, target, seed=seed, overwrite=True)
+    assert (result.frames, result.resumed) == (10, 0)
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"garbage", lambda content: content[: len(content) // 2]])
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_damaged_segment_is_made_again(twice, tmp_path, damage, lossless):
+    source, target = write(tmp_path / "a.mp4"), tmp_path / "b.mkv"
+    with pytest.raises(CancelledError):
+        upscale_video(twice, source, target, segment_frames=3, lossless=lossless, callback=stop_after(9))
+    part = tmp_path / "b.mkv.parts" / f"000001{'.mkv' if lossless else '.mp4'}"
+    part.write_bytes(damage(part.read_bytes()))
+    result = upscale_video(twice, source, target, segment_frames=3, lossless=lossless)
+    assert (result.frames, result.resumed, len(read(target)[0])) == (10, 3, 10)
 
 
 def test_a_run_without_a_finished_segment_leaves_nothing(twice, tmp_path):
@@ -430,6 +448,47 @@ def test_a_file_that_breaks_off(twice, tmp_path, ending):
     result = upscale_video(twice, path, target, segment_frames=7, end_time=seconds)
     assert twice.seen == seen == result.frames
     assert len(read(target)[0]) == result.frames > 10
+
+
+@pytest.mark.parametrize("sound", [None, "aac"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mp4", {"container_options": {"movflags": "+faststart"}, "options": {"bf": "0"}}),
+        ("a.mkv", {"codec": "ffv1", "pix_fmt": "bgr0"}),
+    ],
+)
+def test_the_last_frames_are_missing(twice, tmp_path, name, options, sound):
+    path = write(tmp_path / name, sound=sound, **options)
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(packets_of(path, "video")[7])])
+    target = tmp_path / "b.mkv"
+    with pytest.raises(ImageError, match=r"breaks off after 0\.2\d+ of 0\.4\d* s; give end_time") as caught:
+        upscale_video(twice, path, target)
+    seconds = float(str(caught.value).split("end_time ")[1].split()[0])
+    assert upscale_video(twice, path, target, end_time=seconds).frames == twice.seen == 7
+
+
+def test_a_part_of_the_last_frame(twice, tmp_path):
+    path = write(tmp_path / "a.mp4", container_options={"movflags": "+faststart"})
+    content, packet = path.read_bytes(), packets_of(path, "video")[-1]
+    path.write_bytes(content[: content.index(packet) + len(packet) // 2])
+    with pytest.warns(UserWarning, match="has damaged packets, which are left out"):
+        assert upscale_video(twice, path, tmp_path / "b.mp4").frames == 9
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_audio_that_is_longer_than_the_frames(twice, tmp_path, ending):
+    path = tmp_path / f"a{ending}"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 24, 16, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25)
+        audio = output.add_stream("aac", rate=48000, layout="mono")
+        packets = [*encoded(stream, list(range(10)), picture, 5, 1), *clicks_encoded(audio, 3)]
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            output.mux(packet)
+    assert upscale_video(twice, path, tmp_path / "b.mp4").frames == 10
 
 
 def test_a_header_that_is_missing(twice, tmp_path):
@@ -575,6 +634,11 @@ def test_the_command(model_dir, tmp_path, capsys):
     assert read(tmp_path / "a_large.mp4")[1][0].shape == (20, 30, 3)
     assert command(model_dir, source, "--quality", "lossless", "--dry-run", "--scale", 2) == 0
     assert "a_x2.mkv (48x32, would be made)" in capsys.readouterr().out
+    assert command(model_dir, source, "-o", tmp_path / "x.avi", "--dry-run") == 1
+    assert "video is written as .mp4, .m4v, .mov, .mkv" in capsys.readouterr().err
+    for quality in ([], ["--quality", "lossless"]):
+        assert command(model_dir, source, "-o", "-", *quality) == 1
+        assert "a video cannot go to standard output; name a file" in capsys.readouterr().err
     assert not (tmp_path / "a_x2.mkv").exists()
     assert command(model_dir, source, "-o", tmp_path / "c.mkv", "--quality", "lossless", "--keep-time") == 0
     assert (tmp_path / "c.mkv").stat().st_mtime_ns == source.stat().st_mtime_ns

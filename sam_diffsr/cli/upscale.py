@@ -271,13 +271,14 @@ def _write_video(job: Job, args: argparse.Namespace, upscaler: FileUpscaler, bar
     """Upscale a video; give the height and width of the result, which a dry run only plans."""
     from sam_diffsr.video import upscale_video, video_size
 
-    height, width = video_size(job.source)
+    lossless = args.quality == "lossless"
+    height, width = video_size(job.source, job.target, lossless=lossless)
     if args.dry_run:
         return upscaler.result_size(height, width)
     options: dict[str, Any] = given(args, "start_time", "end_time", "crf", "strip_metadata")
     if (factor := upscaler.factor(height, width)) is not None:
         options["outscale"] = factor
-    options |= {"lossless": args.quality == "lossless", "overwrite": args.existing == "overwrite"}
+    options |= {"lossless": lossless, "overwrite": args.existing == "overwrite"}
     options |= {**upscaler.options, "seed": upscaler.seed, "max_pixels": upscaler.max_pixels}
     with bar.files(1) as callback:
         options |= {"progress": False, **callback}
