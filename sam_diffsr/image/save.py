@@ -58,9 +58,7 @@ def save_image(
             space left.
     """
     if not hasattr(image, "mode"):
-        raise ImageError(
-            f"save_image takes a PIL image, got {type(image).__name__}; use Image.fromarray"
-        )
+        raise ImageError(f"save_image takes a PIL image, got {type(image).__name__}; use Image.fromarray")
     target = Path(path) if isinstance(path, (str, os.PathLike)) else None
     file_format = format_of(target if target is not None else Path(f"result{ending}"))
     check_quality(quality, file_format)
