@@ -172,11 +172,9 @@ def plan_jobs(
     """
     check_names(suffix, ext)
     listed = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    for place in map(os.fspath, listed if output is None else [*listed, output]):
-        if "://" in place:
-            raise ArgumentError(
-                f"{place!r} is an address, no file or folder; only a cluster (--ray) takes it"
-            )
+    for place in listed if output is None else [*listed, output]:
+        if "://" in (text := os.fspath(place)):
+            raise ArgumentError(f"{text!r} is an address, no file or folder; only a cluster (--ray) takes it")
     folder = None if output is None else _expand(output)
     found = find_sources(listed, recursive=recursive, output=folder)
     single = len(listed) == 1 and found[0].path in (STDIN, _expand(listed[0]))

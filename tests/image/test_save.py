@@ -484,5 +484,5 @@ def test_places_where_nothing_may_be_made(tmp_path, monkeypatch):
 
 def test_only_pil_images_are_saved(tmp_path):
     with pytest.raises(ImageError, match=r"takes a PIL image, got ndarray; use Image\.fromarray"):
-        save_image(np.zeros((4, 4, 3), np.uint8), tmp_path / "a.png")
+        save_image(np.zeros((4, 4, 3), np.uint8), tmp_path / "a.png")  # pyright: ignore[reportArgumentType]
     assert not list(tmp_path.iterdir())
