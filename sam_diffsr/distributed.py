@@ -22,7 +22,6 @@ from sam_diffsr.errors import ArgumentError, ClusterError, ImageError, MissingDe
 from sam_diffsr.image.jobs import (
     STDIN,
     STDOUT,
-    VIDEO_ENDINGS,
     Extension,
     Job,
     Source,
@@ -98,7 +97,7 @@ def plan_files(
         jobs = place_results(list(found.values()), folder, suffix=suffix, ext=ext)
     if any(job.source is STDIN or job.target is STDOUT for job in jobs):
         raise ArgumentError("a cluster reads and writes files; standard input and output are this process's")
-    if videos := [str(job.source) for job in jobs if job.source.suffix.lower() in VIDEO_ENDINGS]:
+    if videos := [str(job.source) for job in jobs if job.is_video]:
         raise ArgumentError(f"a cluster upscales images; upscale the video {videos[0]!r} without it")
     return jobs
 

@@ -1,6 +1,6 @@
 """What upscaling does to a video: frames, sound, flicker and memory, on clips made of two photographs.
 
-A textured square moves to and fro, one pixel a frame, over a still ground; the sound clicks twice a second::
+A textured square moves over a still ground, one pixel per frame; the sound clicks twice a second::
 
     python examples/lab/video.py work --model small
 

@@ -203,17 +203,11 @@ def _plan(args: argparse.Namespace, *, scale: int | None = None) -> list[Job]:
     jobs = plan(args.inputs, args.output, recursive=args.recursive, **names)
     if args.quality == "lossless":
         for number, job in enumerate(jobs):
-            if _is_video(job) and str(job.target) != args.output:
+            if job.problem is None and job.is_video and str(job.target) != args.output:
                 jobs[number] = replace(job, target=job.target.with_suffix(".mkv"))
     if jobs[0].target is STDOUT and sys.stdout.isatty():
         args.parser.error("an image is not written to a terminal; redirect it, or name a file with -o")
     return jobs
-
-
-def _is_video(job: Job) -> bool:
-    from sam_diffsr.image.jobs import VIDEO_ENDINGS
-
-    return job.problem is None and job.source.suffix.lower() in VIDEO_ENDINGS
 
 
 def _factor(args: argparse.Namespace) -> Callable[[int, int], float | None]:
@@ -242,7 +236,8 @@ def _outcomes(
     upscaler = FileUpscaler(resolver=resolver, factor=_factor(args), options=options, **limits)
     files = given(args, "strip_metadata", "keep_time", "dry_run", "existing", "quality", "batch_size")
     if cluster is None:
-        images, videos = ([job for job in jobs if _is_video(job) is kind] for kind in (False, True))
+        videos = [job for job in jobs if job.problem is None and job.is_video]
+        images = [job for job in jobs if job.problem is not None or not job.is_video]
         yield from replace(upscaler, watch=bar.files).run(images, **files)
         for job in videos:
             yield _video_outcome(job, args, upscaler, bar)
@@ -290,7 +285,7 @@ def _write_video(job: Job, args: argparse.Namespace, upscaler: FileUpscaler, bar
 
 
 def _report(outcome: Outcome, prefix: str, args: argparse.Namespace) -> None:
-    """Print what became of a file; beside an image on standard output, to standard error."""
+    """Print what became of a file; to standard error where standard output holds the image."""
     from sam_diffsr.image.jobs import STDOUT
 
     source, target = printable(as_uri(outcome.job.source)), printable(as_uri(outcome.job.target))

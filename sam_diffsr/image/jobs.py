@@ -21,7 +21,6 @@ from sam_diffsr.image.read import readable_endings
 __all__ = [
     "STDIN",
     "STDOUT",
-    "VIDEO_ENDINGS",
     "Extension",
     "Job",
     "Source",
@@ -55,7 +54,7 @@ _UNREADABLE_ENDINGS = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One image to upscale."""
+    """One image or video to upscale."""
 
     source: Path
     """File to read, or ``STDIN``."""
@@ -65,6 +64,11 @@ class Job:
     """Format of a result on standard output."""
     problem: Exception | None = None
     """Why it cannot be done, where that is known from the beginning."""
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the source has the ending of a video."""
+        return self.source.suffix.lower() in VIDEO_ENDINGS
 
 
 def find_images(folder: PathLike, *, recursive: bool = False, exclude: PathLike | None = None) -> list[Path]:

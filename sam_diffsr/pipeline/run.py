@@ -102,7 +102,7 @@ def sample(
     """Take a batch of windows through the whole chain: condition, start, sampler, image, consistency.
 
     ``lr`` is ``(B, 3, h, w)`` float32 in [0, 1] on the model's device, of a size that the networks accept;
-    the result is ``(B, 3, H, W)`` likewise.
+    the result is ``(B, 3, H, W)`` in the same range.
 
     Raises:
         NumericalError: the networks produced NaN or infinity.
