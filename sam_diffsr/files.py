@@ -10,7 +10,21 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["atomic_file", "atomic_path", "printable"]
+from sam_diffsr.errors import OutputError
+
+__all__ = ["atomic_file", "atomic_path", "printable", "writing"]
+
+
+@contextlib.contextmanager
+def writing(what: str, path: str | os.PathLike[str], advice: str = "") -> Generator[None, None, None]:
+    """Turn an ``OSError`` of the block into an ``OutputError``: what, where, why and what to do."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        reason = f"{error.strerror or error}{advice and '; '}{advice}"
+        raise OutputError(f"cannot write {what} {printable(path)!r}: {reason}") from error
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from sam_diffsr.files import atomic_file, atomic_path, printable
+from sam_diffsr.errors import OutputError
+from sam_diffsr.files import atomic_file, atomic_path, printable, writing
 
 
 def test_replaces_the_target_when_the_block_ends(tmp_path):
@@ -90,3 +91,16 @@ def test_any_name_can_be_printed():
     assert printable(os.fsdecode(b"a.png")) == "a.png"
     assert printable("caf\udce9.png") == "caf\\udce9.png"
     assert printable("a\nb\x1b[31m.png") == r"a\nb\x1b[31m.png"
+
+
+def test_an_oserror_becomes_one_sentence(tmp_path):
+    path = tmp_path / "no" / "a.json"
+    with (
+        pytest.raises(OutputError, match=r"^cannot write the table '.*a\.json': No such file .*; make room$"),
+        writing("the table", path, "make room"),
+    ):
+        path.write_text("{}")
+    with pytest.raises(OutputError, match=r"^once$"), writing("the table", path):
+        raise OutputError("once")
+    with pytest.raises(ValueError, match="other"), writing("the table", path):
+        raise ValueError("other")
