@@ -210,16 +210,16 @@ def _connect(
             return "", gr.update(interactive=False)
         try:
             text = describe(source, _choices(*values))
-            return text, gr.update(interactive=not worker.running(_job(request, tab)))
+            return text, gr.update(interactive=_job(request, tab) not in worker.jobs)
         except SamDiffsrError as error:
             return f"**This cannot be upscaled:** {error}", gr.update(interactive=False)
 
     def start(request: gr.Request) -> tuple[Any, Any]:
-        worker.start(_job(request, tab))
+        worker.jobs.add(_job(request, tab))
         return gr.update(interactive=False), gr.update(interactive=True)
 
     def cancel(request: gr.Request) -> None:
-        worker.cancel(_job(request, tab))
+        worker.jobs.discard(_job(request, tab))
 
     def end(request: gr.Request) -> tuple[Any, Any]:
         cancel(request)
