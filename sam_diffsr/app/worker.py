@@ -136,8 +136,9 @@ class Worker:
             started = time.perf_counter()
             self._input_size(path)
             source = decode_image(path, max_pixels=self.max_pixels)
-            pixels = source.rgb[0, 0].numel()
-            height, width = self._output_size(*source.rgb.shape[-2:], choices)
+            height, width = source.rgb.shape[-2:]
+            pixels = height * width
+            height, width = self._output_size(height, width, choices)
             name = f"{Path(path).stem}_x{choices.outscale:g}.{choices.extension}"
             target = Path(tempfile.mkdtemp(dir=self._folder), name)
             check_output(target, source.format, width=width, height=height)

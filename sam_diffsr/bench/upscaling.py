@@ -89,9 +89,7 @@ def measure_image(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) 
         seconds[f"reference_image{suffix}"] = seconds[f"reference_encoder{suffix}"] + sampling_time
 
     LOGGER.info("measuring: memory of a process")
-    peaks = {
-        f"peak_memory_mb{suffix}": run_probe(each, size=size)["peak_mb"] for suffix, each in compared.items()
-    }
+    peaks = {suffix: run_probe(each, size=size)["peak_mb"] for suffix, each in compared.items()}
     image, sampling = seconds["image_bundled"], resolver.config.sampling
     return BenchResult(
         name="image",
