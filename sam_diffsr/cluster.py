@@ -51,11 +51,7 @@ class Cluster:
 
 
 def import_ray(*, local: bool = False) -> Any:
-    """Import Ray without its reports of usage; ``local`` is for clusters of this machine alone.
-
-    Raises:
-        MissingDependencyError: Ray is not installed.
-    """
+    """Import Ray without its reports of usage; ``local`` is for clusters of this machine alone."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if local and "ray" not in sys.modules:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on every system: listen on loopback
@@ -71,13 +67,8 @@ def import_ray(*, local: bool = False) -> Any:
 
 @contextmanager
 def connected(cluster: Cluster) -> Generator[Any]:
-    """Connect to a cluster, and give the module ``ray``.
-
-    Raises:
-        ArgumentError: not an address.
-        ClusterError: no cluster answers there.
-    """
-    address = cluster.address
+    """Connect to a cluster, and give the module ``ray``; ``ClusterError`` where none answers."""
+    address, place = cluster.address, cluster.address or "this machine"
     ray = import_ray(local=address is None)
     if address is not None:
         _check_address(address)
@@ -85,12 +76,12 @@ def connected(cluster: Cluster) -> Generator[Any]:
         yield ray
         return
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    logger.info("starting the workers on %s; this takes up to a minute", address or "this machine")
+    logger.info("starting the workers on %s; this takes up to a minute", place)
     options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     try:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray has many kinds
-        raise ClusterError(f"cannot join the Ray cluster at {address or 'this machine'}: {error}") from error
+        raise ClusterError(f"cannot join the Ray cluster at {place}: {error}") from error
     try:
         yield ray
     finally:
@@ -103,18 +94,12 @@ def _check_address(address: str) -> None:
     if address != "auto" and (not host or "/" in host or not port.isdecimal()):
         raise ArgumentError(f"a Ray address is auto or host:port of a cluster's head node, got {address!r}")
     join = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
-    patience = {"RAY_gcs_rpc_server_reconnect_timeout_s": str(_REACHED)}
+    command = [sys.executable, "-c", join, address]
+    env = {**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": str(_REACHED)}
     try:
         if host:
             socket.create_connection((host, int(port)), timeout=_REACHED).close()
-        subprocess.run(
-            [sys.executable, "-c", join, address],
-            timeout=_ANSWER,
-            check=True,
-            capture_output=True,
-            text=True,
-            env={**os.environ, **patience},
-        )
+        subprocess.run(command, timeout=_ANSWER, check=True, capture_output=True, text=True, env=env)
     except (OSError, OverflowError, subprocess.SubprocessError) as error:
         said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
         lines: list[str] = [type(error).__name__, *said.strip().splitlines()]
@@ -129,10 +114,7 @@ def _check_address(address: str) -> None:
 def find_room(ray: Any, cluster: Cluster, *, marker: str | None = None) -> Cluster:
     """Check the nodes, and give the cluster with its numbers of workers and of GPUs.
 
-    Every node must see the file ``marker``, in a folder in which it may write.
-
-    Raises:
-        ClusterError: no node has room for a worker, or one lacks this package or does not see the marker.
+    Every node must have this package and see the file ``marker``, in a folder in which it may write.
     """
     cpus, gpus = cluster.num_cpus, cluster.num_gpus
     nodes = [node for node in ray.nodes() if node["Alive"]]

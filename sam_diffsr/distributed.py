@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections import Counter
@@ -60,14 +61,14 @@ def plan_files(
     suffix: str | None = None,
     ext: Extension | None = None,
 ) -> list[Job]:
-    """Plan as :func:`~sam_diffsr.image.jobs.plan_jobs` does; folders and files can be URIs, too.
+    """Plan as :func:`~sam_diffsr.image.jobs.plan_jobs` does, whose other arguments these are.
 
     Args:
         inputs: files, folders or patterns that all nodes can read, or URIs such as ``"s3://bucket/photos"``.
         output: folder that all nodes can write, or a URI.
         recursive: read folders with their subfolders.
-        suffix: of the names of results, as for ``plan_jobs``.
-        ext: file type of results, as for ``plan_jobs``.
+        suffix: of the names of results.
+        ext: file type of results.
 
     Raises:
         ImageError: there is no image, or a store cannot be listed.
@@ -178,20 +179,17 @@ def generate_masks(
         DataError: no photos, or two with one target. Others are those of :func:`upscale_files` and ``load``.
     """
     import_ray()
-    root, place = (as_path(photos) if isinstance(photos, (str, os.PathLike)) else None), as_path(out)
+    root, folder = (as_path(photos) if isinstance(photos, (str, os.PathLike)) else None), as_path(out)
     if root is not None and is_remote(root):
-        found = [source.path for source in _below(root, PHOTO_SUFFIXES, recursive=True, output=place)]
-    elif root is not None and root.is_file():
-        found = [root]
+        found = [source.path for source in _below(root, PHOTO_SUFFIXES, recursive=True, output=folder)]
     else:
-        found = list_photos(photos if root is None else root)
-    root = None if found == [root] else root
-    pairs = place_targets(found, root, place, ".json")
+        found = [root] if root is not None and root.is_file() else list_photos(root or photos)
+    pairs = place_targets(found, None if found == [root] else root, folder, ".json")
+    jobs = [Job(source=source, target=target) for source, target in pairs]
 
     def begin(device: str) -> Work:
         return partial(map, partial(_find_regions, load(device=device)))
 
-    jobs = [Job(source=source, target=target) for source, target in pairs]
     rows = _run(jobs, begin, cluster or Cluster(), "overwrite" if overwrite else "skip")
     for number, (job, row) in enumerate(rows, start=1):
         yield MaskOutcome(source=job.source, target=job.target, number=number, total=len(jobs), **row)
@@ -235,7 +233,7 @@ def _on_workers(
     for most in (_FILES_PER_CALL, 1):  # Ray repeats the call of a dead worker, if need be for ever; we count
         attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
         count = len(waiting)
-        calls = min(-(-count // max(1, min(most, -(-count // (4 * workers))))), _MOST_CALLS)
+        calls = min(math.ceil(count / min(most, math.ceil(count / (4 * workers)))), _MOST_CALLS)
         rows = [{"number": number, "job": job} for number, job in waiting.items()]
         data = ray.data.from_items(rows, override_num_blocks=calls)
         data.context.enable_progress_bars = False
