@@ -254,8 +254,8 @@ def _on_workers(
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ClusterError(f"the cluster gave up: {reason}; finished results are kept") from error
-        if not waiting:
-            return
+        if not waiting or calls == count:  # nothing is left, or each file was alone
+            break
     text = f"{_TRIES} workers died of it; give a worker more memory, or leave it out"
     yield from ((number, _failed(ClusterError(text))) for number in waiting)
 

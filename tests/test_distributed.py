@@ -325,6 +325,16 @@ def test_an_address_that_nobody_answers(
     assert contents(tmp_path / "x") == {}
 
 
+@pytest.mark.slow
+def test_a_cluster_that_has_gone(monkeypatch) -> None:
+    """Ray itself would look for it for three minutes."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr(sam_diffsr.cluster, "_REACHED", 1)
+    cluster = Cluster(address="auto")
+    with pytest.raises(ClusterError, match=r"in at auto; .*\(.*Failed to connect to GCS"), connected(cluster):
+        pass
+
+
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "somewhere", "photos/", ":1"])
 def test_what_is_no_address(address: str) -> None:
     cluster = Cluster(address=address)

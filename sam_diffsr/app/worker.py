@@ -203,9 +203,7 @@ class Worker:
     def _estimate(self, choices: Choices, pixels: int) -> float | None:
         """Seconds by the last job of this kind, or by a small image; None while another job is running."""
         kind = self._kind(choices)
-        if kind not in self._rates:
-            if not self._busy.acquire(blocking=False):
-                return None
+        if kind not in self._rates and self._busy.acquire(blocking=False):
             try:
                 gray = Image.new("RGB", (_PROBE_SIDE, _PROBE_SIDE), "gray")
                 resolver = self.load(choices.model)
@@ -215,7 +213,8 @@ class Worker:
                     self._rates[kind] = (time.perf_counter() - started) / _PROBE_SIDE**2
             finally:
                 self._busy.release()
-        return self._rates[kind] * pixels
+        rate = self._rates.get(kind)
+        return None if rate is None else rate * pixels
 
 
 def _visible(image: Image.Image | DecodedImage) -> Image.Image:

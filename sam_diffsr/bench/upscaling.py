@@ -52,7 +52,7 @@ def measure_step(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) -
     length = _MATRIX_SIDE[resolver.device.type]
     matrix = torch.rand(length, length, generator=torch.Generator().manual_seed(0))
     matrix = matrix.to(device=resolver.device, dtype=resolver.dtype)
-    tasks = _tasks(compared, size, ("step", "reference_step"))
+    tasks = _tasks(compared, size, "step", "reference_step")
     tasks["matrix_product"] = lambda: torch.mm(matrix, matrix)
     timed = time_in_turns(f"step, {size}x{size}", tasks, repeats=repeats, device=resolver.device)
     seconds = timed.medians()
@@ -81,7 +81,7 @@ def measure_image(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) 
         OutputError: a process that measures memory failed.
     """
     compared = _compared(resolver, size=size, repeats=repeats)
-    tasks = _tasks(compared, size, ("image", "reference_encoder", "reference_step"))
+    tasks = _tasks(compared, size, "image", "reference_encoder", "reference_step")
     timed = time_in_turns(f"image, {size}x{size}", tasks, repeats=repeats, device=resolver.device)
     seconds = timed.medians()
     for suffix, each in compared.items():
@@ -127,18 +127,14 @@ def _compared(resolver: SuperResolver, *, size: int, repeats: int) -> dict[str, 
     return {"": released, "_bundled": resolver}
 
 
-def _tasks(
-    compared: dict[str, SuperResolver], size: int, names: Sequence[str]
-) -> dict[str, Callable[[], object]]:
-    """Some of a step or an image of each model, ours and the reference's."""
-    tasks: dict[str, Callable[[], object]] = {}
-    for suffix, resolver in compared.items():
-        found = _tasks_of(resolver, size)
-        tasks |= {f"{name}{suffix}": torch.inference_mode()(found[name]) for name in names}
-    return tasks
+def _tasks(compared: dict[str, SuperResolver], size: int, *names: str) -> dict[str, Callable[[], object]]:
+    """Some of the tasks of each model."""
+    found = {suffix: _tasks_of(resolver, size) for suffix, resolver in compared.items()}
+    return {f"{name}{suffix}": tasks[name] for suffix, tasks in found.items() for name in names}
 
 
-def _tasks_of(resolver: SuperResolver, size: int) -> dict[str, Callable[[], Tensor]]:
+def _tasks_of(resolver: SuperResolver, size: int) -> dict[str, Callable[[], object]]:
+    """A step, the reference's encoder and step, and a whole image, of one size."""
     device, side, layout = resolver.device, size * resolver.scale, network_layout(resolver.device)
     generator = torch.Generator().manual_seed(0)
     lr = torch.rand(1, 3, size, size, generator=generator).to(device)
@@ -150,12 +146,13 @@ def _tasks_of(resolver: SuperResolver, size: int) -> dict[str, Callable[[], Tens
     with torch.inference_mode():
         condition = resolver.model.encode(own_lr)
         features = procedure.features(lr)
-    return {
+    tasks: dict[str, Callable[[], Tensor]] = {
         "step": lambda: resolver.model(own_xt, t, condition),
         "image": lambda: resolver.upscale_tensor(lr, seeds=[0]),
         "reference_step": lambda: procedure.step(xt, t, features),
         "reference_encoder": lambda: procedure.encoder_image(procedure.features(lr)),
     }
+    return {name: torch.inference_mode()(task) for name, task in tasks.items()}
 
 
 def _step_flops(config: ModelConfig, *, size: int) -> int:
