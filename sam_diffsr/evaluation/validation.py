@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError, ImageError
-from sam_diffsr.evaluation.metrics import psnr_y, ssim_y
+from sam_diffsr.evaluation.metrics import SSIM_WINDOW, psnr_y, ssim_y
 from sam_diffsr.evaluation.pairs import Pair, read_pair, to_uint8
 from sam_diffsr.image.jobs import find_images
 from sam_diffsr.models import DiffSR
@@ -25,8 +25,7 @@ from sam_diffsr.resize import imresize
 __all__ = ["FolderValidator", "Validation"]
 
 _GAP = 4
-_SMALLEST = 11
-"""Side of SSIM's window."""
+"""White pixels between the images of a picture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +69,7 @@ class FolderValidator:
     ) -> None:
         self.config, self.method, self.pictures, self.seed = config, method, pictures, seed
         scale = config.model.scale
-        smallest = _SMALLEST + 2 * scale
+        smallest = SSIM_WINDOW + 2 * scale
         if limit is not None and limit < 1:
             raise ArgumentError(f"limit must be >= 1 or None, got {limit}")
         if crop is not None and (crop % scale or crop < smallest):
