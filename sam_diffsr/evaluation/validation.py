@@ -93,7 +93,7 @@ class FolderValidator:
         device = next(model.parameters()).device
         resolver = SuperResolver(model, self.config, device=device, dtype="fp32")
         scale, steps = self.config.model.scale, 0 if self.method == "encoder" else None
-        totals: defaultdict[str, float] = defaultdict(float)
+        scores: defaultdict[str, float] = defaultdict(float)
         rows: list[Tensor] = []
         for pair in self.pairs:
             lr = pair.lr.float() / 255
@@ -102,22 +102,15 @@ class FolderValidator:
             for prefix, image in (("", sr), ("bicubic_", bicubic)):
                 for metric in (psnr_y, ssim_y):
                     score = metric(image, pair.hr, border=scale, data_range=255).item()
-                    totals[prefix + metric.__name__] += score
+                    scores[prefix + metric.__name__] += score
             if len(rows) < self.pictures:
                 blocks = functional.interpolate(pair.lr, scale_factor=scale, mode="nearest")
-                rows.append(_joined([image[0] for image in (blocks, bicubic, sr, pair.hr)], dim=-1))
-        scores = {key: total / len(self.pairs) for key, total in totals.items()}
-        picture = _joined(rows, dim=-2).permute(1, 2, 0).numpy() if rows else None
-        return Validation(scores=scores, picture=picture)
-
-
-def _joined(images: list[Tensor], *, dim: Literal[-1, -2]) -> Tensor:
-    """``(3, H, W)`` uint8 images of any size, one after the other along ``dim``, on white with gaps."""
-    across = -3 - dim
-    longest = max(image.shape[across] for image in images)
-    padded: list[Tensor] = []
-    for index, image in enumerate(images):
-        gap, rest = _GAP if index < len(images) - 1 else 0, longest - image.shape[across]
-        right, bottom = (gap, rest) if dim == -1 else (rest, gap)
-        padded.append(functional.pad(image, (0, right, 0, bottom), value=255))
-    return torch.cat(padded, dim=dim)
+                spaced = [functional.pad(x[0], (0, _GAP), value=255) for x in (blocks, bicubic, sr, pair.hr)]
+                rows.append(torch.cat(spaced, dim=-1)[..., :-_GAP])
+        means = {key: total / len(self.pairs) for key, total in scores.items()}
+        if not rows:
+            return Validation(scores=means, picture=None)
+        widest = max(row.shape[-1] for row in rows)
+        spaced = [functional.pad(row, (0, widest - row.shape[-1], 0, _GAP), value=255) for row in rows]
+        picture = torch.cat(spaced, dim=-2)[..., :-_GAP, :]
+        return Validation(scores=means, picture=picture.permute(1, 2, 0).numpy())
