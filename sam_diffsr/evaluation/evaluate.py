@@ -97,8 +97,7 @@ def evaluate_methods(
 
     Raises:
         ArgumentError: Unknown protocol or measure; no files or methods; fewer than two images for FID, or
-            FID with kept scores; inputs that do not match the truths; or damages together with inputs or
-            result files.
+            FID with kept scores; not one input per truth; or damages with files of inputs or results.
         ImageError: An image cannot be read, is too small to score, or does not fit its truth. Sizes are
             checked for all files first.
         DataError: ``log`` holds scores of other settings.
@@ -232,12 +231,12 @@ def result_writer(
 ) -> Callable[[ImageResult], None]:
     """Make a folder per row in ``root``, and a function for ``on_image`` of :func:`evaluate_methods`.
 
-    The function writes the inputs and results of these methods as PNG files named like the truth, and raises
-    ``OutputError``. ``damages`` are the names of the degradations.
+    The function writes the inputs and results of these methods as PNG files named like the truth. ``damages``
+    are the names of the degradations.
 
     Raises:
-        ImageError: Two truths would share one file of results; both are named, and nothing is made.
-        OutputError: A folder cannot be made.
+        ImageError: Two truths would share one file of results; nothing is made.
+        OutputError: A folder or, later, a file cannot be written.
     """
     check_names(hr_files, doubt=f"whose results {root} is to hold")
     names = ["lr"]

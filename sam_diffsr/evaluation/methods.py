@@ -28,7 +28,6 @@ __all__ = [
     "Method",
     "MethodKind",
     "Setting",
-    "Start",
     "bicubic_method",
     "common_scale",
     "folder_methods",
@@ -143,8 +142,7 @@ def folder_methods(
     """One method per pair of a name and a folder of results.
 
     Raises:
-        ImageError: No such folder, a truth without a result or with several, or a wrong size; files are
-            named.
+        ImageError: No such folder, or a result is missing, ambiguous or of a wrong size.
     """
     methods: list[Method] = []
     for name, folder in folders:

@@ -87,7 +87,7 @@ def lpips_weights_path() -> Path:
 
 
 def _lpips_network() -> Any:
-    """The trained network of :func:`lpips_distance`: linear layers of ``lpips`` on torchvision's AlexNet."""
+    """The linear layers of ``lpips`` on torchvision's AlexNet."""
     try:
         import lpips
     except ImportError as error:
@@ -117,11 +117,7 @@ def inception_features(device: str | torch.device = "cpu", *, network: Any = Non
 
     Returns:
         A function of one 8-bit image. It computes on ``device`` with ``network``, a feature extractor of
-        torch-fidelity; None builds the trained one.
-
-    Raises:
-        MissingDependencyError: ``torch-fidelity`` is not installed.
-        ModelLoadError: The weights are not in torch's cache and cannot be downloaded.
+        ``torch-fidelity``; None builds the trained one, with errors as in :func:`lpips_distance`.
     """
     network = (_inception_network() if network is None else network).to(device).eval()
 
@@ -146,9 +142,8 @@ def frechet_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float
     """Fréchet distance of two sets of vectors ``(D,)``, taken as Gaussian (Heusel et al. 2017, equation 6).
 
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` in float64. With fewer images than features it depends on
-    their number: compare only values from equally many images.
-
-    Fewer than two vectors in a set are an ``ArgumentError``.
+    their number: compare only values from equally many images. A set of fewer than two is an
+    ``ArgumentError``.
     """
     if min(len(first), len(second)) < 2:
         raise ArgumentError(

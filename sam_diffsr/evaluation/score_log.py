@@ -31,8 +31,8 @@ class ScoreLog:
     def open(self, settings: Mapping[str, Any]) -> None:
         """Read what is in the file, or write a new one; each run opens its log once.
 
-        ``settings`` is everything that scores depend on but the image files, as JSON values. A file of
-        something else, or of scores of other settings, is a ``DataError``.
+        ``settings`` is everything that scores depend on but the image files, as JSON values. A file that does
+        not hold scores of these settings is a ``DataError``.
         """
         with writing("scores to", self.path):
             text = self.path.read_bytes() if self.resume and self.path.exists() else b""
