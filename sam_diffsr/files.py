@@ -17,7 +17,7 @@ __all__ = ["atomic_file", "atomic_path", "open_folder", "printable", "writing"]
 
 
 @contextlib.contextmanager
-def writing(what: str, path: str | os.PathLike[str], advice: str = "") -> Generator[None, None, None]:
+def writing(what: str, path: str | os.PathLike[str], *, advice: str = "") -> Generator[None, None, None]:
     """Turn an ``OSError`` of the block into an ``OutputError``: what, where, why and what to do."""
     try:
         yield

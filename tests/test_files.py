@@ -97,7 +97,7 @@ def test_an_oserror_becomes_one_sentence(tmp_path):
     path = tmp_path / "no" / "a.json"
     with (
         pytest.raises(OutputError, match=r"^cannot write the table '.*a\.json': No such file .*; make room$"),
-        writing("the table", path, "make room"),
+        writing("the table", path, advice="make room"),
     ):
         path.write_text("{}")
     with pytest.raises(OutputError, match=r"^once$"), writing("the table", path):

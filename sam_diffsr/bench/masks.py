@@ -34,7 +34,7 @@ def measure_masks(
     compared with it. Raises ``ArgumentError`` for values below 1.
     """
     height, width = size
-    at_least(1, height=height, width=width, regions=regions, repeats=repeats)
+    at_least(1, {"height": height, "width": width, "regions": regions, "repeats": repeats})
     records = made_up_records(size, regions)
     others = {f"{count} regions": made_up_records(size, count) for count in region_counts}
     for amount in megapixels:

@@ -97,7 +97,7 @@ def _word(value: str | float | None) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def at_least(least: int, **numbers: int) -> None:
+def at_least(least: int, numbers: Mapping[str, int]) -> None:
     """Raise ``ArgumentError`` for a number below the least."""
     for name, number in numbers.items():
         if number < least:

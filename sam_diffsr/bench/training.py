@@ -52,7 +52,7 @@ def measure_training(
         DataError: the config's own data are damaged or too small.
         MissingDependencyError: the extra ``train`` is not installed.
     """
-    at_least(1, repeats=repeats, steps=steps)
+    at_least(1, {"repeats": repeats, "steps": steps})
     with (
         tempfile.TemporaryDirectory(prefix="sam-diffsr-") as name,
         launched(config, folder=Path(name), trackers=[]) as accelerator,

@@ -117,7 +117,7 @@ def _compared(resolver: SuperResolver, *, size: int, repeats: int) -> dict[str, 
     """By suffix: the released architecture with random weights, which cost as much as any, and the model."""
     config = replace(resolver.config, model=ModelConfig(), schedule=ScheduleConfig())
     multiple = max(config.model.lr_multiple, resolver.config.model.lr_multiple)  # both are powers of two
-    at_least(1, repeats=repeats)
+    at_least(1, {"repeats": repeats})
     if size < 8 or size % multiple:
         raise ArgumentError(f"size must be >= 8 and a multiple of {multiple}, got {size}")
     with torch.random.fork_rng(devices=[]):
@@ -259,8 +259,8 @@ def measure_folder(
     Raises:
         ArgumentError: a number is out of range.
     """
-    at_least(1, files=files, repeats=repeats)
-    at_least(8, size=size)
+    at_least(1, {"files": files, "repeats": repeats})
+    at_least(8, {"size": size})
     upscale: Any = partial(resolver.upscale, progress=False)
 
     def one_by_one(jobs: list[Job]) -> None:
