@@ -8,7 +8,7 @@ from sam_diffsr.data.datasets import Dataset, find_dataset
 from sam_diffsr.data.prepare import Segmenter, prepare_crops
 from sam_diffsr.data.source import HostBatch, TrainingSource, open_source, prefetch
 from sam_diffsr.data.synthetic import synthesize_crops
-from sam_diffsr.data.training_batch import TrainingBatch, degrade, dihedral, make_batch
+from sam_diffsr.data.training_batch import TrainingBatch, make_batch
 
 __all__ = [
     "AugmentConfig",
@@ -20,8 +20,6 @@ __all__ = [
     "SyntheticConfig",
     "TrainingBatch",
     "TrainingSource",
-    "degrade",
-    "dihedral",
     "find_dataset",
     "make_batch",
     "open_source",

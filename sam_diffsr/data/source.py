@@ -22,8 +22,9 @@ from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.degrade import Recipe, draw_recipe
 from sam_diffsr.data.prepare import prepare_crops
 from sam_diffsr.data.synthetic import Drawing, SyntheticPool
-from sam_diffsr.data.training_batch import MARGIN_LR, Mixture, TrainingBatch, draw, make_batch, share_rows
+from sam_diffsr.data.training_batch import MARGIN_LR, Draws, TrainingBatch, make_batch
 from sam_diffsr.errors import ArgumentError, ConfigError, DataError
+from sam_diffsr.overlap import one_ahead
 
 __all__ = ["HostBatch", "SyntheticWindow", "TrainingSource", "open_source", "prefetch"]
 
@@ -37,7 +38,6 @@ class SyntheticWindow(NamedTuple):
     """A window of a synthetic image; its pixels are made on the device."""
 
     row: int
-    """Row of the batch."""
     drawing: Drawing
     top: int
     left: int
@@ -45,7 +45,7 @@ class SyntheticWindow(NamedTuple):
 
 @dataclass(frozen=True)
 class HostBatch:
-    """Windows of one step on the host, with their margin m.
+    """Windows of one step on the host, with their margin m; arguments of ``make_batch``.
 
     B counts guests as well: windows of other processes at the end, needed for blending only.
     """
@@ -54,32 +54,16 @@ class HostBatch:
     """``(B, P + 2m, P + 2m, 3)`` uint8; rows of ``synthetic`` are not filled in yet."""
     structure: Tensor
     """``(B, P + 2m, P + 2m)`` float32."""
-    turns: Tensor
-    """``(B,)`` int64, see ``dihedral``."""
+    draws: Draws
     synthetic: tuple[SyntheticWindow, ...] = ()
-    orders: Tensor | None = None
-    """``(B,)`` int64, see ``permute_channels``; None keeps the channels."""
-    mixture: Mixture | None = None
-    """Blends, see ``mix_windows``; None for none."""
     recipes: tuple[Recipe, ...] = ()
-    """Damage of each row that is no guest; empty for bicubic LR images."""
     seed: int = 0
-    """Seed of the noise of the recipes."""
 
 
 class TrainingSource:
     """Random windows of crops and of synthetic images; each epoch uses every crop once, in a new order.
 
     ``open_source`` makes it. ``host_batch`` and ``device_batch`` may run in different threads.
-
-    Args:
-        config: patch, batch, augmentation, degradation and synthetic share.
-        scale: scale of the LR images; ``config.patch`` is a multiple of it.
-        seed: seed of order, windows, turns, augmentation and damage.
-        store: prepared crops, or None.
-        pool: synthetic images, or None.
-        rank: number of this process; it gets the rows ``rank``, ``rank + world``, ...
-        world: number of processes.
 
     Raises:
         ArgumentError: the patch is no multiple of the scale, or the batch cannot be shared equally.
@@ -126,19 +110,23 @@ class TrainingSource:
         config, side = self.config, self.window
         rng = np.random.default_rng([self.seed, 1, step])
         places = [self._place(step, row) for row in range(config.batch)]
-        corners: list[tuple[int, int]] = []
+        corners: list[list[int]] = []
         for is_synthetic, _ in places:
             slack = (self.pool.config.size if is_synthetic else self.store.crop_size) - side
-            top, left = (int(offset) for offset in rng.integers(0, slack, size=2, endpoint=True))
-            corners.append((top, left))
-        drawn = draw(rng, config.augment, batch=config.batch)
-        rows, mixture = share_rows(drawn, rank=self.rank, world=self.world)
+            corners.append(rng.integers(0, slack, size=2, endpoint=True).tolist())
+        drawn = Draws.of_batch(rng, config.augment, batch=config.batch)
+        rows, draws = drawn.share(rank=self.rank, world=self.world)
+        recipes, noise_seed = (), 0
+        if config.damage is not None:
+            rng = np.random.default_rng([self.seed, 2, step])
+            noise_seed = int(rng.integers(2**32)) + self.rank * config.batch
+            recipes = tuple(draw_recipe(rng, config.damage) for _ in range(config.batch))
 
-        # Only the rows of this process are cut, in the order of the batch.
+        # Only the rows of this process are cut.
         images = np.empty((len(rows), side, side, 3), np.uint8)
         structure = np.zeros((len(rows), side, side), np.float32)
         synthetic: list[SyntheticWindow] = []
-        for row, place in sorted(zip(rows, range(len(rows)), strict=True)):
+        for place, row in enumerate(rows):
             (is_synthetic, position), (top, left) = places[row], corners[row]
             if is_synthetic:
                 drawing = self.pool.drawing(position)
@@ -148,22 +136,9 @@ class TrainingSource:
                 images[place], field = self.store.window(self._index(position), top, left, side)
             if config.structure == "stored":
                 structure[place] = field
-
-        recipes, noise_seed = (), 0
-        if config.damage is not None:
-            rng = np.random.default_rng([self.seed, 2, step])
-            noise_seed = int(rng.integers(2**32)) + self.rank * config.batch
-            recipes = tuple(draw_recipe(rng, config.damage) for _ in range(config.batch))
-        return HostBatch(
-            images=torch.from_numpy(images),
-            structure=torch.from_numpy(structure),
-            synthetic=tuple(synthetic),
-            turns=torch.from_numpy(drawn.turns[rows]),
-            orders=torch.from_numpy(drawn.orders[rows]) if config.augment.permute_channels else None,
-            mixture=mixture,
-            recipes=recipes[self.rank :: self.world],
-            seed=noise_seed,
-        )
+        pixels, fields = torch.from_numpy(images), torch.from_numpy(structure)
+        own = recipes[self.rank :: self.world]
+        return HostBatch(pixels, fields, draws, tuple(synthetic), own, noise_seed)
 
     def device_batch(self, host: HostBatch, device: torch.device) -> TrainingBatch:
         """Copy to the device, make synthetic pixels, augment image and field together, make the LR image."""
@@ -173,16 +148,8 @@ class TrainingSource:
         for row, drawing, top, left in host.synthetic:
             picture = self.pool.picture(drawing, device)
             images[row] = picture[top : top + self.window, left : left + self.window]
-        return make_batch(
-            images,
-            host.structure.to(device, non_blocking=True),
-            host.turns.to(device),
-            scale=self.scale,
-            orders=None if host.orders is None else host.orders.to(device),
-            mixture=None if host.mixture is None else host.mixture.to(device),
-            recipes=host.recipes,
-            seed=host.seed,
-        )
+        fields = host.structure.to(device, non_blocking=True)
+        return make_batch(images, fields, host.draws, scale=self.scale, recipes=host.recipes, seed=host.seed)
 
     def _place(self, step: int, row: int) -> tuple[bool, int]:
         """Whether a row is synthetic, and its number among the rows of its kind in the whole run."""
@@ -211,9 +178,14 @@ def open_source(
 ) -> TrainingSource:
     """Open the source of batches that the table ``data`` of a training config describes.
 
-    The photos of ``config.photos`` are cut into the folder ``cache`` first; crops of the same photos and
-    settings are used again. Of several processes one must do that first
-    (``accelerator.main_process_first()``). The other arguments are those of ``TrainingSource``.
+    Args:
+        config: the table.
+        scale: scale of the LR images; ``config.patch`` is a multiple of it.
+        seed: seed of order, windows, augmentation and damage.
+        rank: number of this process; it gets the rows ``rank``, ``rank + world``, ...
+        world: number of processes.
+        cache: folder that ``config.photos`` are cut into; crops of the same photos and settings are used
+            again. Of several processes one must open the source first (``accelerator.main_process_first()``).
 
     Raises:
         ArgumentError: a patch that is no multiple of the scale, a batch that cannot be shared equally, or
@@ -256,25 +228,11 @@ def open_source(
 
 @contextmanager
 def prefetch(make: Callable[[int], T], *, start: int, stop: int) -> Generator[Iterator[T], None, None]:
-    """Call ``make(start)`` to ``make(stop - 1)`` in one background thread, one call ahead.
-
-    Args:
-        make: makes the batch of a step, such as ``source.host_batch``.
-        start: first step.
-        stop: step after the last one.
+    """Call ``make(start)`` to ``make(stop - 1)``, such as ``source.host_batch``, in one background thread.
 
     Yields:
-        An iterator over the results in order. An error of ``make`` is raised in the place of its result.
-        Leaving the block ends the thread after its current call.
+        An iterator over the results in order, which is one call ahead. An error of ``make`` is raised in the
+        place of its result. Leaving the block ends the thread after its current call.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-
-        def results() -> Iterator[T]:
-            ahead = pool.submit(make, start)
-            for step in range(start + 1, stop + 1):
-                current = ahead
-                if step < stop:
-                    ahead = pool.submit(make, step)
-                yield current.result()
-
-        yield results() if start < stop else iter(())
+        yield one_ahead(pool, make, range(start, stop))

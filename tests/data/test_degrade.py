@@ -23,6 +23,7 @@ from sam_diffsr.data.degrade import (
     draw_recipe,
     parse_degradation,
 )
+from sam_diffsr.data.training_batch import Draws
 from sam_diffsr.errors import ArgumentError, ConfigError
 from sam_diffsr.resize import imresize
 
@@ -214,9 +215,10 @@ def test_only_rows_with_a_recipe_are_damaged() -> None:
     images = picture(48, 48).permute(0, 2, 3, 1).repeat(2, 1, 1, 1)
     fields = torch.zeros(2, 48, 48)
     recipe = (("reduce", (0.0, 1.0)), ("jpeg", (30.0, 0.0)))
-    turns = torch.zeros(2, dtype=torch.int64)
-    plain = make_batch(images, fields, turns, scale=4)
-    batch = make_batch(images, fields, turns, scale=4, recipes=((), recipe))
+    none = torch.zeros(2, dtype=torch.int64)
+    draws = Draws(none, none, torch.arange(2), none)
+    plain = make_batch(images, fields, draws, scale=4)
+    batch = make_batch(images, fields, draws, scale=4, recipes=((), recipe))
     assert torch.equal(batch.lr[0], plain.lr[0])
     assert not torch.equal(batch.lr[1], plain.lr[1])
     assert torch.equal(batch.hr, plain.hr)

@@ -54,7 +54,7 @@ def test_training_sees_image_and_field_of_the_same_pixels(made, tmp_path, stored
     turns = set()
     for step in range(8):
         host = source.host_batch(step)
-        turns.update(host.turns.tolist())
+        turns.update(host.draws.turns.tolist())
         batch = source.device_batch(host, torch.device("cpu"))
         red = (batch.hr[:, 0] * 255).round().long().numpy()
         field = batch.structure[:, 0].numpy()

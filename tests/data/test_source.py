@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def test_batches_depend_on_seed_and_step_only(store: CropStore) -> None:
         host = jumping.host_batch(step)
         assert torch.equal(host.images, straight[step].images)
         assert torch.equal(host.structure, straight[step].structure)
-        assert torch.equal(host.turns, straight[step].turns)
+        assert torch.equal(host.draws.turns, straight[step].draws.turns)
     other = crops_of(store, batch=3, seed=6).host_batch(0)
     assert not torch.equal(other.images, straight[0].images)
 
@@ -166,16 +167,9 @@ def test_field_of_a_synthetic_window_is_that_of_its_regions(pool: SyntheticPool)
         rows, columns = (slice(start, start + 48) for start in (window.top, window.left))
         field = window.drawing.values[window.drawing.labels][rows, columns]
         np.testing.assert_array_equal(host.structure[window.row].numpy(), field)
-        picture = pool.picture(window.drawing, CPU)
-        single = source.device_batch(
-            type(host)(host.images[:1], host.structure[:1], torch.zeros(1, dtype=torch.int64), ()), CPU
-        )
-        assert single.hr.shape == (1, 3, 32, 32)
-        assert picture.shape == (64, 64, 3)
-    batch = source.device_batch(host, CPU)
     window = host.synthetic[0]
-    plain = type(host)(host.images, host.structure, torch.zeros(4, dtype=torch.int64), host.synthetic)
-    batch = source.device_batch(plain, CPU)
+    still = host.draws._replace(turns=torch.zeros(4, dtype=torch.int64))
+    batch = source.device_batch(replace(host, draws=still), CPU)
     top, left = window.top + 8, window.left + 8
     expected = pool.picture(window.drawing, CPU)[top : top + 32, left : left + 32].permute(2, 0, 1)
     assert torch.equal((batch.hr[0] * 255).round().to(torch.uint8), expected)
