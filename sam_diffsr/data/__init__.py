@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sam_diffsr.data.config import AugmentConfig, DataConfig, SyntheticConfig
 from sam_diffsr.data.crops import CropStore
+from sam_diffsr.data.cut import Segmenter
 from sam_diffsr.data.datasets import Dataset, find_dataset
-from sam_diffsr.data.prepare import Segmenter, prepare_crops
-from sam_diffsr.data.source import HostBatch, TrainingSource, open_source, prefetch
+from sam_diffsr.data.prepare import prepare_crops
+from sam_diffsr.data.source import HostBatch, TrainingSource, prefetch
 from sam_diffsr.data.synthetic import synthesize_crops
 from sam_diffsr.data.training_batch import TrainingBatch, make_batch
 
@@ -22,7 +23,6 @@ __all__ = [
     "TrainingSource",
     "find_dataset",
     "make_batch",
-    "open_source",
     "prefetch",
     "prepare_crops",
     "synthesize_crops",

@@ -138,7 +138,10 @@ def write_crops(
     manifest = {"format_version": FORMAT_VERSION, "crops": count, "crop_size": side}
     manifest |= {"settings": settings, "sources": sources, "skipped": skipped}
     needed = count * side**2 * (3 + np.dtype(np.uint16).itemsize)
-    with writing("the crops in", folder, "make room and run it again"), contextlib.ExitStack() as stack:
+    with (
+        writing("the crops in", folder, advice="make room and run it again"),
+        contextlib.ExitStack() as stack,
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
         if needed > free:  # a mapped file on a full disk kills the process

@@ -79,7 +79,7 @@ class Cutter:
                 "size": np.array(image.shape[:2], np.int64),
             }
             advice = "make room and run it again, finished photos are kept"
-            with writing("the crops of a photo", path, advice), atomic_path(path) as temporary:
+            with writing("the crops of a photo", path, advice=advice), atomic_path(path) as temporary:
                 np.savez(temporary, **arrays)
         return None
 

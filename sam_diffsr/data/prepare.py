@@ -16,17 +16,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import sam_diffsr.data.cut as cut
 from sam_diffsr.data.config import MissingMasks
 from sam_diffsr.data.crops import CropStore, finished_crops, write_crops
-from sam_diffsr.data.cut import (
-    Cutter,
-    Segmenter,
-    SegmenterChoice,
-    find_photo_masks,
-    read_header,
-    read_part,
-    resolve_segmenter,
-)
 from sam_diffsr.data.datasets import photo_folders
 from sam_diffsr.errors import ArgumentError, DataError
 from sam_diffsr.files import writing
@@ -34,7 +26,7 @@ from sam_diffsr.image.photos import list_photos
 from sam_diffsr.masks.spe import Encoding, EncodingOptions, Reduction
 from sam_diffsr.masks.store import digest_masks
 
-__all__ = ["Segmenter", "prepare_crops"]
+__all__ = ["prepare_crops"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +41,7 @@ def prepare_crops(
     crop_size: int = 224,
     reductions: Sequence[float] = (2.0,),
     min_gradient: float = 2.5,
-    segmenter: SegmenterChoice = "graph",
+    segmenter: cut.SegmenterChoice = "graph",
     encoding: Encoding = "rope",
     reduction: Reduction = "image",
     masks: str | os.PathLike[str] | None = None,
@@ -102,10 +94,10 @@ def prepare_crops(
         files, roots = [file for place in folders for file in list_photos(place)], [Path(photos), *folders]
     else:
         files, roots = list_photos(photos), []
-    segment, name = (None, "masks") if masks is not None else resolve_segmenter(segmenter)
-    found = {} if masks is None else find_photo_masks(masks, files, roots=roots, missing=missing_masks)
+    segment, name = (None, "masks") if masks is not None else cut.resolve_segmenter(segmenter)
+    found = {} if masks is None else cut.find_photo_masks(masks, files, roots=roots, missing=missing_masks)
     how: EncodingOptions = {"encoding": encoding, "reduction": reduction}
-    cutter = Cutter(crop_size, min_gradient, segment, found, how)
+    cutter = cut.Cutter(crop_size, min_gradient, segment, found, how)
     settings: dict[str, Any] = {"crop_size": crop_size, "min_gradient": float(min_gradient)}
     settings |= {"segmenter": name, **how}
 
@@ -146,7 +138,7 @@ def prepare_crops(
             else:
                 source = {"file": file.name, "sha256": photo, "masks": masked}
                 source["licence"] = (licences or {}).get(file.name)
-                headers = {by: read_header(path) for by, path in paths.items()}
+                headers = {by: cut.read_header(path) for by, path in paths.items()}
                 sources += [{**source, "reduction": by, **header} for by, header in headers.items()]
                 joined += paths.values()
                 message = f"{file.name}: {sum(header['crops'] for header in headers.values())} crops"
@@ -163,7 +155,7 @@ def prepare_crops(
                 f"none of the {len(files)} photos has a crop of {crop_size} pixels with "
                 f"gradient energy >= {min_gradient:g}; lower min_gradient"
             )
-        crops = map(read_part, joined)
+        crops = map(cut.read_part, joined)
         store = write_crops(folder, crops, sources=sources, settings=settings, skipped=skipped)
     shutil.rmtree(parts, ignore_errors=True)
     return store

@@ -26,7 +26,7 @@ from sam_diffsr.data.training_batch import MARGIN_LR, Draws, TrainingBatch, make
 from sam_diffsr.errors import ArgumentError, ConfigError, DataError
 from sam_diffsr.overlap import one_ahead
 
-__all__ = ["HostBatch", "SyntheticWindow", "TrainingSource", "open_source", "prefetch"]
+__all__ = ["HostBatch", "SyntheticWindow", "TrainingSource", "prefetch"]
 
 T = TypeVar("T")
 
@@ -63,11 +63,24 @@ class HostBatch:
 class TrainingSource:
     """Random windows of crops and of synthetic images; each epoch uses every crop once, in a new order.
 
-    ``open_source`` makes it. ``host_batch`` and ``device_batch`` may run in different threads.
+    ``host_batch`` and ``device_batch`` may run in different threads.
+
+    Args:
+        config: table ``data`` of a training config.
+        scale: scale of the LR images; ``config.patch`` is a multiple of it.
+        seed: seed of order, windows, augmentation and damage.
+        rank: number of this process; it gets the rows ``rank``, ``rank + world``, ...
+        world: number of processes.
+        cache: folder that ``config.photos`` are cut into; crops of the same photos and settings are used
+            again. Of several processes one must open its source first (``accelerator.main_process_first()``).
 
     Raises:
-        ArgumentError: the patch is no multiple of the scale, or the batch cannot be shared equally.
-        DataError: crops or synthetic images are smaller than the patch and its margin.
+        ArgumentError: a patch that is no multiple of the scale, a batch that cannot be shared equally, or
+            photos without a ``cache``.
+        ConfigError: the crops were prepared with another ``encoding`` or ``reduction``.
+        DataError: crops are damaged or too small, or photos cannot be prepared.
+        ImageError: a photo cannot be read.
+        OutputError: ``cache`` cannot be written.
     """
 
     def __init__(
@@ -76,10 +89,9 @@ class TrainingSource:
         *,
         scale: int,
         seed: int,
-        store: CropStore | None = None,
-        pool: SyntheticPool | None = None,
         rank: int = 0,
         world: int = 1,
+        cache: str | os.PathLike[str] | None = None,
     ) -> None:
         if config.patch % scale:
             raise ArgumentError(f"patch must be a multiple of the scale {scale}, got {config.patch}")
@@ -88,21 +100,58 @@ class TrainingSource:
                 f"a batch of {config.batch} cannot be shared equally by {world} processes (rank {rank}); "
                 "choose a positive multiple of their number"
             )
-        self.window = window = config.patch + 2 * MARGIN_LR * scale
-        need = f"at least {window} pixels for patches of {config.patch} and their margin, but"
-        if store is not None and window > store.crop_size:
-            raise DataError(f"crops need {need} {store.path} has {store.crop_size}; prepare larger crops")
-        if pool is not None and window > pool.config.size:
-            raise DataError(
-                f"synthetic images need {need} data.synthetic.size is {pool.config.size}; raise it"
-            )
         self.config, self.scale, self.seed, self.rank, self.world = config, scale, seed, rank, world
+        self.window = config.patch + 2 * MARGIN_LR * scale
         # Where one of the two is missing, the share never asks for it.
-        self.store: Any = store
-        self.pool: Any = pool
-        self.share = 0.0 if pool is None else 1.0 if store is None else config.synthetic_fraction
+        how: dict[str, Any] = {
+            "encoding": config.encoding or "rope",
+            "reduction": config.reduction or "image",
+        }
+        self.store: Any = self._open_crops(how, cache)
+        self.pool: Any = config.synthetic and SyntheticPool(config.synthetic, seed=seed, **how)
+        self.share = 0.0 if self.pool is None else 1.0 if self.store is None else config.synthetic_fraction
+        need = f"at least {self.window} pixels for patches of {config.patch} and their margin, but"
+        if self.store is not None and self.window > self.store.crop_size:
+            raise DataError(
+                f"crops need {need} {self.store.path} has {self.store.crop_size}; prepare larger crops"
+            )
+        if config.synthetic is not None and self.window > config.synthetic.size:
+            raise DataError(
+                f"synthetic images need {need} data.synthetic.size is {config.synthetic.size}; raise it"
+            )
         self._epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def _open_crops(self, how: dict[str, Any], cache: str | os.PathLike[str] | None) -> CropStore | None:
+        """Open the crops, or make them of photos; ``how`` regions are encoded becomes that of crops."""
+        config, stored = self.config, self.config.structure == "stored"
+        if config.crops is not None:
+            store = CropStore(config.crops)
+            made = how | store.manifest.get("settings", {})
+            for name in how:
+                how[name] = wanted = getattr(config, name) or made[name]
+                if stored and wanted != made[name]:
+                    raise ConfigError(
+                        f"data.{name} is {wanted!r}, but {store.path} was prepared with {made[name]!r}; "
+                        "leave it out or prepare the crops again"
+                    )
+            return store
+        if config.photos is None:
+            return None
+        if cache is None:
+            raise ArgumentError("data.photos needs a cache folder for the crops")
+        return prepare_crops(  # every photo at its full size, flat crops included
+            config.photos,
+            cache,
+            crop_size=self.window + SLACK,
+            reductions=(1.0,),
+            min_gradient=0.0,
+            segmenter="graph" if stored else "none",
+            masks=config.masks if stored else None,
+            missing_masks=config.missing_masks,
+            overwrite=True,  # the cache belongs to the run
+            **how,
+        )
 
     def host_batch(self, step: int) -> HostBatch:
         """Cut the windows of one step (0-based) that belong to this process."""
@@ -165,65 +214,6 @@ class TrainingSource:
             self._order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.store))
             self._epoch = epoch
         return int(self._order[place])
-
-
-def open_source(
-    config: DataConfig,
-    *,
-    scale: int,
-    seed: int,
-    rank: int = 0,
-    world: int = 1,
-    cache: str | os.PathLike[str] | None = None,
-) -> TrainingSource:
-    """Open the source of batches that the table ``data`` of a training config describes.
-
-    Args:
-        config: the table.
-        scale: scale of the LR images; ``config.patch`` is a multiple of it.
-        seed: seed of order, windows, augmentation and damage.
-        rank: number of this process; it gets the rows ``rank``, ``rank + world``, ...
-        world: number of processes.
-        cache: folder that ``config.photos`` are cut into; crops of the same photos and settings are used
-            again. Of several processes one must open the source first (``accelerator.main_process_first()``).
-
-    Raises:
-        ArgumentError: a patch that is no multiple of the scale, a batch that cannot be shared equally, or
-            photos without a ``cache``.
-        ConfigError: the crops were prepared with another ``encoding`` or ``reduction``.
-        DataError: crops are damaged or too small, or photos cannot be prepared.
-        ImageError: a photo cannot be read.
-        OutputError: ``cache`` cannot be written.
-    """
-    store, stored = None, config.structure == "stored"
-    how: dict[str, Any] = {"encoding": config.encoding or "rope", "reduction": config.reduction or "image"}
-    if config.crops is not None:
-        store = CropStore(config.crops)
-        made = how | store.manifest.get("settings", {})
-        for name in how:
-            how[name] = wanted = getattr(config, name) or made[name]
-            if stored and wanted != made[name]:
-                raise ConfigError(
-                    f"data.{name} is {wanted!r}, but {store.path} was prepared with {made[name]!r}; leave it "
-                    "out or prepare the crops again"
-                )
-    elif config.photos is not None:
-        if cache is None:
-            raise ArgumentError("data.photos needs a cache folder for the crops")
-        store = prepare_crops(  # every photo at its full size, flat crops included
-            config.photos,
-            cache,
-            crop_size=config.patch + 2 * MARGIN_LR * scale + SLACK,
-            reductions=(1.0,),
-            min_gradient=0.0,
-            segmenter="graph" if stored else "none",
-            masks=config.masks if stored else None,
-            missing_masks=config.missing_masks,
-            overwrite=True,  # the cache belongs to the run
-            **how,
-        )
-    pool = None if config.synthetic is None else SyntheticPool(config.synthetic, seed=seed, **how)
-    return TrainingSource(config, scale=scale, seed=seed, store=store, pool=pool, rank=rank, world=world)
 
 
 @contextmanager

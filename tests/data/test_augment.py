@@ -17,7 +17,6 @@ from sam_diffsr.data import (
     SyntheticConfig,
     TrainingSource,
     make_batch,
-    open_source,
 )
 from sam_diffsr.data.training_batch import CHANNEL_ORDERS, Draws, dihedral, mix_windows
 from sam_diffsr.errors import ConfigError
@@ -39,7 +38,7 @@ def source_of(
     synthetic = SyntheticConfig(size=64, pool=3, windows=4)
     table: dict[str, Any] = {"crops": str(store.path), "synthetic": synthetic, "patch": 32, "batch": batch}
     config = DataConfig(augment=augment or AugmentConfig(), **table)
-    return open_source(config, scale=4, seed=seed, rank=rank, world=world)
+    return TrainingSource(config, scale=4, seed=seed, rank=rank, world=world)
 
 
 def only_turns(turns: torch.Tensor) -> Draws:
@@ -56,7 +55,7 @@ def levels(images: torch.Tensor) -> torch.Tensor:
 
 
 def test_off_is_the_draws_and_the_batch_of_before(store: CropStore) -> None:
-    source = open_source(DataConfig(crops=str(store.path), patch=32, batch=8), scale=4, seed=5)
+    source = TrainingSource(DataConfig(crops=str(store.path), patch=32, batch=8), scale=4, seed=5)
     for step in (0, 3):
         host = source.host_batch(step)
         rng = np.random.default_rng([5, 1, step])

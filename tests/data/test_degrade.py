@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from sam_diffsr.config import from_dict
-from sam_diffsr.data import DataConfig, TrainingSource, make_batch, open_source
+from sam_diffsr.data import DataConfig, TrainingSource, make_batch
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.degrade import (
     KERNELS,
@@ -70,7 +70,7 @@ def source_of(
     store: CropStore, degradation: Any, *, seed: int, rank: int = 0, world: int = 1
 ) -> TrainingSource:
     config = DataConfig(crops=str(store.path), patch=32, batch=4, degradation=degradation)
-    return open_source(config, scale=4, seed=seed, rank=rank, world=world)
+    return TrainingSource(config, scale=4, seed=seed, rank=rank, world=world)
 
 
 def test_bicubic_is_matlabs() -> None:
@@ -231,7 +231,7 @@ def test_config_names_photo_or_gives_ranges(store: CropStore) -> None:
     own = {"clean": 0.5, "jpeg": {"probability": 1.0, "low": 70, "high": 90}}
     config = from_dict(DataConfig, {"crops": crops, "patch": 32, "batch": 2, "degradation": own})
     assert config.damage == DegradationConfig(clean=0.5, jpeg=Damage(probability=1.0, low=70, high=90))
-    assert len(open_source(config, scale=4, seed=0).host_batch(0).recipes) == 2
+    assert len(TrainingSource(config, scale=4, seed=0).host_batch(0).recipes) == 2
 
 
 @pytest.mark.parametrize(
