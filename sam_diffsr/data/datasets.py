@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from sam_diffsr.errors import DataError
-from sam_diffsr.image.photos import PHOTO_SUFFIXES, list_photos
+from sam_diffsr.image.photos import PHOTO_SUFFIXES, is_photo, list_photos
 
 __all__ = ["Dataset", "find_dataset", "photo_folders"]
 
@@ -131,13 +131,7 @@ def _hr_folders(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    return sorted(path for path in folder.glob("*") if is_photo(path) and path.is_file())
 
 
 def _lr_places(hr: Path, scale: int) -> list[Path]:

@@ -109,15 +109,11 @@ def prepare_crops(
 
     def is_wanted(manifest: dict[str, Any]) -> bool:
         left_out = {photo["sha256"] for photo in manifest.get("skipped", [])}
-        made = [
-            [source.get(key) for key in ("sha256", "reduction", "masks")] for source in manifest["sources"]
-        ]
-        same = made == [entry for entry in wanted if entry[0] not in left_out]
-        return (
-            same
-            and manifest.get("settings") == settings
-            and left_out <= {photo for _, photo, _ in listed if photo}
-        )
+        keys = ("sha256", "reduction", "masks")
+        made = [[source.get(key) for key in keys] for source in manifest["sources"]]
+        kept = [entry for entry in wanted if entry[0] not in left_out]
+        known = {photo for _, photo, _ in listed if photo is not None}
+        return manifest.get("settings") == settings and made == kept and left_out <= known
 
     if (store := finished_crops(folder, is_wanted, overwrite=overwrite)) is not None:
         shutil.rmtree(folder / PARTS, ignore_errors=True)  # left by a run that was killed at the end

@@ -103,28 +103,24 @@ class TrainingSource:
         self.config, self.scale, self.seed, self.rank, self.world = config, scale, seed, rank, world
         self.window = config.patch + 2 * MARGIN_LR * scale
         # Where one of the two is missing, the share never asks for it.
-        how: dict[str, Any] = {
-            "encoding": config.encoding or "rope",
-            "reduction": config.reduction or "image",
-        }
-        self.store: Any = self._open_crops(how, cache)
-        self.pool: Any = config.synthetic and SyntheticPool(config.synthetic, seed=seed, **how)
-        self.share = 0.0 if self.pool is None else 1.0 if self.store is None else config.synthetic_fraction
+        synthetic = config.synthetic
+        store, how = self._open_crops(cache)
+        self.store: Any = store
+        self.pool: Any = None if synthetic is None else SyntheticPool(synthetic, seed=seed, **how)
+        self.share = 0.0 if synthetic is None else 1.0 if store is None else config.synthetic_fraction
         need = f"at least {self.window} pixels for patches of {config.patch} and their margin, but"
-        if self.store is not None and self.window > self.store.crop_size:
-            raise DataError(
-                f"crops need {need} {self.store.path} has {self.store.crop_size}; prepare larger crops"
-            )
-        if config.synthetic is not None and self.window > config.synthetic.size:
-            raise DataError(
-                f"synthetic images need {need} data.synthetic.size is {config.synthetic.size}; raise it"
-            )
+        if store is not None and self.window > store.crop_size:
+            raise DataError(f"crops need {need} {store.path} has {store.crop_size}; prepare larger crops")
+        if synthetic is not None and self.window > synthetic.size:
+            raise DataError(f"synthetic images need {need} data.synthetic.size is {synthetic.size}; raise it")
         self._epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
 
-    def _open_crops(self, how: dict[str, Any], cache: str | os.PathLike[str] | None) -> CropStore | None:
-        """Open the crops, or make them of photos; ``how`` regions are encoded becomes that of crops."""
+    def _open_crops(self, cache: str | os.PathLike[str] | None) -> tuple[CropStore | None, dict[str, Any]]:
+        """Open the crops, or make them of photos; with the encoding and reduction of their regions."""
         config, stored = self.config, self.config.structure == "stored"
+        how: dict[str, Any] = {"encoding": config.encoding or "rope"}
+        how["reduction"] = config.reduction or "image"
         if config.crops is not None:
             store = CropStore(config.crops)
             made = how | store.manifest.get("settings", {})
@@ -135,12 +131,12 @@ class TrainingSource:
                         f"data.{name} is {wanted!r}, but {store.path} was prepared with {made[name]!r}; "
                         "leave it out or prepare the crops again"
                     )
-            return store
+            return store, how
         if config.photos is None:
-            return None
+            return None, how
         if cache is None:
             raise ArgumentError("data.photos needs a cache folder for the crops")
-        return prepare_crops(  # every photo at its full size, flat crops included
+        store = prepare_crops(  # every photo at its full size, flat crops included
             config.photos,
             cache,
             crop_size=self.window + SLACK,
@@ -152,6 +148,7 @@ class TrainingSource:
             overwrite=True,  # the cache belongs to the run
             **how,
         )
+        return store, how
 
     def host_batch(self, step: int) -> HostBatch:
         """Cut the windows of one step (0-based) that belong to this process."""

@@ -73,17 +73,8 @@ def decode_image(image: ImageInput, *, max_pixels: int | None = MAX_PIXELS_DEFAU
 def image_size(image: ImageInput, *, max_pixels: int | None = MAX_PIXELS_DEFAULT) -> tuple[int, int]:
     """Height and width that :func:`decode_image` will give, of a file from its header.
 
-    In some files (TIFF, a PNG with its EXIF at the end) the orientation is not known before the pixels: there
-    height and width may be exchanged.
-
-    Args:
-        image: as in :func:`decode_image`.
-        max_pixels: refuse larger images.
-
-    Raises:
-        ImageError: the header is refused, as in :func:`decode_image`.
-        ImageTooLargeError: more than ``max_pixels`` pixels.
-        ArgumentError: ``max_pixels`` is not a whole number >= 1.
+    Arguments and errors are those of :func:`decode_image`. In some files (TIFF, a PNG with its EXIF at the
+    end) the orientation is not known before the pixels: there height and width may be exchanged.
     """
     if isinstance(image, np.ndarray):
         _array_format(image, max_pixels)

@@ -12,15 +12,10 @@ import torch
 from PIL import Image
 
 from sam_diffsr.data import CropStore, SyntheticConfig, synthesize_crops
-from sam_diffsr.data.synthetic import (
-    Drawing,
-    SyntheticPool,
-    draw_image,
-    natural_textures,
-    photo_textures,
-    render,
-)
+from sam_diffsr.data.synthetic import Drawing, SyntheticPool
+from sam_diffsr.data.synthetic.drawing import draw_image, render
 from sam_diffsr.data.synthetic.shapes import Canvas, power_law_radii
+from sam_diffsr.data.synthetic.textures import natural_textures, photo_textures
 from sam_diffsr.errors import ArgumentError, DataError, OutputError
 from sam_diffsr.masks.spe import encode_structure
 
