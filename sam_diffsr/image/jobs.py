@@ -238,13 +238,13 @@ def place_results(
         own = target if times[target] < 2 else source.target(folder, suffix, ext, whole=True)
         jobs.append(Job(source=source.path, target=own, problem=source.problem))
 
-    real = os.path.realpath
-    results = {real(job.target) for job in jobs if job.problem is None}
-    results -= {real(job.target) for job in jobs if real(job.source) == real(job.target)}
+    real = [(os.path.realpath(job.source), os.path.realpath(job.target)) for job in jobs]
+    results = {target for job, (_, target) in zip(jobs, real, strict=True) if job.problem is None}
+    results -= {target for source, target in real if source == target}
     first: dict[Path, Path] = {}
     kept: list[Job] = []
-    for job in jobs:
-        if real(job.source) in results:
+    for job, (source, _) in zip(jobs, real, strict=True):
+        if source in results:
             continue
         other = first.setdefault(job.target, job.source) if job.problem is None else job.source
         if other != job.source:
