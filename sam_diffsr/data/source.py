@@ -9,55 +9,35 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sam_diffsr.data.config import DataConfig
 from sam_diffsr.data.crops import CropStore
-from sam_diffsr.data.degrade import Recipe, draw_recipe
+from sam_diffsr.data.degrade import draw_recipe
 from sam_diffsr.data.prepare import prepare_crops
-from sam_diffsr.data.synthetic import Drawing, SyntheticPool
-from sam_diffsr.data.training_batch import MARGIN_LR, Draws, TrainingBatch, make_batch
+from sam_diffsr.data.synthetic import SyntheticPool
+from sam_diffsr.data.training_batch import (
+    MARGIN_LR,
+    Draws,
+    HostBatch,
+    SyntheticWindow,
+    TrainingBatch,
+    make_batch,
+)
 from sam_diffsr.errors import ArgumentError, ConfigError, DataError
 from sam_diffsr.overlap import one_ahead
 
-__all__ = ["HostBatch", "SyntheticWindow", "TrainingSource", "prefetch"]
+__all__ = ["TrainingSource", "prefetch"]
 
 T = TypeVar("T")
 
 SLACK = 48
 """HR pixels that crops of ``data.photos`` are larger than a window."""
-
-
-class SyntheticWindow(NamedTuple):
-    """A window of a synthetic image; its pixels are made on the device."""
-
-    row: int
-    drawing: Drawing
-    top: int
-    left: int
-
-
-@dataclass(frozen=True)
-class HostBatch:
-    """Windows of one step on the host, with their margin m; arguments of ``make_batch``.
-
-    B counts guests as well: windows of other processes at the end, needed for blending only.
-    """
-
-    images: Tensor
-    """``(B, P + 2m, P + 2m, 3)`` uint8; rows of ``synthetic`` are not filled in yet."""
-    structure: Tensor
-    """``(B, P + 2m, P + 2m)`` float32."""
-    draws: Draws
-    synthetic: tuple[SyntheticWindow, ...] = ()
-    recipes: tuple[Recipe, ...] = ()
-    seed: int = 0
 
 
 class TrainingSource:
@@ -194,8 +174,8 @@ class TrainingSource:
         for row, drawing, top, left in host.synthetic:
             picture = self.pool.picture(drawing, device)
             images[row] = picture[top : top + self.window, left : left + self.window]
-        fields = host.structure.to(device, non_blocking=True)
-        return make_batch(images, fields, host.draws, scale=self.scale, recipes=host.recipes, seed=host.seed)
+        structure = host.structure.to(device, non_blocking=True)
+        return make_batch(replace(host, images=images, structure=structure), scale=self.scale)
 
     def _place(self, step: int, row: int) -> tuple[bool, int]:
         """Whether a row is synthetic, and its number among the rows of its kind in the whole run."""

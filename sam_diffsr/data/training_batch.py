@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
@@ -14,9 +13,10 @@ from torch import Tensor
 
 from sam_diffsr.data.config import AugmentConfig
 from sam_diffsr.data.degrade import Recipe, apply_recipe
+from sam_diffsr.data.synthetic import Drawing
 from sam_diffsr.resize import imresize
 
-__all__ = ["CHANNEL_ORDERS", "MARGIN_LR", "Draws", "TrainingBatch", "dihedral", "make_batch", "mix_windows"]
+__all__ = ["MARGIN_LR", "Draws", "HostBatch", "SyntheticWindow", "TrainingBatch", "dihedral", "make_batch"]
 
 MARGIN_LR = 2
 """LR pixels cut away on each side: the reach of the antialiased cubic."""
@@ -75,29 +75,44 @@ class Draws(NamedTuple):
         return cut, Draws(self.turns[cut], self.orders[cut], places, self.weights[rows])
 
 
-def make_batch(
-    images: Tensor,
-    structure: Tensor,
-    draws: Draws,
-    *,
-    scale: int,
-    recipes: Sequence[Recipe] = (),
-    seed: int = 0,
-) -> TrainingBatch:
-    """Turn images and fields together, permute channels, blend, and make LR images, all on one device.
+class SyntheticWindow(NamedTuple):
+    """A window of a synthetic image; its pixels are made on the device."""
 
-    LR images are rounded to 8 bit. The margin, which the edges would spoil, is cut away.
+    row: int
+    drawing: Drawing
+    top: int
+    left: int
 
-    Args:
-        images: ``(B, S, S, 3)`` uint8, windows with a margin of ``2 * scale`` HR pixels on each side.
-        structure: ``(B, S, S)`` float32.
-        draws: turns, orders and blends of the windows, on the CPU.
-        scale: scale of the LR images.
-        recipes: damage of each row; a row without steps, or no recipes at all, is the MATLAB bicubic.
-        seed: seed of the noise; row ``n`` takes ``seed + n``.
+
+@dataclass(frozen=True)
+class HostBatch:
+    """Windows of one step with their margin m of ``2 * scale`` HR pixels, as the host cuts them.
+
+    B counts guests as well: windows of other processes at the end, needed for blending only.
     """
-    windows = dihedral(images.permute(0, 3, 1, 2).contiguous(), draws.turns)
-    fields = dihedral(structure[:, None], draws.turns)
+
+    images: Tensor
+    """``(B, P + 2m, P + 2m, 3)`` uint8; rows of ``synthetic`` are not filled in yet."""
+    structure: Tensor
+    """``(B, P + 2m, P + 2m)`` float32."""
+    draws: Draws
+    """Turns, channel orders and blends; on the CPU."""
+    synthetic: tuple[SyntheticWindow, ...] = ()
+    recipes: tuple[Recipe, ...] = ()
+    """Damage of each row; a row without steps, or no recipes at all, is the MATLAB bicubic."""
+    seed: int = 0
+    """Seed of the noise of recipes; row ``n`` takes ``seed + n``."""
+
+
+def make_batch(host: HostBatch, *, scale: int) -> TrainingBatch:
+    """Turn images and fields together, permute channels, blend, and make LR images, on their device.
+
+    Synthetic rows must be filled in. LR images are rounded to 8 bit. The margin, which the edges would spoil,
+    is cut away.
+    """
+    draws = host.draws
+    windows = dihedral(host.images.permute(0, 3, 1, 2).contiguous(), draws.turns)
+    fields = dihedral(host.structure[:, None], draws.turns)
     if draws.orders.any():
         channels = torch.tensor(CHANNEL_ORDERS)[draws.orders].to(windows.device)
         windows = windows[torch.arange(len(windows), device=windows.device)[:, None], channels]
@@ -105,9 +120,9 @@ def make_batch(
 
     lr = _reduce(windows, scale)
     inner = slice(MARGIN_LR, -MARGIN_LR)
-    for row, recipe in enumerate(recipes):
+    for row, recipe in enumerate(host.recipes):
         if recipe:
-            damaged = apply_recipe(windows[row : row + 1], recipe, scale=scale, seed=seed + row)
+            damaged = apply_recipe(windows[row : row + 1], recipe, scale=scale, seed=host.seed + row)
             lr[row] = damaged[0, :, inner, inner]
     inner = slice(MARGIN_LR * scale, -MARGIN_LR * scale)
     hr = windows[..., inner, inner].float() / 255

@@ -73,7 +73,7 @@ def test_off_is_the_draws_and_the_batch_of_before(store: CropStore) -> None:
             dihedral(planes, host.draws.turns).permute(0, 2, 3, 1),
             dihedral(fields, host.draws.turns)[:, 0],
         )
-        expected = make_batch(*turned, only_turns(torch.zeros(8, dtype=torch.int64)), scale=4)
+        expected = make_batch(HostBatch(*turned, only_turns(torch.zeros(8, dtype=torch.int64))), scale=4)
         assert all(torch.equal(getattr(batch, name), getattr(expected, name)) for name in NAMES)
 
 
@@ -103,7 +103,7 @@ def test_permuted_windows_have_the_channels_in_the_order_drawn(store: CropStore)
 def test_all_six_orders_are_permutations_and_as_likely_as_said() -> None:
     images = torch.arange(3, dtype=torch.uint8).expand(6, 48, 48, 3)
     draws = only_turns(torch.zeros(6, dtype=torch.int64))._replace(orders=torch.arange(6))
-    batch = make_batch(images, torch.zeros(6, 48, 48), draws, scale=4)
+    batch = make_batch(HostBatch(images, torch.zeros(6, 48, 48), draws), scale=4)
     assert [tuple(row) for row in levels(batch.hr[..., 0, 0]).tolist()] == list(CHANNEL_ORDERS)
     assert CHANNEL_ORDERS[0] == (0, 1, 2)
     drawn = Draws.of_batch(np.random.default_rng(0), AugmentConfig(permute_channels=0.6), batch=60_000)
@@ -142,11 +142,11 @@ def test_lr_is_the_reduction_of_the_mixed_hr(weight: int) -> None:
     fields = torch.tensor([1.0, 2.0]).view(2, 1, 1).expand(2, 48, 48)
     turns = torch.tensor([3, 6])
     draws = Draws(turns, torch.zeros_like(turns), torch.tensor([1, 1]), torch.tensor([weight, 5]))
-    batch = make_batch(images, fields, draws, scale=4)
+    batch = make_batch(HostBatch(images, fields, draws), scale=4)
     turned = dihedral(images.permute(0, 3, 1, 2), turns)
     mixed = torch.stack([blended(turned[0], turned[1], weight), turned[1]])
     still = only_turns(torch.zeros_like(turns))
-    expected = make_batch(mixed.permute(0, 2, 3, 1), fields, still, scale=4)
+    expected = make_batch(HostBatch(mixed.permute(0, 2, 3, 1), fields, still), scale=4)
     assert torch.equal(batch.lr, expected.lr)
     assert torch.equal(batch.hr, expected.hr)
     assert batch.structure[0].unique().tolist() == [1.0 if weight >= 64 else 2.0]

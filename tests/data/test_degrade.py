@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from sam_diffsr.config import from_dict
-from sam_diffsr.data import DataConfig, TrainingSource, make_batch
+from sam_diffsr.data import DataConfig, HostBatch, TrainingSource, make_batch
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.degrade import (
     KERNELS,
@@ -217,8 +217,8 @@ def test_only_rows_with_a_recipe_are_damaged() -> None:
     recipe = (("reduce", (0.0, 1.0)), ("jpeg", (30.0, 0.0)))
     none = torch.zeros(2, dtype=torch.int64)
     draws = Draws(none, none, torch.arange(2), none)
-    plain = make_batch(images, fields, draws, scale=4)
-    batch = make_batch(images, fields, draws, scale=4, recipes=((), recipe))
+    plain = make_batch(HostBatch(images, fields, draws), scale=4)
+    batch = make_batch(HostBatch(images, fields, draws, recipes=((), recipe)), scale=4)
     assert torch.equal(batch.lr[0], plain.lr[0])
     assert not torch.equal(batch.lr[1], plain.lr[1])
     assert torch.equal(batch.hr, plain.hr)

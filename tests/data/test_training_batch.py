@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sam_diffsr.data import TrainingBatch, make_batch
+from sam_diffsr.data import HostBatch, TrainingBatch, make_batch
 from sam_diffsr.data.training_batch import Draws, dihedral
 from sam_diffsr.resize import imresize
 
@@ -16,7 +16,8 @@ def turned_batch(
 ) -> TrainingBatch:
     """A batch of ``(B, S, S, 3)`` images that are turned and nothing else."""
     none = torch.zeros_like(turns)
-    return make_batch(images, fields, Draws(turns, none, torch.arange(len(turns)), none), scale=scale)
+    draws = Draws(turns, none, torch.arange(len(turns)), none)
+    return make_batch(HostBatch(images, fields, draws), scale=scale)
 
 
 def coordinates(side: int) -> torch.Tensor:
