@@ -238,11 +238,9 @@ def _from_rrdbnet(source: Path) -> Loaded:
     encoder, scale, tensors = load_rrdbnet_checkpoint(source)
     model = ModelConfig(scale=scale, encoder=encoder, denoiser=DenoiserConfig(dim=8, multipliers=(1, 1)))
     with torch.device("meta"):
-        state_dict = DiffSR(model).state_dict()
-    state_dict = {
-        name: tensors.get(
-            name.removeprefix("encoder."), torch.zeros(value.shape, dtype=torch.float32, device="cpu")
-        )
-        for name, value in state_dict.items()
+        names = DiffSR(model).state_dict()
+    weights = {
+        name: tensors.get(name.removeprefix("encoder."), torch.zeros(value.shape, device="cpu"))
+        for name, value in names.items()
     }
-    return ResolverConfig(model=model, sampling=SamplingConfig(sampler="ddim", steps=0)), state_dict
+    return ResolverConfig(model=model, sampling=SamplingConfig(sampler="ddim", steps=0)), weights

@@ -108,12 +108,25 @@ def export_onnx(
         torch.random.fork_rng(devices=[]),
         torch.no_grad(),
         disabled(),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),  # of torch's exporter
     ):
+        warnings.simplefilter("ignore")
         torch.manual_seed(0)
         largest = 0.0
         Path(folder).mkdir(parents=True, exist_ok=True)
         for name, (module, shapes, outputs) in parts.items():
-            program = _export(module, inputs_of(name, 2, 6, 10), shapes, outputs)
+            example = inputs_of(name, 2, 6, 10)
+            program: Any = torch.onnx.export(
+                module,
+                kwargs=example,
+                input_names=list(example),
+                output_names=outputs,
+                dynamic_shapes=shapes,
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
             program.model.metadata_props[METADATA_KEY] = metadata
             temporary = files.enter_context(atomic_path(Path(folder) / f"{name}.onnx"))
             program.save(temporary, external_data=False)
@@ -129,19 +142,3 @@ def export_onnx(
                         )
                     largest = max(largest, difference)
     return largest
-
-
-def _export(module: nn.Module, inputs: dict[str, Tensor], shapes: dict[str, Any], outputs: list[str]) -> Any:
-    """Run torch's exporter, without its reports."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        return torch.onnx.export(
-            module,
-            kwargs=inputs,
-            input_names=list(inputs),
-            output_names=outputs,
-            dynamic_shapes=shapes,
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )

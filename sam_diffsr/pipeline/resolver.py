@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,7 @@ from torch import Tensor
 
 from sam_diffsr.arguments import Seeds, explains_names, resolve_seeds
 from sam_diffsr.device import Precision, network_layout, resolve_device, resolve_dtype
-from sam_diffsr.diffusion import NoiseSchedule
-from sam_diffsr.diffusion.samplers import SamplerName
+from sam_diffsr.diffusion import NoiseSchedule, SamplerName
 from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.hub import HubOptions, push_folder
 from sam_diffsr.image import MAX_PIXELS_DEFAULT, Animation, DecodedImage, ImageInput
@@ -330,9 +328,9 @@ class SuperResolver:
     def _batches(self, pictures: Sequence[Picture], settings: Settings) -> list[list[Picture]]:
         """Pictures of equal size that are computed together."""
         pixels = CPU_BATCH_PIXELS if self.device.type == "cpu" else _PIXELS_TOGETHER
-        groups: defaultdict[tuple[int, int], list[Picture]] = defaultdict(list)
+        groups: dict[tuple[int, int], list[Picture]] = {}
         for picture in pictures:
-            groups[picture.size].append(picture)
+            groups.setdefault(picture.size, []).append(picture)
         batches: list[list[Picture]] = []
         for (height, width), group in groups.items():
             most = settings.batch_size or max(1, min(LARGEST_BATCH, pixels // (height * width)))
@@ -400,7 +398,7 @@ class SuperResolver:
             ``(B, 3, H * scale, W * scale)`` float32 in [0, 1], on ``self.device``.
 
         Raises:
-            ImageError: not a tensor, or another shape, dtype, device or range. Others as in :meth:`upscale`.
+            ImageError: not such a tensor. Others as in :meth:`upscale`.
         """
         settings = resolve_settings(self.config, **options)
         check_tensor(lr, device=self.device)
@@ -413,10 +411,10 @@ class SuperResolver:
     def save_pretrained(
         self, folder: PathLike, *, dtype: torch.dtype | None = None, card: str | None = None
     ) -> None:
-        """Write a folder that :meth:`from_pretrained` loads.
+        """Write a folder that :meth:`from_pretrained` loads, its files at once when all are complete.
 
-        Its files are replaced once the new ones are complete. ``dtype`` is the floating type to store; None
-        keeps that of the networks. ``card`` is the text of ``README.md``; None writes one if there is none.
+        ``dtype`` is the floating type to store; None keeps that of the networks. ``card`` is the text of
+        ``README.md``; None writes one if there is none.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -445,8 +443,8 @@ class SuperResolver:
     ) -> str:
         """Upload config, weights and card as one commit, and return its address or the pull request's.
 
-        The repository ``"owner/name"`` is created if needed; ``private=None`` leaves its visibility to the
-        owner's settings. So is the branch ``revision``; None is ``main``. ``token=None`` uses the one that is
+        The repository ``"owner/name"`` and the branch ``revision`` (None is ``main``) are created if needed.
+        ``private=None`` leaves the visibility to the owner's settings, ``token=None`` uses the one that is
         logged in. ``dtype`` and ``card`` are those of :meth:`save_pretrained`.
 
         Raises:

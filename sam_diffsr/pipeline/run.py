@@ -36,7 +36,7 @@ Estimate = Callable[[], Tensor]
 OnStep = Callable[[Estimate], None]
 Chain = Callable[[Tensor, NoiseFn, OnStep], Tensor]
 Place = tuple[int, Tile]
-"""An image of the batch and one of its tiles."""
+"""Index of an image, and one of its tiles."""
 
 
 def super_resolve(
@@ -199,14 +199,14 @@ class _Queue:
         tiles = self._grid.tiles()
         self._together = batch_size(config, settings, tiles[0], parameter=parameter)
         self.model = model
-        self.places = [(index, tile) for index in range(len(images)) for tile in tiles]
+        self.places: list[Place] = [(index, tile) for index in range(len(images)) for tile in tiles]
         if len(tiles) > 1:
             size, device = tiles[0].window_size[::-1], parameter.device
             _LOGGER.info("%d tiles of %d x %d input pixels on %s", len(tiles), *size, device)
 
     @property
-    def batch(self) -> list[tuple[int, Tile]]:
-        """The next windows, each with the index of its image."""
+    def batch(self) -> list[Place]:
+        """The next windows, which are computed together."""
         return self.places[: self._together]
 
     def mend(self, error: Exception) -> None:

@@ -125,27 +125,31 @@ class TileGrid:
 def divide(
     config: ResolverConfig, settings: Settings, height: int, width: int, *, parameter: Tensor
 ) -> TileGrid:
-    """Divide into tiles of the given side, or the largest that fit into the limit or half of the free memory.
+    """Divide an image of LR pixels into tiles of the given side, or into the largest that fit into memory.
 
     ``parameter`` is one of the networks' weights, on the device and in the dtype of the computation.
 
     Raises:
         DeviceMemoryError: ``settings.max_memory`` is too small for the smallest tile.
     """
-    model, halo, side = config.model, settings.halo, settings.tile
+    model, halo = config.model, settings.halo
     height, width = model.fit(height), model.fit(width)
-    if side is None:
+
+    def largest_side() -> int:
         limit, itemsize, needed = _limit(settings, parameter), parameter.element_size(), 0
         for side in range(LARGEST_TILE, 0, -SMALLEST_TILE):
             window = min(height, side + 2 * halo), min(width, side + 2 * halo)
             needed = window_bytes(config, *window, itemsize=itemsize)
             if needed <= limit:
-                break
-        if needed > limit and settings.max_memory is not None:  # what the system says is free is an estimate
-            raise DeviceMemoryError(
-                f"max_memory is {limit} bytes, but the smallest tile needs about {needed} "
-                f"({-(-needed // 2**20)} MB); allow more, or use a smaller halo"
-            )
+                return side
+        if settings.max_memory is None:  # the figure of the system is an estimate, too
+            return SMALLEST_TILE
+        raise DeviceMemoryError(
+            f"max_memory is {limit} bytes, but the smallest tile needs about {needed} "
+            f"({-(-needed // 2**20)} MB); allow more, or use a smaller halo"
+        )
+
+    side = largest_side() if settings.tile is None else settings.tile
     bounds = {"multiple": model.lr_multiple, "minimum": model.lr_minimum}
     return TileGrid(height=height, width=width, side=side, halo=halo, **bounds)
 
@@ -173,4 +177,5 @@ def window_bytes(config: ResolverConfig, height: int, width: int, *, itemsize: i
 
 
 def _limit(settings: Settings, parameter: Tensor) -> int:
+    """Bytes that a window may take: as asked for, or half of what is free."""
     return free_memory(parameter.device) // 2 if settings.max_memory is None else settings.max_memory
