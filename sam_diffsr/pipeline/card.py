@@ -67,13 +67,9 @@ def model_card(
 ) -> str:
     """Write the card of one model, as Markdown with YAML front matter.
 
-    Args:
-        config: the model's config.
-        name: title, and the name in the example: a Hub id, folder or bundled name.
-        license: SPDX identifier in lower case; None leaves it out.
-        datasets: Hub ids or names of the training data.
-        details: Markdown for the end: scores, data, training.
-        front: further lines of the front matter.
+    ``name`` is the title and the name in the example: a Hub id, folder or bundled name. ``license`` is an
+    SPDX identifier in lower case, ``datasets`` are Hub ids or names of the training data. ``details`` is
+    Markdown for the end (scores, data, training), and ``front`` are further lines of the front matter.
     """
     sampling = config.sampling
     names = ["datasets:", *(f"- {json.dumps(dataset)}" for dataset in datasets)] if datasets else []

@@ -110,9 +110,8 @@ def config_from_json(text: str | bytes, *, source: str) -> ResolverConfig:
     try:
         data: Any = json.loads(text)
     except ValueError as error:
-        raise ModelLoadError(
-            f"{source} is not valid JSON ({error}); download or save the model again"
-        ) from error
+        text = f"{source} is not valid JSON ({error}); download or save the model again"
+        raise ModelLoadError(text) from error
     if not isinstance(data, dict) or "format_version" not in data:
         raise ModelLoadError(
             f"{source} is not a sam_diffsr config: expected a JSON object with a 'format_version'; "

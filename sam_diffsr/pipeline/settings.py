@@ -97,44 +97,44 @@ def resolve_settings(config: ResolverConfig, **options: Unpack[RunOptions]) -> S
     ensemble = options.get("ensemble", False)
     if not isinstance(ensemble, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArgumentError(f"ensemble must be True or False, got {ensemble!r}")
+    given = {name: value for name, value in options.items() if value is not None}
     halo = numbers.pop("halo")
     return Settings(
-        sampling=_resolve_sampling(config, options),
+        sampling=_resolve_sampling(config, given),
         ensemble=ensemble,
         halo=-(-config.halo // config.model.scale) if halo is None else halo,
         **numbers,
     )
 
 
-def _resolve_sampling(config: ResolverConfig, options: RunOptions) -> SamplingConfig:
+def _resolve_sampling(config: ResolverConfig, given: dict[str, Any]) -> SamplingConfig:
     """The model's own sampling, or that of a fidelity, with what the caller gave."""
     default, timesteps = config.sampling, config.schedule.timesteps
-    fidelity, start = options.get("fidelity"), options.get("start")
-    if fidelity is not None:
-        if start is not None:
+    if "fidelity" in given:
+        if "start" in given:
             raise ArgumentError(
-                f"fidelity {fidelity!r} and start {start!r} both choose where sampling starts; give one"
+                f"fidelity {given['fidelity']!r} and start {given['start']!r} both choose where sampling "
+                "starts; give one"
             )
-        default = sampling_of_fidelity(fidelity, config)
-    sampler = options.get("sampler")
-    sampler = default.sampler if sampler is None else sampler
+        default = sampling_of_fidelity(given["fidelity"], config)
+    sampler = given.get("sampler", default.sampler)
     check_choice(sampler, SamplerName, what="sampler", error=ArgumentError)
-    first = default.start if start is None else None if start == "noise" else start
-    if first is not None and not (is_integer(first) and 0 <= first < timesteps):
+    start = given.get("start", default.start)
+    start = None if start == "noise" else start
+    if start is not None and not (is_integer(start) and 0 <= start < timesteps):
         raise ArgumentError(
             f"start must be 'noise' or a timestep from 0 to {timesteps - 1}, got {start!r}; "
             "small values stay close to the encoder's image"
         )
     # The default number of steps shrinks to the timesteps that a given start leaves.
-    most = timesteps if first is None else int(first) + 1
-    steps = options.get("steps")
-    steps = min(default.steps, most) if steps is None else steps
+    most = timesteps if start is None else int(start) + 1
+    steps = given.get("steps", min(default.steps, most))
     if not (is_integer(steps) and 0 <= steps <= most):
         raise ArgumentError(
             f"steps must be a whole number from 0 (the encoder's image alone) to {most} (the timesteps from "
             f"the start down to 0), got {steps!r}"
         )
-    start = None if first is None else int(first)
+    start = None if start is None else int(start)
     return dataclasses.replace(default, sampler=sampler, steps=int(steps), start=start)
 
 
