@@ -119,11 +119,10 @@ def make_batch(host: HostBatch, *, scale: int) -> TrainingBatch:
     windows, fields = mix_windows(windows, fields, draws)
 
     lr = _reduce(windows, scale)
-    inner = slice(MARGIN_LR, -MARGIN_LR)
     for row, recipe in enumerate(host.recipes):
         if recipe:
             damaged = apply_recipe(windows[row : row + 1], recipe, scale=scale, seed=host.seed + row)
-            lr[row] = damaged[0, :, inner, inner]
+            lr[row] = damaged[0, :, MARGIN_LR:-MARGIN_LR, MARGIN_LR:-MARGIN_LR]
     inner = slice(MARGIN_LR * scale, -MARGIN_LR * scale)
     hr = windows[..., inner, inner].float() / 255
     return TrainingBatch(lr / 255, hr, fields[..., inner, inner].contiguous())
