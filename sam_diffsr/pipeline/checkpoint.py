@@ -176,7 +176,7 @@ def save_pretrained_folder(
     if card is not None:
         contents[CARD_NAME] = card.encode()
     target = Path(folder)
-    with writing("the model", target, "choose a folder that can be written"):
+    with writing("the model", target, advice="choose a folder that can be written"):
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=target) as workplace:
             for name, content in contents.items():

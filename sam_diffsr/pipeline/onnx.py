@@ -103,7 +103,7 @@ def export_onnx(
         "denoiser": (_Denoiser(model).eval(), {"xt": hr, "t": {0: batch}, "projected": hr}, ["eps"]),
     }
     with (
-        writing("the ONNX files", folder, "choose another folder"),
+        writing("the ONNX files", folder, advice="choose another folder"),
         contextlib.ExitStack() as files,
         torch.random.fork_rng(devices=[]),
         torch.no_grad(),

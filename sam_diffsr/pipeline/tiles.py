@@ -150,8 +150,9 @@ def divide(
         )
 
     side = largest_side() if settings.tile is None else settings.tile
-    bounds = {"multiple": model.lr_multiple, "minimum": model.lr_minimum}
-    return TileGrid(height=height, width=width, side=side, halo=halo, **bounds)
+    return TileGrid(
+        height=height, width=width, side=side, halo=halo, multiple=model.lr_multiple, minimum=model.lr_minimum
+    )
 
 
 def batch_size(config: ResolverConfig, settings: Settings, tile: Tile, *, parameter: Tensor) -> int:
