@@ -75,6 +75,11 @@ def model_card(
     names = ["datasets:", *(f"- {json.dumps(dataset)}" for dataset in datasets)] if datasets else []
     start = "pure noise" if sampling.start is None else f"the encoder's image, noised to t = {sampling.start}"
     way = f"{sampling.sampler}, {sampling.steps} step{'s' if sampling.steps > 1 else ''}, from {start}"
+    way += (
+        f", blended with {sampling.encoder_share:.0%} of the encoder's image"
+        if sampling.encoder_share
+        else ""
+    )
     card = _CARD.format(
         config=config,
         scale=config.model.scale,

@@ -114,20 +114,20 @@ def sample(
     sampling, scale, stretch = settings.sampling, config.model.scale, config.normalization.residual_scale
     dtype, layout = next(model.parameters()).dtype, network_layout(lr.device)
 
-    # The condition, once per image.
+    # The condition and the encoder's own image, once per window.
     condition = model.encode(lr.to(dtype=dtype, memory_format=layout))
+    encoded = model.encoder_image(condition).float()
     sums = [condition.trunk.float().sum()]  # not finite if one number is not
 
     if sampling.steps == 0:
-        image = model.encoder_image(condition).float()
+        image = encoded
         on_step(lambda: image)
     else:
         # The start: pure noise, or the residual of the encoder's image with noise added up to ``start``.
         lr_up = imresize(lr * (255 / config.normalization.lr_up_levels), scale) * 2 - 1
         x = noise(lr_up)
         if sampling.start is not None:
-            encoded = model.encoder_image(condition).float() * 2 - 1
-            x0 = image_to_residual(encoded, lr_up, residual_scale=stretch)
+            x0 = image_to_residual(encoded * 2 - 1, lr_up, residual_scale=stretch)
             t = torch.full((len(lr),), sampling.start, dtype=torch.int64, device=lr.device)
             x = q_sample(x0, t, x, schedule)
 
@@ -154,6 +154,8 @@ def sample(
             callback=report,
         )
         image = to_image(x0)
+        if sampling.encoder_share:
+            image = image.lerp(encoded, sampling.encoder_share)
 
     if not bool(torch.stack(sums).isfinite().all()):
         name = str(dtype).removeprefix("torch.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -21,7 +22,7 @@ __all__ = ["RunOptions", "Settings", "resolve_settings", "sampling_of_fidelity"]
 Start = int | Literal["noise"] | None
 
 _ONE_STEP_RANGE, _FOUR_STEP_RANGE = 0.35, 0.5
-"""Share of the schedule that ``fidelity=0`` starts from: beyond it LPIPS gains nothing."""
+"""Part of the schedule that ``fidelity=0`` starts from: beyond it LPIPS gains nothing."""
 
 
 class RunOptions(TypedDict, total=False):
@@ -59,7 +60,7 @@ class Settings:
     """One run, fully decided. Lengths are in LR pixels."""
 
     sampling: SamplingConfig
-    """Sampler, steps, start and spacing."""
+    """Sampler, steps, start, spacing and the encoder's share."""
     ensemble: bool
     """Average the results of the eight turned and mirrored inputs."""
     tile: int | None
@@ -135,14 +136,15 @@ def _resolve_sampling(config: ResolverConfig, given: dict[str, Any]) -> Sampling
             f"the start down to 0), got {steps!r}"
         )
     start = None if start is None else int(start)
-    return dataclasses.replace(default, sampler=sampler, steps=int(steps), start=start)
+    share = 0.0 if "start" in given else default.encoder_share
+    return dataclasses.replace(default, sampler=sampler, steps=int(steps), start=start, encoder_share=share)
 
 
 def sampling_of_fidelity(fidelity: float, config: ResolverConfig) -> SamplingConfig:
     """Sampling for one point between the encoder's image (1) and most noise (0), see ``docs/models.md``.
 
-    A model whose default is one step was trained for it and takes one; others take up to four of
-    DPM-Solver++.
+    A model whose default is one step was trained for it: down to 0.5 the encoder's share falls from 1 to 0,
+    then the start rises from the model's own. Others take up to four steps of DPM-Solver++.
 
     Raises:
         ArgumentError: not a number from 0 to 1.
@@ -151,8 +153,15 @@ def sampling_of_fidelity(fidelity: float, config: ResolverConfig) -> SamplingCon
         raise ArgumentError(
             f"fidelity must be a number from 0 (most texture) to 1 (closest to the input), got {fidelity!r}"
         )
-    one_step = config.sampling.steps <= 1
-    share = (1 - float(fidelity)) * (_ONE_STEP_RANGE if one_step else _FOUR_STEP_RANGE)
-    start = round(share * config.schedule.timesteps)
-    steps = 0 if fidelity == 1 else 1 if one_step else min(4, start + 1)
-    return SamplingConfig(sampler="ddim" if one_step else "dpmpp_2m", steps=steps, start=start)
+    distance, timesteps = 1 - float(fidelity), config.schedule.timesteps
+    if config.sampling.steps <= 1:
+        start = round((2 * distance - 1) * _ONE_STEP_RANGE * timesteps)
+        return SamplingConfig(
+            sampler="ddim",
+            steps=min(1, math.ceil(distance)),
+            start=max(start, config.sampling.start or 0),
+            encoder_share=max(0.0, 1 - 2 * distance),
+        )
+    start = round(distance * _FOUR_STEP_RANGE * timesteps)
+    steps = min(4, start + 1) if distance else 0
+    return SamplingConfig(sampler="dpmpp_2m", steps=steps, start=start)
