@@ -17,7 +17,6 @@ from sam_diffsr.data import (
     SyntheticConfig,
     TrainingBatch,
     TrainingSource,
-    open_source,
     prefetch,
     synthesize_crops,
 )
@@ -74,7 +73,7 @@ def measure_training(
         scale, seed, cache = config.model.scale, config.run.seed, folder / "cache"
         for kind, data in ({"data": config.data} if own_data else _made_up_data(config, folder)).items():
             LOGGER.info("measuring: opening %s", kind)
-            source = open_source(data, scale=scale, seed=seed, cache=cache)
+            source = TrainingSource(data, scale=scale, seed=seed, cache=cache)
             waits[kind] = []
             tasks[kind] = partial(_real_steps, trainer, source, steps, waits[kind])
         what = f"training steps, {repeats} rounds"
