@@ -19,9 +19,8 @@ from sam_diffsr.files import atomic_path
 from sam_diffsr.image import decode_image
 from sam_diffsr.image.photos import to_uint8
 from sam_diffsr.masks.segments import GraphMaskGenerator
-from sam_diffsr.masks.spe import Encoding, EncodingOptions, Reduction, encode_label_map
+from sam_diffsr.masks.spe import MAX_REGIONS, Encoding, EncodingOptions, Reduction, encode_label_map
 from sam_diffsr.masks.store import digest_masks, find_masks, load_structure
-from sam_diffsr.masks.structure import MAX_REGIONS
 from sam_diffsr.resize import imresize
 
 __all__ = [

@@ -24,7 +24,7 @@ from sam_diffsr.masks.sam_model import (
     make_generator,
     read_weights,
 )
-from sam_diffsr.masks.segments import check_image, enlarge_labels, shrink_to
+from sam_diffsr.masks.segments import check_image, nearest, shrink_to
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -143,18 +143,16 @@ class SamMaskGenerator:
             raise ArgumentError(f"precision={precision!r} needs a CUDA device, got {self.device}; use 'fp32'")
         if longest_side is not None and longest_side < 16:
             raise ArgumentError(f"longest_side must be None or >= 16, got {longest_side}")
-        if self.options.min_mask_region_area > 0:
-            try:
-                import cv2  # pyright: ignore  # noqa: F401
-            except ImportError as error:
-                raise MissingDependencyError(
-                    "min_mask_region_area > 0 needs OpenCV; install it with: "
-                    "pip install opencv-python-headless, or leave the option at 0"
-                ) from error
         self.precision, self.longest_side = precision, longest_side
         autocast = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
         sam = sam.to(self.device).eval()
-        self._generator: Any = make_generator(sam, vars(self.options), self.device, autocast=autocast)
+        try:
+            self._generator: Any = make_generator(sam, vars(self.options), self.device, autocast=autocast)
+        except ImportError as error:
+            raise MissingDependencyError(
+                "min_mask_region_area > 0 needs OpenCV; install it with: pip install "
+                "opencv-python-headless, or leave the option at 0"
+            ) from error
 
     @classmethod
     def from_pretrained(
@@ -232,7 +230,7 @@ class SamMaskGenerator:
         """Bring one record to the size of the image and the requested form."""
         record, segmentation = dict(record), record["segmentation"]
         if size != full_size:
-            mask = enlarge_labels(decode(segmentation), full_size)
+            mask = nearest(decode(segmentation), full_size)
             segmentation = encode(mask, compressed=False)
             down, across = full_size[0] / size[0], full_size[1] / size[1]
             x, y, w, h = bbox_xywh(segmentation)
