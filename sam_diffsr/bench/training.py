@@ -59,7 +59,7 @@ def measure_training(
         raise ArgumentError(f"repeats and steps must be >= 1, got {repeats} and {steps}")
     with (
         tempfile.TemporaryDirectory(prefix="sam-diffsr-") as name,
-        launched(config, folder=Path(name), trackers=[]) as accelerator,
+        launched(replace(config, run=replace(config.run, tracker="none")), folder=Path(name)) as accelerator,
     ):
         folder = Path(name)
         first = replace(config, run=replace(config.run, init=None))

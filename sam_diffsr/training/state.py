@@ -51,7 +51,6 @@ class Checkpoint:
     """Content of a checkpoint file; tensors that were read are on the CPU."""
 
     path: Path
-    """The file."""
     step: int
     """Number of finished steps."""
     stage: str
@@ -61,13 +60,22 @@ class Checkpoint:
     network: dict[str, Tensor]
     """Weights of the trained network."""
     ema: dict[str, Tensor]
-    """Averaged weights of the trained network."""
+    """Averaged weights of the same."""
     frozen: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     """Weights of the encoder in stage 2; empty in stage 1."""
     moments: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     """Adam's state; keys are ``<parameter>/<entry>``."""
     scaler: dict[str, Any] | None = None
     """State of fp16's loss scaling."""
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return self.path.parents[1]
+
+    def train_config(self) -> TrainConfig:
+        """The run's configuration, with the defaults of keys that its version did not have."""
+        return from_dict(TrainConfig, self.config, where=f"config in {self.path}")
 
 
 def write_checkpoint(checkpoint: Checkpoint, *, keep: int) -> None:
@@ -94,19 +102,19 @@ def write_checkpoint(checkpoint: Checkpoint, *, keep: int) -> None:
         raise OutputError(
             f"cannot write checkpoint {path}: {error}; earlier checkpoints are kept, free space and resume"
         ) from error
-    for old in list_checkpoints(path.parents[1])[:-keep]:
+    for old in list_checkpoints(checkpoint.run)[:-keep]:
         old.unlink(missing_ok=True)
-
-
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """Path of a step's checkpoint in a run folder."""
-    return folder / FOLDER / f"step-{step:08d}.safetensors"
 
 
 def remove_leftovers(folder: Path) -> None:
     """Delete the unfinished files of processes that were killed while they saved."""
     for path in (folder / FOLDER).glob(".*"):
         path.unlink(missing_ok=True)
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Path of a step's checkpoint in a run folder."""
+    return folder / FOLDER / f"step-{step:08d}.safetensors"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -135,8 +143,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """
     source = Path(path)
     if source.is_dir():
-        newest = latest_checkpoint(source)
-        if newest is None:
+        if (newest := latest_checkpoint(source)) is None:
             raise ModelLoadError(
                 f"{source} has no finished checkpoint: expected {FOLDER}/step-*.safetensors in it"
             )
@@ -191,10 +198,7 @@ def check_same_run(checkpoint: Checkpoint, stage: str, config: TrainConfig) -> N
     """
     if checkpoint.stage != stage:
         raise ConfigError(f"{checkpoint.path} holds a run of stage {checkpoint.stage!r}, not {stage!r}")
-
-    # reading the old config fills in the defaults of keys that its version did not have
-    old = flatten(from_dict(TrainConfig, checkpoint.config, where=f"config in {checkpoint.path}"))
-    new = flatten(config)
+    old, new = flatten(checkpoint.train_config()), flatten(config)
     changed: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
