@@ -142,13 +142,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turn the names of the official Hub weights into native ones."""
-
-    def native(key: str) -> str:
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
         for pattern, replacement in _RENAMES:
             key = re.sub(pattern, replacement, key)
-        return key
-
-    return {native(key): value for key, value in state.items() if not key.startswith(_HUB_DUPLICATE)}
+        renamed[key] = value
+    return {key: value for key, value in renamed.items() if not key.startswith(_HUB_DUPLICATE)}
 
 
 def import_segment_anything() -> Any:

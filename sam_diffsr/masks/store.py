@@ -326,5 +326,5 @@ def _json_value(value: Any) -> Any:
 
 def _write(what: str, target: PathLike, data: bytes) -> None:
     advice = "look at the folder, its permissions and free space"
-    with writing(what, target, advice), atomic_path(target) as temporary:
+    with writing(what, target, advice=advice), atomic_path(target) as temporary:
         temporary.write_bytes(data)

@@ -97,7 +97,7 @@ class RunLog:
 
         # the records up to the checkpoint
         kept = "".join(json.dumps(record) + "\n" for record in read_log(folder) if record["step"] <= step)
-        with writing("the log", self.path, _ADVICE), atomic_path(self.path) as temporary:
+        with writing("the log", self.path, advice=_ADVICE), atomic_path(self.path) as temporary:
             temporary.write_text(kept, encoding="utf-8")
 
         # the tracker; TensorBoard's project is a folder, and it has no table of settings
@@ -128,7 +128,7 @@ class RunLog:
         """Log numbers: a line of ``log.jsonl``, ``group/name`` in the tracker, and a message."""
         train = group == "train"
         record = {"step": step, "time": round(time.time(), 3), **(values if train else {group: dict(values)})}
-        with writing("the log", self.path, _ADVICE), self.path.open("a", encoding="utf-8") as file:
+        with writing("the log", self.path, advice=_ADVICE), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         named = {f"{group}/{key}": value for key, value in values.items()}
         self._track(lambda tracker: tracker.log(named, step=step))
@@ -139,7 +139,7 @@ class RunLog:
         """Log a picture ``(H, W, 3)``: ``samples/step-XXXXXXXX.png``, and the tracker."""
         if not self._draws:
             return
-        with writing("pictures", self._pictures, _ADVICE):
+        with writing("pictures", self._pictures, advice=_ADVICE):
             self._pictures.mkdir(exist_ok=True)
         save_image(Image.fromarray(picture), self._pictures / f"step-{step:08d}.png")
 

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sam_diffsr.config import check_choice
 from sam_diffsr.data import TrainingSource, open_source, prefetch
 from sam_diffsr.errors import ArgumentError, NumericalError
 from sam_diffsr.files import atomic_path, writing
@@ -103,8 +104,7 @@ def train(
         NumericalError: the loss became NaN or infinite; the last good checkpoint is kept.
         OutputError: the folder cannot be written, or the tracker does not start.
     """
-    if stage not in get_args(StageName):
-        raise ArgumentError(f"stage must be one of {', '.join(get_args(StageName))}; got {stage!r}")
+    check_choice(stage, StageName, what="stage", error=ArgumentError)
     if config.validation.hr is not None and validate is None:
         raise ArgumentError(
             "config.validation.hr names a folder, but validate is None; pass validate="
