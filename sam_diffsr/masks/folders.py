@@ -102,11 +102,9 @@ def load_generator(
 
 
 def generate_file(generator: MaskGenerator, photo: PathLike, target: PathLike) -> int:
-    """Find the regions of one photo and write them as records; gives the number of regions.
+    """Find the regions of one photo and write them as records; gives their number.
 
-    Raises:
-        ImageError: the photo cannot be read.
-        OutputError: the file cannot be written.
+    Raises ``ImageError`` if the photo cannot be read, ``OutputError`` if the file cannot be written.
     """
     records = generator.generate(read_photo(photo))
     write_records(target, records)
@@ -147,8 +145,8 @@ def generate_folder(
     def work(photo: Path, target: Path) -> dict[str, Any]:
         return {"regions": generate_file(load(), photo, target)}
 
-    selected = (shard or Shard()).select(jobs)
-    return _run(selected, work, begin=load, out=Path(out), check=read_records, overwrite=overwrite)
+    jobs = (shard or Shard()).select(jobs)
+    return _run(jobs, work, begin=load, out=Path(out), check=read_records, overwrite=overwrite)
 
 
 def encode_folder(

@@ -47,9 +47,8 @@ class RegionRuns:
     def segments(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Paint the regions in order, later over earlier, on runs instead of pixels.
 
-        Returns:
-            Labels (int32; 0 is no region, k + 1 is region k) and ends (int64, exclusive) of consecutive
-            column-major stretches that cover the whole image.
+        Gives labels (int32; 0 is no region, k + 1 is region k) and ends (int64, exclusive) of consecutive
+        column-major stretches that cover the whole image.
         """
         pixels = np.array([0, self.size[0] * self.size[1]])
         ends, rank = np.unique(np.concatenate([self.starts, self.stops, pixels]), return_inverse=True)
@@ -89,12 +88,7 @@ def lay_out(values: NDArray[ValueT], stops: NDArray[np.int64], size: tuple[int, 
 
 
 def collect_runs(masks: MaskInput, *, size: tuple[int, int] | None = None) -> RegionRuns:
-    """Turn masks into runs; non-zero pixels belong to the region. Arguments as for ``encode_structure``.
-
-    Raises:
-        DataError: another form, rank or dtype; a malformed RLE; sizes that differ; an empty list without
-            ``size``.
-    """
+    """Turn masks into runs; arguments and ``DataError`` as for ``encode_structure``."""
     if isinstance(masks, Tensor):
         masks = masks.detach().cpu().numpy()
     if isinstance(masks, np.ndarray):

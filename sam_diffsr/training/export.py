@@ -93,11 +93,7 @@ def resolver_config(config: TrainConfig, *, sampling: SamplingConfig) -> Resolve
 
 
 def read_details(path: str | os.PathLike[str]) -> str:
-    """Read a Markdown file for the card.
-
-    Raises:
-        DataError: it cannot be read, or is not UTF-8 text.
-    """
+    """Read a Markdown file for the card; raises ``DataError`` if it is not readable UTF-8 text."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -50,21 +50,15 @@ class Meter:
 
     def _reset(self) -> None:
         self._sums = torch.zeros(2, device=self._accelerator.device)
-        self.steps, self.images, self.waited, self.since = 0, 0, 0.0, time.perf_counter()
+        self.steps, self.images, self.began = 0, 0, time.perf_counter()
+        self.spent = {"waiting": 0.0, "paused": 0.0}
 
     @contextlib.contextmanager
-    def waiting(self) -> Generator[None, None, None]:
-        """Count the time inside the block as waiting for data."""
+    def timed(self, kind: Literal["waiting", "paused"]) -> Generator[None, None, None]:
+        """Count the time of the block as waiting for data, or as a pause, which is not training."""
         start = time.perf_counter()
         yield
-        self.waited += time.perf_counter() - start
-
-    @contextlib.contextmanager
-    def paused(self) -> Generator[None, None, None]:
-        """Exclude the time inside the block, which is not training."""
-        start = time.perf_counter()
-        yield
-        self.since += time.perf_counter() - start
+        self.spent[kind] += time.perf_counter() - start
 
     def add(self, loss: torch.Tensor, norm: torch.Tensor, *, images: int) -> None:
         """Count one step: loss and gradient norm (scalars on the device), images of all processes."""
@@ -78,8 +72,8 @@ class Meter:
         if not self.steps:
             return {}
         loss, norm = self._accelerator.reduce(self._sums / self.steps, reduction="mean").tolist()
-        elapsed = max(time.perf_counter() - self.since, 1e-9)
-        speed, wait = round(self.images / elapsed, 3), round(self.waited / elapsed, 4)
+        elapsed = max(time.perf_counter() - self.began - self.spent["paused"], 1e-9)
+        speed, wait = round(self.images / elapsed, 3), round(self.spent["waiting"] / elapsed, 4)
         self._reset()
         return {"loss": loss, "grad_norm": norm, "images_per_second": speed, "data_wait": wait}
 

@@ -167,7 +167,7 @@ class _Run:
             self.bar: Any = stack.enter_context(bar)
             batches = stack.enter_context(prefetch(source.host_batch, start=trainer.step, stop=run.steps))
             while trainer.step < run.steps:
-                with self.meter.waiting():
+                with self.meter.timed("waiting"):
                     batch = source.device_batch(next(batches), trainer.device)
                 loss, norm = trainer.train_step(batch)
                 self.meter.add(loss, norm, images=self.config.data.batch)
@@ -215,14 +215,14 @@ class _Run:
     def _save(self) -> None:
         self._report()
         if self.log is not None:
-            with self.meter.paused():
+            with self.meter.timed("paused"):
                 self.trainer.save(self.folder)
         self.saved = checkpoint_path(self.folder, self.trainer.step)
 
     def _validate(self) -> None:
         if self.log is None or self.validate is None:
             return
-        with self.meter.paused(), torch.no_grad():
+        with self.meter.timed("paused"), torch.no_grad():
             outcome = self.validate(self.trainer.averaged_model())
             self.log.numbers(self.trainer.step, outcome.scores, group="validation")
             if outcome.picture is not None:

@@ -229,11 +229,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_pauses_are_no_training_and_waits_are_counted(clock: Clock) -> None:
     meter = Meter(Accelerator(cpu=True))
-    with meter.waiting():
+    with meter.timed("waiting"):
         clock.now += 1
     clock.now += 3
     meter.add(torch.tensor(2.0), torch.tensor(4.0), images=8)
-    with meter.paused():
+    with meter.timed("paused"):
         clock.now += 1000
     meter.add(torch.tensor(4.0), torch.tensor(8.0), images=8)
     expected = {"loss": 3.0, "grad_norm": 6.0, "images_per_second": 4.0, "data_wait": 0.25}
