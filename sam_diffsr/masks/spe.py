@@ -170,11 +170,7 @@ class StructureField:
     def from_masks(
         cls, masks: MaskInput, *, size: tuple[int, int] | None = None, **options: Unpack[EncodingOptions]
     ) -> StructureField:
-        """Encode masks; arguments, errors and field as for ``encode_structure``.
-
-        Raises:
-            DataError: also for more than 65535 visible regions.
-        """
+        """Encode masks as ``encode_structure`` does; more than 65535 visible regions are a ``DataError``."""
         runs = collect_runs(masks, size=size)
         encoding, reduction, seed = check_encoding(**options)
         values = _label_values(runs, **options)

@@ -130,7 +130,8 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def is_checkpoint(path: Path) -> bool:
     """Whether a path is a checkpoint file of this trainer, judged by its header."""
     try:
-        return {"format_version", "step", "stage"} <= _read(path, tensors=False)[0].keys()
+        with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            return {"format_version", "step", "stage"} <= cast("dict[str, str]", file.metadata() or {}).keys()
     except (OSError, SafetensorError):
         return False
 
@@ -148,16 +149,17 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
                 f"{source} has no finished checkpoint: expected {FOLDER}/step-*.safetensors in it"
             )
         source = newest
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
     try:
-        metadata, tensors = _read(source)
+        with safe_open(source, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            metadata = cast("dict[str, str]", file.metadata() or {})
+            for key in cast("list[str]", file.keys()):
+                group, _, name = key.partition(":")
+                groups.get(group, {})[name] = cast("Tensor", file.get_tensor(key))
     except (OSError, SafetensorError) as error:
         raise ModelLoadError(f"cannot read checkpoint {source}: {error}") from error
     if metadata.get("format_version") != FORMAT_VERSION or not {"step", "stage", "config"} <= metadata.keys():
         raise ModelLoadError(f"{source} is not a training checkpoint of format {FORMAT_VERSION}")
-    groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
-    for key, tensor in tensors.items():
-        group, _, name = key.partition(":")
-        groups.get(group, {})[name] = tensor
     try:
         return Checkpoint(
             path=source,
@@ -215,14 +217,6 @@ def check_same_run(checkpoint: Checkpoint, stage: str, config: TrainConfig) -> N
             changed.append(difference)
     if changed:
         raise ConfigError(f"{checkpoint.path} holds a run of another configuration: {'; '.join(changed)}")
-
-
-def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file."""
-    with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
-        metadata = cast("dict[str, str]", file.metadata() or {})
-        keys = cast("list[str]", file.keys()) if tensors else []
-        return metadata, {key: cast("Tensor", file.get_tensor(key)) for key in keys}
 
 
 def _table(text: str) -> dict[str, Any]:
