@@ -109,7 +109,7 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table and write the files."""
     from sam_diffsr.data.degrade import parse_degradation
-    from sam_diffsr.evaluation.evaluate import ResultFolders, evaluate_methods
+    from sam_diffsr.evaluation.evaluate import evaluate_methods, result_writer
     from sam_diffsr.evaluation.methods import (
         bicubic_method,
         common_scale,
@@ -161,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
     observers: list[Callable[[ImageResult], None]] = [page.add] if args.html is not None else []
     if args.save is not None:
         names = [damage.name for damage in damages]
-        observers.append(ResultFolders(args.save, methods, hr_files=hr_files, damages=names).add)
+        observers.append(result_writer(args.save, methods, hr_files=hr_files, damages=names))
 
     def observe(result: ImageResult) -> None:
         for observer in observers:
