@@ -33,6 +33,12 @@ def register(subparsers: Subparsers) -> None:
     add("--steps", type=int, required=True, metavar="N", help="default number of steps")
     add("--start", type=int, metavar="T", help="default start timestep (default: pure noise)")
     add("--spacing", choices=SPACING_CHOICES, help="default spacing of the steps (default: linspace)")
+    add(
+        "--encoder-share",
+        type=float,
+        metavar="0..1",
+        help="part of the encoder's image in results (default: 0)",
+    )
     add("--dtype", choices=("fp32", "fp16", "bf16"), help="stored precision (default: fp32)")
     add("--name", help="title of the model card (default: the folder's name)")
     add("--license", metavar="SPDX", help="licence of the weights, as an SPDX identifier")
@@ -52,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from sam_diffsr.pipeline.config import SamplingConfig
     from sam_diffsr.training.export import export_run, read_details
 
-    sampling = SamplingConfig(**given(args, "sampler", "steps", "start", "spacing"))
+    sampling = SamplingConfig(**given(args, "sampler", "steps", "start", "spacing", "encoder_share"))
     config = export_run(
         args.run_dir,
         args.out_dir,
