@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from sam_diffsr.bench.result import BenchResult, at_least, time_in_turns
 from sam_diffsr.masks.rle import decode, encode
-from sam_diffsr.masks.spe import encode_structure, position_field
+from sam_diffsr.masks.spe import StructureField, encode_structure, position_field
 from sam_diffsr.masks.store import write_structure
-from sam_diffsr.masks.structure import StructureField
 
 __all__ = ["measure_masks"]
 

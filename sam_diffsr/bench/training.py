@@ -54,7 +54,7 @@ def measure_training(
     at_least(1, {"repeats": repeats, "steps": steps})
     with (
         tempfile.TemporaryDirectory(prefix="sam-diffsr-") as name,
-        launched(config, folder=Path(name), trackers=[]) as accelerator,
+        launched(replace(config, run=replace(config.run, tracker="none")), folder=Path(name)) as accelerator,
     ):
         folder = Path(name)
         first = replace(config, run=replace(config.run, init=None))
