@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_diffsr.errors import ArgumentError, DataError, MissingDependencyError, OutputError
-from sam_diffsr.files import writing
+from sam_diffsr.files import open_folder
 from sam_diffsr.image.photos import list_photos, read_photo
 from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions, SamPrecision
 from sam_diffsr.masks.segments import GraphMaskGenerator
@@ -255,7 +254,7 @@ def _run(
 
     ``work`` makes the target of a source and gives fields of its outcome; ``begin`` is called before.
     """
-    _make_folder(out)
+    open_folder(out).close()
     spent, written = 0.0, 0
     for number, (source, target) in enumerate(jobs, start=1):
         outcome = functools.partial(MaskOutcome, source=source, target=target, number=number, total=len(jobs))
@@ -270,7 +269,7 @@ def _run(
             except DataError:  # truncated by another tool: make it again
                 pass
         begin()
-        _make_folder(target.parent)
+        open_folder(target.parent).close()
         started = time.perf_counter()
         try:
             result = work(source, target)
@@ -288,10 +287,3 @@ def _run(
 def _describe(encoding: str | None, reduction: str | None, seed: int | None) -> str:
     """The choices that a field's values depend on."""
     return f"random, seed {seed}" if encoding == "random" else f"{encoding}/{reduction}"
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and try to write into it, before any work is done for it."""
-    with writing("into the folder", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
