@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +135,7 @@ def test_folders_that_cannot_be_written(photos, tmp_path, monkeypatch) -> None:
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(folders.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
     with pytest.raises(OutputError, match=r"cannot write into the folder .*: Permission denied"):
         run(photos, tmp_path / "out")
 
