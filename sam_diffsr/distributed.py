@@ -22,6 +22,7 @@ from sam_diffsr.errors import ArgumentError, ClusterError, ImageError, MissingDe
 from sam_diffsr.image.jobs import (
     STDIN,
     STDOUT,
+    Existing,
     Extension,
     Job,
     Source,
@@ -33,7 +34,7 @@ from sam_diffsr.image.jobs import (
 from sam_diffsr.image.photos import PHOTO_SUFFIXES, list_photos
 from sam_diffsr.image.read import readable_endings
 from sam_diffsr.masks.folders import MaskGenerator, MaskOutcome, generate_file, place_targets
-from sam_diffsr.pipeline.batch import Existing, FileUpscaler, Outcome
+from sam_diffsr.pipeline.batch import FileUpscaler, Outcome
 from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.stores import as_path, as_uri, check_writable, is_remote, list_files, read_file, write_file
 
@@ -229,15 +230,18 @@ def _run(
     stored = set(list_files(folder)) if is_remote(folder) and existing != "overwrite" else None
     waiting: dict[int, Job] = {}
     for number, (job, place) in enumerate(zip(jobs, places, strict=True)):
-        if job.problem is not None:
-            yield _failed(job, job.problem)
-        elif existing == "overwrite" or not (job.target.exists() if stored is None else job.target in stored):
-            waiting[number] = place
-        elif existing == "skip":
+        try:
+            if job.problem is not None:
+                raise job.problem
+            exists = job.target in stored if stored is not None else job.source == job.target or None
+            done = job.is_done(existing, exists=exists, name=as_uri(job.target))
+        except Exception as error:
+            yield _failed(job, error)
+            continue
+        if done:
             yield Outcome(job=job, status="skipped", seconds=0.0)
         else:
-            text = f"{as_uri(job.target)!r} already exists; choose --overwrite or --skip-existing"
-            yield _failed(job, OutputError(text))
+            waiting[number] = place
     if not waiting:
         return
     with _marker(folder) as marker, connected(cluster.address) as ray:

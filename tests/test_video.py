@@ -27,7 +27,7 @@ from sam_diffsr.errors import (
     OutputError,
 )
 from sam_diffsr.pipeline import SuperResolver
-from sam_diffsr.video import upscale_video, video_size
+from sam_diffsr.video import upscale_video
 
 av: Any = pytest.importorskip("av")
 TICK = Fraction(1, 12800)
@@ -265,8 +265,10 @@ def test_turned_frames_are_turned_upright(twice, tmp_path, degrees, mirrored):
         upscale_video(twice, source, tmp_path / "b.mkv", lossless=True, segment_frames=1)
     expected = picture(3)[:, ::-1] if mirrored else np.rot90(picture(3), turns)
     np.testing.assert_array_equal(read(tmp_path / "b.mkv")[1][3][::2, ::2], expected)
-    assert video_size(source) == expected.shape[:2]
-    upscale_video(twice, source, tmp_path / "b.mp4")
+    assert upscale_video(twice, source, tmp_path / "b.mp4").size == (
+        2 * expected.shape[0],
+        2 * expected.shape[1],
+    )
     with av.open(str(tmp_path / "b.mp4")) as container:
         aspect = container.streams.video[0].sample_aspect_ratio
     assert aspect == (Fraction(3, 4) if abs(degrees) == 90 else Fraction(4, 3))
@@ -580,7 +582,7 @@ def test_files_that_are_no_video(twice, tmp_path):
         ("b.mp4", {"crf": 52}, ArgumentError, "crf must be a whole number from 0 to 51, got 52"),
         ("b.mp4", {"segment_frames": 0}, ArgumentError, "segment_frames must be a whole number from 1"),
         ("a.mkv", {"overwrite": True}, OutputError, "it is the source; choose another name"),
-        ("there.mp4", {}, OutputError, "already exists; delete it or overwrite it"),
+        ("there.mp4", {}, OutputError, "already exists; choose --overwrite or --skip-existing"),
         ("b.mov", {}, OutputError, r"\.mov cannot hold the source's audio and subtitles \(flac\); \.mkv can"),
     ],
 )
@@ -627,7 +629,7 @@ def test_the_command(model_dir, tmp_path, capsys):
     assert len(read(tmp_path / "a_x4.mp4")[0]) == 5
     assert "a_x4.mp4 (96x64, " in capsys.readouterr().out
     assert command(model_dir, source) == 1
-    assert "already exists; delete it or overwrite it" in capsys.readouterr().err
+    assert "already exists; choose --overwrite or --skip-existing" in capsys.readouterr().err
     assert command(model_dir, source, "--skip-existing") == 0
     assert "already exists, skipped" in capsys.readouterr().out
     assert command(model_dir, source, "--overwrite", "--width", 30) == 0
