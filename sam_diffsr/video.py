@@ -11,20 +11,18 @@ import logging
 import math
 import os
 import shutil
-import time
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sam_diffsr import errors
 from sam_diffsr.arguments import is_number
@@ -182,14 +180,14 @@ def run_videos(
         return "written", size
 
     for job in jobs:
-        started, size, error = time.perf_counter(), None, None
+        started, size, error = perf_counter(), None, None
         try:
             status, size = do(job)
         except (ArgumentError, errors.CancelledError):
             raise
         except Exception as problem:  # the other videos go on
             status, error = "failed", problem
-        yield Outcome(job=job, status=status, seconds=time.perf_counter() - started, size=size, error=error)
+        yield Outcome(job=job, status=status, seconds=perf_counter() - started, size=size, error=error)
 
 
 def _check_arguments(start: float | None, end: float | None, crf: int, segment_frames: int = 1) -> None:
@@ -201,15 +199,6 @@ def _check_arguments(start: float | None, end: float | None, crf: int, segment_f
     for name, number, low, high in (("crf", crf, 0, 51), ("segment_frames", segment_frames, 1, 10**6)):
         if type(number) is not int or not low <= number <= high:
             raise ArgumentError(f"{name} must be a whole number from {low} to {high}, got {number!r}")
-
-
-def _check_ending(target: Path, *, lossless: bool) -> None:
-    if target.stem == STDOUT.name:
-        raise OutputError("a video cannot go to standard output; name a file")
-    ending = target.suffix.lower()
-    if ending not in _FORMATS or (lossless and ending != ".mkv"):
-        kind, endings = ("lossless video", ".mkv") if lossless else ("video", ", ".join(_FORMATS))
-        raise OutputError(f"cannot write {str(target)!r}: {kind} is written as {endings}")
 
 
 # Reading
@@ -258,6 +247,7 @@ class _Clip:
     def __init__(self, path: Path, start_time: float | None = None, end_time: float | None = None) -> None:
         """Read the header and the first frame, whose size and colours the others have too."""
         self.path, self.start_time = path, start_time
+        self.problem: ImageError | None = None  # what ends the frames too early
         with _opened(path) as (container, stream):
             if not cast("Any", stream.codec_context):
                 raise self.refused("has a codec that cannot be decoded; convert it first")
@@ -317,10 +307,8 @@ class _Clip:
         across, down = (slice(None, None, -1 if mirrored else 1) for mirrored in self.mirrored)
         return np.ascontiguousarray((stored.swapaxes(0, 1) if self.turned else stored)[down, across])
 
-    def frames(
-        self, since: float, problems: list[ImageError], *, seek: bool = True
-    ) -> Iterator[av.VideoFrame]:
-        """Frames from ``since`` to the stop, at rising times; what ends them early is appended."""
+    def frames(self, since: float, *, seek: bool = True) -> Iterator[av.VideoFrame]:
+        """Frames from ``since`` to the stop, at rising times, or until there is a ``problem``."""
         last, reached = -math.inf, Fraction(0)
         with _opened(self.path) as (container, stream):
             if sought := seek and since > 0:
@@ -331,7 +319,7 @@ class _Clip:
                 for frame in frames:
                     time = cast("int", frame.pts) - self.origin
                     if sought and time > since:  # the seek went too far
-                        yield from self.frames(since, problems, seek=False)
+                        yield from self.frames(since, seek=False)
                         return
                     sought = False
                     if time >= self.stop:
@@ -339,7 +327,7 @@ class _Clip:
                     if (frame.height, frame.width) != (self.frame.height, self.frame.width):
                         size, at = f"{frame.width} x {frame.height}", _milliseconds(time * self.tick)
                         parts = f"upscale it in two parts, with end_time {at} and start_time {at}"
-                        problems.append(self.refused(f"changes its size to {size} after {at} s; {parts}"))
+                        self.problem = self.refused(f"changes its size to {size} after {at} s; {parts}")
                         return
                     if time > last and time >= since:
                         frame.pts = last = time
@@ -348,7 +336,7 @@ class _Clip:
             if container.format.name.startswith(_ANNOUNCED) and read + _SLACK / self.rate < wanted:
                 at, whole = _milliseconds(read), _milliseconds(self.duration)
                 advice = f"give end_time {at} to keep what there is"
-                problems.append(self.refused(f"breaks off after {at} of {whole} s; {advice}"))
+                self.problem = self.refused(f"breaks off after {at} of {whole} s; {advice}")
 
 
 def _milliseconds(seconds: Fraction) -> str:
@@ -373,12 +361,8 @@ def _enlarged(
         for frame, old in zip(group, known, strict=True):
             large: Pixels = large if old else next(results)
             yield cast("int", frame.pts), large
-            reporter.step(partial(_preview, large))
+            reporter.step(lambda large=large: torch.from_numpy(large[..., :3]).permute(2, 0, 1)[None] / 255)
         before = images[-1]
-
-
-def _preview(pixels: Pixels) -> Tensor:
-    return torch.from_numpy(pixels[..., :3]).permute(2, 0, 1)[None] / 255
 
 
 class _Segment(NamedTuple):
@@ -394,14 +378,18 @@ class _Work:
 
     def __init__(self, clip: _Clip, target: Path, *, crf: int | None, strip_metadata: bool) -> None:
         """Refuse what cannot be written, and say what is lost; ``crf`` is None for lossless video."""
-        _check_ending(target, lossless=crf is None)
+        if target.stem == STDOUT.name:
+            raise OutputError("a video cannot go to standard output; name a file")
         self.clip, self.crf, self.strip_metadata = clip, crf, strip_metadata
         self.final = final = Path(os.path.realpath(target))
-        self.form = _FORMATS[final.suffix.lower()]
-        self.folder = final.with_name(f"{final.name}.parts")
-        self.done: list[_Segment] = []
+        refused, ending = f"cannot write {str(final)!r}: ", final.suffix.lower()
+        if crf is None and ending != ".mkv":
+            raise OutputError(f"{refused}lossless video is written as .mkv")
+        if ending not in _FORMATS:
+            raise OutputError(f"{refused}video is written as {', '.join(_FORMATS)}")
         check_file(final)
-        refused = f"cannot write {str(final)!r}: "
+        self.form, self.folder = _FORMATS[ending], final.with_name(f"{final.name}.parts")
+        self.done: list[_Segment] = []
         if clip.alpha and crf is not None:
             raise OutputError(f"{refused}H.264 has no transparency; lossless video in .mkv has")
         if clip.aspect != 1 and crf is None:
@@ -429,12 +417,12 @@ class _Work:
         self, resolver: SuperResolver, *, overwrite: bool, options: dict[str, Any], segment_frames: int = 50
     ) -> VideoResult:
         """Do what is left; ``options`` are those of :meth:`SuperResolver.upscale`."""
-        clip, problems = self.clip, list[ImageError]()
+        clip = self.clip
         progress, callback = options.pop("progress", None), options.pop("callback", None)
         self.take_up(resolver, options, overwrite=overwrite)
         if resumed := sum(segment.frames for segment in self.done):
             logger.info("%d frames are finished in %s; going on behind them", resumed, self.folder)
-        frames = clip.frames(self.done[-1].last + 1 if self.done else clip.start, problems)
+        frames = clip.frames(self.done[-1].last + 1 if self.done else clip.start)
         seconds = min(clip.duration, clip.stop * clip.tick) - max(clip.start, 0) * clip.tick
         total = max(1, round(seconds * clip.rate))
         try:
@@ -444,8 +432,8 @@ class _Work:
                 self.record()
                 while self.encode(itertools.islice(large, segment_frames)):
                     self.record()
-            if problems:
-                raise problems[0]
+            if clip.problem is not None:
+                raise clip.problem
             if not self.done:
                 raise ImageError(f"{str(clip.path)!r} has no frame between start_time and end_time")
             size = self.join()
@@ -566,9 +554,8 @@ class _Work:
         for stream in _copied_streams(source):
             copies[stream.index] = copy = output.add_stream_from_template(stream, opaque=True)
             copy.disposition = stream.disposition
-            for name in ("language",) if self.strip_metadata else ("language", "title"):
-                if name in stream.metadata:
-                    copy.metadata[name] = stream.metadata[name]
+            kept = ("language",) if self.strip_metadata else ("language", "title")
+            copy.metadata.update({name: stream.metadata[name] for name in kept if name in stream.metadata})
         return copies
 
     def joined(self, begin: int, pictures: Stream) -> Iterator[Packet]:

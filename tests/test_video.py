@@ -630,6 +630,8 @@ def test_the_command(model_dir, tmp_path, capsys):
     assert "a_x4.mp4 (96x64, " in capsys.readouterr().out
     assert command(model_dir, source) == 1
     assert "already exists; choose --overwrite or --skip-existing" in capsys.readouterr().err
+    assert command(model_dir, source, "--dry-run") == 1
+    assert "already exists; choose --overwrite or --skip-existing" in capsys.readouterr().err
     assert command(model_dir, source, "--skip-existing") == 0
     assert "already exists, skipped" in capsys.readouterr().out
     assert command(model_dir, source, "--overwrite", "--width", 30) == 0
@@ -646,6 +648,28 @@ def test_the_command(model_dir, tmp_path, capsys):
     assert (tmp_path / "c.mkv").stat().st_mtime_ns == source.stat().st_mtime_ns
     assert command(model_dir, source, "--start-time", 3, "--end-time", 2, "--overwrite") == 2
     assert "--start-time must be before --end-time, got 3 and 2" in capsys.readouterr().err
+
+
+def test_options_that_change_nothing_are_named(model_dir, tmp_path, capsys):
+    source = write(tmp_path / "a.mp4")
+    assert command(model_dir, source, "--ext", "png", "--quality", 80, "--wrap", "--dry-run") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "sam-diffsr: warning: --ext and --quality have no effect: all inputs are videos"
+    assert command(model_dir, source, "--quality", "lossless", "--crf", 20, "--dry-run") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "sam-diffsr: warning: --crf has no effect: lossless video has no loss to choose"
+
+
+def test_a_header_is_read_once(model_dir, tmp_path, monkeypatch):
+    read_headers, real = [], video._Clip
+
+    def counted(*arguments: Any) -> Any:
+        read_headers.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(video, "_Clip", counted)
+    assert command(model_dir, write(tmp_path / "a.mp4"), "--end-time", 0.1) == 0
+    assert len(read_headers) == 1
 
 
 def test_images_and_videos_together(model_dir, tmp_path, capsys):

@@ -114,11 +114,12 @@ def cluster_of(args: argparse.Namespace) -> Cluster | None:
 
 
 def kind(
-    expected: str, parse: Callable[[str], T], holds: Callable[[T], bool] = lambda value: True
+    expected: str, parse: Callable[[str], T], *, holds: Callable[[T], bool] = lambda value: True
 ) -> Callable[[str], T]:
     """Type of an option: what ``parse`` makes of a text, if that ``holds``."""
 
     def parsed(text: str) -> T:
+        """The value of an option, from its text."""
         with suppress(ValueError):
             if holds(value := parse(text)):
                 return value
@@ -130,12 +131,12 @@ def kind(
 def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
     """Type of an option: a whole number from ``least`` to ``most``."""
     limits = f">= {least}" if most == math.inf else f"from {least} to {most}"
-    return kind(f"a whole number {limits}", int, lambda number: least <= number <= most)
+    return kind(f"a whole number {limits}", int, holds=lambda number: least <= number <= most)
 
 
-above_0 = kind("a number above 0", float, lambda number: 0 < number < math.inf)
-filled = kind("a name", str, bool)
-megabytes = kind("a whole number >= 1", lambda text: int(text) * 2**20, lambda size: size >= 1)
+above_0 = kind("a number above 0", float, holds=lambda number: 0 < number < math.inf)
+filled = kind("a name", str, holds=bool)
+megabytes = kind("a whole number >= 1", lambda text: int(text) * 2**20, holds=lambda size: size >= 1)
 int_list = kind("whole numbers like '1,2,4'", lambda text: [int(part) for part in text.split(",")])
 number_list = kind("numbers like '1,2.5'", lambda text: [float(part) for part in text.split(",")])
 tile_size = kind("auto, 0 or a number of pixels", lambda text: text if text == "auto" else int(text))

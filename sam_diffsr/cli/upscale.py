@@ -193,7 +193,8 @@ def _warn_of_unused(args: argparse.Namespace, jobs: list[Job]) -> None:
     ):
         if unused and (found := given(args, *names)):
             flags = " and ".join(args.parser.flags[name] for name in found)
-            warnings.warn(f"{flags} changes nothing: {reason}", stacklevel=2)
+            have = "has" if len(found) == 1 else "have"
+            warnings.warn(f"{flags} {have} no effect: {reason}", stacklevel=2)
 
 
 def _factor(args: argparse.Namespace) -> Callable[[int, int], float | None]:
@@ -221,7 +222,7 @@ def _outcomes(
         yield from upscale_files(jobs, upscaler, cluster=cluster, **given(args, "dtype"), **files)
         return
     videos = [job for job in jobs if job.problem is None and job.is_video]
-    yield from upscaler.run([job for job in jobs if job not in videos], **files)
+    yield from upscaler.run([job for job in jobs if job.problem is not None or not job.is_video], **files)
     if videos:
         from sam_diffsr.video import run_videos
 
