@@ -96,7 +96,7 @@ def _run(args: argparse.Namespace) -> int:
     from sam_diffsr.data.degrade import parse_degradation
     from sam_diffsr.evaluation import methods as rows
     from sam_diffsr.evaluation import perceptual
-    from sam_diffsr.evaluation.evaluate import ResultFolders, evaluate_methods
+    from sam_diffsr.evaluation.evaluate import evaluate_methods, result_writer
     from sam_diffsr.evaluation.page import ComparisonPage
     from sam_diffsr.evaluation.pairs import find_pairs
     from sam_diffsr.evaluation.report import write_json, write_text
@@ -137,7 +137,7 @@ def _run(args: argparse.Namespace) -> int:
     observers: list[Callable[[ImageResult], None]] = [page.add] if args.html is not None else []
     if args.save is not None:
         names = [damage.name for damage in damages]
-        observers.append(ResultFolders(args.save, methods, hr_files=hr_files, damages=names).add)
+        observers.append(result_writer(args.save, methods, hr_files=hr_files, damages=names))
 
     def observe(result: ImageResult) -> None:
         for observer in observers:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from sam_diffsr.evaluation.artifacts import artifact_map, artifact_score
 from sam_diffsr.evaluation.evaluate import evaluate_methods
-from sam_diffsr.evaluation.measures import colour_shift, grain, ringing
+from sam_diffsr.evaluation.measures import artifact_map, artifact_score, colour_shift, grain, ringing
 from sam_diffsr.evaluation.methods import sampling_grid
 from sam_diffsr.evaluation.metrics import luma, psnr_rgb, psnr_y, ssim_y
 from sam_diffsr.evaluation.result import Evaluation

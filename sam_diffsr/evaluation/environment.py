@@ -66,16 +66,12 @@ def describe_environment() -> dict[str, Any]:
     for index in range(torch.cuda.device_count()):
         memory = torch.cuda.mem_get_info(index)[1]
         cuda.append({"name": torch.cuda.get_device_name(index), "memory_gb": round(memory / 1024**3, 1)})
-    models = [
-        {
-            "name": name,
-            "default": name == DEFAULT_MODEL,
-            "scale": config.model.scale,
-            "parameters": sum(value.numel() for value in state_dict.values()),
-            **{key: getattr(config.sampling, key) for key in ("sampler", "steps", "start")},
-        }
-        for name, (config, state_dict) in ((name, load_pretrained(name)) for name in available_models())
-    ]
+    models: list[dict[str, Any]] = []
+    for name in available_models():
+        config, state_dict = load_pretrained(name)
+        model = {"name": name, "default": name == DEFAULT_MODEL, "scale": config.model.scale}
+        model["parameters"] = sum(value.numel() for value in state_dict.values())
+        models.append(model | {key: getattr(config.sampling, key) for key in ("sampler", "steps", "start")})
     return {
         "versions": describe_versions(),
         "machine": {**describe_machine(), "cuda_devices": cuda, "mps": torch.backends.mps.is_available()},

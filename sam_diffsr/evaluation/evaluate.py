@@ -13,26 +13,27 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from sam_diffsr.config import check_choice
 from sam_diffsr.data.degrade import Degradation
-from sam_diffsr.errors import ArgumentError, OutputError
-from sam_diffsr.evaluation.artifacts import artifact_score
+from sam_diffsr.errors import ArgumentError
 from sam_diffsr.evaluation.environment import describe_commit, describe_machine, describe_versions
-from sam_diffsr.evaluation.measures import MEASURES, check_measures, take
+from sam_diffsr.evaluation.measures import MEASURES, artifact_score
 from sam_diffsr.evaluation.methods import Method, bicubic_method
-from sam_diffsr.evaluation.metrics import inside, psnr_rgb, psnr_y, ssim_y
+from sam_diffsr.evaluation.metrics import SSIM_WINDOW, inside, psnr_rgb, psnr_y, ssim_y
 from sam_diffsr.evaluation.pairs import Pair, check_names, check_sizes, read_pair, to_gray, to_uint8
 from sam_diffsr.evaluation.perceptual import Features, PairDistance, frechet_distance
-from sam_diffsr.evaluation.result import MADE_INPUTS, Evaluation, ImageScore, Row
+from sam_diffsr.evaluation.result import MADE_INPUTS, Evaluation, ImageScore, Row, means
 from sam_diffsr.evaluation.score_log import ScoreLog
+from sam_diffsr.files import writing
 from sam_diffsr.image import save_image
 
-__all__ = ["ImageResult", "Protocol", "ResultFolders", "evaluate_methods"]
+__all__ = ["ImageResult", "Protocol", "evaluate_methods", "result_writer"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,6 @@ Protocol = Literal["matlab", "paper"]
 tables do; ``paper`` leaves out nothing and scores gray files as RGB, as the published code does."""
 
 PathLike = str | os.PathLike[str]
-_SSIM_WINDOW = 11
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,46 +97,64 @@ def evaluate_methods(
 
     Raises:
         ArgumentError: Unknown protocol or measure; no files or methods; fewer than two images for FID, or
-            FID with kept scores; inputs that do not match the truths; or damages together with inputs or
-            result files.
+            FID with kept scores; not one input per truth; or damages with files of inputs or results.
         ImageError: An image cannot be read, is too small to score, or does not fit its truth. Sizes are
             checked for all files first.
         DataError: ``log`` holds scores of other settings.
         OutputError: ``log`` cannot be written.
     """
     # checks that need no pixels
-    if protocol not in get_args(Protocol):
-        raise ArgumentError(f"protocol must be one of {', '.join(get_args(Protocol))}; got {protocol!r}")
+    check_choice(protocol, Protocol, what="protocol", error=ArgumentError)
     if not hr_files:
         raise ArgumentError("there are no images to evaluate on; expected at least one file")
     if not methods:
         raise ArgumentError("there is nothing to evaluate; expected at least one method")
     if lr_files is not None and len(lr_files) != len(hr_files):
         raise ArgumentError(f"expected one input per truth, {len(hr_files)} in all, got {len(lr_files)}")
-    if damages and (lr_files is not None or any(method.kind == "images" for method in methods)):
+    if damages and (lr_files is not None or any(method.files for method in methods)):
         raise ArgumentError("damages make inputs from the truths; leave out input files and result files")
     if features is not None and (len(hr_files) < 2 or (log is not None and log.resume)):
         raise ArgumentError("FID needs at least 2 images, all in one run; leave out FID, or do not resume")
-    measures = check_measures(measures)
+    if unknown := [name for name in measures if name not in MEASURES]:
+        raise ArgumentError(f"unknown measures {', '.join(unknown)}; expected some of {', '.join(MEASURES)}")
     check_sizes(hr_files, scale=scale, inputs=lr_files)
 
     # the record, and the scores of an earlier run
+    measures = list(dict.fromkeys(measures))
     border = scale if protocol == "matlab" else 0
     machine, lr = describe_machine(device), MADE_INPUTS if lr_files is None else str(Path(lr_files[0]).parent)
     lr = f"the truths, damaged by {', '.join(damage.name for damage in damages)}" if damages else lr
     if log is not None:
-        settings = {"scale": scale, "protocol": protocol, "seed": seed, "lr": lr, "measures": list(measures)}
+        settings = {"scale": scale, "protocol": protocol, "seed": seed, "lr": lr, "measures": measures}
         settings |= {"methods": [[method.label, method.identity] for method in methods]}
         log.open({**settings, "lpips": lpips is not None})
 
-    # for each damage and image: scores, and features for FID, of every method
+    def compute(method: Method, pair: Pair, bicubic: Tensor) -> tuple[Tensor, ImageScore]:
+        """Enlarge one input by one method; the 8-bit result and its scores."""
+        started = time.perf_counter()
+        sr = to_uint8(method.enlarge(pair, seed)).cpu()  # the copy waits for the device
+        seconds = time.perf_counter() - started
+        gray = pair.gray and protocol == "matlab"
+        sr = to_gray(sr) if gray else sr
+        return sr, ImageScore(
+            name=pair.name,
+            psnr_y=psnr_y(sr, pair.hr, border=border, data_range=255, gray=gray).item(),
+            ssim_y=ssim_y(sr, pair.hr, border=border, data_range=255, gray=gray).item(),
+            psnr_rgb=psnr_rgb(sr, pair.hr, border=border, data_range=255).item(),
+            artifacts=artifact_score(sr, pair.hr, border=border, data_range=255).item(),
+            lpips=None if lpips is None else lpips(inside(sr, border), inside(pair.hr, border)),
+            seconds=None if method.kind == "images" else seconds,
+            measures={key: MEASURES[key].of_image(sr, pair.hr, bicubic, border=border) for key in measures},
+        )
+
+    # for each damage and method: scores of all images, and their features for FID
     cases: dict[str, Degradation | None] = {damage.name: damage for damage in damages} or {"": None}
     scored: dict[str, list[tuple[ImageScore, ...]]] = {name: [] for name in cases}
     embedded: dict[str, list[list[Tensor]]] = {name: [] for name in cases}
     truths: list[Tensor] = []
     cropped: list[str] = []
     gray: list[str] = []
-    cold, smallest = machine["device"] != "cpu", _SSIM_WINDOW + 2 * border
+    cold, smallest = machine["device"] != "cpu", SSIM_WINDOW + 2 * border
     for index, hr_file in enumerate(hr_files):
         lr_file = None if lr_files is None else Path(lr_files[index])
         files = [Path(hr_file), *([] if lr_file is None else [lr_file])]
@@ -146,40 +164,21 @@ def evaluate_methods(
             pair = read_pair(
                 hr_file, scale=scale, lr_file=lr_file, damage=damage, seed=seed, smallest=smallest
             )
-            as_gray = pair.gray and protocol == "matlab"
             if name == next(iter(cases)):
                 cropped += [pair.name] * pair.cropped
-                gray += [pair.name] * as_gray
+                gray += [pair.name] * (pair.gray and protocol == "matlab")
                 truths += [] if features is None else [features(pair.hr)]
             kept = None if log is None else log.find(pair.name, name, files=files)
             if kept is not None:
                 scored[name].append(kept)
                 continue
 
-            # enlarge and score
-            if cold:  # an accelerator loads and chooses its kernels at the first call
-                for method in methods:
-                    _enlarge(method, pair, seed, as_gray)
-                cold = False
-            timed = [_enlarge(method, pair, seed, as_gray) for method in methods]
-            outputs = tuple(output for output, _ in timed)
+            # enlarge and score; an accelerator loads and chooses its kernels at the first call
             bicubic = to_uint8(bicubic_method(scale).enlarge(pair, 0)) if measures else pair.hr
-            others = {"truth": pair.hr, "bicubic": bicubic}
-            scores = tuple(
-                ImageScore(
-                    name=pair.name,
-                    psnr_y=psnr_y(sr, pair.hr, border=border, data_range=255, gray=as_gray).item(),
-                    ssim_y=ssim_y(sr, pair.hr, border=border, data_range=255, gray=as_gray).item(),
-                    psnr_rgb=psnr_rgb(sr, pair.hr, border=border, data_range=255).item(),
-                    artifacts=artifact_score(sr, pair.hr, border=border, data_range=255).item(),
-                    lpips=None if lpips is None else lpips(inside(sr, border), inside(pair.hr, border)),
-                    seconds=seconds,
-                    measures={
-                        key: take(key, sr, others[MEASURES[key].against], border=border) for key in measures
-                    },
-                )
-                for sr, seconds in timed
-            )
+            for method in methods if cold else ():
+                compute(method, pair, bicubic)
+            cold = False
+            outputs, scores = zip(*(compute(method, pair, bicubic) for method in methods), strict=True)
             scored[name].append(scores)
 
             # report and keep
@@ -196,17 +195,18 @@ def evaluate_methods(
 
     rows: list[Row] = []
     for name, (index, method) in itertools.product(cases, enumerate(methods)):
+        images = tuple(scores[index] for scores in scored[name])
+        vectors = [vectors[index] for vectors in embedded[name]]
         row = Row(
             label=f"{name}: {method.label}" if name else method.label,
             damage=name,
             method=method.kind,
             name=method.name,
-            sampling=None if method.setting is None else method.setting.sampling,
-            fidelity=None if method.setting is None else method.setting.fidelity,
-            images=tuple(scores[index] for scores in scored[name]),
-            fid=None
-            if features is None
-            else frechet_distance(truths, [vectors[index] for vectors in embedded[name]]),
+            sampling=method.setting and method.setting.sampling,
+            fidelity=method.setting and method.setting.fidelity,
+            images=images,
+            fid=None if features is None else frechet_distance(truths, vectors),
+            **means(images),
         )
         rows.append(row)
     packages = ["lpips"] * (lpips is not None) + ["torch-fidelity"] * (features is not None)
@@ -226,48 +226,32 @@ def evaluate_methods(
     )
 
 
-class ResultFolders:
-    """Writes inputs and results as PNG files named like the truth, one folder per row.
+def result_writer(
+    root: PathLike, methods: Sequence[Method], *, hr_files: Sequence[PathLike], damages: Sequence[str] = ()
+) -> Callable[[ImageResult], None]:
+    """Make a folder per row in ``root``, and a function for ``on_image`` of :func:`evaluate_methods`.
 
-    Call ``evaluate_methods`` with ``on_image=folders.add``, the same methods and truths, and degradations of
-    the names in ``damages``.
+    The function writes the inputs and results of these methods as PNG files named like the truth. ``damages``
+    are the names of the degradations.
 
     Raises:
-        ImageError: Two truths would share one file of results; both are named, and nothing is made.
-        OutputError: A folder cannot be made, or ``add`` cannot write a file.
+        ImageError: Two truths would share one file of results; nothing is made.
+        OutputError: A folder or, later, a file cannot be written.
     """
+    check_names(hr_files, doubt=f"whose results {root} is to hold")
+    names = ["lr"]
+    for method in methods:
+        numbered = (f"{method.folder_name}_{count}" for count in itertools.count(2))
+        names.append(next(n for n in itertools.chain([method.folder_name], numbered) if n not in names))
+    folders = {damage: [Path(root, damage, name) for name in names] for damage in damages or [""]}
+    with writing("the folders of results in", root):
+        for folder in itertools.chain(*folders.values()):
+            folder.mkdir(parents=True, exist_ok=True)
 
-    def __init__(
-        self,
-        root: PathLike,
-        methods: Sequence[Method],
-        *,
-        hr_files: Sequence[PathLike],
-        damages: Sequence[str] = (),
-    ) -> None:
-        check_names(hr_files, doubt=f"whose results {root} is to hold")
-        names = ["lr"]
-        for method in methods:
-            numbered = (f"{method.folder_name}_{count}" for count in itertools.count(2))
-            names.append(next(n for n in itertools.chain([method.folder_name], numbered) if n not in names))
-        self.folders = {damage: [Path(root, damage, name) for name in names] for damage in damages or [""]}
-        try:
-            for folder in itertools.chain(*self.folders.values()):
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot make the folders of results in {root}: {error}") from error
-
-    def add(self, result: ImageResult) -> None:
-        """Write one image of each method."""
+    def write(result: ImageResult) -> None:
         images = (result.pair.lr, *result.outputs)
-        for folder, output in zip(self.folders[result.damage], images, strict=True):
+        for folder, output in zip(folders[result.damage], images, strict=True):
             image = Image.fromarray(output[0].permute(1, 2, 0).contiguous().numpy())
             save_image(image, folder / f"{result.pair.stem}.png")
 
-
-def _enlarge(method: Method, pair: Pair, seed: int, gray: bool) -> tuple[Tensor, float | None]:
-    """The 8-bit result and, unless it is a file, the seconds that it took."""
-    started = time.perf_counter()
-    output = to_uint8(method.enlarge(pair, seed)).cpu()  # the copy waits for the device
-    seconds = time.perf_counter() - started
-    return to_gray(output) if gray else output, None if method.kind == "images" else seconds
+    return write

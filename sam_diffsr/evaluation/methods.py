@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
 from sam_diffsr.diffusion.samplers import SamplerName, Spacing
-from sam_diffsr.errors import ArgumentError, ImageError
-from sam_diffsr.evaluation.pairs import Pair, check_sizes, match_files, read_image
+from sam_diffsr.errors import ArgumentError
+from sam_diffsr.evaluation.pairs import Pair, check_size, check_sizes, match_files, read_image
 from sam_diffsr.image.jobs import find_images
 from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
@@ -28,7 +28,6 @@ __all__ = [
     "Method",
     "MethodKind",
     "Setting",
-    "Start",
     "bicubic_method",
     "common_scale",
     "folder_methods",
@@ -102,24 +101,20 @@ def model_methods(
     """The encoder alone, then the model at each setting of :func:`sampling_grid`; None is its default."""
     identity = f"{resolver!r} {resolver.config}"
 
-    def method(
-        kind: MethodKind, model: SuperResolver, setting: Setting | None = None, **options: Any
-    ) -> Method:
+    def method(kind: MethodKind, setting: Setting | None, sampling: SamplingConfig) -> Method:
+        # a copy whose default is the setting: there is no other way to choose the spacing
+        model = copy.copy(resolver)
+        model.config = replace(resolver.config, sampling=sampling)
+
         def enlarge(pair: Pair, seed: int) -> Tensor:
-            return model.upscale_tensor((pair.lr.float() / 255).to(model.device), seeds=[seed], **options)
+            return model.upscale_tensor((pair.lr.float() / 255).to(model.device), seeds=[seed])
 
         return Method(kind=kind, name=name, setting=setting, enlarge=enlarge, identity=identity)
 
-    methods = [method("encoder", resolver, steps=0)]
-    for setting in [Setting(sampling=resolver.config.sampling)] if settings is None else settings:
-        sampling, spaced = setting.sampling, copy.copy(resolver)
-        default = replace(resolver.config.sampling, spacing=sampling.spacing)
-        spaced.config = replace(resolver.config, sampling=default)
-        options = {"sampler": sampling.sampler, "steps": sampling.steps, "fidelity": setting.fidelity}
-        if setting.fidelity is None:
-            options["start"] = "noise" if sampling.start is None else sampling.start
-        methods.append(method("model", spaced, setting, **options))
-    return methods
+    default = resolver.config.sampling
+    settings = [Setting(sampling=default)] if settings is None else settings
+    encoder = method("encoder", None, replace(default, steps=0))
+    return [encoder, *(method("model", setting, setting.sampling) for setting in settings)]
 
 
 def results_method(hr_files: Sequence[PathLike], results: Sequence[PathLike], *, name: str) -> Method:
@@ -130,13 +125,10 @@ def results_method(hr_files: Sequence[PathLike], results: Sequence[PathLike], *,
     by_name = {Path(hr).name: Path(result) for hr, result in zip(hr_files, results, strict=True)}
 
     def enlarge(pair: Pair, seed: int) -> Tensor:
-        image = read_image(by_name[pair.name])
-        height, width = pair.hr.shape[-2:]
-        if tuple(image.shape[-2:]) not in (pair.full_size, (height, width)):
-            raise ImageError(
-                f"{by_name[pair.name]} has {image.shape[-2]}x{image.shape[-1]} pixels; expected "
-                f"{height}x{width} as {pair.name}"
-            )
+        file, (height, width) = by_name[pair.name], pair.hr.shape[-2:]
+        image = read_image(file)
+        size, scale = (image.shape[-2], image.shape[-1]), height // pair.lr.shape[-2]
+        check_size(file, [size], pair.name, pair.full_size, scale=scale, result=True)
         return image[..., :height, :width].contiguous()
 
     files = tuple(by_name.values())
@@ -150,8 +142,7 @@ def folder_methods(
     """One method per pair of a name and a folder of results.
 
     Raises:
-        ImageError: No such folder, a truth without a result or with several, or a wrong size; files are
-            named.
+        ImageError: No such folder, or a result is missing, ambiguous or of a wrong size.
     """
     methods: list[Method] = []
     for name, folder in folders:

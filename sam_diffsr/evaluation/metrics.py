@@ -11,14 +11,25 @@ from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError
 
-__all__ = ["LUMA_OFFSET", "check_pair", "inside", "luma", "psnr_rgb", "psnr_y", "ssim_y", "to_float64"]
+__all__ = [
+    "LUMA_OFFSET",
+    "SSIM_WINDOW",
+    "check_pair",
+    "inside",
+    "luma",
+    "psnr_rgb",
+    "psnr_y",
+    "ssim_y",
+    "to_float64",
+]
 
 _LUMA_WEIGHTS = (65.481, 128.553, 24.966)
 LUMA_OFFSET = 16.0
 """Luma of black."""
-_PEAK = 255.0
-_WINDOW = 11
+SSIM_WINDOW = 11
+"""Side of SSIM's window, which is the least side of an image."""
 _SIGMA = 1.5
+_PEAK = 255.0
 _C1 = (0.01 * _PEAK) ** 2
 _C2 = (0.03 * _PEAK) ** 2
 
@@ -29,7 +40,7 @@ def luma(image: Tensor, *, data_range: float, gray: bool = False) -> Tensor:
     Args:
         image: ``(B, 3, H, W)`` RGB of any real dtype in [0, ``data_range``].
         data_range: Value of full brightness: 1 for float images, 255 for 8-bit images.
-        gray: Return the mean of the channels in 0..255 instead. MATLAB scripts score gray files so.
+        gray: Return the mean of the channels in 0..255 instead, as MATLAB scripts score gray files.
 
     Returns:
         ``(B, 1, H, W)`` float64 in [16, 235], or in [0, 255] with ``gray``.
@@ -37,7 +48,7 @@ def luma(image: Tensor, *, data_range: float, gray: bool = False) -> Tensor:
     Raises:
         ArgumentError: wrong rank or channels, or ``data_range`` is not positive.
     """
-    _check_image(image, data_range=data_range)
+    check_pair(image, image, border=0, data_range=data_range)
     image = to_float64(image)
     if gray:
         return image.mean(dim=1, keepdim=True) * (_PEAK / data_range)
@@ -76,16 +87,10 @@ def psnr_rgb(sr: Tensor, hr: Tensor, *, border: int, data_range: float) -> Tenso
 def ssim_y(sr: Tensor, hr: Tensor, *, border: int, data_range: float, gray: bool = False) -> Tensor:
     """Structural similarity on luma (Wang et al. 2004): Gaussian 11x11 window of sigma 1.5, L = 255.
 
-    Only windows inside the image count, as in MATLAB's reference code (its "valid" region). Arguments are as
-    in :func:`psnr_y`.
-
-    Returns:
-        ``(B,)`` float64 in [-1, 1].
-
-    Raises:
-        ArgumentError: Shapes differ, wrong rank or channels, or fewer than 11x11 pixels inside the border.
+    Only windows inside the image count, as in MATLAB's reference code (its "valid" region), so 11x11 pixels
+    must lie inside the border. Arguments and errors are as in :func:`psnr_y`; ``(B,)`` float64 in [-1, 1].
     """
-    check_pair(sr, hr, border=border, data_range=data_range, smallest=_WINDOW)
+    check_pair(sr, hr, border=border, data_range=data_range, smallest=SSIM_WINDOW)
     x, y = (inside(luma(image, data_range=data_range, gray=gray), border) for image in (sr, hr))
     mean_x, mean_y = _blur(x), _blur(y)
     variance_x = _blur(x * x) - mean_x.square()
@@ -105,20 +110,16 @@ def check_pair(sr: Tensor, hr: Tensor, *, border: int, data_range: float, smalle
         )
     if border < 0:
         raise ArgumentError(f"border must be >= 0 pixels, got {border}")
-    _check_image(sr, data_range=data_range)
+    if sr.ndim != 4 or sr.shape[1] != 3:
+        raise ArgumentError(f"expected RGB images of shape (B, 3, H, W), got {tuple(sr.shape)}")
+    if not data_range > 0:
+        raise ArgumentError(f"data_range must be positive (1.0 or 255), got {data_range}")
     height, width = sr.shape[-2:]
     if min(height, width) - 2 * border < smallest:
         raise ArgumentError(
             f"images of {height}x{width} pixels are too small: at least {smallest}x{smallest} must be left "
             f"inside a border of {border}"
         )
-
-
-def _check_image(image: Tensor, *, data_range: float) -> None:
-    if image.ndim != 4 or image.shape[1] != 3:
-        raise ArgumentError(f"expected RGB images of shape (B, 3, H, W), got {tuple(image.shape)}")
-    if not data_range > 0:
-        raise ArgumentError(f"data_range must be positive (1.0 or 255), got {data_range}")
 
 
 def inside(image: Tensor, border: int) -> Tensor:
@@ -138,7 +139,7 @@ def _psnr(difference: Tensor) -> Tensor:
 
 def _blur(x: Tensor) -> Tensor:
     """Gaussian window sums of a ``(B, 1, H, W)`` map, valid region only."""
-    offsets = torch.arange(_WINDOW, dtype=x.dtype, device=x.device) - _WINDOW // 2
+    offsets = torch.arange(SSIM_WINDOW, dtype=x.dtype, device=x.device) - SSIM_WINDOW // 2
     kernel = torch.exp(-offsets.square() / (2 * _SIGMA**2))
     kernel = kernel / kernel.sum()
     x = functional.conv2d(x, kernel.view(1, 1, -1, 1))

@@ -6,10 +6,11 @@ import base64
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from importlib import resources
+from itertools import groupby
 from string import Template
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -17,10 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from sam_diffsr.evaluation.evaluate import ImageResult
-from sam_diffsr.evaluation.measures import MEASURES
 from sam_diffsr.evaluation.methods import Method
 from sam_diffsr.evaluation.metrics import luma
-from sam_diffsr.evaluation.result import Evaluation, ImageScore, Row
+from sam_diffsr.evaluation.result import BETTER, Evaluation, Row
 
 __all__ = ["ComparisonPage", "largest_disagreement"]
 
@@ -29,23 +29,15 @@ _MOST_RESULTS = 48
 """Crops of results on a page, which keep it at about ten megabytes."""
 _SIDE = 256
 """Side of the crops, in pixels of the truth."""
-_HIGHER_IS_BETTER = {"PSNR-Y", "SSIM-Y", "PSNR-RGB"}
-_LOWER_IS_BETTER = {"artifacts 1e-4", "LPIPS", "FID"} | {
-    name for name, measure in MEASURES.items() if measure.lower_is_better
-}
 _TEXT = {"damage", "model", "method", "start", "spacing"}
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Card:
-    """The crop of one image: position and size in the truth, scores and pictures."""
+class _Card(NamedTuple):
+    """The crop of one image, on the page."""
 
-    damage: str
-    name: str
-    place: tuple[int, int, int, int]
-    scores: tuple[ImageScore, ...]
-    pictures: list[str]
+    psnr_y: float
+    anchor: str
+    html: str
 
 
 class ComparisonPage:
@@ -59,6 +51,7 @@ class ComparisonPage:
     def __init__(self, methods: Sequence[Method], *, scale: int, most: int | None = None) -> None:
         self.scale = scale
         self.most = max(2, min(_MOST_IMAGES, _MOST_RESULTS // len(methods))) if most is None else most
+        self.labels = [method.label for method in methods]
         kinds = [method.kind for method in methods]
         self.leading = next((i for i, kind in enumerate(kinds) if kind in ("model", "images")), 0)
         self._cards: list[_Card] = []
@@ -66,34 +59,16 @@ class ComparisonPage:
 
     def add(self, result: ImageResult) -> None:
         """Keep an image's crop if it is among the worst so far."""
-        pair, outputs, scale = result.pair, result.outputs, self.scale
-        self._sizes[pair.name] = (pair.hr.shape[-2], pair.hr.shape[-1])
-        if len(self._cards) >= self.most:
-            best = max(self._cards, key=self._order)
-            if result.scores[self.leading].psnr_y >= self._order(best):
-                return
-            self._cards.remove(best)
-        place = largest_disagreement(pair.hr, outputs, scale=scale, side=_SIDE)
-        low = tuple(value // scale for value in place)
-        crops = [_crop(pair.lr, low), *(_crop(image, place) for image in (*outputs, pair.hr))]
-        card = _Card(
-            damage=result.damage,
-            name=pair.name,
-            place=place,
-            scores=result.scores,
-            pictures=[_address(crop) for crop in crops],
-        )
-        self._cards.append(card)
+        self._sizes[result.pair.name] = (result.pair.hr.shape[-2], result.pair.hr.shape[-1])
+        psnr_y = result.scores[self.leading].psnr_y
+        if len(self._cards) < self.most or psnr_y < self._cards[-1].psnr_y:
+            card = _Card(psnr_y, _anchor(result.damage, result.pair.name), self._slider(result))
+            self._cards = sorted([*self._cards, card], key=lambda card: card.psnr_y)[: self.most]
 
     def html(self, evaluation: Evaluation) -> str:
         """The page of the evaluation that the crops were collected in."""
-        # rows come damage by damage, and every damage has the same methods
-        rows: dict[str, list[Row]] = {}
-        for row in evaluation.rows:
-            rows.setdefault(row.damage, []).append(row)
-        cards = sorted(self._cards, key=self._order)
-        pictured = {_anchor(card.damage, card.name) for card in cards}
-        total = len(evaluation.rows[0].images) * len(rows)
+        total = sum(len(row.images) for row in evaluation.rows) // len(self.labels)
+        shown = len(self._cards)
         record = {
             "protocol": f"{evaluation.protocol}, a border of {evaluation.border} pixels left out",
             "input": evaluation.lr,
@@ -105,7 +80,6 @@ class ComparisonPage:
             **evaluation.versions,
         }
         return Template(_resource("page.html")).substitute(
-            policy=escape(_POLICY),
             title=escape(f"Evaluation: {evaluation.dataset}" if evaluation.dataset else "Evaluation"),
             style=_resource("page.css"),
             script=_resource("slider.js") + _resource("page.js"),
@@ -113,27 +87,28 @@ class ComparisonPage:
             summary=_summary(evaluation),
             notes="\n".join(_tag("p", escape(note), class_="dim") for note in evaluation.notes()),
             record="".join(_tag("dt", escape(key)) + _tag("dd", escape(str(record[key]))) for key in record),
-            shown=f"The {len(cards)} worst of {total} images" if len(cards) < total else "Images",
+            shown=f"The {shown} worst of {total} images" if shown < total else "Images",
             leading=escape(evaluation.rows[self.leading].label),
-            cards="\n".join(self._card(card, rows[card.damage]) for card in cards),
-            tables="\n".join(self._images(own, pictured=pictured) for own in rows.values()),
+            cards="\n".join(card.html for card in self._cards),
+            tables="\n".join(
+                self._images(damage, list(rows))
+                for damage, rows in groupby(evaluation.rows, lambda row: row.damage)
+            ),
         )
 
-    def _order(self, card: _Card) -> float:
-        return card.scores[self.leading].psnr_y
-
-    def _images(self, rows: Sequence[Row], *, pictured: set[str]) -> str:
+    def _images(self, damage: str, rows: Sequence[Row]) -> str:
         """Table of the images of one damage, lowest PSNR-Y of the leading method first."""
         header = ""
-        for index, label in enumerate(["image", "pixels", *map(_method, rows)]):
+        for index, label in enumerate(["image", "pixels", *self.labels]):
             order = "ascending" if index == 2 + self.leading else ""
             button = _tag("button", escape(label), type="button")
             header += _tag("th", button, class_="" if index else "text", aria_sort=order, scope="col")
+        pictured = {card.anchor for card in self._cards}
         lines: list[str] = []
         images = zip(*(row.images for row in rows), strict=True)
         for scores in sorted(images, key=lambda scores: scores[self.leading].psnr_y):
             name = scores[0].name
-            anchor, link = _anchor(rows[0].damage, name), escape(name)
+            anchor, link = _anchor(damage, name), escape(name)
             link = _tag("a", link, href=f"#{anchor}") if anchor in pictured else link
             height, width = self._sizes.get(name, (0, 0))
             line = _tag("td", link, class_="text", data_value=name)
@@ -144,20 +119,27 @@ class ComparisonPage:
                 cell = f"{score.psnr_y:.2f}<small>{score.ssim_y:.4f}</small>"
                 line += _tag("td", cell, class_="best" if score.psnr_y == best else "", data_value=value)
             lines.append(line)
-        title = _tag("h3", escape(rows[0].damage)) if rows[0].damage else ""
+        title = _tag("h3", escape(damage)) if damage else ""
         return title + _table(header, lines, class_="images")
 
-    def _card(self, card: _Card, rows: Sequence[Row]) -> str:
+    def _slider(self, result: ImageResult) -> str:
         """Slider of one crop, bicubic or the input on its left and the leading method on its right."""
-        top, left, height, width = card.place
-        scored = zip(rows, card.scores, strict=True)
-        captions = ["input", *(f"{_method(row)} · {score.psnr_y:.2f} dB" for row, score in scored), "truth"]
+        # the crop lies where truth and results differ most
+        pair, outputs, name = result.pair, result.outputs, result.pair.name
+        place = largest_disagreement(pair.hr, outputs, scale=self.scale, side=_SIDE)
+        low = [value // self.scale for value in place]
+        crops = [_crop(pair.lr, low), *(_crop(image, place) for image in (*outputs, pair.hr))]
+        top, left, height, width = place
+
+        # one picture each for the input, the methods and the truth; two of them are seen at first
+        scored = zip(self.labels, result.scores, strict=True)
+        captions = ["input", *(f"{label} · {score.psnr_y:.2f} dB" for label, score in scored), "truth"]
         after = 1 + self.leading
         sides = {1 if after > 1 else 0: "before", after: "after"}
         images = [
-            f'<img src="{picture}" alt="{escape(f"{card.name}: {caption}")}"'
+            f'<img src="{_address(crop)}" alt="{escape(f"{name}: {caption}")}"'
             + (f' class="{sides[index]}">' if index in sides else ">")
-            for index, (picture, caption) in enumerate(zip(card.pictures, captions, strict=True))
+            for index, (crop, caption) in enumerate(zip(crops, captions, strict=True))
         ]
         choices = ""
         for chosen, side in sides.items():
@@ -165,8 +147,8 @@ class ComparisonPage:
             options[chosen] = options[chosen].replace("<option", "<option selected")
             choices += _tag("select", "".join(options), class_=side, aria_label=side)
         return Template(_resource("card.html")).substitute(
-            anchor=_anchor(card.damage, card.name),
-            name=escape(f"{card.name}, {card.damage}" if card.damage else card.name),
+            anchor=_anchor(result.damage, name),
+            name=escape(f"{name}, {result.damage}" if result.damage else name),
             left=left,
             top=top,
             width=width,
@@ -200,20 +182,17 @@ def largest_disagreement(
 def _summary(evaluation: Evaluation) -> str:
     """Table of means; the best value of each column and damage is marked."""
     header, lines = evaluation.columns()
-    damages = [row.damage for row in evaluation.rows]
     head, body = "", [""] * len(lines)
     for title, column in zip(header, zip(*lines, strict=True), strict=True):
         kind = "text" if title in _TEXT else "number"
         head += _tag("th", escape(title), class_=kind, scope="col")
-        best: dict[str, float] = {}
-        if title in _HIGHER_IS_BETTER | _LOWER_IS_BETTER:
-            better = max if title in _HIGHER_IS_BETTER else min
-            for damage, cell in zip(damages, column, strict=True):
-                if cell:
-                    best[damage] = better(best.get(damage, float(cell)), float(cell))
-        for index, (damage, cell) in enumerate(zip(damages, column, strict=True)):
-            mark = " best" if cell and damage in best and float(cell) == best[damage] else ""
-            body[index] += _tag("td", escape(cell), class_=kind + mark)
+        rivals: dict[str, list[float]] = {}
+        for row, cell in zip(evaluation.rows, column, strict=True):
+            if cell and title in BETTER:
+                rivals.setdefault(row.damage, []).append(float(cell))
+        for index, (row, cell) in enumerate(zip(evaluation.rows, column, strict=True)):
+            best = cell and title in BETTER and float(cell) == BETTER[title](rivals[row.damage])
+            body[index] += _tag("td", escape(cell), class_=f"{kind} best" if best else kind)
     return _table(head, body, id="summary")
 
 
@@ -229,11 +208,6 @@ def _tag(name: str, content: str, **attributes: str) -> str:
     names = {key: key.rstrip("_").replace("_", "-") for key in attributes}
     given = "".join(f' {names[key]}="{escape(value)}"' for key, value in attributes.items() if value)
     return f"<{name}{given}>{content}</{name}>"
-
-
-def _method(row: Row) -> str:
-    """Label of a row among those of one damage."""
-    return row.label.removeprefix(f"{row.damage}: ")
 
 
 def _anchor(damage: str, name: str) -> str:

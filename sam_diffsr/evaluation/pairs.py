@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from sam_diffsr.resize import imresize
 __all__ = [
     "Pair",
     "check_names",
+    "check_size",
     "check_sizes",
     "find_pairs",
     "match_files",
@@ -69,11 +71,8 @@ def find_pairs(
 ) -> tuple[list[Path], list[Path] | None]:
     """Find truths, sorted, and an input for each; None in place of inputs that have to be made.
 
-    Args:
-        hr: Folder of HR images, or a data set as :func:`~sam_diffsr.data.find_dataset` knows it.
-        lr: Folder of LR images; None takes those of the data set, if it has any.
-        scale: Factor between the two.
-        inputs: Look for the data set's LR images.
+    ``hr`` is a data set as :func:`~sam_diffsr.data.find_dataset` knows it. Inputs are those in the folder
+    ``lr``, or with ``inputs`` those of the data set, if it has any.
 
     Raises:
         DataError: No such data set, no images in it, or inputs for only some of them.
@@ -94,19 +93,10 @@ def read_pair(
     seed: int = 0,
     smallest: int = 1,
 ) -> Pair:
-    """Read the truth, and read or make its input.
+    """Read a truth, at least ``smallest`` pixels high and wide once it is cropped, and its input.
 
-    Args:
-        hr_file: Ground truth of any size, cropped at the bottom and right to a multiple of the scale.
-        scale: Factor between the two.
-        lr_file: The input; None makes it from the cropped truth, rounded to 8 bit.
-        damage: Makes the input; None is MATLAB's bicubic.
-        seed: Seed of the damage, which also depends on the file's name.
-        smallest: Least height and width of the cropped truth.
-
-    Raises:
-        ImageError: A file cannot be read, the truth is too small, or the input is not exactly ``scale`` times
-            smaller than the cropped truth.
+    Without ``lr_file`` the input is made by ``damage``, which draws from ``seed`` and the file's name, or by
+    MATLAB's bicubic. A file that cannot be read or has a wrong size is an ``ImageError``.
     """
     decoded = decode_image(Path(hr_file))
     image = to_uint8(decoded.rgb)
@@ -121,7 +111,7 @@ def read_pair(
     name, gray = Path(hr_file).name, decoded.format.grayscale
     if lr_file is not None:
         lr = read_image(lr_file)
-        _check_input(lr_file, [_size(lr)], hr_file, full, scale)
+        check_size(lr_file, [_size(lr)], hr_file, full, scale=scale, result=False)
     elif damage is not None:
         lr = damage(hr, scale=scale, seed=(seed + zlib.crc32(os.fsencode(name))) % 2**31)
         lr = to_gray(lr) if gray else lr
@@ -162,23 +152,22 @@ def match_files(
 ) -> list[Path]:
     """Find each truth's counterpart by name: ``0001``, ``0001x4`` or ``0001_x4``, each also with ``_out``.
 
-    Endings do not count, nor does ``_SRF_4_HR`` in the truth's name. Truths that share a name, have no
-    counterpart or have several are an ``ImageError``, where ``what`` names the counterpart, such as
-    ``"a result in FOLDER"``.
+    Endings do not count, nor does ``_SRF_4_HR`` in the truth's name. A truth with no or several counterparts
+    is an ``ImageError``, where ``what`` names the counterpart, such as ``"a result in FOLDER"``.
     """
     check_names(truths, doubt=f"which of them has {what}")
-    by_stem: dict[str, list[Path]] = {}
+    by_stem: defaultdict[str, list[Path]] = defaultdict(list)
     for other in map(Path, others):
-        by_stem.setdefault(other.stem, []).append(other)
+        by_stem[other.stem].append(other)
     found: list[Path] = []
     missing: list[str] = []
     for truth in map(Path, truths):
         bare = truth.stem.removesuffix(f"_SRF_{scale}_HR")
-        tails = ("", f"x{scale}", f"_x{scale}", "_out", f"x{scale}_out", f"_x{scale}_out")
-        stems = [stem + tail for stem in (truth.stem, bare) for tail in tails]
+        tails = [f"{size}{out}" for out in ("", "_out") for size in ("", f"x{scale}", f"_x{scale}")]
+        stems = {stem + tail: None for stem in (truth.stem, bare) for tail in tails}
         if bare != truth.stem:
-            stems += [f"{bare}_SRF_{scale}_LR", f"{bare}_SRF_{scale}"]
-        candidates = [path for stem in dict.fromkeys(stems) for path in by_stem.get(stem, [])]
+            stems |= {f"{bare}_SRF_{scale}_LR": None, f"{bare}_SRF_{scale}": None}
+        candidates = [path for stem in stems for path in by_stem[stem]]
         if len(candidates) > 1:
             raise ImageError(
                 f"{truth} has several counterparts: {', '.join(map(str, candidates))}; leave one of them"
@@ -204,32 +193,33 @@ def check_sizes(
 ) -> None:
     """Compare the sizes of truths, inputs and results by their headers, before any image is enlarged.
 
-    An input must be exactly ``scale`` times smaller than the cropped truth, a result as large as the truth or
-    the cropped truth. A header may not know the orientation, so height and width may be exchanged here;
-    :func:`read_pair` and the methods check the decoded images.
+    A header may not know the orientation, so height and width may be exchanged here; :func:`read_pair` and
+    the methods check the decoded images.
     """
     for index, truth in enumerate(truths):
         full = image_size(truth)
-        if inputs is not None:
-            size = image_size(inputs[index])
-            _check_input(inputs[index], [size, (size[1], size[0])], truth, full, scale)
-        if results is not None:
-            size, cropped = image_size(results[index]), (full[0] // scale * scale, full[1] // scale * scale)
-            if not {size, size[::-1]} & {full, cropped}:
-                raise ImageError(
-                    f"{results[index]} has {size[0]}x{size[1]} pixels, but {truth} has {full[0]}x{full[1]}"
-                    + ("" if full == cropped else f", cropped to {cropped[0]}x{cropped[1]}")
-                    + "; results are never resized to fit"
-                )
+        for files, result in ((inputs, False), (results, True)):
+            if files is not None:
+                height, width = image_size(files[index])
+                sizes = [(height, width), (width, height)]
+                check_size(files[index], sizes, truth, full, scale=scale, result=result)
 
 
-def _check_input(lr_file: PathLike, sizes: list[Size], hr_file: PathLike, hr: Size, scale: int) -> None:
-    """Refuse an input unless one of its possible sizes is the truth's, divided by the scale."""
-    height, width = hr[0] // scale, hr[1] // scale
-    if (height, width) not in sizes:
+def check_size(
+    file: PathLike, sizes: Sequence[Size], truth: PathLike, full: Size, *, scale: int, result: bool
+) -> None:
+    """Refuse a file unless one of its possible sizes fits a truth of size ``full``.
+
+    An input must be ``scale`` times smaller than the cropped truth, a result as large as the truth, whole or
+    cropped.
+    """
+    height, width = full[0] // scale, full[1] // scale
+    fitting = [full, (scale * height, scale * width)] if result else [(height, width)]
+    if not {*sizes} & {*fitting}:
+        expected = " or ".join(dict.fromkeys(f"{size[0]}x{size[1]}" for size in fitting))
         raise ImageError(
-            f"{lr_file} has {sizes[0][0]}x{sizes[0][1]} pixels; expected {height}x{width}, which is "
-            f"{hr_file} ({hr[0]}x{hr[1]}) divided by {scale}"
+            f"{file} has {sizes[0][0]}x{sizes[0][1]} pixels; expected {expected}, because {truth} has "
+            f"{full[0]}x{full[1]} and the scale is {scale}; nothing is resized to fit"
         )
 
 

@@ -1,8 +1,7 @@
 """LPIPS and FID through the libraries ``lpips`` and ``torch-fidelity``.
 
-Both need networks trained on ImageNet, whose weights no package contains. They are downloaded once into
-torch's cache (``torch.hub.get_dir()``, moved by ``TORCH_HOME``), or put there by hand. The files are read
-with ``weights_only=True`` before a library gets them.
+Their networks' weights are downloaded once into torch's cache (``torch.hub.get_dir()``, moved by
+``TORCH_HOME``), or put there by hand, and read with ``weights_only=True`` before a library gets them.
 """
 
 from __future__ import annotations
@@ -55,13 +54,13 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
 
     @torch.inference_mode()
     def distance(sr: Tensor, hr: Tensor) -> float:
-        if min(hr.shape[-2:]) < _LPIPS_SMALLEST:
+        height, width = hr.shape[-2:]
+        if min(height, width) < _LPIPS_SMALLEST:
             raise ImageError(
                 f"LPIPS needs at least {_LPIPS_SMALLEST}x{_LPIPS_SMALLEST} pixels inside the border, got "
-                f"{hr.shape[-2]}x{hr.shape[-1]}"
+                f"{height}x{width}"
             )
-        x, y = (image.to(device).float() / 127.5 - 1 for image in (sr, hr))
-        return float(loss(x, y))
+        return float(loss(*(image.to(device).float() / 127.5 - 1 for image in (sr, hr))))
 
     return distance
 
@@ -88,7 +87,7 @@ def lpips_weights_path() -> Path:
 
 
 def _lpips_network() -> Any:
-    """The trained network of :func:`lpips_distance`: linear layers of ``lpips`` on torchvision's AlexNet."""
+    """The linear layers of ``lpips`` on torchvision's AlexNet."""
     try:
         import lpips
     except ImportError as error:
@@ -100,14 +99,11 @@ def _lpips_network() -> Any:
         warnings.simplefilter("ignore")  # lpips calls torchvision in a way that it calls deprecated
         network = lpips.LPIPS(net="alex", verbose=False, pnet_rand=own.is_file())
     if own.is_file():
-        # the layers of the slices keep torchvision's indices
-        slices = [getattr(network.net, f"slice{number}") for number in range(1, 6)]
-        layers = {name: layer for part in slices for name, layer in part.named_children()}
         try:
             state = load_file(own)
-            for index in ("0", "3", "6", "8", "10"):
-                keys = {kind: f"features.{index}.{kind}" for kind in ("weight", "bias")}
-                layers[index].load_state_dict({kind: state[key] for kind, key in keys.items()})
+            # slice1.0.weight is torchvision's features.0.weight
+            names = {key: f"features.{key.partition('.')[2]}" for key in network.net.state_dict()}
+            network.net.load_state_dict({key: state[name] for key, name in names.items()})
         except (OSError, KeyError, RuntimeError, SafetensorError) as error:
             raise ModelLoadError(
                 f"{own} does not hold AlexNet's convolutions ({error}); make it again with "
@@ -121,22 +117,9 @@ def inception_features(device: str | torch.device = "cpu", *, network: Any = Non
 
     Returns:
         A function of one 8-bit image. It computes on ``device`` with ``network``, a feature extractor of
-        torch-fidelity; None builds the trained one.
-
-    Raises:
-        MissingDependencyError: ``torch-fidelity`` is not installed.
-        ModelLoadError: The weights are not in torch's cache and cannot be downloaded.
+        ``torch-fidelity``; None builds the trained one, with errors as in :func:`lpips_distance`.
     """
-    if network is None:
-        try:
-            from torch_fidelity import feature_extractor_inceptionv3 as inception
-        except ImportError as error:
-            raise MissingDependencyError(
-                "FID needs torch-fidelity: pip install 'sam-diffsr[eval]'"
-            ) from error
-        path = os.fspath(_require_weights(inception.URL_INCEPTION_V3, what="FID"))
-        network = inception.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], path)
-    network = network.to(device).eval()
+    network = (_inception_network() if network is None else network).to(device).eval()
 
     @torch.inference_mode()
     def features(image: Tensor) -> Tensor:
@@ -146,14 +129,21 @@ def inception_features(device: str | torch.device = "cpu", *, network: Any = Non
     return features
 
 
+def _inception_network() -> Any:
+    try:
+        from torch_fidelity import feature_extractor_inceptionv3 as inception
+    except ImportError as error:
+        raise MissingDependencyError("FID needs torch-fidelity: pip install 'sam-diffsr[eval]'") from error
+    path = os.fspath(_require_weights(inception.URL_INCEPTION_V3, what="FID"))
+    return inception.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], path)
+
+
 def frechet_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
     """Fréchet distance of two sets of vectors ``(D,)``, taken as Gaussian (Heusel et al. 2017, equation 6).
 
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` in float64. With fewer images than features it depends on
-    their number: compare only values from equally many images.
-
-    Raises:
-        ArgumentError: Fewer than two vectors in a set.
+    their number: compare only values from equally many images. A set of fewer than two is an
+    ``ArgumentError``.
     """
     if min(len(first), len(second)) < 2:
         raise ArgumentError(

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from sam_diffsr.errors import OutputError
-from sam_diffsr.files import atomic_path
+from sam_diffsr.files import atomic_path, writing
 
 __all__ = ["outline", "text_table", "write_json", "write_text"]
 
@@ -32,7 +31,9 @@ def outline(data: Mapping[str, Any], *, indent: int = 0) -> str:
             lines += [f"{space}{name}:", outline(cast("Mapping[str, Any]", value), indent=indent + 1)]
         elif isinstance(value, list):
             lines.append(f"{space}{name}:" if value else f"{space}{name}: none")
-            lines += [f"{space}  - {_inline(item)}" for item in cast("list[Any]", value)]
+            for item in cast("list[Mapping[str, Any]]", value):
+                entries = ", ".join(f"{key.replace('_', ' ')} {_word(entry)}" for key, entry in item.items())
+                lines.append(f"{space}  - {entries}")
         else:
             lines.append(f"{space}{name}: {_word(value)}")
     return "\n".join(lines)
@@ -44,26 +45,13 @@ def write_json(path: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file atomically, and make its folder.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
+    """Write a text file atomically, and make its folder; raises ``OutputError``."""
     target = Path(path)
-    try:
+    with writing("the file", target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target) as temporary:
             # names of files may hold bytes that are not UTF-8
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error}") from error
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, Mapping):
-        entries = cast("Mapping[str, Any]", value)
-        return ", ".join(f"{key.replace('_', ' ')} {_word(entry)}" for key, entry in entries.items())
-    return _word(value)
 
 
 def _word(value: Any) -> str:

@@ -1,24 +1,29 @@
-"""Results of an evaluation: scores per image, rows of means, and everything that they depend on."""
+"""Results of an evaluation as tables, JSON and CSV: scores per image, rows of means, what they depend on."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sam_diffsr.config import to_dict
-from sam_diffsr.evaluation.measures import MEASURES
+from sam_diffsr.evaluation.measures import MEASURES, average
 from sam_diffsr.evaluation.methods import MethodKind
 from sam_diffsr.evaluation.report import text_table
 from sam_diffsr.pipeline.config import SamplingConfig
 
-__all__ = ["MADE_INPUTS", "Evaluation", "ImageScore", "Row"]
+__all__ = ["BETTER", "MADE_INPUTS", "Evaluation", "ImageScore", "Row", "means"]
 
 MADE_INPUTS = "MATLAB bicubic of the cropped truth, 8 bit"
 """Text of ``Evaluation.lr`` where inputs were made."""
+BETTER = {"PSNR-Y": max, "SSIM-Y": max, "PSNR-RGB": max, "artifacts 1e-4": min, "LPIPS": min, "FID": min} | {
+    name: min for name, measure in MEASURES.items() if measure.lower_is_better
+}
+"""For columns of the summary that have a best value, the function that finds it."""
 _SETTINGS = ("sampler", "steps", "start", "spacing")
 _SCORES = ("psnr_y", "ssim_y", "psnr_rgb", "artifacts", "lpips", "seconds")
 
@@ -46,7 +51,7 @@ class ImageScore:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One method on all images."""
+    """One method on all images. The scores are means over the images, None where an image has none."""
 
     label: str
     """One line that tells it from the others."""
@@ -62,45 +67,26 @@ class Row:
     images: tuple[ImageScore, ...]
     """In the order of the files."""
     fid: float | None = None
-    """FID over all images; None if it was not asked for."""
+    psnr_y: float
+    ssim_y: float
+    psnr_rgb: float
+    artifacts: float
+    lpips: float | None
+    seconds: float | None
+    measures: dict[str, float | None]
+    """Each measure's mean or worst value over the images where it is defined."""
 
-    @property
-    def psnr_y(self) -> float:
-        """Mean over the images, dB."""
-        return _average(self, "psnr_y") or 0.0
 
-    @property
-    def ssim_y(self) -> float:
-        """Mean over the images."""
-        return _average(self, "ssim_y") or 0.0
-
-    @property
-    def psnr_rgb(self) -> float:
-        """Mean over the images, dB."""
-        return _average(self, "psnr_rgb") or 0.0
-
-    @property
-    def artifacts(self) -> float:
-        """Mean over the images."""
-        return _average(self, "artifacts") or 0.0
-
-    @property
-    def lpips(self) -> float | None:
-        """Mean over the images, or None."""
-        return _average(self, "lpips")
-
-    @property
-    def seconds(self) -> float | None:
-        """Mean over the images, or None."""
-        return _average(self, "seconds")
-
-    @property
-    def measures(self) -> dict[str, float | None]:
-        """Each measure's mean or worst value over the images where it is defined."""
-        return {
-            name: MEASURES[name].of_row([score.measures[name] for score in self.images])
-            for name in self.images[0].measures
-        }
+def means(images: Sequence[ImageScore]) -> dict[str, Any]:
+    """The scores of a :class:`Row` of these images."""
+    values = {key: [getattr(score, key) for score in images] for key in _SCORES}
+    return {
+        **{key: None if None in column else average(column) for key, column in values.items()},
+        "measures": {
+            name: MEASURES[name].of_row([score.measures[name] for score in images])
+            for name in images[0].measures
+        },
+    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,14 +94,12 @@ class Evaluation:
     """Rows of scores, and how they were measured."""
 
     dataset: str
-    """Name of the images."""
     protocol: str
     """Which pixels count, see :data:`~sam_diffsr.evaluation.evaluate.Protocol`."""
     scale: int
     border: int
     """Pixels left out on every side."""
     seed: int
-    """Seed of every image's noise."""
     lr: str
     """Folder of the inputs, or how they were made."""
     cropped: tuple[str, ...]
@@ -125,9 +109,7 @@ class Evaluation:
     rows: tuple[Row, ...]
     """For each damage: bicubic, then each model's encoder and settings, then files made elsewhere."""
     machine: dict[str, Any]
-    """Device and threads."""
     versions: dict[str, str]
-    """Software."""
     commit: str | None
     """Git commit of the library's checkout, ``-dirty`` if files differ; None for an installed library."""
 
@@ -168,39 +150,27 @@ class Evaluation:
 
     def notes(self) -> list[str]:
         """One line per column of the summary that needs an explanation."""
-        notes = {name: MEASURES[name].note for name in self.rows[0].measures}
-        notes["s/image"] = self.timing
+        notes = {name: MEASURES[name].note for name in self.rows[0].measures} | {"s/image": self.timing}
         return [f"{title}: {notes[title]}" for title in self.columns()[0] if title in notes]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as JSON values, with the means next to the per-image values; infinity becomes null."""
-        data = to_dict(self)
-        data["timing"] = self.timing
-        for entry, row in zip(data["rows"], self.rows, strict=True):
-            entry |= {key: getattr(row, key) for key in (*_SCORES, "measures")}
-        return _finite(data)
+        """Everything as JSON values; JSON has neither infinity nor NaN, so they become null."""
+        text = json.dumps({**to_dict(self), "timing": self.timing})
+        return json.loads(text, parse_constant=lambda name: None)
 
     def to_csv(self) -> str:
         """One line per image and method."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        measures = tuple(self.rows[0].measures)
-        writer.writerow(["image", "damage", "model", "method", "fidelity", *_SETTINGS, *_SCORES, *measures])
+        header = ["image", "damage", "model", "method", "fidelity", *_SETTINGS, *_SCORES]
+        writer.writerow([*header, *self.rows[0].measures])
         for row in self.rows:
-            setting = [getattr(row.sampling, key, "") for key in _SETTINGS]
+            method = [row.damage, row.name, row.method, row.fidelity]
+            method += [getattr(row.sampling, key, "") for key in _SETTINGS]
             for score in row.images:
                 values = [getattr(score, key) for key in _SCORES]
-                values += [score.measures[name] for name in measures]
-                writer.writerow(
-                    [score.name, row.damage, row.name, row.method, row.fidelity, *setting, *values]
-                )
+                writer.writerow([score.name, *method, *values, *score.measures.values()])
         return text.getvalue()
-
-
-def _average(row: Row, name: str) -> float | None:
-    """Mean of a score over the images; None where an image lacks it."""
-    values = [getattr(score, name) for score in row.images]
-    return None if None in values else sum(values) / len(values)
 
 
 def _cells(row: Row, *, gain: float) -> dict[str, str]:
@@ -233,12 +203,3 @@ def _count(number: int, what: str) -> str:
 def _number(value: float | None, form: str) -> str:
     """A number as text; empty where there is none."""
     return "" if value is None or math.isnan(value) else format(value, form)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has neither infinity nor NaN."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, list):
-        return [_finite(entry) for entry in value]  # pyright: ignore[reportUnknownVariableType]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

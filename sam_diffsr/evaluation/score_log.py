@@ -9,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sam_diffsr.errors import DataError, OutputError
+from sam_diffsr.errors import DataError
 from sam_diffsr.evaluation.result import ImageScore
+from sam_diffsr.files import writing
 
 __all__ = ["ScoreLog"]
 
@@ -30,21 +31,33 @@ class ScoreLog:
     def open(self, settings: Mapping[str, Any]) -> None:
         """Read what is in the file, or write a new one; each run opens its log once.
 
-        ``settings`` is everything that scores depend on but the image files, as JSON values. A file of
-        something else, or of scores of other settings, is a ``DataError``.
+        ``settings`` is everything that scores depend on but the image files, as JSON values. A file that does
+        not hold scores of these settings is a ``DataError``.
         """
-        try:
+        with writing("scores to", self.path):
             text = self.path.read_bytes() if self.resume and self.path.exists() else b""
             text = text[: text.rfind(b"\n") + 1]  # without a torn line
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.open("ab").close()
             os.truncate(self.path, len(text))
-        except OSError as error:
-            raise OutputError(f"cannot keep scores in {self.path}: {error}") from error
-        if text:
-            self._read(text, json.loads(json.dumps(settings)))
-        else:
+        if not text:
             self._append({"settings": settings})
+            return
+        try:
+            first, *entries = [json.loads(line) for line in text.splitlines()]
+            before: dict[str, Any] = first["settings"]
+            self._kept = {(entry["image"], entry["damage"]): entry for entry in entries}
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{self.path} is not a file of scores ({type(error).__name__}: {error}); give another file"
+            ) from error
+        now = json.loads(json.dumps(settings))
+        for key in {**before, **now}:
+            if before.get(key) != now.get(key):
+                raise DataError(
+                    f"{self.path} holds scores of another run ({key} was {before.get(key)!r}, now "
+                    f"{now.get(key)!r}); give another file, or delete it"
+                )
 
     def find(self, image: str, damage: str, *, files: Sequence[Path]) -> tuple[ImageScore, ...] | None:
         """The scores of one image, one per method; None if there are none or a file has changed."""
@@ -60,27 +73,8 @@ class ScoreLog:
         self._append({**entry, "scores": [asdict(score) for score in scores]})
 
     def _append(self, value: Mapping[str, Any]) -> None:
-        try:
-            with self.path.open("ab", buffering=0) as file:
-                file.write(json.dumps(value).encode() + b"\n")
-        except OSError as error:
-            raise OutputError(f"cannot keep scores in {self.path}: {error}") from error
-
-    def _read(self, text: bytes, settings: Mapping[str, Any]) -> None:
-        try:
-            first, *entries = [json.loads(line) for line in text.splitlines()]
-            before: dict[str, Any] = first["settings"]
-            self._kept = {(entry["image"], entry["damage"]): entry for entry in entries}
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{self.path} is not a file of scores ({type(error).__name__}: {error}); give another file"
-            ) from error
-        for key in {**before, **settings}:
-            if before.get(key) != settings.get(key):
-                raise DataError(
-                    f"{self.path} holds scores of another run ({key} was {before.get(key)!r}, now "
-                    f"{settings.get(key)!r}); give another file, or delete it"
-                )
+        with writing("scores to", self.path), self.path.open("ab", buffering=0) as file:
+            file.write(json.dumps(value).encode() + b"\n")
 
 
 def _stamps(files: Sequence[Path]) -> list[list[Any]]:

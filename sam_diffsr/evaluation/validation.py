@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError, ImageError
-from sam_diffsr.evaluation.metrics import psnr_y, ssim_y
+from sam_diffsr.evaluation.metrics import SSIM_WINDOW, psnr_y, ssim_y
 from sam_diffsr.evaluation.pairs import Pair, read_pair, to_uint8
 from sam_diffsr.image.jobs import find_images
 from sam_diffsr.models import DiffSR
@@ -25,8 +25,7 @@ from sam_diffsr.resize import imresize
 __all__ = ["FolderValidator", "Validation"]
 
 _GAP = 4
-_SMALLEST = 11
-"""Side of SSIM's window."""
+"""White pixels between the images of a picture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +69,7 @@ class FolderValidator:
     ) -> None:
         self.config, self.method, self.pictures, self.seed = config, method, pictures, seed
         scale = config.model.scale
-        smallest = _SMALLEST + 2 * scale
+        smallest = SSIM_WINDOW + 2 * scale
         if limit is not None and limit < 1:
             raise ArgumentError(f"limit must be >= 1 or None, got {limit}")
         if crop is not None and (crop % scale or crop < smallest):
@@ -94,7 +93,7 @@ class FolderValidator:
         device = next(model.parameters()).device
         resolver = SuperResolver(model, self.config, device=device, dtype="fp32")
         scale, steps = self.config.model.scale, 0 if self.method == "encoder" else None
-        totals: defaultdict[str, float] = defaultdict(float)
+        scores: defaultdict[str, float] = defaultdict(float)
         rows: list[Tensor] = []
         for pair in self.pairs:
             lr = pair.lr.float() / 255
@@ -103,22 +102,15 @@ class FolderValidator:
             for prefix, image in (("", sr), ("bicubic_", bicubic)):
                 for metric in (psnr_y, ssim_y):
                     score = metric(image, pair.hr, border=scale, data_range=255).item()
-                    totals[prefix + metric.__name__] += score
+                    scores[prefix + metric.__name__] += score
             if len(rows) < self.pictures:
                 blocks = functional.interpolate(pair.lr, scale_factor=scale, mode="nearest")
-                rows.append(_joined([image[0] for image in (blocks, bicubic, sr, pair.hr)], dim=-1))
-        scores = {key: total / len(self.pairs) for key, total in totals.items()}
-        picture = _joined(rows, dim=-2).permute(1, 2, 0).numpy() if rows else None
-        return Validation(scores=scores, picture=picture)
-
-
-def _joined(images: list[Tensor], *, dim: Literal[-1, -2]) -> Tensor:
-    """``(3, H, W)`` uint8 images of any size, one after the other along ``dim``, on white with gaps."""
-    across = -3 - dim
-    longest = max(image.shape[across] for image in images)
-    padded: list[Tensor] = []
-    for index, image in enumerate(images):
-        gap, rest = _GAP if index < len(images) - 1 else 0, longest - image.shape[across]
-        right, bottom = (gap, rest) if dim == -1 else (rest, gap)
-        padded.append(functional.pad(image, (0, right, 0, bottom), value=255))
-    return torch.cat(padded, dim=dim)
+                spaced = [functional.pad(x[0], (0, _GAP), value=255) for x in (blocks, bicubic, sr, pair.hr)]
+                rows.append(torch.cat(spaced, dim=-1)[..., :-_GAP])
+        means = {key: total / len(self.pairs) for key, total in scores.items()}
+        if not rows:
+            return Validation(scores=means, picture=None)
+        widest = max(row.shape[-1] for row in rows)
+        spaced = [functional.pad(row, (0, widest - row.shape[-1], 0, _GAP), value=255) for row in rows]
+        picture = torch.cat(spaced, dim=-2)[..., :-_GAP, :]
+        return Validation(scores=means, picture=picture.permute(1, 2, 0).numpy())

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from sam_diffsr.models.config import DenoiserConfig, EncoderConfig, ModelConfig
 from sam_diffsr.models.diffsr import Condition, DiffSR, build_model, pad_to_fit
-from sam_diffsr.models.esrgan import load_rrdbnet_checkpoint
-from sam_diffsr.models.reference import load_reference_checkpoint, read_reference_checkpoint
+from sam_diffsr.models.published import (
+    load_reference_checkpoint,
+    load_rrdbnet_checkpoint,
+    read_reference_checkpoint,
+)
 from sam_diffsr.models.rrdb import RRDBEncoder
 from sam_diffsr.models.unet import UNet
 

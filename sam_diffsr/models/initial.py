@@ -24,14 +24,13 @@ def start_from_interpolation(encoder: RRDBEncoder) -> None:
     ``[1, 2, 1] / 4`` is bilinear, once per doubling, and LeakyReLU keeps colours in [0, 1]. The trunk starts
     at zero in these channels.
     """
-    smooth = torch.tensor([0.25, 0.5, 0.25])
-    copy = torch.tensor([0.0, 1.0, 0.0])
-    for conv in (encoder.conv_first, *encoder.upsample, encoder.conv_hr, encoder.conv_last):
-        taps = smooth if conv in [*encoder.upsample] else copy
-        weight = conv.get_parameter("weight")
-        weight[:_COLOURS] = 0.0
+    smooth, copy = torch.tensor([0.25, 0.5, 0.25]), torch.tensor([0.0, 1.0, 0.0])
+    kernels = dict.fromkeys(encoder.upsample, smooth)
+    kernels |= dict.fromkeys((encoder.conv_first, encoder.conv_hr, encoder.conv_last), copy)
+    for conv, taps in kernels.items():
+        weight, bias = conv.get_parameter("weight"), conv.get_parameter("bias")
+        weight[:_COLOURS] = bias[:_COLOURS] = 0.0
         weight[range(_COLOURS), range(_COLOURS)] = taps.outer(taps)
-        conv.get_parameter("bias")[:_COLOURS] = 0.0
     closing = [block.convs[-1] for block in encoder.modules() if isinstance(block, DenseBlock)]
     for conv in (encoder.trunk_conv, *closing):
         conv.get_parameter("weight").mul_(0.1)
@@ -68,34 +67,29 @@ def start_from_identity(denoiser: UNet) -> bool:
     pack, unpack = cast("Downsample", first.downsample).conv, last.upsample
     pack.weight[:packed] = 0.0
     unpack.weight[:, :_COLOURS] = 0.0
-    unpack.weight[packed:, :] *= 0.1
+    unpack.weight[packed:] *= 0.1
     for channel in range(packed):
         pixel, colour = divmod(channel, _COLOURS)
         row, column = 1 + pixel // 2, 1 + pixel % 2
-        pack.weight[channel, colour, row, column] = 1.0
         unpack.weight[channel, :, row, column] = 0.0
-        unpack.weight[channel, colour, row, column] = 1.0
+        pack.weight[channel, colour, row, column] = unpack.weight[channel, colour, row, column] = 1.0
     # The last block computes mish(x) and mish(-x) of each colour; the last convolution subtracts them.
-    final = denoiser.final_block.conv
+    final, closing = denoiser.final_block.conv, denoiser.final_conv
     final.weight[: 2 * _COLOURS] = 0.0
-    denoiser.final_conv.weight.mul_(0.1)
+    closing.weight.mul_(0.1)
+    closing.weight[:, : 2 * _COLOURS] = 0.0
     for colour in range(_COLOURS):
         for row, sign in ((colour, 1.0), (_COLOURS + colour, -1.0)):
             final.weight[row, colour, 1, 1] = sign
-            denoiser.final_conv.weight[:, row] = 0.0
-            denoiser.final_conv.weight[colour, row] = sign / 1.1
-    for conv in (pack, unpack, final, denoiser.final_conv):
+            closing.weight[colour, row] = sign / 1.1
+    for conv in (pack, unpack, final, closing):
         conv.get_parameter("bias").zero_()
     return True
 
 
 def _copy_channels(block: ResidualBlock, *, channels: int, source: int) -> None:
     """Let a block's shortcut copy channels ``source`` and following to its first ones."""
-    shortcut = block.shortcut
-    if isinstance(shortcut, nn.Identity):
-        return
-    weight = shortcut.get_parameter("weight")
-    weight[:channels] = 0.0
-    shortcut.get_parameter("bias").zero_()
-    for channel in range(channels):
-        weight[channel, source + channel] = 1.0
+    if isinstance(block.shortcut, nn.Conv2d):
+        block.shortcut.weight[:channels] = 0.0
+        block.shortcut.weight[range(channels), range(source, source + channels)] = 1.0
+        block.shortcut.get_parameter("bias").zero_()

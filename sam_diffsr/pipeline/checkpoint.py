@@ -22,7 +22,7 @@ from sam_diffsr.diffusion.schedule import ScheduleConfig, ScheduleName
 from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ModelLoadError, OutputError
 from sam_diffsr.hub import HubOptions, download_model
 from sam_diffsr.models import DenoiserConfig, DiffSR, ModelConfig, read_reference_checkpoint
-from sam_diffsr.models.esrgan import is_rrdbnet_file, load_rrdbnet_checkpoint
+from sam_diffsr.models.published import is_rrdbnet_file, load_rrdbnet_checkpoint
 from sam_diffsr.models.weights import check_state_dict
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.config import (

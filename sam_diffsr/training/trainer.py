@@ -17,8 +17,8 @@ from sam_diffsr.config import to_dict
 from sam_diffsr.data import TrainingBatch
 from sam_diffsr.errors import CheckpointMismatchError, ConfigError
 from sam_diffsr.models import DiffSR, build_model
-from sam_diffsr.models.esrgan import is_rrdbnet_file, load_rrdbnet_checkpoint
 from sam_diffsr.models.initial import start_from_identity, start_from_interpolation
+from sam_diffsr.models.published import is_rrdbnet_file, load_rrdbnet_checkpoint
 from sam_diffsr.models.weights import check_module_weights
 from sam_diffsr.pipeline.checkpoint import load_pretrained
 from sam_diffsr.training.config import TrainConfig

@@ -14,9 +14,8 @@ from PIL import Image
 from sam_diffsr.data.degrade import parse_degradation
 from sam_diffsr.errors import ArgumentError, ImageError, OutputError
 from sam_diffsr.evaluation import evaluate
-from sam_diffsr.evaluation.artifacts import artifact_score
-from sam_diffsr.evaluation.evaluate import ImageResult, ResultFolders, evaluate_methods
-from sam_diffsr.evaluation.measures import MEASURES, colour_shift
+from sam_diffsr.evaluation.evaluate import ImageResult, evaluate_methods, result_writer
+from sam_diffsr.evaluation.measures import MEASURES, artifact_score, colour_shift
 from sam_diffsr.evaluation.methods import (
     Method,
     Setting,
@@ -253,10 +252,11 @@ def test_gray_files_are_scored_on_their_gray_values(photos, tmp_path) -> None:
 def test_saved_results_score_as_they_did(resolver, photos, tmp_path) -> None:
     Image.open(photos[0]).convert("L").save(photos[0])
     methods = [bicubic_method(4), *model_methods(resolver, name="tiny")]
-    folders = ResultFolders(tmp_path / "sr", methods, hr_files=photos)
-    first = evaluate_methods(photos, methods, scale=4, on_image=folders.add)
-    inputs, *saved = folders.folders[""]
-    assert [folder.name for folder in saved] == ["bicubic", "tiny_encoder", "tiny_ddim_2_steps"]
+    write = result_writer(tmp_path / "sr", methods, hr_files=photos)
+    first = evaluate_methods(photos, methods, scale=4, on_image=write)
+    inputs = tmp_path / "sr" / "lr"
+    saved = [tmp_path / "sr" / name for name in ("bicubic", "tiny_encoder", "tiny_ddim_2_steps")]
+    assert set((tmp_path / "sr").iterdir()) == {inputs, *saved}
     assert sorted(os.listdir(saved[2])) == ["0.png", "1.png"]
     again = evaluate_methods(
         photos, folder_methods([(folder.name, folder) for folder in saved], photos, scale=4), scale=4
@@ -272,21 +272,22 @@ def test_saved_results_score_as_they_did(resolver, photos, tmp_path) -> None:
 
 def test_result_folders_are_separate_or_refused(resolver, photos, tmp_path) -> None:
     methods = [*model_methods(resolver, name="a/b"), *model_methods(resolver, name="a:b")]
-    folders = ResultFolders(tmp_path / "x", methods, hr_files=[], damages=["jpeg50", "photo"]).folders
-    assert [folder.relative_to(tmp_path).as_posix() for folder in folders["photo"]] == [
-        "x/photo/lr",
-        "x/photo/a_b_encoder",
-        "x/photo/a_b_ddim_2_steps",
-        "x/photo/a_b_encoder_2",
-        "x/photo/a_b_ddim_2_steps_2",
+    result_writer(tmp_path / "x", methods, hr_files=[], damages=["jpeg50", "photo"])
+    assert sorted(os.listdir(tmp_path / "x")) == ["jpeg50", "photo"]
+    assert sorted(os.listdir(tmp_path / "x" / "photo")) == [
+        "a_b_ddim_2_steps",
+        "a_b_ddim_2_steps_2",
+        "a_b_encoder",
+        "a_b_encoder_2",
+        "lr",
     ]
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot make the folders of results in .*file"):
-        ResultFolders(tmp_path / "file", methods, hr_files=[])
+    with pytest.raises(OutputError, match=r"cannot write the folders of results in .*file"):
+        result_writer(tmp_path / "file", methods, hr_files=[])
     double = [*photos, photos[0].with_suffix(".jpg")]
     message = r"0\.png and .*0\.jpg have the same name without ending, .* whose results .*sr is to hold"
     with pytest.raises(ImageError, match=message):
-        ResultFolders(tmp_path / "sr", methods, hr_files=double)
+        result_writer(tmp_path / "sr", methods, hr_files=double)
     assert not (tmp_path / "sr").exists()
 
 

@@ -15,7 +15,7 @@ import torch
 from sam_diffsr.evaluation import environment
 from sam_diffsr.evaluation.evaluate import evaluate_methods
 from sam_diffsr.evaluation.methods import Setting, bicubic_method, results_method, sampling_grid
-from sam_diffsr.evaluation.result import Evaluation, ImageScore, Row
+from sam_diffsr.evaluation.result import Evaluation, ImageScore, Row, means
 from sam_diffsr.pipeline import SamplingConfig
 
 
@@ -127,12 +127,10 @@ def test_without_git_there_is_no_commit(monkeypatch) -> None:
 
 
 def timed(*seconds: float | None) -> Evaluation:
-    def score(value: float | None) -> ImageScore:
-        return ImageScore(name="a", psnr_y=28.0, ssim_y=0.8, psnr_rgb=26.0, artifacts=2.0, seconds=value)
+    def row(value: float | None) -> Row:
+        score = ImageScore(name="a", psnr_y=28.0, ssim_y=0.8, psnr_rgb=26.0, artifacts=2.0, seconds=value)
+        return Row(label="m", method="model", name="m", sampling=None, images=(score,), **means([score]))
 
-    rows = tuple(
-        Row(label="m", method="model", name="m", sampling=None, images=(score(value),)) for value in seconds
-    )
     return Evaluation(
         dataset="",
         protocol="matlab",
@@ -141,7 +139,7 @@ def timed(*seconds: float | None) -> Evaluation:
         seed=0,
         lr="",
         cropped=(),
-        rows=rows,
+        rows=tuple(map(row, seconds)),
         machine={},
         versions={},
         commit=None,

@@ -92,7 +92,7 @@ def test_scores_of_another_run_are_refused(run, tmp_path, photos) -> None:
     (tmp_path / "scores.jsonl").write_text('{"a": 1}\n')
     with pytest.raises(DataError, match="is not a file of scores"):
         run()
-    with pytest.raises(OutputError, match="cannot keep scores in"):
+    with pytest.raises(OutputError, match="cannot write scores to"):
         ScoreLog(tmp_path, resume=False).open({})
-    with pytest.raises(OutputError, match="cannot keep scores in"):
+    with pytest.raises(OutputError, match="cannot write scores to"):
         ScoreLog(Path(tmp_path / "gone" / "x"), resume=False).add("a", "", files=photos, scores=[])

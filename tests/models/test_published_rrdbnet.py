@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError
 from sam_diffsr.models import RRDBEncoder, load_rrdbnet_checkpoint
-from sam_diffsr.models.esrgan import is_rrdbnet_file
+from sam_diffsr.models.published import is_rrdbnet_file
 
 SIZES = {"blocks": 3, "channels": 8, "growth": 4}
 

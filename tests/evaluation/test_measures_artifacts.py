@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sam_diffsr.errors import ArgumentError
-from sam_diffsr.evaluation.artifacts import artifact_map, artifact_score
+from sam_diffsr.evaluation.measures import artifact_map, artifact_score
 
 
 def images(
