@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["overlapped"]
+__all__ = ["one_ahead", "overlapped"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -33,11 +33,11 @@ def overlapped(
         yield from (write(compute(read(batch))) for batch in first)
         return
     with _helper() as reader, _helper() as writer:
-        contents = _beside(reader, read, itertools.chain(first, coming))
-        yield from _beside(writer, write, map(compute, contents))
+        contents = one_ahead(reader, read, itertools.chain(first, coming))
+        yield from one_ahead(writer, write, map(compute, contents))
 
 
-def _beside(executor: ThreadPoolExecutor, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+def one_ahead(executor: ThreadPoolExecutor, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
     """``map`` in another thread, which is one item ahead of what is given out."""
     iterator = iter(items)
     ahead: Future[B] | None = None

@@ -204,8 +204,7 @@ class Worker:
 
     def _output_size(self, height: int, width: int, choices: Choices) -> tuple[int, int]:
         scale = self.load(choices.model).scale
-        size = output_size(height, width, scale=scale, outscale=choices.outscale, max_pixels=self.max_pixels)
-        return size or (height * scale, width * scale)
+        return output_size(height, width, scale=scale, outscale=choices.outscale, max_pixels=self.max_pixels)
 
     def _kind(self, choices: Choices) -> tuple[str, int]:
         config = self.load(choices.model).config

@@ -17,7 +17,6 @@ from sam_diffsr.data import (
     SyntheticConfig,
     TrainingBatch,
     TrainingSource,
-    open_source,
     prefetch,
     synthesize_crops,
 )
@@ -77,7 +76,7 @@ def measure_training(
         scale, seed, cache = config.model.scale, config.run.seed, folder / "cache"
         for kind, data in ({"data": config.data} if own_data else _made_up_data(config, folder)).items():
             _LOGGER.info("measuring: opening %s", kind)
-            feeds[kind] = _Feed(trainer, open_source(data, scale=scale, seed=seed, cache=cache), steps)
+            feeds[kind] = _Feed(trainer, TrainingSource(data, scale=scale, seed=seed, cache=cache), steps)
         _LOGGER.info("measuring: training steps, %s rounds", repeats)
         tasks: dict[str, Callable[[], object]] = {"random": random_steps, **feeds}
         timed = time_in_turns(tasks, repeats=repeats, device=trainer.device)

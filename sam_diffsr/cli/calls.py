@@ -97,6 +97,7 @@ def add_export(parser: Parser) -> None:
         "export, evaluate the folder with --json, export again with --scores.",
     ).add_argument
     spacing = "default spacing of the steps (default: linspace)"
+    share = "part of the encoder's image in results (default: 0)"
     datasets = "name or Hub id of a training data set; can be repeated"
     add("run_dir", metavar="RUN", help="folder of the run, or one checkpoint")
     add("out_dir", metavar="OUT_DIR", help="folder to write")
@@ -104,6 +105,7 @@ def add_export(parser: Parser) -> None:
     add("--steps", type=int, required=True, metavar="N", help="default number of steps")
     add("--start", type=int, metavar="T", help="default start timestep (default: pure noise)")
     add("--spacing", choices=CHOICES["spacing"], help=spacing)
+    add("--encoder-share", type=float, metavar="0..1", help=share)
     add("--dtype", choices=CHOICES["stored_precision"], help="stored precision (default: fp32)")
     add("--name", help="title of the model card (default: the folder's name)")
     add("--license", metavar="SPDX", help="licence of the weights, as an SPDX identifier")
@@ -119,7 +121,7 @@ def _export(args: argparse.Namespace) -> int:
     from sam_diffsr.pipeline.config import SamplingConfig
     from sam_diffsr.training.export import export_run, read_details
 
-    sampling = SamplingConfig(**given(args, "sampler", "steps", "start", "spacing"))
+    sampling = SamplingConfig(**given(args, "sampler", "steps", "start", "spacing", "encoder_share"))
     config = export_run(
         args.run_dir,
         args.out_dir,

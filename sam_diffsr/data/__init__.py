@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from sam_diffsr.data.config import AugmentConfig, DataConfig, SyntheticConfig
 from sam_diffsr.data.crops import CropStore
+from sam_diffsr.data.cut import Segmenter
 from sam_diffsr.data.datasets import Dataset, find_dataset
-from sam_diffsr.data.prepare import Segmenter, prepare_crops
-from sam_diffsr.data.source import HostBatch, TrainingSource, open_source, prefetch
+from sam_diffsr.data.prepare import prepare_crops
+from sam_diffsr.data.source import TrainingSource, prefetch
 from sam_diffsr.data.synthetic import synthesize_crops
-from sam_diffsr.data.training_batch import TrainingBatch, degrade, dihedral, make_batch
+from sam_diffsr.data.training_batch import HostBatch, TrainingBatch, make_batch
 
 __all__ = [
     "AugmentConfig",
@@ -20,11 +21,8 @@ __all__ = [
     "SyntheticConfig",
     "TrainingBatch",
     "TrainingSource",
-    "degrade",
-    "dihedral",
     "find_dataset",
     "make_batch",
-    "open_source",
     "prefetch",
     "prepare_crops",
     "synthesize_crops",

@@ -18,7 +18,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_diffsr.errors import DataError, OutputError
-from sam_diffsr.files import atomic_path
+from sam_diffsr.files import atomic_path, writing
 
-__all__ = ["CropStore", "Crops", "check_replaceable", "read_manifest", "write_crops"]
+__all__ = ["CropStore", "Crops", "finished_crops", "read_manifest", "write_crops"]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -86,10 +86,9 @@ class CropStore:
     def window(
         self, index: int, top: int, left: int, side: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Read a window of crop ``index`` and of its structure field; it must lie in the crop.
+        """Read a window inside crop ``index``, ``(side, side, 3)`` uint8, and of its field, ``(side, side)``.
 
-        Gives ``(side, side, 3)`` uint8, a view, and ``(side, side)`` float32. Raises ``DataError`` for a
-        label without a value.
+        Raises ``DataError`` for a label without a value.
         """
         rows, columns = slice(top, top + side), slice(left, left + side)
         labels = self.labels[index, rows, columns]
@@ -129,7 +128,7 @@ def write_crops(
     sources: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
     skipped: Sequence[Mapping[str, Any]] = (),
-) -> None:
+) -> CropStore:
     """Write a folder of crops, source after source; ``sources`` and ``settings`` tell number and side.
 
     All files are put in place at the end, the manifest last. After an error nothing new stays behind. Raises
@@ -139,63 +138,69 @@ def write_crops(
     manifest = {"format_version": FORMAT_VERSION, "crops": count, "crop_size": side}
     manifest |= {"settings": settings, "sources": sources, "skipped": skipped}
     needed = count * side**2 * (3 + np.dtype(np.uint16).itemsize)
-    try:
+    with (
+        writing("the crops in", folder, advice="make room and run it again"),
+        contextlib.ExitStack() as stack,
+    ):
         folder.mkdir(parents=True, exist_ok=True)
-        if needed > (
-            free := shutil.disk_usage(folder).free
-        ):  # a mapped file on a full disk kills the process
+        free = shutil.disk_usage(folder).free
+        if needed > free:  # a mapped file on a full disk kills the process
             raise OSError(f"they need {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free")
-        with contextlib.ExitStack() as stack:
-            names = [MANIFEST, *(f"{name}.npy" for name in ARRAYS)]  # the first one is put in place last
-            paths = {name: stack.enter_context(atomic_path(folder / name)) for name in names}
-            images, labels, origins = (
-                np.lib.format.open_memmap(paths[f"{name}.npy"], mode="w+", dtype=ARRAYS[name], shape=shape)
-                for name, shape in _shapes(count, side).items()
-            )
-            tables: list[NDArray[np.float32]] = []
-            start = 0
-            for number, (cut, cut_labels, corners, values) in enumerate(crops):
-                rows = slice(start, start := start + len(corners))
-                if len(corners):
-                    images[rows], labels[rows] = cut, cut_labels
-                origins[rows, 0], origins[rows, 1:] = number, corners
-                tables.append(values)
-            for array in (images, labels, origins):
-                array.flush()
-            np.save(paths["values.npy"], np.concatenate(tables))
-            np.save(paths["offsets.npy"], np.cumsum([0, *map(len, tables)]))
-            paths[MANIFEST].write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-            (folder / MANIFEST).unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write the crops in {folder}: {error}; make room and run it again"
-        ) from error
+        names = [MANIFEST, *(f"{name}.npy" for name in ARRAYS)]  # the first one is put in place last
+        paths = {name: stack.enter_context(atomic_path(folder / name)) for name in names}
+        images, labels, origins = (
+            np.lib.format.open_memmap(paths[f"{name}.npy"], mode="w+", dtype=ARRAYS[name], shape=shape)
+            for name, shape in _shapes(count, side).items()
+        )
+        tables: list[NDArray[np.float32]] = []
+        start = 0
+        for number, (cut, cut_labels, corners, values) in enumerate(crops):
+            rows = slice(start, start := start + len(corners))
+            if len(corners):
+                images[rows], labels[rows] = cut, cut_labels
+            origins[rows, 0], origins[rows, 1:] = number, corners
+            tables.append(values)
+        for array in (images, labels, origins):
+            array.flush()
+        np.save(paths["values.npy"], np.concatenate(tables))
+        np.save(paths["offsets.npy"], np.cumsum([0, *map(len, tables)]))
+        paths[MANIFEST].write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        (folder / MANIFEST).unlink(missing_ok=True)
+    return CropStore(folder)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read ``manifest.json``; ``DataError`` if it is missing, damaged, of another version or lacks a key."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest: Any = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
             f"{folder} has no {MANIFEST}: it is not a prepared folder, or its preparation was cut off; "
             "run the preparation again, finished photos are kept"
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # neither JSON nor text
         raise DataError(f"{path} is damaged ({error}); {_AGAIN}") from error
     if not isinstance(manifest, dict) or cast("Any", manifest).get("format_version") != FORMAT_VERSION:
         raise DataError(f"{path}: expected format_version {FORMAT_VERSION}; {_AGAIN} with this version")
-    found = cast("dict[str, Any]", manifest)
-    if missing := sorted({"crops", "crop_size", "sources"} - found.keys()):
+    if missing := sorted({"crops", "crop_size", "sources"} - manifest.keys()):
         raise DataError(f"{path} lacks {missing}; {_AGAIN}")
-    return found
+    return cast("dict[str, Any]", manifest)
 
 
-def check_replaceable(folder: Path, *, overwrite: bool) -> None:
-    """Raise ``OutputError`` for a finished folder that ``overwrite`` does not allow to replace."""
+def finished_crops(
+    folder: Path, is_wanted: Callable[[dict[str, Any]], bool], *, overwrite: bool
+) -> CropStore | None:
+    """Open a folder if its manifest is the wanted one; refuse another that may not be overwritten."""
+    try:
+        manifest = read_manifest(folder)
+    except DataError:
+        manifest = {}
+    if manifest and is_wanted(manifest):
+        return CropStore(folder)
     if not overwrite and (folder / MANIFEST).exists():
         raise OutputError(
             f"{folder} holds crops of other photos or settings; nothing was changed: "
             "choose another folder, or replace them with --overwrite (overwrite=True)"
         )
+    return None

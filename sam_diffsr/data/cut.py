@@ -1,10 +1,11 @@
-"""Cuts one photograph into crops: its regions, its reduction, its textured places, and its parts on disk."""
+"""Cuts one photograph into crops: its reduction, its regions, its textured places, and its parts on disk."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,26 +15,17 @@ from torch import Tensor
 
 from sam_diffsr.data.config import MissingMasks
 from sam_diffsr.data.crops import Crops
-from sam_diffsr.errors import ArgumentError, DataError, ImageError, OutputError
-from sam_diffsr.files import atomic_path
+from sam_diffsr.errors import ArgumentError, DataError, ImageError
+from sam_diffsr.files import atomic_path, writing
 from sam_diffsr.image import decode_image
 from sam_diffsr.image.photos import to_uint8
 from sam_diffsr.masks.segments import GraphMaskGenerator
-from sam_diffsr.masks.spe import Encoding, EncodingOptions, Reduction, encode_label_map
-from sam_diffsr.masks.store import digest_masks, find_masks, load_structure
+from sam_diffsr.masks.spe import EncodingOptions, encode_label_map
+from sam_diffsr.masks.store import find_masks, load_structure
 from sam_diffsr.masks.structure import MAX_REGIONS
 from sam_diffsr.resize import imresize
 
-__all__ = [
-    "PhotoRegions",
-    "Segmenter",
-    "cut_photo",
-    "gradient_energy",
-    "read_part",
-    "read_part_header",
-    "reduce_image",
-    "textured_corners",
-]
+__all__ = ["Cutter", "Segmenter", "find_photo_masks", "read_header", "read_part", "reduce_image"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,80 +33,104 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 Segmenter = Callable[[NDArray[np.uint8]], NDArray[Any]]
 """Takes ``(H, W, 3)`` uint8 RGB, gives ``(H, W)`` region numbers from 1; 0 is "no region"."""
+SegmenterChoice = Segmenter | GraphMaskGenerator | Literal["graph", "none"]
 
 
-class PhotoRegions:
-    """Gives the regions of photos that may have been reduced.
+@dataclass(frozen=True)
+class Cutter:
+    """Cuts photos into parts, one file for each photo and reduction."""
 
-    The arguments are those of ``prepare_crops``; ``roots`` are the folders that the places of photos are
-    relative to. Raises ``ArgumentError`` for an unknown segmenter, and ``DataError`` for missing masks.
-    """
+    crop_size: int
+    min_gradient: float
+    segment: Segmenter | None
+    masks: Mapping[Path, Path]
+    """File of masks of each photo that has some."""
+    encoding: EncodingOptions
 
-    def __init__(
-        self,
-        segmenter: Segmenter | GraphMaskGenerator | Literal["graph", "none"],
-        *,
-        masks: str | os.PathLike[str] | None,
-        missing: MissingMasks,
-        files: Sequence[Path],
-        roots: Sequence[Path],
-        encoding: Encoding,
-        reduction: Reduction,
-    ) -> None:
-        self._encoding = EncodingOptions(encoding=encoding, reduction=reduction)
-        self._masks = {} if masks is None else find_masks(masks, files, roots=roots)
-        self._segment, self.name = _resolve_segmenter(segmenter) if masks is None else (None, "masks")
-        self.digests = {file: digest_masks(path) for file, path in self._masks.items()}
-        """SHA-256 of the masks of each photo that has some."""
-        absent = [file for file in files if file not in self._masks]
-        if masks is None or not absent:
-            return
+    def cut(self, file: Path, parts: Mapping[float, Path]) -> dict[str, str] | None:
+        """Write the parts of a photo that are missing, by reduction; raises ``OutputError``.
+
+        Gives the kind (``corrupt`` or ``small``) and the reason, if the photo has to be left out.
+        """
+        missing = {factor: path for factor, path in parts.items() if not path.is_file()}
+        if not missing:
+            return None
+        try:
+            photo = decode_image(file).rgb
+        except ImageError as error:
+            return {"kind": "corrupt", "reason": str(error)}
+        (height, width), side = photo.shape[-2:], self.crop_size
+        if round(min(height, width) / min(parts)) < side:
+            reason = (
+                f"{file} is {height}x{width}; reduced by {min(parts):g} it is smaller than a crop of {side}; "
+                "lower crop_size or the reductions"
+            )
+            return {"kind": "small", "reason": reason}
+        for factor, path in missing.items():
+            image = reduce_image(photo, factor)
+            corners = textured_corners(image, crop_size=side, min_gradient=self.min_gradient)
+            labels, values = self._regions(file, image, (height, width), needed=len(corners) > 0)
+            windows = [(slice(top, top + side), slice(left, left + side)) for top, left in corners]
+            arrays: dict[str, Any] = {
+                "images": np.array([image[window] for window in windows], np.uint8),
+                "labels": np.array([labels[window] for window in windows], np.uint16),
+                "corners": corners,
+                "values": values,
+                "size": np.array(image.shape[:2], np.int64),
+            }
+            advice = "make room and run it again, finished photos are kept"
+            with writing("the crops of a photo", path, advice=advice), atomic_path(path) as temporary:
+                np.savez(temporary, **arrays)
+        return None
+
+    def _regions(
+        self, file: Path, image: NDArray[np.uint8], photo_size: tuple[int, int], *, needed: bool
+    ) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+        """Label map of a reduced photo, and a value per label; the segmenter runs only if ``needed``."""
+        size = (image.shape[0], image.shape[1])
+        if file in self.masks:
+            structure = load_structure(self.masks[file], photo_size=photo_size, size=size, **self.encoding)
+            return structure.labels, structure.values
+        if self.segment is None or not needed:
+            return np.zeros(size, np.uint16), np.zeros(1, np.float32)
+        labels = np.asarray(self.segment(image))
+        if labels.shape != size:
+            raise DataError(f"the segmenter must give labels of the image's shape {size}, got {labels.shape}")
+        lowest, highest = int(labels.min()), int(labels.max())
+        if lowest < 0 or highest > MAX_REGIONS:
+            raise DataError(f"the segmenter's labels must lie in 0..{MAX_REGIONS}, got {lowest}..{highest}")
+        return labels.astype(np.uint16), encode_label_map(labels, **self.encoding)
+
+
+def resolve_segmenter(segmenter: SegmenterChoice) -> tuple[Segmenter | None, str]:
+    """The function that finds regions, and its name for the manifest."""
+    if segmenter == "none":
+        return None, "none"
+    if segmenter == "graph":
+        segmenter = GraphMaskGenerator()
+    if isinstance(segmenter, GraphMaskGenerator):
+        return segmenter.label_map, repr(segmenter)
+    if not callable(segmenter):
+        raise ArgumentError(f"segmenter must be 'graph', 'none' or a function, got {segmenter!r}")
+    return segmenter, str(getattr(segmenter, "__qualname__", type(segmenter).__qualname__))
+
+
+def find_photo_masks(
+    masks: str | os.PathLike[str], files: Sequence[Path], *, roots: Sequence[Path], missing: MissingMasks
+) -> dict[Path, Path]:
+    """Find the file of masks of each photo; ``DataError`` if some are missing that may not be."""
+    found = find_masks(masks, files, roots=roots)
+    absent = [file for file in files if file not in found]
+    if absent:
         listed = ", ".join(file.name for file in absent[:5]) + (", ..." if len(absent) > 5 else "")
-        if missing == "error" or len(absent) == len(files):
+        if missing == "error" or not found:
             raise DataError(
                 f"{masks} has no masks for {len(absent)} of {len(files)} photos ({listed}): expected files "
                 f"like {absent[0].stem}.npz, .npy or .json; make them with `sam-diffsr masks generate`, "
                 "or ask for missing masks to be zero"
             )
         logger.warning("%d of %d photos have no masks and get E = 0: %s", len(absent), len(files), listed)
-
-    def find(
-        self, file: Path, image: NDArray[np.uint8], *, photo_size: tuple[int, int], needed: bool
-    ) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-        """Give the label map ``(H, W)`` of a photo, and one value per label, 0 for "no region".
-
-        ``image`` is the photo after its reduction from ``photo_size``, ``(H, W, 3)`` uint8. The segmenter
-        does not run unless its labels are ``needed``. Raises ``DataError`` for masks that are malformed or of
-        an image of another size, and for labels of another shape or out of range.
-        """
-        size = (image.shape[0], image.shape[1])
-        if file in self._masks:
-            structure = load_structure(self._masks[file], photo_size=photo_size, size=size, **self._encoding)
-            return structure.labels, structure.values
-        if self._segment is None or not needed:
-            return np.zeros(size, np.uint16), np.zeros(1, np.float32)
-        labels = np.asarray(self._segment(image))
-        if labels.shape != size:
-            raise DataError(f"the segmenter must give labels of the image's shape {size}, got {labels.shape}")
-        lowest, highest = int(labels.min()), int(labels.max())
-        if lowest < 0 or highest > MAX_REGIONS:
-            raise DataError(f"the segmenter's labels must lie in 0..{MAX_REGIONS}, got {lowest}..{highest}")
-        return labels.astype(np.uint16), encode_label_map(labels, **self._encoding)
-
-
-def _resolve_segmenter(
-    segmenter: Segmenter | GraphMaskGenerator | Literal["graph", "none"],
-) -> tuple[Segmenter | None, str]:
-    """The function, and its name for the manifest."""
-    if callable(segmenter):
-        return segmenter, str(getattr(segmenter, "__qualname__", type(segmenter).__qualname__))
-    if segmenter == "graph":
-        segmenter = GraphMaskGenerator()
-    if isinstance(segmenter, GraphMaskGenerator):
-        return segmenter.label_map, repr(segmenter)
-    if segmenter == "none":
-        return None, "none"
-    raise ArgumentError(f"segmenter must be 'graph', 'none' or a function, got {segmenter!r}")
+    return found
 
 
 def reduce_image(rgb: Tensor, factor: float) -> NDArray[np.uint8]:
@@ -133,62 +149,22 @@ def gradient_energy(image: NDArray[np.uint8]) -> float:
 
 def textured_corners(image: NDArray[np.uint8], *, crop_size: int, min_gradient: float) -> NDArray[np.int32]:
     """Top and left, ``(n, 2)`` int32, of a centred grid's crops whose energy is at least ``min_gradient``."""
-    height, width = image.shape[:2]
+    tops, lefts = (
+        range((side % crop_size) // 2, side - crop_size + 1, crop_size) for side in image.shape[:2]
+    )
     corners = [
         (top, left)
-        for top in range((height % crop_size) // 2, height - crop_size + 1, crop_size)
-        for left in range((width % crop_size) // 2, width - crop_size + 1, crop_size)
+        for top in tops
+        for left in lefts
         if gradient_energy(image[top : top + crop_size, left : left + crop_size]) >= min_gradient
     ]
     return np.array(corners, np.int32).reshape(-1, 2)
 
 
-def cut_photo(
-    file: Path, parts: Mapping[float, Path], regions: PhotoRegions, *, crop_size: int, min_gradient: float
-) -> tuple[str, str] | None:
-    """Write the missing parts of a photo, one per reduction; raises ``OutputError``.
-
-    Gives the kind (``corrupt`` or ``small``) and the reason, if the photo has to be left out.
-    """
-    missing = {factor: path for factor, path in parts.items() if not path.is_file()}
-    if not missing:
-        return None
-    try:
-        photo = decode_image(file).rgb
-    except ImageError as error:
-        return "corrupt", str(error)
-    height, width = photo.shape[-2:]
-    if round(min(height, width) / min(parts)) < crop_size:
-        return "small", (
-            f"{file} is {height}x{width}; reduced by {min(parts):g} it is smaller than a crop "
-            f"of {crop_size}; lower crop_size or the reductions"
-        )
-    for factor, path in missing.items():
-        image = reduce_image(photo, factor)
-        corners = textured_corners(image, crop_size=crop_size, min_gradient=min_gradient)
-        found = regions.find(file, image, photo_size=(height, width), needed=len(corners) > 0)
-        windows = [(slice(top, top + crop_size), slice(left, left + crop_size)) for top, left in corners]
-        try:
-            with atomic_path(path) as temporary:
-                np.savez(
-                    temporary,
-                    images=np.array([image[window] for window in windows], np.uint8),
-                    labels=np.array([found[0][window] for window in windows], np.uint16),
-                    corners=corners,
-                    values=found[1],
-                    size=np.array(image.shape[:2], np.int64),
-                )
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {path}: {error}; make room and run it again, finished photos are kept"
-            ) from error
-    return None
-
-
-def read_part_header(path: Path) -> dict[str, int]:
-    """Size of the reduced photo and number of crops."""
+def read_header(path: Path) -> dict[str, int]:
+    """Size of the reduced photo and number of crops of a part."""
     with np.load(path, allow_pickle=False) as part:
-        height, width = (int(side) for side in part["size"])
+        height, width = part["size"].tolist()
         return {"height": height, "width": width, "crops": len(part["corners"])}
 
 

@@ -10,10 +10,11 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from sam_diffsr.errors import DataError
-from sam_diffsr.image.photos import PHOTO_SUFFIXES, list_photos
+from sam_diffsr.image.photos import PHOTO_SUFFIXES, is_photo, list_photos
 
 __all__ = ["Dataset", "find_dataset", "photo_folders"]
 
@@ -83,19 +84,16 @@ def find_dataset(root: str | os.PathLike[str], *, scale: int = 4, inputs: bool =
             f"no images in {folder}; expected image files ({', '.join(sorted(PHOTO_SUFFIXES))}) in it "
             f"or in a folder named {', '.join(_PLAIN)} ..."
         )
-    named = _selfexsr_pairs(hr, scale=scale)
-    if named is not None:
-        return Dataset(named[0], named[1] if inputs else None)
+    if (found := _selfexsr(hr, scale=scale)) is not None:
+        return found if inputs else Dataset(found.hr, None)
     _refuse_mixed(hr)
     if folders == [folder] and _is_lr_folder(folder):
         raise DataError(
             f"{folder} has the name of a folder of LR images; expected HR images, rename it if it holds those"
         )
-    if not inputs:
-        return Dataset(hr, None)
-    pairs = [_lr_files(place, scale) for place in folders]
-    found = [file for pair in pairs if pair is not None for file in pair]
-    return Dataset(hr, None if None in pairs else found)
+    parts = [_lr_files(place, scale) if inputs else None for place in folders]
+    complete = [part for part in parts if part is not None]
+    return Dataset(hr, list(chain(*complete)) if len(complete) == len(parts) else None)
 
 
 def photo_folders(root: Path) -> list[Path]:
@@ -133,13 +131,7 @@ def _hr_folders(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    return sorted(path for path in folder.glob("*") if is_photo(path) and path.is_file())
 
 
 def _lr_places(hr: Path, scale: int) -> list[Path]:
@@ -156,12 +148,12 @@ def _lr_places(hr: Path, scale: int) -> list[Path]:
 
 def _lr_files(hr: Path, scale: int) -> list[Path] | None:
     """LR files of one HR folder, in its order; None when there is no folder of them."""
-    truths = _images(hr)
-    for place in _lr_places(hr, scale):
+    truths, places = _images(hr), _lr_places(hr, scale)
+    for place in places:
         if not (found := {path.stem: path for path in _images(place)}):
             continue
-        pairs = [found.get(f"{file.stem}x{scale}") or found.get(file.stem) for file in truths]
-        missing = [file.name for file, pair in zip(truths, pairs, strict=True) if pair is None]
+        pairs = {file.name: found.get(f"{file.stem}x{scale}") or found.get(file.stem) for file in truths}
+        missing = [name for name, pair in pairs.items() if pair is None]
         if len(missing) == len(pairs) and str(scale) not in place.name:
             continue  # other images, perhaps of another scale
         if missing:
@@ -170,16 +162,12 @@ def _lr_files(hr: Path, scale: int) -> list[Path] | None:
                 f"({', '.join(missing[:3])}); expected names like "
                 f"{Path(missing[0]).stem}x{scale}.png or {missing[0]}"
             )
-        return [pair for pair in pairs if pair is not None]
-    if hr.name in HR_FOLDERS:
-        _refuse_unknown_lr(hr, scale)
-    return None
-
-
-def _refuse_unknown_lr(hr: Path, scale: int) -> None:
-    """Raise ``DataError`` for LR images of this scale next to an HR folder that are not in a known place."""
+        return [pair for pair in pairs.values() if pair is not None]
+    if hr.name not in HR_FOLDERS:
+        return None
+    # LR images of this scale next to the HR folder that are not in a known place.
     known = {pattern.format(scale=scale).split("/")[0] for pattern in LR_FOLDERS}
-    known |= {place.relative_to(hr.parent).parts[0] for place in _lr_places(hr, scale)}
+    known |= {place.relative_to(hr.parent).parts[0] for place in places}
     for place in sorted(hr.parent.iterdir()):
         unknown = place.is_dir() and place.name not in known and _is_lr_folder(place, hr=hr, scale=scale)
         if unknown and any(_images(folder) for folder in (place, place / f"X{scale}", place / f"x{scale}")):
@@ -187,6 +175,7 @@ def _refuse_unknown_lr(hr: Path, scale: int) -> None:
                 f"{place} looks like the LR images of {hr}, but has no known name; expected "
                 f"LR_bicubic/X{scale} or LRbicx{scale}, or give it as the folder of LR images"
             )
+    return None
 
 
 def _is_lr_folder(folder: Path, *, hr: Path | None = None, scale: int | None = None) -> bool:
@@ -201,34 +190,33 @@ def _is_lr_folder(folder: Path, *, hr: Path | None = None, scale: int | None = N
     return hr is None or match[1] is None or hr.name.startswith(f"{match[1]}_")
 
 
-def _selfexsr_pairs(files: Sequence[Path], *, scale: int) -> tuple[list[Path], list[Path] | None] | None:
-    """HR files and LR files (None without any) of SelfExSR's layout; None if the names are others.
+def _selfexsr(files: Sequence[Path], *, scale: int) -> Dataset | None:
+    """The pairs of SelfExSR's layout; None if the names are others.
 
     Results of other methods in the folder, such as ``img_001_SRF_4_bicubic.png``, are left out. Raises
     ``DataError`` for files of another scale, without counterpart, or with other names.
     """
     found = [(file, _SELFEXSR.fullmatch(file.stem)) for file in files]
-    if all(match is None or match[2] not in ("HR", "LR") for _, match in found):
+    if not any(match and match[2] in ("HR", "LR") for _, match in found):
         return None
     folder = files[0].parent
-    others = [file.name for file, match in found if match is None]
-    if others:
+    if others := [file.name for file, match in found if match is None]:
         raise DataError(
             f"{folder} has images in SelfExSR's layout (img_001_SRF_{scale}_HR.png) and others "
             f"({others[0]}); expected one of the two, move the others away"
         )
-    kinds: dict[str, dict[str, Path]] = {"HR": {}, "LR": {}}
-    for file, match in found:
-        if match is not None and match[1] == str(scale) and match[2] in kinds:
-            kinds[match[2]][file.stem[: match.start(2)]] = file
-    hr, lr = kinds.values()
+    named = {(match[1], match[2], file.stem[: match.start(2)]): file for file, match in found if match}
+    hr, lr = (
+        {stem: file for (factor, name, stem), file in named.items() if (factor, name) == (str(scale), kind)}
+        for kind in ("HR", "LR")
+    )
     lonely = sorted(hr.keys() ^ lr.keys()) if lr else []
     if not hr or lonely:
         missing = f"{lonely[0]}HR and {lonely[0]}LR" if lonely else f"img_001_SRF_{scale}_HR.png"
         raise DataError(
             f"{folder} is in SelfExSR's layout, but not complete for scale {scale}; expected {missing}"
         )
-    return list(hr.values()), [lr[stem] for stem in hr] if lr else None
+    return Dataset(list(hr.values()), [lr[stem] for stem in hr] if lr else None)
 
 
 def _refuse_mixed(files: Sequence[Path]) -> None:

@@ -24,21 +24,7 @@ from torch.nn import functional
 from sam_diffsr.errors import ArgumentError, ConfigError
 from sam_diffsr.resize import imresize
 
-__all__ = [
-    "KERNELS",
-    "PHOTO",
-    "STEPS",
-    "Damage",
-    "Degradation",
-    "DegradationConfig",
-    "DegradationName",
-    "Recipe",
-    "Step",
-    "apply_recipe",
-    "check_ranges",
-    "draw_recipe",
-    "parse_degradation",
-]
+__all__ = ["PHOTO", "Damage", "Degradation", "DegradationConfig", "apply_recipe", "parse_degradation"]
 
 DegradationName = Literal["bicubic", "photo"]
 """Named degradations: the clean MATLAB reduction, and that of photographs as people have them."""
@@ -58,9 +44,8 @@ class Damage:
     probability: float
     """Share of the images that have it, per round."""
     low: float
-    """Weakest, in the damage's own unit."""
+    """Weakest, in the damage's own unit; ``high`` is the strongest."""
     high: float
-    """Strongest."""
 
     def __post_init__(self) -> None:
         check_ranges(self, {"probability": (0, 1)}, where="data.degradation: damage")
@@ -116,8 +101,7 @@ KERNELS: dict[str, Callable[[Tensor, float], Tensor] | None] = {
 def blur(image: Tensor, numbers: Sequence[float], generator: torch.Generator) -> Tensor:
     """Gaussian blur; numbers are the two sigmas in pixels of the image and the angle in radians."""
     wide, narrow, angle = numbers
-    radius = max(1, math.ceil(2.5 * max(wide, narrow)))
-    radius = min(radius, min(image.shape[-2:]) - 1)
+    radius = min(max(1, math.ceil(2.5 * max(wide, narrow))), min(image.shape[-2:]) - 1)
     padded = functional.pad(image, (radius,) * 4, mode="reflect")
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
     if wide == narrow:  # two passes along the axes
@@ -126,9 +110,8 @@ def blur(image: Tensor, numbers: Sequence[float], generator: torch.Generator) ->
     y, x = torch.meshgrid(offsets, offsets, indexing="ij")
     cosine, sine = math.cos(angle), math.sin(angle)
     along, across = (cosine * x + sine * y) / max(wide, 1e-6), (cosine * y - sine * x) / max(narrow, 1e-6)
-    return functional.conv2d(
-        padded, _gauss(torch.hypot(along, across)).to(image).expand(3, 1, -1, -1), groups=3
-    )
+    kernel = _gauss(torch.hypot(along, across)).to(image)
+    return functional.conv2d(padded, kernel.expand(3, 1, -1, -1), groups=3)
 
 
 def noise(image: Tensor, numbers: Sequence[float], generator: torch.Generator) -> Tensor:
@@ -145,8 +128,7 @@ def poisson(image: Tensor, numbers: Sequence[float], generator: torch.Generator)
         return image
     photons = (255 / sigma) ** 2  # that make up white
     light = image.clamp(0, 1).cpu()
-    if gray > 0:
-        light = light.mean(1, keepdim=True)
+    light = light.mean(1, keepdim=True) if gray else light
     counted = torch.poisson(light * photons, generator=generator) / photons
     return image + (counted - light).to(image.device)
 
@@ -213,7 +195,12 @@ def draw_recipe(rng: np.random.Generator, config: DegradationConfig) -> Recipe:
     steps: list[Step] = []
     for share in (float(rng.uniform(0.0, 0.9)), 1.0) if twice else (1.0,):
         if rng.random() < config.blur.probability:
-            steps.append(("blur", _draw_widths(rng, config)))
+            # Narrow blurs are more likely, by the square of a uniform number.
+            low, high = config.blur.low, config.blur.high
+            wide, narrow = (low + (high - low) * float(rng.random()) ** 2 for _ in range(2))
+            is_round = rng.random() >= config.anisotropic
+            widths = (wide, wide, 0.0) if is_round else (wide, narrow, float(rng.uniform(0, math.pi)))
+            steps.append(("blur", widths))
         steps.append(("reduce", (float(rng.integers(len(KERNELS))), share)))
         after: list[Step] = []
         for name, damage in (("noise", config.noise), ("poisson", config.poisson)):
@@ -223,19 +210,10 @@ def draw_recipe(rng: np.random.Generator, config: DegradationConfig) -> Recipe:
         if rng.random() < config.jpeg.probability:
             quality = float(rng.uniform(config.jpeg.low, config.jpeg.high))
             compressed: Step = ("jpeg", (quality, float(rng.random() < 0.25)))
-            # noise is mostly older than the file that it is in
+            # Noise is mostly older than the file that it is in.
             after.insert(len(after) if rng.random() < 0.8 else 0, compressed)
         steps += after
     return tuple(steps)
-
-
-def _draw_widths(rng: np.random.Generator, config: DegradationConfig) -> tuple[float, float, float]:
-    """Two sigmas and an angle; narrow blurs are more likely, by the square of a uniform number."""
-    low, high = config.blur.low, config.blur.high
-    wide, narrow = (low + (high - low) * float(rng.random()) ** 2 for _ in range(2))
-    if rng.random() >= config.anisotropic:
-        return wide, wide, 0.0
-    return wide, narrow, float(rng.uniform(0, math.pi))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,23 +14,21 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import sam_diffsr.data.cut as cut
 from sam_diffsr.data.config import MissingMasks
-from sam_diffsr.data.crops import CropStore, check_replaceable, read_manifest, write_crops
-from sam_diffsr.data.cut import PhotoRegions, Segmenter, cut_photo, read_part, read_part_header
+from sam_diffsr.data.crops import CropStore, finished_crops, write_crops
 from sam_diffsr.data.datasets import photo_folders
-from sam_diffsr.errors import ArgumentError, DataError, OutputError
+from sam_diffsr.errors import ArgumentError, DataError
+from sam_diffsr.files import writing
 from sam_diffsr.image.photos import list_photos
-from sam_diffsr.masks.segments import GraphMaskGenerator
-from sam_diffsr.masks.spe import Encoding, Reduction
+from sam_diffsr.masks.spe import Encoding, EncodingOptions, Reduction
+from sam_diffsr.masks.store import digest_masks
 
-__all__ = ["Segmenter", "prepare_crops"]
+__all__ = ["prepare_crops"]
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int, str], object]
-"""Called as ``progress(done, total, message)``."""
 
 PARTS = "parts"
 """Name of the folder of parts, inside the folder of crops."""
@@ -43,14 +41,14 @@ def prepare_crops(
     crop_size: int = 224,
     reductions: Sequence[float] = (2.0,),
     min_gradient: float = 2.5,
-    segmenter: Segmenter | GraphMaskGenerator | Literal["graph", "none"] = "graph",
+    segmenter: cut.SegmenterChoice = "graph",
     encoding: Encoding = "rope",
     reduction: Reduction = "image",
     masks: str | os.PathLike[str] | None = None,
     missing_masks: MissingMasks = "error",
     licences: Mapping[str, str] | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Callable[[int, int, str], object] | None = None,
 ) -> CropStore:
     """Cut photos into crops with their structure fields.
 
@@ -75,7 +73,7 @@ def prepare_crops(
             counted in a warning.
         licences: file name to licence, for the manifest.
         overwrite: replace crops of other photos or settings in ``out``.
-        progress: called after each photo.
+        progress: called after each photo as ``progress(done, total, message)``.
 
     Returns:
         The finished store.
@@ -96,42 +94,48 @@ def prepare_crops(
         files, roots = [file for place in folders for file in list_photos(place)], [Path(photos), *folders]
     else:
         files, roots = list_photos(photos), []
-    how: dict[str, Any] = {"encoding": encoding, "reduction": reduction}
-    regions = PhotoRegions(segmenter, masks=masks, missing=missing_masks, files=files, roots=roots, **how)
+    segment, name = (None, "masks") if masks is not None else cut.resolve_segmenter(segmenter)
+    found = {} if masks is None else cut.find_photo_masks(masks, files, roots=roots, missing=missing_masks)
+    how: EncodingOptions = {"encoding": encoding, "reduction": reduction}
+    cutter = cut.Cutter(crop_size, min_gradient, segment, found, how)
     settings: dict[str, Any] = {"crop_size": crop_size, "min_gradient": float(min_gradient)}
-    settings |= {"segmenter": regions.name, **how}
+    settings |= {"segmenter": name, **how}
 
     # A folder with the same photos, masks and settings is finished.
-    folder, digests = Path(out), {file: _digest(file) for file in files}
-    wanted = [
-        [digests[file], float(factor), regions.digests.get(file)] for file in files for factor in reductions
-    ]
-    if _is_complete(folder, settings, wanted):
-        store = CropStore(folder)
+    folder = Path(out)
+    factors = [float(factor) for factor in reductions]
+    listed = [(file, _digest(file), digest_masks(found[file]) if file in found else None) for file in files]
+    wanted = [[photo, by, masked] for _, photo, masked in listed for by in factors]
+
+    def is_wanted(manifest: dict[str, Any]) -> bool:
+        left_out = {photo["sha256"] for photo in manifest.get("skipped", [])}
+        keys = ("sha256", "reduction", "masks")
+        made = [[source.get(key) for key in keys] for source in manifest["sources"]]
+        kept = [entry for entry in wanted if entry[0] not in left_out]
+        known = {photo for _, photo, _ in listed if photo is not None}
+        return manifest.get("settings") == settings and made == kept and left_out <= known
+
+    if (store := finished_crops(folder, is_wanted, overwrite=overwrite)) is not None:
         shutil.rmtree(folder / PARTS, ignore_errors=True)  # left by a run that was killed at the end
         _report(store.skipped, len(files))
         return store
-    check_replaceable(folder, overwrite=overwrite)
 
     # Every photo becomes parts; the parts are then joined.
     joined: list[Path] = []
     sources: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
     with _parts_folder(folder) as parts:
-        for number, file in enumerate(files, start=1):
-            photo, masked = {"file": file.name, "sha256": digests[file]}, regions.digests.get(file)
-            paths = {
-                float(factor): parts / _part_name(digests[file], float(factor), settings, masked)
-                for factor in reductions
-            }
-            problem = cut_photo(file, paths, regions, crop_size=crop_size, min_gradient=min_gradient)
+        for number, (file, photo, masked) in enumerate(listed, start=1):
+            paths = {by: parts / _part_name(photo, by, settings, masked) for by in factors}
+            problem = cutter.cut(file, paths)
             if problem is not None:
-                skipped.append({**photo, "kind": problem[0], "reason": problem[1]})
+                skipped.append({"file": file.name, "sha256": photo, **problem})
                 message = f"{file.name} left out"
             else:
-                about = {"masks": masked, "licence": (licences or {}).get(file.name)}
-                headers = {factor: read_part_header(path) for factor, path in paths.items()}
-                sources += [{**photo, "reduction": by, **header, **about} for by, header in headers.items()]
+                source = {"file": file.name, "sha256": photo, "masks": masked}
+                source["licence"] = (licences or {}).get(file.name)
+                headers = {by: cut.read_header(path) for by, path in paths.items()}
+                sources += [{**source, "reduction": by, **header} for by, header in headers.items()]
                 joined += paths.values()
                 message = f"{file.name}: {sum(header['crops'] for header in headers.values())} crops"
             if progress is not None:
@@ -147,9 +151,10 @@ def prepare_crops(
                 f"none of the {len(files)} photos has a crop of {crop_size} pixels with "
                 f"gradient energy >= {min_gradient:g}; lower min_gradient"
             )
-        write_crops(folder, map(read_part, joined), sources=sources, settings=settings, skipped=skipped)
+        crops = map(cut.read_part, joined)
+        store = write_crops(folder, crops, sources=sources, settings=settings, skipped=skipped)
     shutil.rmtree(parts, ignore_errors=True)
-    return CropStore(folder)
+    return store
 
 
 @contextlib.contextmanager
@@ -157,10 +162,8 @@ def _parts_folder(folder: Path) -> Generator[Path, None, None]:
     """Make the folder of parts; after an error remove the new folders that are empty."""
     parts = folder / PARTS
     made = [place for place in (parts, *parts.parents) if not place.exists()]
-    try:
+    with writing("the folder of crops", folder):
         parts.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot create the folder of crops {folder}: {error}") from error
     try:
         yield parts
     except BaseException:
@@ -190,15 +193,3 @@ def _report(skipped: Sequence[Mapping[str, Any]], total: int) -> None:
             logger.warning("left out: %s", reason)
         if reasons:
             logger.warning("%d of %d photos %s and are left out", len(reasons), total, what)
-
-
-def _is_complete(folder: Path, settings: Mapping[str, Any], wanted: Sequence[list[Any]]) -> bool:
-    try:
-        manifest = read_manifest(folder)
-    except DataError:
-        return False
-    found = [[source.get(key) for key in ("sha256", "reduction", "masks")] for source in manifest["sources"]]
-    skipped = {source["sha256"] for source in manifest.get("skipped", [])}
-    kept = [entry for entry in wanted if entry[0] not in skipped]
-    present = skipped <= {entry[0] for entry in wanted} and None not in skipped
-    return manifest.get("settings") == dict(settings) and found == kept and present

@@ -9,23 +9,30 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sam_diffsr.data.config import DataConfig
 from sam_diffsr.data.crops import CropStore
-from sam_diffsr.data.degrade import Recipe, draw_recipe
+from sam_diffsr.data.degrade import draw_recipe
 from sam_diffsr.data.prepare import prepare_crops
-from sam_diffsr.data.synthetic import Drawing, SyntheticPool
-from sam_diffsr.data.training_batch import MARGIN_LR, Mixture, TrainingBatch, draw, make_batch, share_rows
+from sam_diffsr.data.synthetic import SyntheticPool
+from sam_diffsr.data.training_batch import (
+    MARGIN_LR,
+    Draws,
+    HostBatch,
+    SyntheticWindow,
+    TrainingBatch,
+    make_batch,
+)
 from sam_diffsr.errors import ArgumentError, ConfigError, DataError
+from sam_diffsr.overlap import one_ahead
 
-__all__ = ["HostBatch", "SyntheticWindow", "TrainingSource", "open_source", "prefetch"]
+__all__ = ["TrainingSource", "prefetch"]
 
 T = TypeVar("T")
 
@@ -33,57 +40,27 @@ SLACK = 48
 """HR pixels that crops of ``data.photos`` are larger than a window."""
 
 
-class SyntheticWindow(NamedTuple):
-    """A window of a synthetic image; its pixels are made on the device."""
-
-    row: int
-    """Row of the batch."""
-    drawing: Drawing
-    top: int
-    left: int
-
-
-@dataclass(frozen=True)
-class HostBatch:
-    """Windows of one step on the host, with their margin m.
-
-    B counts guests as well: windows of other processes at the end, needed for blending only.
-    """
-
-    images: Tensor
-    """``(B, P + 2m, P + 2m, 3)`` uint8; rows of ``synthetic`` are not filled in yet."""
-    structure: Tensor
-    """``(B, P + 2m, P + 2m)`` float32."""
-    turns: Tensor
-    """``(B,)`` int64, see ``dihedral``."""
-    synthetic: tuple[SyntheticWindow, ...] = ()
-    orders: Tensor | None = None
-    """``(B,)`` int64, see ``permute_channels``; None keeps the channels."""
-    mixture: Mixture | None = None
-    """Blends, see ``mix_windows``; None for none."""
-    recipes: tuple[Recipe, ...] = ()
-    """Damage of each row that is no guest; empty for bicubic LR images."""
-    seed: int = 0
-    """Seed of the noise of the recipes."""
-
-
 class TrainingSource:
     """Random windows of crops and of synthetic images; each epoch uses every crop once, in a new order.
 
-    ``open_source`` makes it. ``host_batch`` and ``device_batch`` may run in different threads.
+    ``host_batch`` and ``device_batch`` may run in different threads.
 
     Args:
-        config: patch, batch, augmentation, degradation and synthetic share.
+        config: table ``data`` of a training config.
         scale: scale of the LR images; ``config.patch`` is a multiple of it.
-        seed: seed of order, windows, turns, augmentation and damage.
-        store: prepared crops, or None.
-        pool: synthetic images, or None.
+        seed: seed of order, windows, augmentation and damage.
         rank: number of this process; it gets the rows ``rank``, ``rank + world``, ...
         world: number of processes.
+        cache: folder that ``config.photos`` are cut into; crops of the same photos and settings are used
+            again. Of several processes one must open its source first (``accelerator.main_process_first()``).
 
     Raises:
-        ArgumentError: the patch is no multiple of the scale, or the batch cannot be shared equally.
-        DataError: crops or synthetic images are smaller than the patch and its margin.
+        ArgumentError: a patch that is no multiple of the scale, a batch that cannot be shared equally, or
+            photos without a ``cache``.
+        ConfigError: the crops were prepared with another ``encoding`` or ``reduction``.
+        DataError: crops are damaged or too small, or photos cannot be prepared.
+        ImageError: a photo cannot be read.
+        OutputError: ``cache`` cannot be written.
     """
 
     def __init__(
@@ -92,10 +69,9 @@ class TrainingSource:
         *,
         scale: int,
         seed: int,
-        store: CropStore | None = None,
-        pool: SyntheticPool | None = None,
         rank: int = 0,
         world: int = 1,
+        cache: str | os.PathLike[str] | None = None,
     ) -> None:
         if config.patch % scale:
             raise ArgumentError(f"patch must be a multiple of the scale {scale}, got {config.patch}")
@@ -104,21 +80,55 @@ class TrainingSource:
                 f"a batch of {config.batch} cannot be shared equally by {world} processes (rank {rank}); "
                 "choose a positive multiple of their number"
             )
-        self.window = window = config.patch + 2 * MARGIN_LR * scale
-        need = f"at least {window} pixels for patches of {config.patch} and their margin, but"
-        if store is not None and window > store.crop_size:
-            raise DataError(f"crops need {need} {store.path} has {store.crop_size}; prepare larger crops")
-        if pool is not None and window > pool.config.size:
-            raise DataError(
-                f"synthetic images need {need} data.synthetic.size is {pool.config.size}; raise it"
-            )
         self.config, self.scale, self.seed, self.rank, self.world = config, scale, seed, rank, world
+        self.window = config.patch + 2 * MARGIN_LR * scale
         # Where one of the two is missing, the share never asks for it.
+        synthetic = config.synthetic
+        store, how = self._open_crops(cache)
         self.store: Any = store
-        self.pool: Any = pool
-        self.share = 0.0 if pool is None else 1.0 if store is None else config.synthetic_fraction
+        self.pool: Any = None if synthetic is None else SyntheticPool(synthetic, seed=seed, **how)
+        self.share = 0.0 if synthetic is None else 1.0 if store is None else config.synthetic_fraction
+        need = f"at least {self.window} pixels for patches of {config.patch} and their margin, but"
+        if store is not None and self.window > store.crop_size:
+            raise DataError(f"crops need {need} {store.path} has {store.crop_size}; prepare larger crops")
+        if synthetic is not None and self.window > synthetic.size:
+            raise DataError(f"synthetic images need {need} data.synthetic.size is {synthetic.size}; raise it")
         self._epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def _open_crops(self, cache: str | os.PathLike[str] | None) -> tuple[CropStore | None, dict[str, Any]]:
+        """Open the crops, or make them of photos; with the encoding and reduction of their regions."""
+        config, stored = self.config, self.config.structure == "stored"
+        how: dict[str, Any] = {"encoding": config.encoding or "rope"}
+        how["reduction"] = config.reduction or "image"
+        if config.crops is not None:
+            store = CropStore(config.crops)
+            made = how | store.manifest.get("settings", {})
+            for name in how:
+                how[name] = wanted = getattr(config, name) or made[name]
+                if stored and wanted != made[name]:
+                    raise ConfigError(
+                        f"data.{name} is {wanted!r}, but {store.path} was prepared with {made[name]!r}; "
+                        "leave it out or prepare the crops again"
+                    )
+            return store, how
+        if config.photos is None:
+            return None, how
+        if cache is None:
+            raise ArgumentError("data.photos needs a cache folder for the crops")
+        store = prepare_crops(  # every photo at its full size, flat crops included
+            config.photos,
+            cache,
+            crop_size=self.window + SLACK,
+            reductions=(1.0,),
+            min_gradient=0.0,
+            segmenter="graph" if stored else "none",
+            masks=config.masks if stored else None,
+            missing_masks=config.missing_masks,
+            overwrite=True,  # the cache belongs to the run
+            **how,
+        )
+        return store, how
 
     def host_batch(self, step: int) -> HostBatch:
         """Cut the windows of one step (0-based) that belong to this process."""
@@ -126,19 +136,23 @@ class TrainingSource:
         config, side = self.config, self.window
         rng = np.random.default_rng([self.seed, 1, step])
         places = [self._place(step, row) for row in range(config.batch)]
-        corners: list[tuple[int, int]] = []
+        corners: list[list[int]] = []
         for is_synthetic, _ in places:
             slack = (self.pool.config.size if is_synthetic else self.store.crop_size) - side
-            top, left = (int(offset) for offset in rng.integers(0, slack, size=2, endpoint=True))
-            corners.append((top, left))
-        drawn = draw(rng, config.augment, batch=config.batch)
-        rows, mixture = share_rows(drawn, rank=self.rank, world=self.world)
+            corners.append(rng.integers(0, slack, size=2, endpoint=True).tolist())
+        drawn = Draws.of_batch(rng, config.augment, batch=config.batch)
+        rows, draws = drawn.share(rank=self.rank, world=self.world)
+        recipes, noise_seed = (), 0
+        if config.damage is not None:
+            rng = np.random.default_rng([self.seed, 2, step])
+            noise_seed = int(rng.integers(2**32)) + self.rank * config.batch
+            recipes = tuple(draw_recipe(rng, config.damage) for _ in range(config.batch))
 
-        # Only the rows of this process are cut, in the order of the batch.
+        # Only the rows of this process are cut.
         images = np.empty((len(rows), side, side, 3), np.uint8)
         structure = np.zeros((len(rows), side, side), np.float32)
         synthetic: list[SyntheticWindow] = []
-        for row, place in sorted(zip(rows, range(len(rows)), strict=True)):
+        for place, row in enumerate(rows):
             (is_synthetic, position), (top, left) = places[row], corners[row]
             if is_synthetic:
                 drawing = self.pool.drawing(position)
@@ -148,22 +162,9 @@ class TrainingSource:
                 images[place], field = self.store.window(self._index(position), top, left, side)
             if config.structure == "stored":
                 structure[place] = field
-
-        recipes, noise_seed = (), 0
-        if config.damage is not None:
-            rng = np.random.default_rng([self.seed, 2, step])
-            noise_seed = int(rng.integers(2**32)) + self.rank * config.batch
-            recipes = tuple(draw_recipe(rng, config.damage) for _ in range(config.batch))
-        return HostBatch(
-            images=torch.from_numpy(images),
-            structure=torch.from_numpy(structure),
-            synthetic=tuple(synthetic),
-            turns=torch.from_numpy(drawn.turns[rows]),
-            orders=torch.from_numpy(drawn.orders[rows]) if config.augment.permute_channels else None,
-            mixture=mixture,
-            recipes=recipes[self.rank :: self.world],
-            seed=noise_seed,
-        )
+        pixels, fields = torch.from_numpy(images), torch.from_numpy(structure)
+        own = recipes[self.rank :: self.world]
+        return HostBatch(pixels, fields, draws, tuple(synthetic), own, noise_seed)
 
     def device_batch(self, host: HostBatch, device: torch.device) -> TrainingBatch:
         """Copy to the device, make synthetic pixels, augment image and field together, make the LR image."""
@@ -173,16 +174,8 @@ class TrainingSource:
         for row, drawing, top, left in host.synthetic:
             picture = self.pool.picture(drawing, device)
             images[row] = picture[top : top + self.window, left : left + self.window]
-        return make_batch(
-            images,
-            host.structure.to(device, non_blocking=True),
-            host.turns.to(device),
-            scale=self.scale,
-            orders=None if host.orders is None else host.orders.to(device),
-            mixture=None if host.mixture is None else host.mixture.to(device),
-            recipes=host.recipes,
-            seed=host.seed,
-        )
+        structure = host.structure.to(device, non_blocking=True)
+        return make_batch(replace(host, images=images, structure=structure), scale=self.scale)
 
     def _place(self, step: int, row: int) -> tuple[bool, int]:
         """Whether a row is synthetic, and its number among the rows of its kind in the whole run."""
@@ -200,81 +193,13 @@ class TrainingSource:
         return int(self._order[place])
 
 
-def open_source(
-    config: DataConfig,
-    *,
-    scale: int,
-    seed: int,
-    rank: int = 0,
-    world: int = 1,
-    cache: str | os.PathLike[str] | None = None,
-) -> TrainingSource:
-    """Open the source of batches that the table ``data`` of a training config describes.
-
-    The photos of ``config.photos`` are cut into the folder ``cache`` first; crops of the same photos and
-    settings are used again. Of several processes one must do that first
-    (``accelerator.main_process_first()``). The other arguments are those of ``TrainingSource``.
-
-    Raises:
-        ArgumentError: a patch that is no multiple of the scale, a batch that cannot be shared equally, or
-            photos without a ``cache``.
-        ConfigError: the crops were prepared with another ``encoding`` or ``reduction``.
-        DataError: crops are damaged or too small, or photos cannot be prepared.
-        ImageError: a photo cannot be read.
-        OutputError: ``cache`` cannot be written.
-    """
-    store, stored = None, config.structure == "stored"
-    how: dict[str, Any] = {"encoding": config.encoding or "rope", "reduction": config.reduction or "image"}
-    if config.crops is not None:
-        store = CropStore(config.crops)
-        made = how | store.manifest.get("settings", {})
-        for name in how:
-            how[name] = wanted = getattr(config, name) or made[name]
-            if stored and wanted != made[name]:
-                raise ConfigError(
-                    f"data.{name} is {wanted!r}, but {store.path} was prepared with {made[name]!r}; leave it "
-                    "out or prepare the crops again"
-                )
-    elif config.photos is not None:
-        if cache is None:
-            raise ArgumentError("data.photos needs a cache folder for the crops")
-        store = prepare_crops(  # every photo at its full size, flat crops included
-            config.photos,
-            cache,
-            crop_size=config.patch + 2 * MARGIN_LR * scale + SLACK,
-            reductions=(1.0,),
-            min_gradient=0.0,
-            segmenter="graph" if stored else "none",
-            masks=config.masks if stored else None,
-            missing_masks=config.missing_masks,
-            overwrite=True,  # the cache belongs to the run
-            **how,
-        )
-    pool = None if config.synthetic is None else SyntheticPool(config.synthetic, seed=seed, **how)
-    return TrainingSource(config, scale=scale, seed=seed, store=store, pool=pool, rank=rank, world=world)
-
-
 @contextmanager
 def prefetch(make: Callable[[int], T], *, start: int, stop: int) -> Generator[Iterator[T], None, None]:
-    """Call ``make(start)`` to ``make(stop - 1)`` in one background thread, one call ahead.
-
-    Args:
-        make: makes the batch of a step, such as ``source.host_batch``.
-        start: first step.
-        stop: step after the last one.
+    """Call ``make(start)`` to ``make(stop - 1)``, such as ``source.host_batch``, in one background thread.
 
     Yields:
-        An iterator over the results in order. An error of ``make`` is raised in the place of its result.
-        Leaving the block ends the thread after its current call.
+        An iterator over the results in order, which is one call ahead. An error of ``make`` is raised in the
+        place of its result. Leaving the block ends the thread after its current call.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-
-        def results() -> Iterator[T]:
-            ahead = pool.submit(make, start)
-            for step in range(start + 1, stop + 1):
-                current = ahead
-                if step < stop:
-                    ahead = pool.submit(make, step)
-                yield current.result()
-
-        yield results() if start < stop else iter(())
+        yield one_ahead(pool, make, range(start, stop))

@@ -1,12 +1,7 @@
-"""Training batches: random choices on the host; turns, channels, blends and LR images on the device.
-
-The host draws for the whole batch, so that the draws do not depend on the number of processes. The LR images
-are those of the paper's section 4.1, or damaged ones.
-"""
+"""Training batches on the device: windows are turned, permuted, blended and reduced (paper section 4.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
@@ -14,28 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sam_diffsr.data.config import AugmentConfig
 from sam_diffsr.data.degrade import Recipe, apply_recipe
-from sam_diffsr.errors import ArgumentError
+from sam_diffsr.data.synthetic import Drawing
 from sam_diffsr.resize import imresize
 
-__all__ = [
-    "CHANNEL_ORDERS",
-    "MARGIN_LR",
-    "Drawn",
-    "Mixture",
-    "TrainingBatch",
-    "degrade",
-    "dihedral",
-    "draw",
-    "make_batch",
-    "mix_windows",
-    "permute_channels",
-    "share_rows",
-]
+__all__ = ["MARGIN_LR", "Draws", "HostBatch", "SyntheticWindow", "TrainingBatch", "dihedral", "make_batch"]
 
 MARGIN_LR = 2
 """LR pixels cut away on each side: the reach of the antialiased cubic."""
@@ -60,136 +41,129 @@ class TrainingBatch:
     """``(B, 1, s*h, s*w)`` float32."""
 
 
-class Drawn(NamedTuple):
-    """Random choices for every row of a batch, over all processes; each ``(B,)`` int64."""
+class Draws(NamedTuple):
+    """Random choices for B windows, of which the first K are rows and the others only partners; int64."""
 
-    turns: NDArray[np.int64]
-    """In 0..7, see ``dihedral``."""
-    orders: NDArray[np.int64]
-    """In 0..5, index into ``CHANNEL_ORDERS``."""
-    partners: NDArray[np.int64]
-    """The row blended into each row; the row itself for no blend."""
-    weights: NDArray[np.int64]
-    """The row's own weight in parts of ``WEIGHT_STEPS``."""
-
-
-class Mixture(NamedTuple):
-    """Blends of the first K windows of a batch; further windows serve as partners only."""
-
+    turns: Tensor
+    """``(B,)`` in 0..7, see ``dihedral``."""
+    orders: Tensor
+    """``(B,)`` in 0..5, index into ``CHANNEL_ORDERS``."""
     partners: Tensor
-    """``(K,)`` int64, the window blended into each window; the window itself for no blend."""
+    """``(K,)``, the window blended into each row; the row itself for no blend."""
     weights: Tensor
-    """``(K,)`` int16, the window's own weight in parts of ``WEIGHT_STEPS``; the rest is its partner's."""
+    """``(K,)``, the row's own weight in parts of ``WEIGHT_STEPS``; the rest is its partner's."""
 
-    def to(self, device: torch.device) -> Mixture:
-        """Move to a device."""
-        return Mixture(self.partners.to(device), self.weights.to(device))
+    @classmethod
+    def of_batch(cls, rng: np.random.Generator, config: AugmentConfig, *, batch: int) -> Draws:
+        """Draw for a whole batch; turns come first, so that they do not depend on the config."""
+        turns = rng.integers(0, 8, size=batch)
+        orders = np.where(rng.random(batch) < config.permute_channels, rng.integers(0, 6, size=batch), 0)
+        steps = np.where(rng.random(batch) < config.mixup, rng.integers(1, max(batch, 2), size=batch), 0)
+        weights = np.rint(WEIGHT_STEPS * rng.beta(config.mixup_alpha, config.mixup_alpha, size=batch))
+        partners = (np.arange(batch) + steps) % batch
+        return cls(*map(torch.as_tensor, (turns, orders, partners, weights.astype(np.int64))))
+
+    def share(self, *, rank: int, world: int) -> tuple[list[int], Draws]:
+        """Give the rows that a process cuts, and their draws.
+
+        They are ``rank``, ``rank + world``, ..., then the partners that belong to other processes.
+        """
+        rows = list(range(rank, len(self.turns), world))
+        partners = [int(row) for row in self.partners[rows]]
+        cut = rows + sorted(set(partners) - set(rows))
+        places = torch.tensor([cut.index(row) for row in partners])
+        return cut, Draws(self.turns[cut], self.orders[cut], places, self.weights[rows])
 
 
-def draw(rng: np.random.Generator, config: AugmentConfig, *, batch: int) -> Drawn:
-    """Draw for a whole batch of 2 or more; turns come first, so that they do not depend on the config."""
-    turns = rng.integers(0, 8, size=batch)
-    orders = np.where(rng.random(batch) < config.permute_channels, rng.integers(0, 6, size=batch), 0)
-    steps = np.where(rng.random(batch) < config.mixup, rng.integers(1, max(batch, 2), size=batch), 0)
-    weights = np.rint(WEIGHT_STEPS * rng.beta(config.mixup_alpha, config.mixup_alpha, size=batch))
-    return Drawn(turns, orders, (np.arange(batch) + steps) % batch, weights.astype(np.int64))
+class SyntheticWindow(NamedTuple):
+    """A window of a synthetic image; its pixels are made on the device."""
+
+    row: int
+    drawing: Drawing
+    top: int
+    left: int
 
 
-def share_rows(drawn: Drawn, *, rank: int, world: int) -> tuple[list[int], Mixture | None]:
-    """Give the rows that a process cuts, and their blends by place in that list; None without blends.
+@dataclass(frozen=True)
+class HostBatch:
+    """Windows of one step with their margin m of ``2 * scale`` HR pixels, as the host cuts them.
 
-    The rows are ``rank``, ``rank + world``, ..., then the partners that belong to other processes.
+    B counts guests as well: windows of other processes at the end, needed for blending only.
     """
-    rows = list(range(rank, len(drawn.turns), world))
-    partners = drawn.partners[rows].tolist()
-    if partners == rows:
-        return rows, None
-    cut = rows + sorted(set(partners) - set(rows))
-    places = torch.tensor([cut.index(row) for row in partners])
-    return cut, Mixture(places, torch.from_numpy(drawn.weights[rows]).short())
+
+    images: Tensor
+    """``(B, P + 2m, P + 2m, 3)`` uint8; rows of ``synthetic`` are not filled in yet."""
+    structure: Tensor
+    """``(B, P + 2m, P + 2m)`` float32."""
+    draws: Draws
+    """Turns, channel orders and blends; on the CPU."""
+    synthetic: tuple[SyntheticWindow, ...] = ()
+    recipes: tuple[Recipe, ...] = ()
+    """Damage of each row; a row without steps, or no recipes at all, is the MATLAB bicubic."""
+    seed: int = 0
+    """Seed of the noise of recipes; row ``n`` takes ``seed + n``."""
 
 
-def permute_channels(images: Tensor, orders: Tensor) -> Tensor:
-    """Permute the channels of ``(B, 3, H, W)`` images; ``orders``, ``(B,)``, index ``CHANNEL_ORDERS``."""
-    channels = torch.tensor(CHANNEL_ORDERS, device=images.device)[orders]
-    return images[torch.arange(len(images), device=images.device)[:, None], channels]
+def make_batch(host: HostBatch, *, scale: int) -> TrainingBatch:
+    """Turn images and fields together, permute channels, blend, and make LR images, on their device.
+
+    Synthetic rows must be filled in. LR images are rounded to 8 bit. The margin, which the edges would spoil,
+    is cut away.
+    """
+    draws = host.draws
+    windows = dihedral(host.images.permute(0, 3, 1, 2).contiguous(), draws.turns)
+    fields = dihedral(host.structure[:, None], draws.turns)
+    if draws.orders.any():
+        channels = torch.tensor(CHANNEL_ORDERS)[draws.orders].to(windows.device)
+        windows = windows[torch.arange(len(windows), device=windows.device)[:, None], channels]
+    windows, fields = mix_windows(windows, fields, draws)
+
+    lr = _reduce(windows, scale)
+    for row, recipe in enumerate(host.recipes):
+        if recipe:
+            damaged = apply_recipe(windows[row : row + 1], recipe, scale=scale, seed=host.seed + row)
+            lr[row] = damaged[0, :, MARGIN_LR:-MARGIN_LR, MARGIN_LR:-MARGIN_LR]
+    inner = slice(MARGIN_LR * scale, -MARGIN_LR * scale)
+    hr = windows[..., inner, inner].float() / 255
+    return TrainingBatch(lr / 255, hr, fields[..., inner, inner].contiguous())
 
 
-def mix_windows(images: Tensor, structure: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor]:
+def dihedral(images: Tensor, turns: Tensor) -> Tensor:
+    """One of the 8 symmetries of the square for each image.
+
+    ``images`` are ``(B, C, S, S)`` of any dtype; of ``turns``, ``(B,)`` int64 in 0..7, 1 mirrors columns, 2
+    mirrors rows and 4 transposes (last).
+    """
+    bits = turns.to(images.device).view(-1, 1, 1, 1)
+    images = torch.where((bits & 1).bool(), images.flip(-1), images)
+    images = torch.where((bits & 2).bool(), images.flip(-2), images)
+    return torch.where((bits & 4).bool(), images.mT, images)
+
+
+def mix_windows(images: Tensor, structure: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
     """Blend pairs of windows, rounded to 8 bit (mixup for super-resolution, arXiv 2004.00448).
 
     Of images ``(B, 3, H, W)`` uint8 and fields ``(B, 1, H, W)`` the first K come back. Two segmentations
     have no mean: a blend takes the field of the window with the larger weight, its own at equal weights.
     """
-    kept, partners = slice(len(mixture.partners)), mixture.partners
-    weights = mixture.weights.view(-1, 1, 1, 1)
-    sums = weights * images[kept].short() + (WEIGHT_STEPS - weights) * images[partners].short()
-    fields = torch.where(2 * weights >= WEIGHT_STEPS, structure[kept], structure[partners])
+    if draws.partners.tolist() == list(range(len(images))):
+        return images, structure
+    partners = draws.partners.to(images.device)
+    weights = draws.weights.to(images.device, torch.int16).view(-1, 1, 1, 1)
+    rows = slice(len(partners))
+    sums = weights * images[rows].short() + (WEIGHT_STEPS - weights) * images[partners].short()
+    fields = torch.where(2 * weights >= WEIGHT_STEPS, structure[rows], structure[partners])
     return ((sums + WEIGHT_STEPS // 2) >> _WEIGHT_BITS).to(images.dtype), fields
-
-
-def make_batch(
-    images: Tensor,
-    structure: Tensor,
-    turns: Tensor,
-    *,
-    scale: int,
-    orders: Tensor | None = None,
-    mixture: Mixture | None = None,
-    recipes: Sequence[Recipe] = (),
-    seed: int = 0,
-) -> TrainingBatch:
-    """Turn images and fields together, permute channels, blend, and make the LR images, all on one device.
-
-    Args:
-        images: ``(B, S, S, 3)`` uint8, windows with a margin of ``2 * scale`` HR pixels on each side.
-        structure: ``(B, S, S)`` float32.
-        turns: ``(B,)`` int64, see ``dihedral``.
-        scale: scale of the LR images.
-        orders: ``(B,)`` int64, see ``permute_channels``; None keeps the channels.
-        mixture: blends, see ``mix_windows``; None for none.
-        recipes: see ``degrade``.
-        seed: see ``degrade``.
-    """
-    planes = dihedral(images.permute(0, 3, 1, 2).contiguous(), turns)
-    fields = dihedral(structure[:, None], turns)
-    if orders is not None:
-        planes = permute_channels(planes, orders)
-    if mixture is not None:
-        planes, fields = mix_windows(planes, fields, mixture)
-    return degrade(planes, fields, scale=scale, recipes=recipes, seed=seed)
-
-
-def degrade(
-    windows: Tensor, structure: Tensor, *, scale: int, recipes: Sequence[Recipe] = (), seed: int = 0
-) -> TrainingBatch:
-    """Make the LR images, rounded to 8 bit; the margin, which edges would spoil, is cut away.
-
-    Args:
-        windows: ``(B, 3, P + 2m, P + 2m)`` uint8 with ``m = 2 * scale``.
-        structure: ``(B, 1, P + 2m, P + 2m)`` float32.
-        scale: scale of the LR images.
-        recipes: damage of each row; a row without steps, or no recipes at all, is the MATLAB bicubic.
-        seed: seed of the noise; row ``n`` takes ``seed + n``.
-    """
-    lr = _reduce(windows, scale)
-    inner = slice(MARGIN_LR, -MARGIN_LR)
-    for row, recipe in enumerate(recipes):
-        if recipe:
-            damaged = apply_recipe(windows[row : row + 1], recipe, scale=scale, seed=seed + row)
-            lr[row] = damaged[0, :, inner, inner]
-    cut = (..., *[slice(MARGIN_LR * scale, -MARGIN_LR * scale)] * 2)
-    return TrainingBatch(lr / 255, windows[cut].float() / 255, structure[cut].contiguous())
 
 
 def _reduce(windows: Tensor, scale: int) -> Tensor:
     """``imresize(windows, 1 / scale)`` without the margin; on the CPU by exact products, 10 times faster."""
     if windows.device.type != "cpu":
         return imresize(windows, 1 / scale)[..., MARGIN_LR:-MARGIN_LR, MARGIN_LR:-MARGIN_LR].float()
-    rows, columns = (_reduction_matrix(side, scale) for side in windows.shape[-2:])
+    matrix = _reduction_matrix(windows.shape[-1], scale)
     # Rounded between the passes as imresize does. Exact products leave ties to the rounding, not to chance.
-    half = torch.matmul(rows, windows.to(rows.dtype)).round_().clamp_(0, 255).to(columns.dtype)
-    return torch.matmul(half, columns.T).round_().clamp_(0, 255).float()
+    half = torch.matmul(matrix, windows.to(matrix.dtype)).round_().clamp_(0, 255)
+    return torch.matmul(half, matrix.T).round_().clamp_(0, 255).float()
 
 
 @lru_cache(maxsize=32)
@@ -202,17 +176,3 @@ def _reduction_matrix(side: int, scale: int) -> Tensor:
     units = matrix * 2**13
     exact = bool((units == units.round()).all()) and float(units.abs().sum(1).max()) * 255 < 2**24
     return matrix.float() if exact else matrix
-
-
-def dihedral(images: Tensor, turns: Tensor) -> Tensor:
-    """One of the 8 symmetries of the square for each image.
-
-    ``images`` are ``(B, C, S, S)`` of any dtype; of ``turns``, ``(B,)`` int64 in 0..7, 1 mirrors columns, 2
-    mirrors rows and 4 transposes (last). Raises ``ArgumentError`` unless images are square.
-    """
-    if images.shape[-1] != images.shape[-2]:
-        raise ArgumentError(f"expected square images, got {tuple(images.shape[-2:])}")
-    bits = turns.view(-1, 1, 1, 1)
-    images = torch.where((bits & 1).bool(), images.flip(-1), images)
-    images = torch.where((bits & 2).bool(), images.flip(-2), images)
-    return torch.where((bits & 4).bool(), images.mT, images)

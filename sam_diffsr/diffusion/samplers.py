@@ -38,8 +38,6 @@ NoiseFn = Callable[[Tensor], Tensor]
 """Given a tensor, return standard normal noise of its shape, dtype and device."""
 StepCallback = Callable[[int, int, Tensor], object]
 """Called after every step with its number (from 1), the number of steps and the estimate of x0."""
-
-
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """The network: predicts the noise in ``xt`` ``(B, C, H, W)`` at the timesteps ``t`` ``(B,)`` int64."""
 Sampler = Callable[..., Tensor]

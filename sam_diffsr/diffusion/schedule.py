@@ -102,8 +102,23 @@ class NoiseSchedule(nn.Module):
     def __init__(self, config: ScheduleConfig, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config = config
-        tables = _derive(torch.from_numpy(config.betas()))
-        self.alpha_bars = tuple(float(value) for value in tables["alphas_cumprod"])
+        betas = torch.from_numpy(config.betas())
+        alphas = 1 - betas
+        alpha_bars = alphas.cumprod(0)
+        shifts = [betas.new_zeros(())]
+        for alpha, beta in zip(alphas, betas, strict=True):
+            shifts.append(alpha.sqrt() * shifts[-1] + beta.sqrt())
+        tables = {
+            "betas": betas,
+            "alphas": alphas,
+            "alphas_cumprod": alpha_bars,
+            "sqrt_alphas_cumprod": alpha_bars.sqrt(),
+            "sqrt_one_minus_alphas_cumprod": (1 - alpha_bars).sqrt(),
+            "structure_shift": torch.stack(shifts[1:]),
+            "structure_target": (1 - alpha_bars).sqrt() / betas.sqrt(),
+            "structure_noise": (1 - alpha_bars).sqrt() * betas,
+        }
+        self.alpha_bars = tuple(float(value) for value in alpha_bars)
         """``alphas_cumprod`` as Python floats, which the host reads without waiting for the device."""
         for name, table in tables.items():
             self.register_buffer(name, table.to(dtype), persistent=False)
@@ -137,21 +152,3 @@ class NoiseSchedule(nn.Module):
     def extra_repr(self) -> str:
         """Show what the tables were made from."""
         return f"name={self.config.name!r}, timesteps={self.config.timesteps}"
-
-
-def _derive(betas: Tensor) -> dict[str, Tensor]:
-    alphas = 1 - betas
-    alpha_bars = alphas.cumprod(0)
-    sums = [betas.new_zeros(())]
-    for alpha, beta in zip(alphas, betas, strict=True):
-        sums.append(alpha.sqrt() * sums[-1] + beta.sqrt())
-    return {
-        "betas": betas,
-        "alphas": alphas,
-        "alphas_cumprod": alpha_bars,
-        "sqrt_alphas_cumprod": alpha_bars.sqrt(),
-        "sqrt_one_minus_alphas_cumprod": (1 - alpha_bars).sqrt(),
-        "structure_shift": torch.stack(sums[1:]),
-        "structure_target": (1 - alpha_bars).sqrt() / betas.sqrt(),
-        "structure_noise": (1 - alpha_bars).sqrt() * betas,
-    }

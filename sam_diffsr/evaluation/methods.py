@@ -82,6 +82,7 @@ class Method:
             parts.append("" if fidelity is None else f"fidelity {fidelity:g}")
             parts.append(steps if sampling.steps else "encoder's image")
             parts.append("" if sampling.spacing == "linspace" else sampling.spacing)
+            parts.append(f"{sampling.encoder_share:.0%} encoder" if sampling.encoder_share else "")
         return ", ".join(filter(None, parts))
 
     @property

@@ -24,7 +24,7 @@ BETTER = {"PSNR-Y": max, "SSIM-Y": max, "PSNR-RGB": max, "artifacts 1e-4": min, 
     name: min for name, measure in MEASURES.items() if measure.lower_is_better
 }
 """For columns of the summary that have a best value, the function that finds it."""
-_SETTINGS = ("sampler", "steps", "start", "spacing")
+_SETTINGS = ("sampler", "steps", "start", "spacing", "encoder_share")
 _SCORES = ("psnr_y", "ssim_y", "psnr_rgb", "artifacts", "lpips", "seconds")
 
 
@@ -180,7 +180,8 @@ def _cells(row: Row, *, gain: float) -> dict[str, str]:
     cells |= {"fidelity": _number(row.fidelity, "g"), "steps": "", "start": "", "spacing": ""}
     if sampling is not None:
         start = "noise" if sampling.start is None else str(sampling.start)
-        cells |= {"method": sampling.sampler, "steps": str(sampling.steps), "start": start}
+        share = f", {sampling.encoder_share:.0%} encoder" if sampling.encoder_share else ""
+        cells |= {"method": sampling.sampler + share, "steps": str(sampling.steps), "start": start}
         cells["spacing"] = sampling.spacing
     return {
         **cells,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from sam_diffsr.image.animation import Animation, decode_frames, join_frames
-from sam_diffsr.image.decode import decode_image, image_size
-from sam_diffsr.image.encode import encode_image
+from sam_diffsr.image.decode import decode_image, encode_image, image_size
 from sam_diffsr.image.formats import check_output
 from sam_diffsr.image.kinds import MAX_PIXELS_DEFAULT, DecodedImage, ImageFormat, ImageInput
 from sam_diffsr.image.save import save_image

@@ -17,7 +17,7 @@ from sam_diffsr.errors import ImageError, ImageTooLargeError
 from sam_diffsr.image.decode import decode_image
 from sam_diffsr.image.formats import ANIMATED, FRAMES, format_of
 from sam_diffsr.image.kinds import MAX_PIXELS_DEFAULT, DecodedImage, ImageFormat
-from sam_diffsr.image.read import file_name, open_file
+from sam_diffsr.image.read import open_image
 
 __all__ = ["Animation", "decode_frames", "join_frames"]
 
@@ -67,8 +67,7 @@ def decode_frames(
         ImageTooLargeError: more than ``max_pixels`` pixels.
         ImageError: a frame cannot be decoded; others are those of :func:`decode_image`.
     """
-    name = file_name(source)
-    with open_file(source, max_pixels=max_pixels) as image:
+    with open_image(source, max_pixels=max_pixels) as (image, name):
         count = int(getattr(image, "n_frames", 1)) if image.format in ANIMATED else 1
         pixels = count * image.width * image.height
         if count > 1 and max_pixels is not None and pixels > max_pixels:

@@ -1,32 +1,29 @@
-"""PIL images, arrays and files to float tensors."""
+"""PIL images, arrays and files to float tensors, and back to the kind of image that came in."""
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from sam_diffsr.errors import ImageError
 from sam_diffsr.image.alpha import fill_hidden
-from sam_diffsr.image.kinds import (
-    LEVELS,
-    MAX_PIXELS_DEFAULT,
-    DecodedImage,
-    ImageFormat,
-    ImageInput,
-    SampleType,
+from sam_diffsr.image.kinds import LEVELS, MAX_PIXELS_DEFAULT, DecodedImage, ImageFormat, ImageInput
+from sam_diffsr.image.metadata import (
+    apply_orientation,
+    convert_cmyk,
+    exif_for_size,
+    is_turned,
+    kept_metadata,
 )
-from sam_diffsr.image.metadata import apply_orientation, convert_cmyk, is_turned, kept_metadata
-from sam_diffsr.image.read import check_size, file_name, load_pixels, open_file
+from sam_diffsr.image.read import check_size, load_pixels, open_image
 
-__all__ = ["decode_image", "image_size"]
+__all__ = ["decode_image", "encode_image", "image_size"]
 
 _ARRAY_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
 _WITH_ALPHA = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
@@ -35,6 +32,8 @@ _JPEG_TABLE_SUM = 3688
 """Sum of the luminance table of quality 50 (ITU-T T.81, table K.1)."""
 _FLOAT_SLACK = 1e-6
 """How far beyond [0, 1] a float sample may be, for the rounding of earlier steps; it is clipped."""
+_STRIP_PIXELS = 2**18
+"""Pixels that are encoded at a time, so that nothing but the result is of the size of the image."""
 
 
 def decode_image(image: ImageInput, *, max_pixels: int | None = MAX_PIXELS_DEFAULT) -> DecodedImage:
@@ -67,50 +66,22 @@ def decode_image(image: ImageInput, *, max_pixels: int | None = MAX_PIXELS_DEFAU
     """
     if isinstance(image, np.ndarray):
         return _to_tensors(image, _array_format(image, max_pixels), name="the array")
-    with _opened(image, max_pixels) as (opened, name):
+    with open_image(image, max_pixels=max_pixels) as (opened, name):
         return _decode_pil(opened, max_pixels, name)
 
 
 def image_size(image: ImageInput, *, max_pixels: int | None = MAX_PIXELS_DEFAULT) -> tuple[int, int]:
     """Height and width that :func:`decode_image` will give, of a file from its header.
 
-    In some files (TIFF, a PNG with its EXIF at the end) the orientation is not known before the pixels: there
-    height and width may be exchanged.
-
-    Args:
-        image: as in :func:`decode_image`.
-        max_pixels: refuse larger images.
-
-    Raises:
-        ImageError: the header is refused, as in :func:`decode_image`.
-        ImageTooLargeError: more than ``max_pixels`` pixels.
-        ArgumentError: ``max_pixels`` is not a whole number >= 1.
+    Arguments and errors are those of :func:`decode_image`. In some files (TIFF, a PNG with its EXIF at the
+    end) the orientation is not known before the pixels: there height and width may be exchanged.
     """
     if isinstance(image, np.ndarray):
         _array_format(image, max_pixels)
         return image.shape[0], image.shape[1]
-    with _opened(image, max_pixels) as (opened, _):
+    with open_image(image, max_pixels=max_pixels) as (opened, _):
         turned = opened.width != opened.height and is_turned(opened)
         return (opened.width, opened.height) if turned else (opened.height, opened.width)
-
-
-@contextmanager
-def _opened(
-    image: Image.Image | str | os.PathLike[str] | IO[bytes], max_pixels: int | None
-) -> Generator[tuple[Image.Image, str]]:
-    """A PIL image or a file, of an allowed size, with the name that messages call it by."""
-    if isinstance(image, Image.Image):
-        opening, name = nullcontext(image), "the image"
-    elif isinstance(image, (str, os.PathLike)) or (hasattr(image, "read") and hasattr(image, "seek")):
-        opening, name = open_file(image, max_pixels=max_pixels), file_name(image)
-    else:
-        raise ImageError(
-            "an image must be a PIL image, a numpy array, a path or an open file, got "
-            f"{type(image).__name__}; tensors go to upscale_tensor"
-        )
-    with opening as opened:
-        check_size(opened.width, opened.height, max_pixels=max_pixels, name=name)
-        yield opened, name
 
 
 def _array_format(array: NDArray[Any], max_pixels: int | None) -> ImageFormat:
@@ -128,9 +99,8 @@ def _array_format(array: NDArray[Any], max_pixels: int | None) -> ImageFormat:
             f"got {array.shape}{hint}"
         )
     check_size(array.shape[1], array.shape[0], max_pixels=max_pixels, name="the array")
-    channels: Any = 1 if array.ndim == 2 else array.shape[2]
-    kind = cast("SampleType", sample_type)
-    return ImageFormat("array", channels, kind, array_rank=2 if array.ndim == 2 else 3)
+    channels, rank, kind = (1 if array.ndim == 2 else array.shape[2]), array.ndim, cast("Any", sample_type)
+    return ImageFormat("array", cast("Any", channels), kind, array_rank=cast("Any", rank))
 
 
 def _decode_pil(image: Image.Image, max_pixels: int | None, name: str) -> DecodedImage:
@@ -138,13 +108,9 @@ def _decode_pil(image: Image.Image, max_pixels: int | None, name: str) -> Decode
     upright, exif = apply_orientation(image, name)
     plain = _to_plain_mode(upright, name)
     array = np.asarray(plain)
-    form = ImageFormat(
-        container="pil",
-        channels=cast("Any", len(plain.getbands())),
-        sample_type=cast("SampleType", array.dtype.name),
-        metadata=kept_metadata(image, exif),
-        jpeg_quality=_jpeg_quality(image),
-    )
+    channels, sample_type = cast("Any", len(plain.getbands())), cast("Any", array.dtype.name)
+    kept, quality = kept_metadata(image, exif), _jpeg_quality(image)
+    form = ImageFormat("pil", channels, sample_type, metadata=kept, jpeg_quality=quality)
     return _to_tensors(array, form, name=name)
 
 
@@ -211,3 +177,58 @@ def _check_range(array: NDArray[Any], form: ImageFormat, name: str) -> None:
         raise ImageError(f"{name} holds NaN or infinity ({bad} of {array.size} samples); replace them first")
     if low < least or high > most:
         raise ImageError(f"{name} has {expected}, got values from {low:.6g} to {high:.6g}; {advice}")
+
+
+def encode_image(rgb: Tensor, alpha: Tensor | None, format: ImageFormat) -> Image.Image | NDArray[Any]:
+    """Turn a result into the same kind of image as ``format`` was taken from.
+
+    Values are clipped to [0, 1]; integer samples are rounded, halves up. Gray is the mean of the three
+    channels: gray goes in as three equal channels, so each of them is an estimate of it.
+
+    Args:
+        rgb: ``(1, 3, H, W)`` on any device: of a floating type, nominally in [0, 1], or uint8.
+        alpha: ``(1, 1, H, W)`` likewise, where ``format.has_alpha``, else None.
+        format: what ``decode_image`` gave for the source; its size does not matter.
+
+    Returns:
+        A PIL image with the source's metadata in ``info``, or an array of the source's type, rank and
+        channels. Pillow's own ``save`` takes little of ``info`` by itself;
+        :func:`~sam_diffsr.image.save_image` takes all that the file format can hold.
+
+    Raises:
+        ImageError: a wrong shape or type, or alpha is given and not expected, or the other way round.
+    """
+    if rgb.ndim != 4 or rgb.shape[:2] != (1, 3) or not (rgb.is_floating_point() or rgb.dtype == torch.uint8):
+        raise ImageError(f"rgb must be float or uint8 (1, 3, H, W), got {rgb.dtype} {tuple(rgb.shape)}")
+    height, width = rgb.shape[-2:]
+    expected = (1, 1, height, width) if format.has_alpha else None
+    got = None if alpha is None else tuple(alpha.shape)
+    if got != expected:
+        raise ImageError(
+            f"alpha must be {expected} for an image of {format.channels} channels and {height} x {width} "
+            f"pixels, got {got}"
+        )
+    if rgb.dtype == torch.uint8 and format.channels == 3 and format.sample_type == "uint8":
+        array = rgb[0].permute(1, 2, 0).contiguous().cpu().numpy()  # no copy of a channels-last tensor
+    else:
+        array = np.empty((height, width, format.channels), dtype=format.sample_type)
+        step = max(1, _STRIP_PIXELS // width)
+        for rows in (slice(top, top + step) for top in range(0, height, step)):
+            planes = rgb[0, :, rows].detach().float()
+            if rgb.dtype == torch.uint8:
+                planes = planes / 255
+            if format.grayscale:
+                planes = planes.mean(dim=0, keepdim=True)
+            if alpha is not None:
+                planes = torch.cat([planes, alpha[0, :, rows].to(planes)])
+            planes = planes.clamp(0, 1)
+            if format.sample_type in LEVELS:
+                planes.mul_(LEVELS[format.sample_type]).add_(0.5).floor_()
+            array[rows] = planes.permute(1, 2, 0).cpu().numpy()
+    if format.container == "array":
+        return array[:, :, 0] if format.array_rank == 2 else array
+    image = Image.fromarray(array[:, :, 0] if format.channels == 1 else array)
+    image.info.update(format.metadata)
+    if "exif" in format.metadata:
+        image.info["exif"] = exif_for_size(format.metadata["exif"], width=width, height=height)
+    return image

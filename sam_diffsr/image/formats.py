@@ -93,14 +93,9 @@ def kept_entries(file_format: str) -> list[str]:
 def check_output(
     target: Path, form: ImageFormat, *, width: int, height: int, strip_metadata: bool = False
 ) -> None:
-    """Refuse, before anything is computed, what could not be written afterwards.
+    """Refuse, before anything is computed, what :func:`~sam_diffsr.image.save_image` could not write.
 
-    Args:
-        target: file to write; its folder may still have to be made.
-        form: of the decoded source.
-        width: of the result.
-        height: of the result.
-        strip_metadata: as in :func:`~sam_diffsr.image.save_image`.
+    ``form`` is that of the decoded source. The folder of ``target`` may still have to be made.
 
     Raises:
         OutputError: an ending, a place, a name or an image that cannot be written.

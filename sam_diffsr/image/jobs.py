@@ -18,19 +18,7 @@ from sam_diffsr.files import printable
 from sam_diffsr.image.formats import output_format
 from sam_diffsr.image.read import readable_endings
 
-__all__ = [
-    "STDIN",
-    "STDOUT",
-    "Existing",
-    "Extension",
-    "Job",
-    "Source",
-    "check_names",
-    "find_images",
-    "find_sources",
-    "place_results",
-    "plan_jobs",
-]
+__all__ = ["STDIN", "STDOUT", "Existing", "Extension", "Job", "Source", "find_images", "plan_jobs"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +41,12 @@ _UNREADABLE_ENDINGS = frozenset(
     {*_HEIF_ENDINGS, ".jxl", ".svg", ".eps", ".pdf", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
 )
 """Images that are counted as left out where nothing reads them."""
+_ADVICE = {
+    "subfolders": " (--recursive reads them)",
+    **dict.fromkeys(_HEIF_ENDINGS, " (install sam-diffsr[heif])"),
+    **dict.fromkeys(VIDEO_ENDINGS, " (videos are upscaled by their names)"),
+}
+"""What to do about files of a folder that are left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,27 +104,29 @@ def find_images(folder: PathLike, *, recursive: bool = False, exclude: PathLike 
     Raises:
         ImageError: there is no such folder, or it cannot be read.
     """
-    files, unreadable = _walk(Path(folder), recursive=recursive, exclude=exclude)
-    for problem in unreadable.values():
-        logger.warning("%s", problem)
-    return files
+    sources = _walk(Path(folder), recursive=recursive, exclude=exclude)
+    for source in sources:
+        if source.problem is not None:
+            logger.warning("%s", source.problem)
+    return [source.path for source in sources if source.problem is None]
 
 
-def _walk(
-    root: Path, *, recursive: bool, exclude: PathLike | None
-) -> tuple[list[Path], dict[Path, ImageError]]:
-    """Images below a folder, and the subfolders that cannot be read."""
+def _walk(root: Path, *, recursive: bool, exclude: PathLike | None) -> list[Source]:
+    """Images below a folder, then the subfolders that cannot be read; what is left out is logged."""
     if not os.path.isdir(root):
         raise ImageError(f"{root} is not a folder; expected a folder of images")
     excluded = None if exclude is None else os.path.realpath(exclude)
     endings = readable_endings()
-    found: list[Path] = []
+    found: list[Source] = []
     left_out: Counter[str] = Counter()
-    unreadable: dict[Path, ImageError] = {}
+    unreadable: list[Source] = []
 
     def refused(error: OSError) -> None:
         where = Path(os.fsdecode(error.filename or root))
-        unreadable[where] = ImageError(f"cannot read the folder {str(where)!r}: {error.strerror}")
+        problem = ImageError(f"cannot read the folder {str(where)!r}: {error.strerror}")
+        if where == root:
+            raise problem
+        unreadable.append(Source(where, root, problem=problem))
 
     for parent, folders, files in os.walk(root, onerror=refused):
         folders[:] = sorted(
@@ -141,32 +137,16 @@ def _walk(
         for name in sorted(name for name in files if not name.startswith(".")):
             ending = os.path.splitext(name)[1].lower()
             if ending in endings:
-                found.append(Path(parent, name))
+                found.append(Source(Path(parent, name), root, Path(parent).relative_to(root)))
             else:
-                left_out[ending if ending in _UNREADABLE_ENDINGS | VIDEO_ENDINGS else "other"] += 1
+                left_out[ending if ending in _UNREADABLE_ENDINGS | VIDEO_ENDINGS else "other files"] += 1
         if not recursive:
-            left_out["subfolders"] = len(folders)
+            left_out["subfolders"] += len(folders)
             break
-    if root in unreadable:
-        raise unreadable[root]
-    _log_left_out(root, left_out)
-    return found, unreadable
-
-
-def _log_left_out(root: Path, left_out: Counter[str]) -> None:
-    folders, others = left_out.pop("subfolders", 0), left_out.pop("other", 0)
-    parts: list[str] = []
-    if folders:
-        parts.append(f"{folders} {'subfolders' if folders > 1 else 'subfolder'} (--recursive reads them)")
-    if others:
-        parts.append(f"{others} {'files that are' if others > 1 else 'file that is'} no image")
-    for ending, count in sorted(left_out.items()):
-        advice = " (install sam-diffsr[heif])" if ending in _HEIF_ENDINGS else ""
-        if ending in VIDEO_ENDINGS:
-            advice = " (videos are upscaled by their names)"
-        parts.append(f"{count} {ending}{advice}")
+    parts = [f"{name}: {count}{_ADVICE.get(name, '')}" for name, count in sorted((+left_out).items())]
     if parts:
         logger.info("left out of %s: %s", printable(root), ", ".join(parts))
+    return found + unreadable
 
 
 def plan_jobs(
@@ -211,26 +191,23 @@ def plan_jobs(
     single = len(listed) == 1 and found[0].path in (STDIN, _expand(listed[0]))
 
     # One file to one name.
-    if output is None:
-        target = STDOUT if single and found[0].path is STDIN else None
-    elif os.fspath(output) == "-":
+    text, target = "" if output is None else os.fspath(output), None
+    if text == "-" or (folder is None and single and found[0].path is STDIN):
         target = STDOUT
-    else:
-        target = folder if _names_a_file(_expand(output), os.fspath(output)) else None
-    if target is not None:
-        if not single:
-            raise ArgumentError(
-                "results of a folder, a pattern or several files go into a folder, but "
-                f"{target} is a file name"
-            )
-        if target is not STDOUT and (suffix is not None or ext is not None):
-            raise ArgumentError(
-                f"suffix and ext name the results in a folder, but {target} is a file name; leave them out"
-            )
-        ending = found[0].target(None, None, ext).suffix
-        return [Job(source=found[0].path, target=target, ending=ending, problem=found[0].problem)]
-
-    return place_results(found, folder, suffix=suffix, ext=ext)
+    elif folder is not None and _names_a_file(folder, text):
+        target = folder
+    if target is None:
+        return place_results(found, folder, suffix=suffix, ext=ext)
+    if not single:
+        raise ArgumentError(
+            f"results of a folder, a pattern or several files go into a folder, but {target} is a file name"
+        )
+    if target is not STDOUT and (suffix is not None or ext is not None):
+        raise ArgumentError(
+            f"suffix and ext name the results in a folder, but {target} is a file name; leave them out"
+        )
+    ending = found[0].target(None, None, ext).suffix
+    return [Job(source=found[0].path, target=target, ending=ending, problem=found[0].problem)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,14 +253,31 @@ def check_names(suffix: str | None, ext: str | None) -> None:
 def place_results(
     sources: Sequence[Source], folder: Path | None, *, suffix: str | None, ext: str | None
 ) -> list[Job]:
-    """Give every file its result in a folder, as :func:`plan_jobs` does."""
+    """Give every file its result in a folder, as :func:`plan_jobs` does.
+
+    Files that are results themselves are left out, and every further job for one target is refused.
+    """
     plain = [source.target(folder, suffix, ext) for source in sources]
     times = Counter(target for source, target in zip(sources, plain, strict=True) if source.problem is None)
     jobs: list[Job] = []
     for source, target in zip(sources, plain, strict=True):
         own = target if times[target] < 2 else source.target(folder, suffix, ext, whole=True)
         jobs.append(Job(source=source.path, target=own, problem=source.problem))
-    return _distinct(jobs)
+
+    real = [(os.path.realpath(job.source), os.path.realpath(job.target)) for job in jobs]
+    results = {target for job, (_, target) in zip(jobs, real, strict=True) if job.problem is None}
+    results -= {target for source, target in real if source == target}
+    first: dict[Path, Path] = {}
+    kept: list[Job] = []
+    for job, (source, _) in zip(jobs, real, strict=True):
+        if source in results:
+            continue
+        other = first.setdefault(job.target, job.source) if job.problem is None else job.source
+        if other != job.source:
+            problem = f"{other} and {job.source} would both be written to {job.target}"
+            job = dataclasses.replace(job, problem=ArgumentError(f"{problem}; use another output folder"))
+        kept.append(job)
+    return kept
 
 
 def find_sources(inputs: Sequence[PathLike], *, recursive: bool, output: Path | None) -> list[Source]:
@@ -309,9 +303,7 @@ def _sources_of(text: PathLike, *, recursive: bool, output: Path | None) -> list
     if os.fspath(text) == "-":
         return [Source(STDIN)]
     if os.path.isdir(path):
-        files, unreadable = _walk(path, recursive=recursive, exclude=output if recursive else None)
-        sources = [Source(file, path, file.parent.relative_to(path)) for file in files]
-        sources += [Source(where, path, problem=problem) for where, problem in unreadable.items()]
+        sources = _walk(path, recursive=recursive, exclude=output if recursive else None)
         if not sources:
             deeper = "" if recursive else " (subfolders are read only when asked for)"
             raise ImageError(f"the folder {path} has no image that can be read{deeper}")
@@ -354,21 +346,3 @@ def _names_a_file(path: Path, text: str) -> bool:
             f"{path} looks like a file of an unknown format; use {written}, or {path}/ for a folder"
         )
     return False
-
-
-def _distinct(jobs: Sequence[Job]) -> list[Job]:
-    """Leave out sources that are results themselves, and refuse every further job for one target."""
-    pairs = [(os.path.realpath(job.source), os.path.realpath(job.target)) for job in jobs]
-    results = {target for job, (_, target) in zip(jobs, pairs, strict=True) if job.problem is None}
-    results -= {target for source, target in pairs if source == target}
-    first: dict[Path, Path] = {}
-    kept: list[Job] = []
-    for job, (source, _) in zip(jobs, pairs, strict=True):
-        if source in results:
-            continue
-        other = first.setdefault(job.target, job.source) if job.problem is None else job.source
-        if other != job.source:
-            problem = f"{other} and {job.source} would both be written to {job.target}"
-            job = dataclasses.replace(job, problem=ArgumentError(f"{problem}; use another output folder"))
-        kept.append(job)
-    return kept

@@ -14,16 +14,19 @@ from torch import Tensor
 from sam_diffsr.errors import DataError
 from sam_diffsr.image.decode import decode_image
 
-__all__ = ["PHOTO_SUFFIXES", "list_photos", "read_photo", "to_uint8"]
+__all__ = ["PHOTO_SUFFIXES", "is_photo", "list_photos", "read_photo", "to_uint8"]
 
 PHOTO_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """Endings (lower case) of the files that count as photographs."""
 
 
+def is_photo(path: Path) -> bool:
+    """Whether a file is a photograph, by its name. Hidden files are unfinished or belong to some program."""
+    return path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".")
+
+
 def list_photos(photos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
     """List the photographs of a folder and its subfolders, sorted; a list of files is checked to exist.
-
-    Hidden files are left out: they are unfinished or belong to some program.
 
     Raises:
         DataError: the folder or a file does not exist, or there is no photograph.
@@ -32,11 +35,7 @@ def list_photos(photos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
         root = Path(photos)
         if not root.is_dir():
             raise DataError(f"{root} is not a folder of photos")
-        files = sorted(
-            path
-            for path in root.rglob("*")
-            if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".")
-        )
+        files = sorted(filter(is_photo, root.rglob("*")))
     else:
         root, files = "the given list", [Path(photo) for photo in photos]
         for file in files:

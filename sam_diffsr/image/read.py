@@ -9,7 +9,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Generator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +18,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from sam_diffsr.errors import ArgumentError, ImageError, ImageNotFoundError, ImageTooLargeError
 
-__all__ = ["check_size", "file_name", "load_pixels", "open_file", "readable_endings", "register_formats"]
+__all__ = ["check_size", "load_pixels", "open_image", "readable_endings", "register_formats"]
 
 _NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
 """Formats that Pillow only hands to other programs (Ghostscript) or cannot decode by itself."""
@@ -48,48 +48,49 @@ def _readable_formats() -> tuple[str, ...]:
 
 
 @contextmanager
-def open_file(
-    source: str | os.PathLike[str] | IO[bytes], *, max_pixels: int | None = None
-) -> Generator[Image.Image]:
-    """Open an image file, its header only, and close it in the end; an open file is left at its position.
+def open_image(
+    image: Image.Image | str | os.PathLike[str] | IO[bytes], *, max_pixels: int | None
+) -> Generator[tuple[Image.Image, str]]:
+    """Give a PIL image of an allowed size, and the name that messages call it by.
 
+    Of a file the header is read, and the file is closed in the end; an open file is left at its position.
     Pillow's own limit is lifted where ``max_pixels`` is higher (None: no limit).
     """
-    is_path = isinstance(source, (str, os.PathLike))
-    with (
-        _open_path(Path(source)) if is_path else nullcontext(_rest_of(source)) as file,
-        closing(_open_header(file, file_name(source), max_pixels)) as image,
-    ):
-        yield image
+    with ExitStack() as stack:
+        if isinstance(image, Image.Image):
+            opened, name = image, "the image"
+        elif isinstance(image, (str, os.PathLike)) or (hasattr(image, "read") and hasattr(image, "seek")):
+            is_path = isinstance(image, (str, os.PathLike))
+            given = os.fspath(image) if is_path else getattr(image, "name", None)
+            name = repr(given) if isinstance(given, str) else "the image"
+            file = stack.enter_context(_open_path(Path(image), name) if is_path else _rest_of(image, name))
+            opened = stack.enter_context(closing(_open_header(file, name, max_pixels)))
+        else:
+            raise ImageError(
+                "an image must be a PIL image, a numpy array, a path or an open file, got "
+                f"{type(image).__name__}; tensors go to upscale_tensor"
+            )
+        check_size(opened.width, opened.height, max_pixels=max_pixels, name=name)
+        yield opened, name
 
 
-def file_name(source: str | os.PathLike[str] | IO[bytes]) -> str:
-    """How messages call a file."""
-    name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "name", None)
-    return repr(name) if isinstance(name, str) else "the image"
-
-
-def _open_path(path: Path) -> IO[bytes]:
-    name = file_name(path)
+def _open_path(path: Path, name: str) -> IO[bytes]:
     try:
         state = path.stat()
-        if not stat.S_ISREG(state.st_mode):
-            kind = "a folder" if stat.S_ISDIR(state.st_mode) else "not a regular file"
-            raise ImageError(f"{name} is {kind}; an image file is needed")
-        if state.st_size == 0:
-            raise ImageError(f"{name} is empty (0 bytes)")
-        return path.open("rb")
-    except ImageError:
-        raise
+        if stat.S_ISREG(state.st_mode) and state.st_size:
+            return path.open("rb")
     except FileNotFoundError as error:
         raise ImageNotFoundError(f"no such file: {name}") from error
     except (OSError, ValueError) as error:
         raise ImageError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISREG(state.st_mode):
+        raise ImageError(f"{name} is empty (0 bytes)")
+    kind = "a folder" if stat.S_ISDIR(state.st_mode) else "not a regular file"
+    raise ImageError(f"{name} is {kind}; an image file is needed")
 
 
-def _rest_of(source: IO[bytes]) -> IO[bytes]:
+def _rest_of(source: IO[bytes], name: str) -> IO[bytes]:
     """Copy of an open file from its position on, which stays as it is."""
-    name = file_name(source)
     try:
         position = source.tell()
         content: Any = source.read()

@@ -60,7 +60,7 @@ def save_image(
     if not hasattr(image, "mode"):
         raise ImageError(f"save_image takes a PIL image, got {type(image).__name__}; use Image.fromarray")
     target = Path(path) if isinstance(path, (str, os.PathLike)) else None
-    file_format = format_of(target if target is not None else Path(f"result{ending}"))
+    file_format = format_of(target or Path(f"result{ending}"))
     check_quality(quality, file_format)
     name = "the image" if target is None else repr(str(target))
     if target is not None:
@@ -72,9 +72,7 @@ def save_image(
     moving = {key: image.info[key] for key in (FRAMES, "duration", "loop") if FRAMES in image.info}
     info = moving if strip_metadata else image.info
     check_image(name, file_format, mode, image.size, info)
-    options = _encoder_options(file_format, quality) | _metadata_options(file_format, info)
-    if moving and file_format in ANIMATED:
-        options |= _animation_options(file_format, moving)
+    options = _metadata_options(file_format, info) | _encoder_options(file_format, quality, moving)
     if strip_metadata:
         image = image.copy()  # a plain image: what a file's own class remembers is gone, too
         image.info = {}
@@ -84,15 +82,14 @@ def save_image(
     except MemoryError:
         raise
     except Exception as error:  # encoders raise whatever they run into
+        problem = (
+            f"{file_format} cannot hold a {image.width} x {image.height} image of mode {image.mode} with its "
+            f"metadata ({error}); use .png, or convert the image"
+        )
         if isinstance(error, OSError) and target is None:
             problem = str(error.strerror or error)
         elif isinstance(error, OSError) and error.errno is not None:
             problem = f"{error.strerror}; look at the folder's permissions and free space"
-        else:
-            problem = (
-                f"{file_format} cannot hold a {image.width} x {image.height} image of mode {image.mode} "
-                f"with its metadata ({error}); use .png, or convert the image"
-            )
         raise OutputError(f"cannot write {name}: {problem}") from error
 
 
@@ -101,8 +98,7 @@ def check_quality(quality: Quality, file_format: str | None = None) -> None:
     if quality == "lossless":
         if file_format in ("JPEG", "AVIF", "HEIF"):
             raise ArgumentError(f"{file_format} is never lossless; use .png, .webp, .tif or .jp2")
-        return
-    if isinstance(quality, bool) or not hasattr(quality, "__index__") or not 1 <= quality <= 100:
+    elif isinstance(quality, bool) or not hasattr(quality, "__index__") or not 1 <= quality <= 100:
         raise ArgumentError(f"quality must be in 1..100, or lossless, got {quality!r}")
 
 
@@ -119,7 +115,8 @@ def _storable(image: Image.Image, name: str) -> Image.Image:
     return deep
 
 
-def _encoder_options(file_format: str, quality: Quality) -> dict[str, Any]:
+def _encoder_options(file_format: str, quality: Quality, moving: dict[Any, Any]) -> dict[str, Any]:
+    """Arguments of Pillow's ``save`` for the pixels; ``moving`` are the frames of an animation, if any."""
     options: dict[str, Any] = {}
     if quality == "lossless":
         options = {"lossless": True, "exact": True} if file_format == "WEBP" else {}
@@ -129,27 +126,20 @@ def _encoder_options(file_format: str, quality: Quality) -> dict[str, Any]:
         options["subsampling"] = "4:4:4"
     if file_format == "PNG":
         options["compress_type"] = zlib.Z_RLE  # photographs: as small as by default, a fifth of the time
-    return options
-
-
-def _animation_options(file_format: str, info: dict[Any, Any]) -> dict[str, Any]:
-    """Arguments of Pillow's ``save`` for an animation."""
-    times = info["duration"] if file_format == "PNG" else [round(time) for time in info["duration"]]
-    options: dict[str, Any] = {"save_all": True, "append_images": info[FRAMES], "duration": times}
-    if file_format == "GIF":
-        options["disposal"] = 2  # what is transparent does not show the frame before
-    if file_format != "GIF" or info["loop"] != 1:  # in a GIF this is a number of repetitions
-        options["loop"] = info["loop"]
+    if moving and file_format in ANIMATED:
+        times = moving["duration"] if file_format == "PNG" else [round(time) for time in moving["duration"]]
+        options |= {"save_all": True, "append_images": moving[FRAMES], "duration": times}
+        if file_format == "GIF":
+            options["disposal"] = 2  # what is transparent does not show the frame before
+        if file_format != "GIF" or moving["loop"] != 1:  # in a GIF this is a number of repetitions
+            options["loop"] = moving["loop"]
     return options
 
 
 def _metadata_options(file_format: str, info: dict[Any, Any]) -> dict[str, Any]:
     """Arguments of Pillow's ``save`` for what the format can hold."""
-    options = {
-        name: info[name]
-        for name in kept_entries(file_format)
-        if name in ("exif", "icc_profile", "dpi", "xmp") and info.get(name)
-    }
+    keeps = kept_entries(file_format)
+    options = {name: info[name] for name in keeps if name != "colour" and info.get(name)}
     if file_format == "PNG":
         options["pnginfo"] = _png_chunks(info, options.pop("xmp", None))
     elif file_format == "JPEG":

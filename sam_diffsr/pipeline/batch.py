@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileOptions", "FileUpscaler", "Outcome", "run_jobs"]
 
-logger = logging.getLogger(__name__)
+_LOGGER = logging.getLogger(__name__)
 
 Status = Literal["written", "planned", "skipped", "failed"]
 """``skipped`` only where the result already existed, ``planned`` only in a dry run."""
@@ -67,7 +67,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Entry:
-    """A job on its way, with the outcome that it will have unless something happens."""
+    """A job on its way; its outcome unless something happens."""
 
     job: Job
     item: Any = None
@@ -78,7 +78,7 @@ class _Entry:
     error: Exception | None = None
 
     def do(self, step: Callable[[_Entry], None]) -> _Entry:
-        """Take a step, if there is one left; an error becomes the outcome and stops no other job."""
+        """Take a step, unless the outcome is known; an error becomes the outcome."""
         started = time.perf_counter()
         try:
             if self.status == "written":
@@ -89,7 +89,7 @@ class _Entry:
         return self
 
     def fail(self, error: Exception) -> None:
-        logger.debug("%s failed", printable(self.job.source), exc_info=error)
+        _LOGGER.debug("%s failed", printable(self.job.source), exc_info=error)
         self.status, self.error, self.size, self.item = "failed", error, None, None
 
 
@@ -171,9 +171,9 @@ def run_jobs(
             item = item.as_target_holds(form, repr(str(job.source)))
         if isinstance(item, DecodedImage | Animation):
             height, width = item.rgb.shape[-2:]
-            entry.size = height, width = (
-                (height, width) if result_size is None else result_size(height, width)
-            )
+            if result_size is not None:
+                height, width = result_size(height, width)
+            entry.size = height, width
             if target is not STDOUT:
                 check_output(target, item.format, width=width, height=height, strip_metadata=strip_metadata)
                 if quality is not None:
@@ -216,10 +216,8 @@ def run_jobs(
         compute=compute,
         write=lambda entries: [entry.do(save) for entry in entries],
     ):
-        for each in entries:
-            yield Outcome(
-                job=each.job, status=each.status, seconds=each.seconds, size=each.size, error=each.error
-            )
+        for e in entries:
+            yield Outcome(job=e.job, status=e.status, seconds=e.seconds, size=e.size, error=e.error)
 
 
 def _batches(jobs: Sequence[Job], batch_size: int | None, pixels_together: int) -> Iterator[list[Job]]:
@@ -272,8 +270,7 @@ class FileUpscaler:
     def result_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the result of an image."""
         scale, factor = self.resolver.scale, self.factor(height, width)
-        size = output_size(height, width, scale=scale, outscale=factor, max_pixels=self.max_pixels)
-        return size or (height * scale, width * scale)
+        return output_size(height, width, scale=scale, outscale=factor, max_pixels=self.max_pixels)
 
     def _enlarge(self, images: list[DecodedImage | Animation]) -> list[Image.Image]:
         """Enlarge images of one factor together, and animations one by one."""

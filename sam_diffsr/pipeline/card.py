@@ -67,18 +67,19 @@ def model_card(
 ) -> str:
     """Write the card of one model, as Markdown with YAML front matter.
 
-    Args:
-        config: the model's config.
-        name: title, and the name in the example: a Hub id, folder or bundled name.
-        license: SPDX identifier in lower case; None leaves it out.
-        datasets: Hub ids or names of the training data.
-        details: Markdown for the end: scores, data, training.
-        front: further lines of the front matter.
+    ``name`` is the title and the name in the example: a Hub id, folder or bundled name. ``license`` is an
+    SPDX identifier in lower case, ``datasets`` are Hub ids or names of the training data. ``details`` is
+    Markdown for the end (scores, data, training), and ``front`` are further lines of the front matter.
     """
     sampling = config.sampling
     names = ["datasets:", *(f"- {json.dumps(dataset)}" for dataset in datasets)] if datasets else []
     start = "pure noise" if sampling.start is None else f"the encoder's image, noised to t = {sampling.start}"
     way = f"{sampling.sampler}, {sampling.steps} step{'s' if sampling.steps > 1 else ''}, from {start}"
+    way += (
+        f", blended with {sampling.encoder_share:.0%} of the encoder's image"
+        if sampling.encoder_share
+        else ""
+    )
     card = _CARD.format(
         config=config,
         scale=config.model.scale,

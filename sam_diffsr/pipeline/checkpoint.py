@@ -19,7 +19,8 @@ from torch import Tensor
 
 from sam_diffsr.device import Precision, resolve_dtype
 from sam_diffsr.diffusion.schedule import ScheduleConfig, ScheduleName
-from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ModelLoadError, OutputError
+from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ModelLoadError
+from sam_diffsr.files import writing
 from sam_diffsr.hub import HubOptions, download_model
 from sam_diffsr.models import DenoiserConfig, DiffSR, ModelConfig, read_reference_checkpoint
 from sam_diffsr.models.published import is_rrdbnet_file, load_rrdbnet_checkpoint
@@ -175,18 +176,13 @@ def save_pretrained_folder(
     if card is not None:
         contents[CARD_NAME] = card.encode()
     target = Path(folder)
-    try:
+    with writing("the model", target, advice="choose a folder that can be written"):
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=target) as workplace:
             for name, content in contents.items():
-                (Path(workplace) / name).write_bytes(content)
+                Path(workplace, name).write_bytes(content)
             for name in contents:
-                os.replace(Path(workplace) / name, target / name)
-    except OSError as error:
-        reason = "it is a file" if target.is_file() else error.strerror or error
-        raise OutputError(
-            f"cannot save the model to {target}: {reason}; choose a folder that can be written"
-        ) from error
+                os.replace(Path(workplace, name), target / name)
 
 
 def convert_checkpoint(
@@ -242,11 +238,9 @@ def _from_rrdbnet(source: Path) -> Loaded:
     encoder, scale, tensors = load_rrdbnet_checkpoint(source)
     model = ModelConfig(scale=scale, encoder=encoder, denoiser=DenoiserConfig(dim=8, multipliers=(1, 1)))
     with torch.device("meta"):
-        state_dict = DiffSR(model).state_dict()
-    state_dict = {
-        name: tensors.get(
-            name.removeprefix("encoder."), torch.zeros(value.shape, dtype=torch.float32, device="cpu")
-        )
-        for name, value in state_dict.items()
+        names = DiffSR(model).state_dict()
+    weights = {
+        name: tensors.get(name.removeprefix("encoder."), torch.zeros(value.shape, device="cpu"))
+        for name, value in names.items()
     }
-    return ResolverConfig(model=model, sampling=SamplingConfig(sampler="ddim", steps=0)), state_dict
+    return ResolverConfig(model=model, sampling=SamplingConfig(sampler="ddim", steps=0)), weights

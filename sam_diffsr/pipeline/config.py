@@ -49,9 +49,13 @@ class SamplingConfig:
     """Timestep to start from with the encoder's own image plus noise; None is pure noise at T - 1."""
     spacing: Spacing = "linspace"
     """Choice of the timesteps that the steps visit."""
+    encoder_share: float = 0.0
+    """Share of the encoder's own image in the result, from 0 to 1."""
 
     def __post_init__(self) -> None:
         check_fields(self, "sampling.", {"steps": 0, "start": 0})
+        if not 0 <= self.encoder_share <= 1:
+            raise ConfigError(f"sampling.encoder_share must lie in [0, 1], got {self.encoder_share}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,9 +114,8 @@ def config_from_json(text: str | bytes, *, source: str) -> ResolverConfig:
     try:
         data: Any = json.loads(text)
     except ValueError as error:
-        raise ModelLoadError(
-            f"{source} is not valid JSON ({error}); download or save the model again"
-        ) from error
+        text = f"{source} is not valid JSON ({error}); download or save the model again"
+        raise ModelLoadError(text) from error
     if not isinstance(data, dict) or "format_version" not in data:
         raise ModelLoadError(
             f"{source} is not a sam_diffsr config: expected a JSON object with a 'format_version'; "

@@ -51,17 +51,17 @@ class Picture:
                 self.size = image_size(self.image, max_pixels=self.max_pixels)
         self.final_size()
 
-    def final_size(self) -> tuple[int, int] | None:
-        """Size to resize the result to; None if it is the network's own."""
+    def final_size(self) -> tuple[int, int]:
+        """Height and width of the result."""
         return output_size(*self.size, scale=self.scale, outscale=self.outscale, max_pixels=self.max_pixels)
 
     def decode(self) -> None:
         """Read the pixels."""
-        with self._named():
-            image = self.image
-            self.decoded = (
-                image if isinstance(image, DecodedImage) else decode_image(image, max_pixels=self.max_pixels)
-            )
+        if isinstance(self.image, DecodedImage):
+            self.decoded = self.image
+        else:
+            with self._named():
+                self.decoded = decode_image(self.image, max_pixels=self.max_pixels)
         self.size = self.decoded.rgb.shape[-2], self.decoded.rgb.shape[-1]
 
     def encode(self) -> None:
@@ -72,8 +72,8 @@ class Picture:
     @property
     def is_plain(self) -> bool:
         """Whether a run can write the final result: 8-bit RGB that is not resized."""
-        form = self.decoded.format
-        return form.sample_type == "uint8" and not form.grayscale and self.final_size() is None
+        form, own = self.decoded.format, tuple(self.scale * side for side in self.size)
+        return form.sample_type == "uint8" and not form.grayscale and self.final_size() == own
 
     @contextmanager
     def _named(self) -> Generator[None]:
@@ -87,21 +87,18 @@ class Picture:
 
 def output_size(
     height: int, width: int, *, scale: int, outscale: float | None, max_pixels: int | None
-) -> tuple[int, int] | None:
-    """Final size for a final factor; None if it is the network's own.
+) -> tuple[int, int]:
+    """Height and width of a result whose final factor is ``outscale``; None is ``scale``, the networks' own.
 
     Raises:
         ArgumentError: the factor is not a finite number > 0.
-        ImageTooLargeError: the result would have more than ``max_pixels * scale**2`` pixels.
+        ImageTooLargeError: a result that is resized would have more than ``max_pixels * scale**2`` pixels.
     """
-    if outscale is None:
-        return None
-    if not (is_number(outscale) and math.isfinite(outscale) and outscale > 0):
+    factor = scale if outscale is None else outscale
+    if not (is_number(factor) and math.isfinite(factor) and factor > 0):
         raise ArgumentError(f"outscale must be None or a finite factor > 0, got {outscale!r}")
-    if outscale == scale:
-        return None
-    size = max(1, round(height * float(outscale))), max(1, round(width * float(outscale)))
-    if max_pixels is not None and size[0] * size[1] > max_pixels * scale**2:
+    size = max(1, round(height * float(factor))), max(1, round(width * float(factor)))
+    if factor != scale and max_pixels is not None and size[0] * size[1] > max_pixels * scale**2:
         raise ImageTooLargeError(
             f"outscale {outscale} would make an image of {size[1]} x {size[0]} pixels, more than the limit "
             f"of {max_pixels * scale**2}; use a smaller factor or raise max_pixels"
@@ -110,23 +107,25 @@ def output_size(
 
 
 def encode_output(
-    rgb: Tensor, source: DecodedImage, *, size: tuple[int, int] | None, wrap: bool = False
+    rgb: Tensor, source: DecodedImage, *, size: tuple[int, int], wrap: bool = False
 ) -> Image.Image | NDArray[Any]:
     """Turn ``(1, 3, H, W)``, float32 in [0, 1] or uint8, into the kind of image that its source was.
 
-    ``size`` is the final one from :func:`output_size`; float32 is resized to it.
+    Only float32 is resized to another final ``size``.
     """
-    large, alpha = (rgb.shape[-2], rgb.shape[-1]), source.alpha
+    alpha = source.alpha
     if alpha is not None and bool((alpha == alpha[:, :, :1, :1]).all()):  # stays exactly the same everywhere
-        alpha = alpha[:, :, :1, :1].expand(1, 1, *(size or large))
+        alpha = alpha[:, :, :1, :1].expand(1, 1, *size)
     elif alpha is not None:
-        alpha = _resize(alpha, large, wrap)
-        alpha = alpha if size is None else _resize(alpha, size, wrap)
-    return encode_image(rgb if size is None else _resize(rgb, size, wrap), alpha, source.format)
+        alpha = _resize(alpha, (rgb.shape[-2], rgb.shape[-1]), wrap)  # takes the way of the colours
+        alpha = _resize(alpha, size, wrap)
+    return encode_image(_resize(rgb, size, wrap), alpha, source.format)
 
 
 def _resize(image: Tensor, size: tuple[int, int], wrap: bool) -> Tensor:
     """Resize bicubically, in [0, 1]."""
+    if image.shape[-2:] == size:
+        return image
     margin = _RESIZE_MARGIN if wrap else 0
     around = round(margin * size[0] / image.shape[-2])
     resized = imresize(wrap_margin(image, margin), size=(size[0] + 2 * around, size[1] + 2 * around))

@@ -21,8 +21,8 @@ from torch.export import Dim
 
 from sam_diffsr.config import to_dict
 from sam_diffsr.diffusion import NoiseSchedule
-from sam_diffsr.errors import MissingDependencyError, NumericalError, OutputError
-from sam_diffsr.files import atomic_path
+from sam_diffsr.errors import MissingDependencyError, NumericalError
+from sam_diffsr.files import atomic_path, writing
 from sam_diffsr.models import DiffSR
 from sam_diffsr.models.fast import disabled
 from sam_diffsr.pipeline.config import ResolverConfig
@@ -102,45 +102,43 @@ def export_onnx(
         "encoder": (_Encoder(model).eval(), {"lr": lr}, ["projected", "image"]),
         "denoiser": (_Denoiser(model).eval(), {"xt": hr, "t": {0: batch}, "projected": hr}, ["eps"]),
     }
-    largest = 0.0
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as files, torch.random.fork_rng(devices=[]), torch.no_grad(), disabled():
-            torch.manual_seed(0)
-            for name, (module, shapes, outputs) in parts.items():
-                program = _export(module, inputs_of(name, 2, 6, 10), shapes, outputs)
-                program.model.metadata_props[METADATA_KEY] = metadata
-                temporary = files.enter_context(atomic_path(Path(folder) / f"{name}.onnx"))
-                program.save(temporary, external_data=False)
-                session: Any = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
-                for inputs in (inputs_of(name, 1, 5, 7), inputs_of(name, 3, 4, 6)):
-                    results = session.run(None, {key: value.numpy() for key, value in inputs.items()})
-                    for result, wanted in zip(results, module(**inputs), strict=True):
-                        difference = float((torch.from_numpy(result) - wanted).abs().max())
-                        if not difference <= _TOLERANCE[dtype] * max(1.0, float(wanted.abs().max())):
-                            raise NumericalError(
-                                f"{name}.onnx differs from torch by {difference:.2g}; try other versions of "
-                                "onnxscript and onnxruntime"
-                            )
-                        largest = max(largest, difference)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to {folder}: {error.strerror or error}; choose another folder"
-        ) from error
-    return largest
-
-
-def _export(module: nn.Module, inputs: dict[str, Tensor], shapes: dict[str, Any], outputs: list[str]) -> Any:
-    """Run torch's exporter, without its reports."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        writing("the ONNX files", folder, advice="choose another folder"),
+        contextlib.ExitStack() as files,
+        torch.random.fork_rng(devices=[]),
+        torch.no_grad(),
+        disabled(),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),  # of torch's exporter
+    ):
         warnings.simplefilter("ignore")
-        return torch.onnx.export(
-            module,
-            kwargs=inputs,
-            input_names=list(inputs),
-            output_names=outputs,
-            dynamic_shapes=shapes,
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
+        torch.manual_seed(0)
+        largest = 0.0
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, (module, shapes, outputs) in parts.items():
+            example = inputs_of(name, 2, 6, 10)
+            program: Any = torch.onnx.export(
+                module,
+                kwargs=example,
+                input_names=list(example),
+                output_names=outputs,
+                dynamic_shapes=shapes,
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+            program.model.metadata_props[METADATA_KEY] = metadata
+            temporary = files.enter_context(atomic_path(Path(folder) / f"{name}.onnx"))
+            program.save(temporary, external_data=False)
+            session: Any = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
+            for inputs in (inputs_of(name, 1, 5, 7), inputs_of(name, 3, 4, 6)):
+                results = session.run(None, {key: value.numpy() for key, value in inputs.items()})
+                for result, wanted in zip(results, module(**inputs), strict=True):
+                    difference = float((torch.from_numpy(result) - wanted).abs().max())
+                    if not difference <= _TOLERANCE[dtype] * max(1.0, float(wanted.abs().max())):
+                        raise NumericalError(
+                            f"{name}.onnx differs from torch by {difference:.2g}; try other versions of "
+                            "onnxscript and onnxruntime"
+                        )
+                    largest = max(largest, difference)
+    return largest

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,7 @@ from torch import Tensor
 
 from sam_diffsr.arguments import Seeds, explains_names, resolve_seeds
 from sam_diffsr.device import Precision, network_layout, resolve_device, resolve_dtype
-from sam_diffsr.diffusion import NoiseSchedule
-from sam_diffsr.diffusion.samplers import SamplerName
+from sam_diffsr.diffusion import NoiseSchedule, SamplerName
 from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.hub import HubOptions, push_folder
 from sam_diffsr.image import MAX_PIXELS_DEFAULT, Animation, DecodedImage, ImageInput
@@ -64,7 +62,7 @@ class SuperResolver:
         device: ``"auto"`` takes CUDA, else MPS, else the CPU.
         dtype: ``"fp32"``, ``"fp16"``, ``"bf16"`` or a ``torch.dtype``; ``"auto"`` is float16 on CUDA, where a
             result that is not finite is computed again in float32, and float32 elsewhere.
-        name: name of the model for ``repr`` and the model card.
+        name: of the model, for ``repr``.
 
     Raises:
         ArgumentError: the config belongs to another model, or the device or dtype is not available.
@@ -96,13 +94,10 @@ class SuperResolver:
         self._place()
 
     def to(self, target: str | torch.device | torch.dtype) -> Self:
-        """Move or cast the networks in place to a device or a floating type, and return the resolver.
+        """Move or cast the networks in place, and return the resolver; arguments are those of the class.
 
-        The type stays when the device changes, except float16, which becomes float32 on a CPU. Weights that
-        were cast to a narrower type do not become exact again.
-
-        Raises:
-            ArgumentError: the device or type is not available.
+        A new device keeps the type, except that float16 becomes float32 on a CPU. Weights that were cast to a
+        narrower type do not become exact again.
         """
         if isinstance(target, torch.dtype) or target in ("fp32", "fp16", "bf16"):
             self.dtype = resolve_dtype(cast("Precision | torch.dtype", target), self.device)
@@ -114,7 +109,6 @@ class SuperResolver:
         return self
 
     def _place(self) -> None:
-        """Bring the networks to ``self.device`` and ``self.dtype``."""
         self.model.to(device=self.device, dtype=self.dtype)
         if self.device.type == "cpu" and self.dtype == torch.bfloat16:
             self.model.encoder.widen_head()
@@ -160,7 +154,7 @@ class SuperResolver:
         """
         device = resolve_device(device)  # an error comes before a download
         dtype = resolve_dtype(dtype, device)
-        options = HubOptions(
+        hub = HubOptions(
             revision=revision,
             subfolder=subfolder,
             cache_dir=cache_dir,
@@ -168,7 +162,7 @@ class SuperResolver:
             force_download=force_download,
             local_files_only=local_files_only,
         )
-        config, state_dict = load_pretrained(pretrained_model_name_or_path, options)
+        config, state_dict = load_pretrained(pretrained_model_name_or_path, hub)
         # The initial weights, all replaced below, must not use up the caller's random numbers.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             model = build_model(config.model)
@@ -224,9 +218,8 @@ class SuperResolver:
         """Enlarge one image or a list of them.
 
         A result depends on the image, the seed and the sampling alone: not on the list, tiles, batches or
-        torch's global state. Small images of equal size are computed together, while others are decoded and
-        encoded. Problems that can be seen without decoding (a missing file, a size, a type) are reported
-        before any work.
+        torch's global state. Problems that can be seen without decoding (a missing file, a size, a type) are
+        reported before any work.
 
         Args:
             image: a PIL image of any mode; an array ``(H, W)`` or ``(H, W, C)`` of uint8, uint16 or float in
@@ -251,8 +244,8 @@ class SuperResolver:
             max_pixels: refuse larger input images; None for no limit.
             progress: draw a progress bar; None draws it in notebooks and where standard error is a terminal.
             callback: called after every step of a tile with the steps done, the steps in all and a function
-                that makes the current estimate ``(B, 3, H, W)`` of the images in work. Returning False or
-                raising cancels the work.
+                that makes the current estimate ``(B, 3, H, W)`` of the images in work. It cancels the work by
+                returning False or raising.
 
         Returns:
             The same kind as the input (a PIL image for a path or file, a list for a list), ``scale`` times as
@@ -299,15 +292,17 @@ class SuperResolver:
         def compute(batch: list[Picture]) -> list[Picture]:
             if len({picture.size for picture in batch}) > 1:  # a header was wrong about a size
                 return [picture for each in batch for picture in compute([each])]
+            lr = wrap_margin(torch.cat([picture.decoded.rgb for picture in batch]), margin)
+            dtype = torch.uint8 if all(picture.is_plain for picture in batch) else torch.float32
             sr = super_resolve(
                 self.model,
                 self.config,
                 self.schedule,
-                wrap_margin(torch.cat([picture.decoded.rgb for picture in batch]), margin),
+                lr,
                 [picture.seed for picture in batch],
                 settings,
                 reporter,
-                dtype=torch.uint8 if all(picture.is_plain for picture in batch) else torch.float32,
+                dtype=dtype,
             )
             for picture, result in zip(batch, crop_margin(sr, margin * self.scale), strict=True):
                 picture.sr = result[None]
@@ -333,9 +328,9 @@ class SuperResolver:
     def _batches(self, pictures: Sequence[Picture], settings: Settings) -> list[list[Picture]]:
         """Pictures of equal size that are computed together."""
         pixels = CPU_BATCH_PIXELS if self.device.type == "cpu" else _PIXELS_TOGETHER
-        groups: defaultdict[tuple[int, int], list[Picture]] = defaultdict(list)
+        groups: dict[tuple[int, int], list[Picture]] = {}
         for picture in pictures:
-            groups[picture.size].append(picture)
+            groups.setdefault(picture.size, []).append(picture)
         batches: list[list[Picture]] = []
         for (height, width), group in groups.items():
             most = settings.batch_size or max(1, min(LARGEST_BATCH, pixels // (height * width)))
@@ -345,8 +340,8 @@ class SuperResolver:
     def _steps(self, size: tuple[int, int], settings: Settings, margin: int = 0) -> int:
         """Steps that progress is going to count for an image of this size."""
         height, width = (side + 2 * margin for side in size)
-        _, tiles = divide(self.config, settings, height, width, parameter=next(self.model.parameters()))
-        return len(tiles) * settings.steps_per_tile
+        grid = divide(self.config, settings, height, width, parameter=next(self.model.parameters()))
+        return len(grid.tiles()) * settings.steps_per_tile
 
     def _warn_of_compression(self, image: DecodedImage) -> None:
         """Say once per resolver that a model of clean images meets a compressed one."""
@@ -364,15 +359,12 @@ class SuperResolver:
     ) -> Image.Image:
         """Enlarge a GIF, an APNG or an animated WebP, every frame with the same noise.
 
-        It is the path of a file, or the result of :func:`sam_diffsr.image.decode_frames`. All frames take one
-        seed, so that what stands still does not flicker; the other arguments are those of :meth:`upscale`.
+        It is a path, or the result of :func:`~sam_diffsr.image.decode_frames`. What stands still does not
+        flicker. Other arguments and errors are those of :meth:`upscale`.
 
         Returns:
             The first frame, with the others, the durations and the number of loops in its ``info``;
-            :func:`sam_diffsr.image.save_image` writes it as PNG, WebP or GIF.
-
-        Raises:
-            ImageError: not an animation, or a frame cannot be decoded. Others as in :meth:`upscale`.
+            :func:`~sam_diffsr.save_image` writes it as PNG, WebP or GIF.
         """
         if not isinstance(animation, Animation):
             name = os.fspath(animation)
@@ -406,7 +398,7 @@ class SuperResolver:
             ``(B, 3, H * scale, W * scale)`` float32 in [0, 1], on ``self.device``.
 
         Raises:
-            ImageError: not a tensor, or another shape, dtype, device or range. Others as in :meth:`upscale`.
+            ImageError: not such a tensor. Others as in :meth:`upscale`.
         """
         settings = resolve_settings(self.config, **options)
         check_tensor(lr, device=self.device)
@@ -419,10 +411,10 @@ class SuperResolver:
     def save_pretrained(
         self, folder: PathLike, *, dtype: torch.dtype | None = None, card: str | None = None
     ) -> None:
-        """Write a folder that :meth:`from_pretrained` loads.
+        """Write a folder that :meth:`from_pretrained` loads, its files at once when all are complete.
 
-        Its files are replaced once the new ones are complete. ``dtype`` is the floating type to store; None
-        keeps that of the networks. ``card`` is the text of ``README.md``; None writes one if there is none.
+        ``dtype`` is the floating type to store; None keeps that of the networks. ``card`` is the text of
+        ``README.md``; None writes one if there is none.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -451,8 +443,8 @@ class SuperResolver:
     ) -> str:
         """Upload config, weights and card as one commit, and return its address or the pull request's.
 
-        The repository ``"owner/name"`` is created if needed; ``private=None`` leaves its visibility to the
-        owner's settings. So is the branch ``revision``; None is ``main``. ``token=None`` uses the one that is
+        The repository ``"owner/name"`` and the branch ``revision`` (None is ``main``) are created if needed.
+        ``private=None`` leaves the visibility to the owner's settings, ``token=None`` uses the one that is
         logged in. ``dtype`` and ``card`` are those of :meth:`save_pretrained`.
 
         Raises:

@@ -9,8 +9,7 @@ import copy
 import itertools
 import logging
 import warnings
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -37,7 +36,7 @@ Estimate = Callable[[], Tensor]
 OnStep = Callable[[Estimate], None]
 Chain = Callable[[Tensor, NoiseFn, OnStep], Tensor]
 Place = tuple[int, Tile]
-"""An image of the batch and one of its tiles."""
+"""Index of an image, and one of its tiles."""
 
 
 def super_resolve(
@@ -68,25 +67,30 @@ def super_resolve(
         device=images.device,
         memory_format=torch.channels_last,  # so that 8-bit results become images without another copy
     )
-    queue = _Queue(model, config, settings, images, progress)
+    queue = _Queue(model, config, settings, images)
 
     def on_step(estimate: Estimate) -> None:
-        progress.step(lambda: _preview(images, output, queue, estimate(), scale=scale), count=queue.at_work)
+        progress.step(lambda: _preview(images, output, queue, estimate()), count=len(queue.batch))
 
     with plain_torch(device):
         padded = pad_to_fit(images, config.model)
-        while queue.places:
-            with queue.batch() as batch:  # after an error that can be mended it comes again
+        while batch := queue.batch:
+            done, waiting = progress.done, len(queue.places)
+            chain: Chain = partial(sample, queue.model, config, schedule, settings)
+            try:
                 lr = torch.cat([tile.cut(padded[index, None]) for index, tile in batch]).to(device)
-                noise = PositionNoise(
-                    [seeds[index] for index, _ in batch], [tile.origin(scale) for _, tile in batch]
-                )
-                chain: Chain = partial(sample, queue.model, config, schedule, settings)
+                corners = [tile.origin(scale) for _, tile in batch]
+                noise = PositionNoise([seeds[index] for index, _ in batch], corners)
                 sr = (partial(sample_ensemble, chain) if settings.ensemble else chain)(lr, noise, on_step)
                 if dtype == torch.uint8:
                     sr = sr.mul(255).add_(0.5).to(dtype)
                 for window, (index, tile) in zip(sr, batch, strict=True):
                     tile.paste(window, output[index], scale=scale)
+                del queue.places[: len(batch)]
+            except (RuntimeError, MemoryError) as error:
+                queue.mend(error)
+                more = (len(queue.places) - waiting) * settings.steps_per_tile
+                progress.rewind(done, more=more)
     return output
 
 
@@ -110,20 +114,20 @@ def sample(
     sampling, scale, stretch = settings.sampling, config.model.scale, config.normalization.residual_scale
     dtype, layout = next(model.parameters()).dtype, network_layout(lr.device)
 
-    # The condition, once per image.
+    # The condition and the encoder's own image, once per window.
     condition = model.encode(lr.to(dtype=dtype, memory_format=layout))
+    encoded = model.encoder_image(condition).float()
     sums = [condition.trunk.float().sum()]  # not finite if one number is not
 
     if sampling.steps == 0:
-        image = model.encoder_image(condition).float()
+        image = encoded
         on_step(lambda: image)
     else:
         # The start: pure noise, or the residual of the encoder's image with noise added up to ``start``.
         lr_up = imresize(lr * (255 / config.normalization.lr_up_levels), scale) * 2 - 1
         x = noise(lr_up)
         if sampling.start is not None:
-            encoded = model.encoder_image(condition).float() * 2 - 1
-            x0 = image_to_residual(encoded, lr_up, residual_scale=stretch)
+            x0 = image_to_residual(encoded * 2 - 1, lr_up, residual_scale=stretch)
             t = torch.full((len(lr),), sampling.start, dtype=torch.int64, device=lr.device)
             x = q_sample(x0, t, x, schedule)
 
@@ -150,6 +154,8 @@ def sample(
             callback=report,
         )
         image = to_image(x0)
+        if sampling.encoder_share:
+            image = image.lerp(encoded, sampling.encoder_share)
 
     if not bool(torch.stack(sums).isfinite().all()):
         name = str(dtype).removeprefix("torch.")
@@ -189,13 +195,11 @@ def sample_ensemble(chain: Chain, lr: Tensor, noise: NoiseFn, on_step: OnStep) -
 class _Queue:
     """Tiles of a batch of images that wait, and how to go on after an error."""
 
-    def __init__(
-        self, model: DiffSR, config: ResolverConfig, settings: Settings, images: Tensor, progress: Progress
-    ) -> None:
+    def __init__(self, model: DiffSR, config: ResolverConfig, settings: Settings, images: Tensor) -> None:
         parameter = next(model.parameters())
-        self._grid, tiles = divide(config, settings, *images.shape[-2:], parameter=parameter)
+        self._grid = divide(config, settings, *images.shape[-2:], parameter=parameter)
+        tiles = self._grid.tiles()
         self._together = batch_size(config, settings, tiles[0], parameter=parameter)
-        self._steps, self._progress = settings.steps_per_tile, progress
         self.model = model
         self.places: list[Place] = [(index, tile) for index in range(len(images)) for tile in tiles]
         if len(tiles) > 1:
@@ -203,47 +207,35 @@ class _Queue:
             _LOGGER.info("%d tiles of %d x %d input pixels on %s", len(tiles), *size, device)
 
     @property
-    def at_work(self) -> int:
-        """Windows of the batch."""
-        return min(self._together, len(self.places))
+    def batch(self) -> list[Place]:
+        """The next windows, which are computed together."""
+        return self.places[: self._together]
 
-    @contextmanager
-    def batch(self) -> Generator[list[Place]]:
-        """Give the next windows, of one size; they leave the queue when the block ends without an error.
+    def mend(self, error: Exception) -> None:
+        """Go on after an error, or raise it again. Finished tiles stay.
 
-        NaN or infinity of a narrow type: float32 from here on. Out of memory: fewer windows at a time, then
-        smaller ones; finished tiles stay.
+        NaN or infinity of a narrow type: float32 from here on. Out of memory: half as many windows at a time,
+        or tiles of half the side if it was one window.
         """
-        done, waiting = self._progress.done, len(self.places)
-        try:
-            yield self.places[: self.at_work]
-            del self.places[: self.at_work]
-            return
-        except NumericalError as error:
-            if next(self.model.parameters()).dtype == torch.float32:
-                raise
-            warnings.warn(f"{error}; computing again in float32", RuntimeWarning, stacklevel=6)
+        parameter = next(self.model.parameters())
+        if isinstance(error, NumericalError) and parameter.dtype != torch.float32:
+            warnings.warn(f"{error}; computing again in float32", RuntimeWarning, stacklevel=5)
             self.model = copy.deepcopy(self.model).float()
-        except (RuntimeError, MemoryError) as error:
-            if isinstance(error, SamDiffsrError) or not is_out_of_memory(error):
-                raise
-            self._divide_again(error)
-        self._progress.rewind(done, more=(len(self.places) - waiting) * self._steps)
-
-    def _divide_again(self, error: Exception) -> None:
-        """Half as many windows at a time, or tiles of half the side if it was one window."""
-        release_memory(next(self.model.parameters()).device)
-        if self.at_work > 1:
-            self._together = self.at_work // 2
             return
-        rows, columns = self.places[0][1].rows, self.places[0][1].columns
-        if max(rows[1] - rows[0], columns[1] - columns[0]) <= SMALLEST_TILE:
+        if isinstance(error, SamDiffsrError) or not is_out_of_memory(error):
+            raise error
+        release_memory(parameter.device)
+        batch = self.batch
+        self._together = max(1, len(batch) // 2)
+        if len(batch) > 1:
+            return
+        _, tile = batch[0]
+        if max(len(tile.rows), len(tile.columns)) <= SMALLEST_TILE:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DeviceMemoryError(
                 f"memory ran out even with the smallest tile ({reason}); use a smaller halo, close other "
                 "programs, or use device='cpu'"
             ) from error
-        self._together = 1
         self.places = [
             (index, part)
             for index, places in itertools.groupby(self.places, key=lambda place: place[0])
@@ -253,13 +245,14 @@ class _Queue:
         _LOGGER.warning("out of memory; going on with tiles of %d x %d input pixels", *size)
 
 
-def _preview(images: Tensor, output: Tensor, queue: _Queue, estimate: Tensor, *, scale: int) -> Tensor:
+def _preview(images: Tensor, output: Tensor, queue: _Queue, estimate: Tensor) -> Tensor:
     """The images as far as they are: finished tiles, the estimate of the batch, and bicubic elsewhere."""
+    scale = output.shape[-1] // images.shape[-1]
     shown = output / 255 if output.dtype == torch.uint8 else output.clone()
     bicubic = imresize(images, scale).clamp_(0, 1)
     for index, tile in queue.places:
         rows, columns = tile.area(scale)
         shown[index, :, rows, columns] = bicubic[index, :, rows, columns]
-    for window, (index, tile) in zip(estimate, queue.places, strict=False):
+    for window, (index, tile) in zip(estimate, queue.batch, strict=True):
         tile.paste(window, shown[index], scale=scale)
     return shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -21,7 +22,7 @@ __all__ = ["RunOptions", "Settings", "resolve_settings", "sampling_of_fidelity"]
 Start = int | Literal["noise"] | None
 
 _ONE_STEP_RANGE, _FOUR_STEP_RANGE = 0.35, 0.5
-"""Share of the schedule that ``fidelity=0`` starts from: beyond it LPIPS gains nothing."""
+"""Part of the schedule that ``fidelity=0`` starts from: beyond it LPIPS gains nothing."""
 
 
 class RunOptions(TypedDict, total=False):
@@ -59,7 +60,7 @@ class Settings:
     """One run, fully decided. Lengths are in LR pixels."""
 
     sampling: SamplingConfig
-    """Sampler, steps, start and spacing."""
+    """Sampler, steps, start, spacing and the encoder's share."""
     ensemble: bool
     """Average the results of the eight turned and mirrored inputs."""
     tile: int | None
@@ -97,52 +98,53 @@ def resolve_settings(config: ResolverConfig, **options: Unpack[RunOptions]) -> S
     ensemble = options.get("ensemble", False)
     if not isinstance(ensemble, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArgumentError(f"ensemble must be True or False, got {ensemble!r}")
+    given = {name: value for name, value in options.items() if value is not None}
     halo = numbers.pop("halo")
     return Settings(
-        sampling=_resolve_sampling(config, options),
+        sampling=_resolve_sampling(config, given),
         ensemble=ensemble,
         halo=-(-config.halo // config.model.scale) if halo is None else halo,
         **numbers,
     )
 
 
-def _resolve_sampling(config: ResolverConfig, options: RunOptions) -> SamplingConfig:
+def _resolve_sampling(config: ResolverConfig, given: dict[str, Any]) -> SamplingConfig:
     """The model's own sampling, or that of a fidelity, with what the caller gave."""
     default, timesteps = config.sampling, config.schedule.timesteps
-    fidelity, start = options.get("fidelity"), options.get("start")
-    if fidelity is not None:
-        if start is not None:
+    if "fidelity" in given:
+        if "start" in given:
             raise ArgumentError(
-                f"fidelity {fidelity!r} and start {start!r} both choose where sampling starts; give one"
+                f"fidelity {given['fidelity']!r} and start {given['start']!r} both choose where sampling "
+                "starts; give one"
             )
-        default = sampling_of_fidelity(fidelity, config)
-    sampler = options.get("sampler")
-    sampler = default.sampler if sampler is None else sampler
+        default = sampling_of_fidelity(given["fidelity"], config)
+    sampler = given.get("sampler", default.sampler)
     check_choice(sampler, SamplerName, what="sampler", error=ArgumentError)
-    first = default.start if start is None else None if start == "noise" else start
-    if first is not None and not (is_integer(first) and 0 <= first < timesteps):
+    start = given.get("start", default.start)
+    start = None if start == "noise" else start
+    if start is not None and not (is_integer(start) and 0 <= start < timesteps):
         raise ArgumentError(
             f"start must be 'noise' or a timestep from 0 to {timesteps - 1}, got {start!r}; "
             "small values stay close to the encoder's image"
         )
     # The default number of steps shrinks to the timesteps that a given start leaves.
-    most = timesteps if first is None else int(first) + 1
-    steps = options.get("steps")
-    steps = min(default.steps, most) if steps is None else steps
+    most = timesteps if start is None else int(start) + 1
+    steps = given.get("steps", min(default.steps, most))
     if not (is_integer(steps) and 0 <= steps <= most):
         raise ArgumentError(
             f"steps must be a whole number from 0 (the encoder's image alone) to {most} (the timesteps from "
             f"the start down to 0), got {steps!r}"
         )
-    start = None if first is None else int(first)
-    return dataclasses.replace(default, sampler=sampler, steps=int(steps), start=start)
+    start = None if start is None else int(start)
+    share = 0.0 if "start" in given else default.encoder_share
+    return dataclasses.replace(default, sampler=sampler, steps=int(steps), start=start, encoder_share=share)
 
 
 def sampling_of_fidelity(fidelity: float, config: ResolverConfig) -> SamplingConfig:
     """Sampling for one point between the encoder's image (1) and most noise (0), see ``docs/models.md``.
 
-    A model whose default is one step was trained for it and takes one; others take up to four of
-    DPM-Solver++.
+    A model whose default is one step was trained for it: down to 0.5 the encoder's share falls from 1 to 0,
+    then the start rises from the model's own. Others take up to four steps of DPM-Solver++.
 
     Raises:
         ArgumentError: not a number from 0 to 1.
@@ -151,8 +153,15 @@ def sampling_of_fidelity(fidelity: float, config: ResolverConfig) -> SamplingCon
         raise ArgumentError(
             f"fidelity must be a number from 0 (most texture) to 1 (closest to the input), got {fidelity!r}"
         )
-    one_step = config.sampling.steps <= 1
-    share = (1 - float(fidelity)) * (_ONE_STEP_RANGE if one_step else _FOUR_STEP_RANGE)
-    start = round(share * config.schedule.timesteps)
-    steps = 0 if fidelity == 1 else 1 if one_step else min(4, start + 1)
-    return SamplingConfig(sampler="ddim" if one_step else "dpmpp_2m", steps=steps, start=start)
+    distance, timesteps = 1 - float(fidelity), config.schedule.timesteps
+    if config.sampling.steps <= 1:
+        start = round((2 * distance - 1) * _ONE_STEP_RANGE * timesteps)
+        return SamplingConfig(
+            sampler="ddim",
+            steps=min(1, math.ceil(distance)),
+            start=max(start, config.sampling.start or 0),
+            encoder_share=max(0.0, 1 - 2 * distance),
+        )
+    start = round(distance * _FOUR_STEP_RANGE * timesteps)
+    steps = min(4, start + 1) if distance else 0
+    return SamplingConfig(sampler="dpmpp_2m", steps=steps, start=start)

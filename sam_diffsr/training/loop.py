@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sam_diffsr.data import TrainingSource, open_source, prefetch
+from sam_diffsr.data import TrainingSource, prefetch
 from sam_diffsr.errors import ArgumentError, NumericalError, OutputError
 from sam_diffsr.files import atomic_path
 from sam_diffsr.models import DiffSR
@@ -114,7 +114,7 @@ def train(
     checkpoint = find_checkpoint(folder, resume)
     with launched(config, folder=folder, trackers=tracker_names(config.run.tracker)) as accelerator:
         with accelerator.main_process_first():  # the first process cuts data.photos into crops for all
-            source = open_source(
+            source = TrainingSource(
                 config.data,
                 scale=config.model.scale,
                 seed=config.run.seed,

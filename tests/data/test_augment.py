@@ -16,19 +16,9 @@ from sam_diffsr.data import (
     HostBatch,
     SyntheticConfig,
     TrainingSource,
-    degrade,
-    dihedral,
     make_batch,
-    open_source,
 )
-from sam_diffsr.data.training_batch import (
-    CHANNEL_ORDERS,
-    Mixture,
-    draw,
-    mix_windows,
-    permute_channels,
-    share_rows,
-)
+from sam_diffsr.data.training_batch import CHANNEL_ORDERS, Draws, dihedral, mix_windows
 from sam_diffsr.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -48,12 +38,16 @@ def source_of(
     synthetic = SyntheticConfig(size=64, pool=3, windows=4)
     table: dict[str, Any] = {"crops": str(store.path), "synthetic": synthetic, "patch": 32, "batch": batch}
     config = DataConfig(augment=augment or AugmentConfig(), **table)
-    return open_source(config, scale=4, seed=seed, rank=rank, world=world)
+    return TrainingSource(config, scale=4, seed=seed, rank=rank, world=world)
+
+
+def only_turns(turns: torch.Tensor) -> Draws:
+    return Draws(turns, torch.zeros_like(turns), torch.arange(len(turns)), torch.full_like(turns, 128))
 
 
 def plain(host: HostBatch) -> HostBatch:
     """The same windows and turns, and nothing else."""
-    return HostBatch(host.images, host.structure, host.turns, host.synthetic)
+    return HostBatch(host.images, host.structure, only_turns(host.draws.turns), host.synthetic)
 
 
 def levels(images: torch.Tensor) -> torch.Tensor:
@@ -61,7 +55,7 @@ def levels(images: torch.Tensor) -> torch.Tensor:
 
 
 def test_off_is_the_draws_and_the_batch_of_before(store: CropStore) -> None:
-    source = open_source(DataConfig(crops=str(store.path), patch=32, batch=8), scale=4, seed=5)
+    source = TrainingSource(DataConfig(crops=str(store.path), patch=32, batch=8), scale=4, seed=5)
     for step in (0, 3):
         host = source.host_batch(step)
         rng = np.random.default_rng([5, 1, step])
@@ -70,20 +64,24 @@ def test_off_is_the_draws_and_the_batch_of_before(store: CropStore) -> None:
             top, left = rng.integers(0, 64 - 48, size=2, endpoint=True)
             image = store.images[index][top : top + 48, left : left + 48]
             np.testing.assert_array_equal(host.images[row].numpy(), image)
-        np.testing.assert_array_equal(host.turns.numpy(), rng.integers(0, 8, size=8))
-        assert host.orders is None
-        assert host.mixture is None
+        np.testing.assert_array_equal(host.draws.turns.numpy(), rng.integers(0, 8, size=8))
+        assert not host.draws.orders.any()
+        assert host.draws.partners.tolist() == list(range(8))
         batch = source.device_batch(host, CPU)
         planes, fields = host.images.permute(0, 3, 1, 2), host.structure[:, None]
-        expected = degrade(dihedral(planes, host.turns), dihedral(fields, host.turns), scale=4)
+        turned = (
+            dihedral(planes, host.draws.turns).permute(0, 2, 3, 1),
+            dihedral(fields, host.draws.turns)[:, 0],
+        )
+        expected = make_batch(HostBatch(*turned, only_turns(torch.zeros(8, dtype=torch.int64))), scale=4)
         assert all(torch.equal(getattr(batch, name), getattr(expected, name)) for name in NAMES)
 
 
 def test_windows_and_turns_stay_the_same_whatever_is_on(store: CropStore) -> None:
     without, source = source_of(store, None), source_of(store, BOTH)
     on = source.host_batch(2)
-    assert on.orders is not None
-    assert on.mixture is not None
+    assert on.draws.orders.any()
+    assert on.draws.partners.tolist() != list(range(8))
     one, other = (
         each.device_batch(host, CPU) for each, host in ((without, without.host_batch(2)), (source, plain(on)))
     )
@@ -93,10 +91,9 @@ def test_windows_and_turns_stay_the_same_whatever_is_on(store: CropStore) -> Non
 def test_permuted_windows_have_the_channels_in_the_order_drawn(store: CropStore) -> None:
     source = source_of(store, AugmentConfig(permute_channels=1.0))
     host = source.host_batch(0)
-    assert host.orders is not None
     before, after = source.device_batch(plain(host), CPU), source.device_batch(host, CPU)
-    assert len(set(host.orders.tolist())) > 2
-    for row, order in enumerate(host.orders.tolist()):
+    assert len(set(host.draws.orders.tolist())) > 2
+    for row, order in enumerate(host.draws.orders.tolist()):
         for channel, former in enumerate(CHANNEL_ORDERS[order]):
             assert torch.equal(after.hr[row, channel], before.hr[row, former])
             assert torch.equal(after.lr[row, channel], before.lr[row, former])
@@ -104,12 +101,13 @@ def test_permuted_windows_have_the_channels_in_the_order_drawn(store: CropStore)
 
 
 def test_all_six_orders_are_permutations_and_as_likely_as_said() -> None:
-    images = torch.arange(6 * 3).view(6, 3, 1, 1)
-    orders = permute_channels(images, torch.arange(6))[..., 0, 0] - images[:, :1, 0, 0]
-    assert sorted(map(tuple, orders.tolist())) == sorted(CHANNEL_ORDERS)
+    images = torch.arange(3, dtype=torch.uint8).expand(6, 48, 48, 3)
+    draws = only_turns(torch.zeros(6, dtype=torch.int64))._replace(orders=torch.arange(6))
+    batch = make_batch(HostBatch(images, torch.zeros(6, 48, 48), draws), scale=4)
+    assert [tuple(row) for row in levels(batch.hr[..., 0, 0]).tolist()] == list(CHANNEL_ORDERS)
     assert CHANNEL_ORDERS[0] == (0, 1, 2)
-    drawn = draw(np.random.default_rng(0), AugmentConfig(permute_channels=0.6), batch=60_000)
-    counts = np.bincount(drawn.orders, minlength=6) / 60_000
+    drawn = Draws.of_batch(np.random.default_rng(0), AugmentConfig(permute_channels=0.6), batch=60_000)
+    counts = np.bincount(drawn.orders.numpy(), minlength=6) / 60_000
     np.testing.assert_allclose(counts, [0.4 + 0.1, *[0.1] * 5], atol=0.006)
 
 
@@ -121,11 +119,10 @@ def blended(first: torch.Tensor, second: torch.Tensor, weight: int) -> torch.Ten
 def test_mixed_windows_are_the_blends_drawn_and_lr_is_made_of_them(store: CropStore) -> None:
     source = source_of(store, AugmentConfig(mixup=0.7))
     host = source.host_batch(1)
-    assert host.mixture is not None
     after = source.device_batch(host, CPU)
     before = source.device_batch(plain(host), CPU)
     blends = 0
-    for row, (partner, weight) in enumerate(zip(*map(torch.Tensor.tolist, host.mixture), strict=True)):
+    for row, (partner, weight) in enumerate(torch.stack(host.draws[2:], 1).tolist()):
         if row == partner:
             assert all(torch.equal(getattr(after, name)[row], getattr(before, name)[row]) for name in NAMES)
             continue
@@ -144,11 +141,12 @@ def test_lr_is_the_reduction_of_the_mixed_hr(weight: int) -> None:
     images[0, :20], images[1, :20] = 255, 0
     fields = torch.tensor([1.0, 2.0]).view(2, 1, 1).expand(2, 48, 48)
     turns = torch.tensor([3, 6])
-    mixture = Mixture(torch.tensor([1, 1]), torch.tensor([weight, 5], dtype=torch.int16))
-    batch = make_batch(images, fields, turns, scale=4, mixture=mixture)
+    draws = Draws(turns, torch.zeros_like(turns), torch.tensor([1, 1]), torch.tensor([weight, 5]))
+    batch = make_batch(HostBatch(images, fields, draws), scale=4)
     turned = dihedral(images.permute(0, 3, 1, 2), turns)
     mixed = torch.stack([blended(turned[0], turned[1], weight), turned[1]])
-    expected = degrade(mixed, fields[:, None], scale=4)
+    still = only_turns(torch.zeros_like(turns))
+    expected = make_batch(HostBatch(mixed.permute(0, 2, 3, 1), fields, still), scale=4)
     assert torch.equal(batch.lr, expected.lr)
     assert torch.equal(batch.hr, expected.hr)
     assert batch.structure[0].unique().tolist() == [1.0 if weight >= 64 else 2.0]
@@ -157,9 +155,9 @@ def test_lr_is_the_reduction_of_the_mixed_hr(weight: int) -> None:
 
 def test_blends_are_of_windows_as_they_were_before_any_blend() -> None:
     images = torch.tensor([0, 100, 200], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 4, 4)
-    halves = torch.tensor([64, 64, 64], dtype=torch.int16)
-    mixture = Mixture(torch.tensor([1, 0, 2]), halves)
-    mixed, _ = mix_windows(images, torch.zeros(3, 1, 4, 4), mixture)
+    draws = only_turns(torch.zeros(3, dtype=torch.int64))
+    draws = draws._replace(partners=torch.tensor([1, 0, 2]), weights=torch.tensor([64, 64, 64]))
+    mixed, _ = mix_windows(images, torch.zeros(3, 1, 4, 4), draws)
     assert mixed[:, 0, 0, 0].tolist() == [50, 50, 200]
     assert images[:, 0, 0, 0].tolist() == [0, 100, 200]
 
@@ -167,10 +165,12 @@ def test_blends_are_of_windows_as_they_were_before_any_blend() -> None:
 @pytest.mark.parametrize("alpha", [0.3, 1.2, 4.0])
 def test_weights_and_partners_follow_what_was_set(alpha: float) -> None:
     count = 40_000
-    drawn = draw(np.random.default_rng(1), AugmentConfig(mixup=0.25, mixup_alpha=alpha), batch=count)
-    mixed = drawn.partners != np.arange(count)
+    drawn = Draws.of_batch(
+        np.random.default_rng(1), AugmentConfig(mixup=0.25, mixup_alpha=alpha), batch=count
+    )
+    mixed = drawn.partners.numpy() != np.arange(count)
     assert abs(mixed.mean() - 0.25) < 0.01
-    weights = drawn.weights[mixed] / 128
+    weights = drawn.weights.numpy()[mixed] / 128
     assert 0 <= weights.min() <= weights.max() <= 1
     assert abs(weights.mean() - 0.5) < 0.01
     assert math.isclose(weights.var(), 1 / (4 * (2 * alpha + 1)), rel_tol=0.05)
@@ -181,7 +181,7 @@ def test_every_other_window_can_be_a_partner() -> None:
     pairs = {
         (row, int(partner))
         for _ in range(200)
-        for row, partner in enumerate(draw(rng, AugmentConfig(mixup=1.0), batch=4).partners)
+        for row, partner in enumerate(Draws.of_batch(rng, AugmentConfig(mixup=1.0), batch=4).partners)
     }
     assert pairs == {(row, partner) for row in range(4) for partner in range(4) if row != partner}
 
@@ -194,9 +194,7 @@ def test_augmented_batches_depend_on_seed_and_step_only(store: CropStore) -> Non
         batch = jumping.device_batch(jumping.host_batch(step), CPU)
         assert all(torch.equal(getattr(batch, name), getattr(straight[step], name)) for name in NAMES)
     other = source_of(store, BOTH, seed=6).host_batch(0)
-    assert other.orders is not None
-    assert hosts[0].orders is not None
-    assert not torch.equal(other.orders, hosts[0].orders)
+    assert not torch.equal(other.draws.orders, hosts[0].draws.orders)
 
 
 @pytest.mark.parametrize("world", [2, 4, 8])
@@ -217,14 +215,16 @@ def test_processes_share_the_augmented_batch_of_one(store: CropStore, world: int
 
 
 def test_a_process_cuts_no_row_that_it_does_not_need() -> None:
-    drawn = draw(np.random.default_rng(0), AugmentConfig(), batch=6)
-    assert share_rows(drawn, rank=1, world=2) == ([1, 3, 5], None)
-    drawn = draw(np.random.default_rng(0), AugmentConfig(mixup=1.0), batch=6)
-    rows, mixture = share_rows(drawn, rank=1, world=2)
-    assert mixture is not None
+    drawn = Draws.of_batch(np.random.default_rng(0), AugmentConfig(), batch=6)
+    rows, own = drawn.share(rank=1, world=2)
+    assert rows == [1, 3, 5]
+    assert own.partners.tolist() == [0, 1, 2]
+    drawn = Draws.of_batch(np.random.default_rng(0), AugmentConfig(mixup=1.0), batch=6)
+    rows, own = drawn.share(rank=1, world=2)
     assert rows[:3] == [1, 3, 5]
     assert set(rows) == {1, 3, 5, *drawn.partners[[1, 3, 5]].tolist()}
-    assert [rows[place] for place in mixture.partners.tolist()] == drawn.partners[[1, 3, 5]].tolist()
+    assert [rows[place] for place in own.partners] == drawn.partners[[1, 3, 5]].tolist()
+    assert torch.equal(own.turns, drawn.turns[rows])
 
 
 def test_a_batch_of_one_can_be_permuted(store: CropStore) -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from sam_diffsr.config import from_dict
-from sam_diffsr.data import DataConfig, TrainingSource, make_batch, open_source
+from sam_diffsr.data import DataConfig, HostBatch, TrainingSource, make_batch
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.degrade import (
     KERNELS,
@@ -23,6 +23,7 @@ from sam_diffsr.data.degrade import (
     draw_recipe,
     parse_degradation,
 )
+from sam_diffsr.data.training_batch import Draws
 from sam_diffsr.errors import ArgumentError, ConfigError
 from sam_diffsr.resize import imresize
 
@@ -69,7 +70,7 @@ def source_of(
     store: CropStore, degradation: Any, *, seed: int, rank: int = 0, world: int = 1
 ) -> TrainingSource:
     config = DataConfig(crops=str(store.path), patch=32, batch=4, degradation=degradation)
-    return open_source(config, scale=4, seed=seed, rank=rank, world=world)
+    return TrainingSource(config, scale=4, seed=seed, rank=rank, world=world)
 
 
 def test_bicubic_is_matlabs() -> None:
@@ -214,9 +215,10 @@ def test_only_rows_with_a_recipe_are_damaged() -> None:
     images = picture(48, 48).permute(0, 2, 3, 1).repeat(2, 1, 1, 1)
     fields = torch.zeros(2, 48, 48)
     recipe = (("reduce", (0.0, 1.0)), ("jpeg", (30.0, 0.0)))
-    turns = torch.zeros(2, dtype=torch.int64)
-    plain = make_batch(images, fields, turns, scale=4)
-    batch = make_batch(images, fields, turns, scale=4, recipes=((), recipe))
+    none = torch.zeros(2, dtype=torch.int64)
+    draws = Draws(none, none, torch.arange(2), none)
+    plain = make_batch(HostBatch(images, fields, draws), scale=4)
+    batch = make_batch(HostBatch(images, fields, draws, recipes=((), recipe)), scale=4)
     assert torch.equal(batch.lr[0], plain.lr[0])
     assert not torch.equal(batch.lr[1], plain.lr[1])
     assert torch.equal(batch.hr, plain.hr)
@@ -229,7 +231,7 @@ def test_config_names_photo_or_gives_ranges(store: CropStore) -> None:
     own = {"clean": 0.5, "jpeg": {"probability": 1.0, "low": 70, "high": 90}}
     config = from_dict(DataConfig, {"crops": crops, "patch": 32, "batch": 2, "degradation": own})
     assert config.damage == DegradationConfig(clean=0.5, jpeg=Damage(probability=1.0, low=70, high=90))
-    assert len(open_source(config, scale=4, seed=0).host_batch(0).recipes) == 2
+    assert len(TrainingSource(config, scale=4, seed=0).host_batch(0).recipes) == 2
 
 
 @pytest.mark.parametrize(

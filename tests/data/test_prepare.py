@@ -326,7 +326,7 @@ def test_segmenter_with_labels_out_of_range(photos: Path, tmp_path: Path, label:
 
 def test_folder_that_cannot_be_made(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot create the folder of crops"):
+    with pytest.raises(OutputError, match="cannot write the folder of crops"):
         prepare_crops(photos, tmp_path / "file" / "out", crop_size=64, segmenter="none")
 
 

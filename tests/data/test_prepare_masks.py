@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sam_diffsr.data import DataConfig, open_source, prepare_crops
+from sam_diffsr.data import DataConfig, TrainingSource, prepare_crops
 from sam_diffsr.errors import DataError
 from sam_diffsr.masks.spe import encode_structure
 from sam_diffsr.masks.store import write_records, write_structure
@@ -50,11 +50,11 @@ def test_training_sees_image_and_field_of_the_same_pixels(made, tmp_path, stored
     assert len(np.unique(values)) == 16
     for index in range(len(store)):
         assert matching(store.images[index][..., 0], store.structure(index), values) == 1
-    source = open_source(DataConfig(crops=str(store.path), patch=16, batch=4), scale=4, seed=1)
+    source = TrainingSource(DataConfig(crops=str(store.path), patch=16, batch=4), scale=4, seed=1)
     turns = set()
     for step in range(8):
         host = source.host_batch(step)
-        turns.update(host.turns.tolist())
+        turns.update(host.draws.turns.tolist())
         batch = source.device_batch(host, torch.device("cpu"))
         red = (batch.hr[:, 0] * 255).round().long().numpy()
         field = batch.structure[:, 0].numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from sam_diffsr.data import (
     DataConfig,
     SyntheticConfig,
     TrainingSource,
-    open_source,
     prepare_crops,
 )
 from sam_diffsr.data.synthetic import SyntheticPool
@@ -34,7 +34,7 @@ def assert_same(one, other) -> None:
 def crops_of(store: CropStore, *, seed: int = 0, **table: Any) -> TrainingSource:
     """A source of crops alone."""
     table = {"crops": str(store.path), "patch": 32, **table}
-    return open_source(DataConfig(**table), scale=4, seed=seed)
+    return TrainingSource(DataConfig(**table), scale=4, seed=seed)
 
 
 def test_field_stays_on_its_pixels_from_disk(store: CropStore) -> None:
@@ -69,7 +69,7 @@ def test_batches_depend_on_seed_and_step_only(store: CropStore) -> None:
         host = jumping.host_batch(step)
         assert torch.equal(host.images, straight[step].images)
         assert torch.equal(host.structure, straight[step].structure)
-        assert torch.equal(host.turns, straight[step].turns)
+        assert torch.equal(host.draws.turns, straight[step].draws.turns)
     other = crops_of(store, batch=3, seed=6).host_batch(0)
     assert not torch.equal(other.images, straight[0].images)
 
@@ -109,7 +109,7 @@ def mixed(store: CropStore, fraction: float = 0.5, *, rank: int = 0, world: int 
         **table,
     }
     config = DataConfig(synthetic_fraction=fraction, **data)
-    return open_source(config, scale=4, seed=5, rank=rank, world=world)
+    return TrainingSource(config, scale=4, seed=5, rank=rank, world=world)
 
 
 def test_mixed_batches_depend_on_seed_and_step_only(store: CropStore) -> None:
@@ -159,23 +159,16 @@ def test_processes_share_the_batch_of_one(store: CropStore, world: int) -> None:
 
 
 def test_field_of_a_synthetic_window_is_that_of_its_regions(pool: SyntheticPool) -> None:
-    source = open_source(DataConfig(synthetic=SYNTHETIC, patch=32, batch=4), scale=4, seed=5)
+    source = TrainingSource(DataConfig(synthetic=SYNTHETIC, patch=32, batch=4), scale=4, seed=5)
     host = source.host_batch(0)
     assert len(host.synthetic) == 4
     for window in host.synthetic:
         rows, columns = (slice(start, start + 48) for start in (window.top, window.left))
         field = window.drawing.values[window.drawing.labels][rows, columns]
         np.testing.assert_array_equal(host.structure[window.row].numpy(), field)
-        picture = pool.picture(window.drawing, CPU)
-        single = source.device_batch(
-            type(host)(host.images[:1], host.structure[:1], torch.zeros(1, dtype=torch.int64), ()), CPU
-        )
-        assert single.hr.shape == (1, 3, 32, 32)
-        assert picture.shape == (64, 64, 3)
-    batch = source.device_batch(host, CPU)
     window = host.synthetic[0]
-    plain = type(host)(host.images, host.structure, torch.zeros(4, dtype=torch.int64), host.synthetic)
-    batch = source.device_batch(plain, CPU)
+    still = host.draws._replace(turns=torch.zeros(4, dtype=torch.int64))
+    batch = source.device_batch(replace(host, draws=still), CPU)
     top, left = window.top + 8, window.left + 8
     expected = pool.picture(window.drawing, CPU)[top : top + 32, left : left + 32].permute(2, 0, 1)
     assert torch.equal((batch.hr[0] * 255).round().to(torch.uint8), expected)
@@ -198,17 +191,11 @@ def test_synthetic_images_that_are_too_small() -> None:
     with pytest.raises(
         DataError, match=r"synthetic images need at least 68 pixels .* data\.synthetic\.size is 64"
     ):
-        open_source(DataConfig(synthetic=SYNTHETIC, patch=52, batch=1), scale=4, seed=0)
-
-
-def test_open_crops(store: CropStore) -> None:
-    config = DataConfig(crops=str(store.path), patch=32, batch=2)
-    source, other = open_source(config, scale=4, seed=0), TrainingSource(config, scale=4, seed=0, store=store)
-    assert_same(source.device_batch(source.host_batch(3), CPU), other.device_batch(other.host_batch(3), CPU))
+        TrainingSource(DataConfig(synthetic=SYNTHETIC, patch=52, batch=1), scale=4, seed=0)
 
 
 def test_open_synthetic_needs_nothing() -> None:
-    source = open_source(DataConfig(synthetic=SYNTHETIC, patch=32, batch=2), scale=4, seed=0)
+    source = TrainingSource(DataConfig(synthetic=SYNTHETIC, patch=32, batch=2), scale=4, seed=0)
     batch = source.device_batch(source.host_batch(0), CPU)
     assert batch.lr.shape == (2, 3, 8, 8)
     assert batch.structure.any()
@@ -216,18 +203,18 @@ def test_open_synthetic_needs_nothing() -> None:
 
 def test_open_a_plain_folder(photos: Path, tmp_path: Path) -> None:
     config = DataConfig(photos=str(photos), structure="zero", patch=32, batch=2)
-    source = open_source(config, scale=4, seed=0, cache=tmp_path / "cache")
+    source = TrainingSource(config, scale=4, seed=0, cache=tmp_path / "cache")
     store = CropStore(tmp_path / "cache")
     assert len(store) > 0
     written = (tmp_path / "cache" / "manifest.json").stat().st_mtime_ns
-    again = open_source(config, scale=4, seed=0, cache=tmp_path / "cache")
+    again = TrainingSource(config, scale=4, seed=0, cache=tmp_path / "cache")
     assert (tmp_path / "cache" / "manifest.json").stat().st_mtime_ns == written
     assert_same(source.device_batch(source.host_batch(1), CPU), again.device_batch(again.host_batch(1), CPU))
 
 
 def test_plain_folder_needs_a_cache(photos: Path) -> None:
     with pytest.raises(ArgumentError, match=r"data\.photos needs a cache folder"):
-        open_source(DataConfig(photos=str(photos)), scale=4, seed=0)
+        TrainingSource(DataConfig(photos=str(photos)), scale=4, seed=0)
 
 
 def test_crops_of_another_encoding(tmp_path: Path) -> None:
@@ -237,8 +224,8 @@ def test_crops_of_another_encoding(tmp_path: Path) -> None:
     )
     config = DataConfig(crops=str(store.path), patch=32, encoding="rope")
     with pytest.raises(ConfigError, match=r"data\.encoding is 'rope', but .* was prepared with 'cosine'"):
-        open_source(config, scale=4, seed=0)
-    assert open_source(DataConfig(crops=str(store.path), patch=32), scale=4, seed=0)
+        TrainingSource(config, scale=4, seed=0)
+    assert TrainingSource(DataConfig(crops=str(store.path), patch=32), scale=4, seed=0)
 
 
 @pytest.mark.parametrize(

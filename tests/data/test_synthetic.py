@@ -12,15 +12,10 @@ import torch
 from PIL import Image
 
 from sam_diffsr.data import CropStore, SyntheticConfig, synthesize_crops
-from sam_diffsr.data.synthetic import (
-    Drawing,
-    SyntheticPool,
-    draw_image,
-    natural_textures,
-    photo_textures,
-    render,
-)
+from sam_diffsr.data.synthetic import Drawing, SyntheticPool
+from sam_diffsr.data.synthetic.drawing import draw_image, render
 from sam_diffsr.data.synthetic.shapes import Canvas, power_law_radii
+from sam_diffsr.data.synthetic.textures import natural_textures, photo_textures
 from sam_diffsr.errors import ArgumentError, DataError, OutputError
 from sam_diffsr.masks.spe import encode_structure
 
@@ -28,7 +23,8 @@ CPU = torch.device("cpu")
 
 
 def drawing(index: int = 0, *, size: int = 96, seed: int = 0, pages: float = 0.0, **options) -> Drawing:
-    return draw_image(index, size=size, seed=seed, pages=pages, bank=natural_textures(0), **options)
+    config = SyntheticConfig(size=size, pages=pages)
+    return draw_image(index, config, seed=seed, bank=natural_textures(0), **options)
 
 
 def pixels(made: Drawing) -> np.ndarray:
@@ -155,7 +151,7 @@ def test_colours_and_textures_of_photos(tmp_path: Path) -> None:
     photo = np.clip(rng.normal((200, 60, 30), 6, (90, 200, 3)), 0, 255).astype(np.uint8)
     Image.fromarray(photo).save(tmp_path / "red.png")
     Image.new("RGB", (20, 20)).save(tmp_path / "tiny.png")
-    bank = photo_textures(tmp_path, seed=0)
+    bank = photo_textures(str(tmp_path), seed=0)
     assert bank.colours is not None
     np.testing.assert_allclose(bank.colours * 255, [[200, 60, 30]] * len(bank.colours), atol=3)
     assert bank.tiles[..., :3].std() == pytest.approx(6, rel=0.2)
@@ -167,7 +163,7 @@ def test_colours_and_textures_of_photos(tmp_path: Path) -> None:
 def test_photos_that_are_too_small_for_textures(tmp_path: Path) -> None:
     Image.new("RGB", (20, 20)).save(tmp_path / "tiny.png")
     with pytest.raises(DataError, match="none of the 1 photos has sides of at least 32 pixels"):
-        photo_textures(tmp_path, seed=0)
+        photo_textures(str(tmp_path), seed=0)
 
 
 def test_pool_replaces_its_images_one_by_one() -> None:

@@ -41,6 +41,7 @@ def test_table_and_json(evaluate_model, photos) -> None:
         "steps": 2,
         "start": 4,
         "spacing": "linspace",
+        "encoder_share": 0.0,
     }
     assert data["rows"][2]["label"] == "tiny, ddim 2 steps from t=4"
     for key in ("psnr_y", "ssim_y", "psnr_rgb", "artifacts", "seconds"):
@@ -81,6 +82,14 @@ def test_rows_of_a_fidelity_say_so(resolver, evaluate_model, photos) -> None:
     assert [row["fidelity"] for row in result.to_json()["rows"]] == [None, None, 1.0, 0.25]
     assert [line["fidelity"] for line in csv.DictReader(io.StringIO(result.to_csv()))][-1] == "0.25"
     assert result.rows[3].label.startswith("tiny, fidelity 0.25, ")
+
+
+def test_a_row_says_how_much_of_the_encoders_image_it_has(evaluate_model, photos) -> None:
+    sampling = SamplingConfig(sampler="ddim", steps=1, start=4, encoder_share=0.25)
+    result = evaluate_model(photos, settings=[Setting(sampling=sampling)])
+    assert result.rows[2].label == "tiny, ddim 1 step from t=4, 25% encoder"
+    assert "| ddim, 25% encoder |" in result.table().splitlines()[-1]
+    assert [line["encoder_share"] for line in csv.DictReader(io.StringIO(result.to_csv()))][-1] == "0.25"
 
 
 def test_csv_has_a_line_for_each_image_and_method(evaluate_model, photos) -> None:

@@ -244,7 +244,7 @@ def test_what_is_left_out_is_counted(tree: Path, caplog) -> None:
     with caplog.at_level(logging.INFO):
         find_images(tree)
     (line,) = caplog.messages
-    assert line.endswith("1 subfolder (--recursive reads them), 2 files that are no image, 1 .cr2, 1 .svg")
+    assert line.endswith(".cr2: 1, .svg: 1, other files: 2, subfolders: 1 (--recursive reads them)")
 
 
 # Names and folders that the file system is difficult about

@@ -209,14 +209,14 @@ def test_a_failed_save_changes_nothing(folder: Path, config, model, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises(OutputError, match=r"cannot save the model to .*No space left on device"):
+    with pytest.raises(OutputError, match=r"cannot write the model '.*': No space left on device"):
         save_pretrained_folder(folder, config, model.state_dict(), card="new")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path, config, model):
     (tmp_path / "taken").write_text("mine")
-    with pytest.raises(OutputError, match=r"cannot save the model to .*taken: it is a file; choose a folder"):
+    with pytest.raises(OutputError, match=r"cannot write the model '.*taken': File exists; choose a folder"):
         save_pretrained_folder(tmp_path / "taken", config, model.state_dict(), card=None)
     assert (tmp_path / "taken").read_text() == "mine"
 

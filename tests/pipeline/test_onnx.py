@@ -90,7 +90,7 @@ def test_a_difference_is_an_error_and_leaves_nothing(
 def test_a_folder_that_cannot_be_made_is_named(resolver: SuperResolver, tmp_path: Path):
     pytest.importorskip("onnxscript")
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"cannot write to .*file: .*choose another folder"):
+    with pytest.raises(OutputError, match=r"cannot write the ONNX files '.*file.*': .*choose another folder"):
         resolver.export_onnx(tmp_path / "file")
 
 

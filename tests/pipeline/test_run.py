@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 from collections.abc import Iterator
@@ -69,6 +70,21 @@ def test_odd_tiles_and_halos_give_the_exact_size(resolver: SuperResolver, option
     for height, width in ((1, 1), (9, 7), (3, 40)):
         result = resolver.upscale_tensor(torch.rand(1, 3, height, width), seeds=[0], **options)
         assert result.shape == (1, 3, 4 * height, 4 * width)
+
+
+def test_a_share_of_the_encoders_image_is_a_weighted_mean(resolver: SuperResolver) -> None:
+    def result(**changes: Any) -> Tensor:
+        model = copy.copy(resolver)
+        sampling = dataclasses.replace(resolver.config.sampling, **changes)
+        model.config = dataclasses.replace(resolver.config, sampling=sampling)
+        return model.upscale_tensor(lr, seeds=[1])
+
+    lr = torch.rand(1, 3, 12, 9)
+    encoder, sampled = result(steps=0), result()
+    assert not torch.equal(encoder, sampled)
+    for share in (0, 0.25, 1):
+        expected = share * encoder + (1 - share) * sampled
+        torch.testing.assert_close(result(encoder_share=share), expected, atol=1e-6, rtol=0)
 
 
 # Memory
@@ -175,8 +191,8 @@ def test_auto_takes_the_largest_tile_that_fits_into_half_of_the_free_memory(
     settings = resolve_settings(config, halo=16)
 
     def largest_side() -> int:
-        _, parts = tiles.divide(config, settings, 2048 + 32, 1024 + 32, parameter=parameter)
-        return parts[1].columns[1] - parts[1].columns[0]
+        parts = tiles.divide(config, settings, 2048 + 32, 1024 + 32, parameter=parameter).tiles()
+        return len(parts[1].columns)
 
     for wanted in (16, 64, 256):
         side = wanted + 32

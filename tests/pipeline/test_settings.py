@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sam_diffsr.diffusion import ScheduleConfig
-from sam_diffsr.errors import ArgumentError
+from sam_diffsr.errors import ArgumentError, ConfigError
 from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.pipeline.settings import resolve_settings, sampling_of_fidelity
 
@@ -88,9 +88,31 @@ def test_values_of_another_kind_are_refused(name, values, message):
 def test_fidelity_goes_from_the_encoders_image_to_half_of_the_noise():
     assert sampling_of_fidelity(1, CONFIG) == SamplingConfig(sampler="dpmpp_2m", steps=0, start=0)
     assert sampling_of_fidelity(0, CONFIG) == SamplingConfig(sampler="dpmpp_2m", steps=4, start=50)
+
+
+def test_a_model_of_one_step_blends_with_the_encoders_image_and_then_starts_earlier():
     one_step = dataclasses.replace(CONFIG, sampling=SamplingConfig(sampler="ddim", steps=1, start=3))
-    assert sampling_of_fidelity(1, one_step) == SamplingConfig(sampler="ddim", steps=0, start=0)
-    assert sampling_of_fidelity(0, one_step) == SamplingConfig(sampler="ddim", steps=1, start=35)
+
+    def found(fidelity: float) -> tuple[int, int | None, float]:
+        sampling = sampling_of_fidelity(fidelity, one_step)
+        assert sampling.sampler == "ddim"
+        return sampling.steps, sampling.start, sampling.encoder_share
+
+    assert [found(value) for value in (1, 0.75, 0.5, 0.25, 0)] == [
+        (0, 3, 1.0), (1, 3, 0.5), (1, 3, 0.0), (1, 18, 0.0), (1, 35, 0.0),
+    ]  # fmt: skip
+
+
+def test_a_given_start_is_not_blended():
+    config = dataclasses.replace(
+        CONFIG, sampling=SamplingConfig(sampler="ddim", steps=1, start=3, encoder_share=0.25)
+    )
+    assert resolve_settings(config).sampling.encoder_share == 0.25
+    assert resolve_settings(config, sampler="ddpm").sampling.encoder_share == 0.25
+    assert resolve_settings(config, start=3).sampling.encoder_share == 0
+    assert resolve_settings(config, fidelity=0.75).sampling.encoder_share == 0.5
+    with pytest.raises(ConfigError, match=r"encoder_share must lie in \[0, 1\], got 1.5"):
+        SamplingConfig(sampler="ddim", steps=1, encoder_share=1.5)
 
 
 @pytest.mark.parametrize("timesteps", [1, 2, 20, 100, 1000])

@@ -16,15 +16,15 @@ def check(grid: TileGrid, tiles: list[Tile]) -> None:
     covered = torch.zeros(grid.height, grid.width, dtype=torch.int32)
     assert len({tile.window_size for tile in tiles}) == 1
     for tile in tiles:
-        covered[slice(*tile.rows), slice(*tile.columns)] += 1
+        covered[tile.area(1)] += 1
         for span, window, length in (
             (tile.rows, tile.window_rows, grid.height),
             (tile.columns, tile.window_columns, grid.width),
         ):
-            assert 0 <= window[0] <= max(span[0] - grid.halo, 0)
-            assert min(span[1] + grid.halo, length) <= window[1] <= length
-            assert window[0] % grid.multiple == window[1] % grid.multiple == 0
-            assert window[1] - window[0] >= grid.minimum
+            assert 0 <= window.start <= max(span.start - grid.halo, 0)
+            assert min(span.stop + grid.halo, length) <= window.stop <= length
+            assert window.start % grid.multiple == window.stop % grid.multiple == 0
+            assert len(window) >= grid.minimum
     assert (covered == 1).all()
 
 
@@ -32,40 +32,41 @@ def check(grid: TileGrid, tiles: list[Tile]) -> None:
 def test_any_division_covers_the_image_once(side: int, halo: int) -> None:
     for (height, width), multiple in itertools.product(SIZES[:4], (1, 2, 4)):
         height, width = (-(-length // multiple) * multiple for length in (height, width))
-        grid = TileGrid(
-            height=height, width=width, halo=halo, multiple=multiple, minimum=min(height, width, 4)
-        )
-        tiles = grid.tiles(side)
+        minimum = min(height, width, 4)
+        grid = TileGrid(height=height, width=width, side=side, halo=halo, multiple=multiple, minimum=minimum)
+        tiles = grid.tiles()
         check(grid, tiles)
         check(grid, grid.quarters(tiles))
 
 
 def test_a_long_image_and_its_quarters() -> None:
-    grid = TileGrid(height=4, width=4000, halo=16, multiple=2)
-    tiles = grid.tiles(256)
+    grid = TileGrid(height=4, width=4000, side=256, halo=16, multiple=2)
+    tiles = grid.tiles()
     assert len(tiles) == 16
     check(grid, tiles)
     quarters = grid.quarters(tiles[3:])
     assert {tile.window_size for tile in quarters} == {(4, 164)}
-    assert min(tile.columns[0] for tile in quarters) == tiles[3].columns[0]
+    assert min(tile.columns.start for tile in quarters) == tiles[3].columns.start
 
 
 def test_an_image_that_fits_into_one_window_is_one_window_without_an_extra_pixel() -> None:
-    grid = TileGrid(height=96, width=60, halo=16)
-    assert grid.tiles(64) == grid.tiles(0) == [Tile((0, 96), (0, 60), (0, 96), (0, 60))]
-    assert len(grid.tiles(63)) == 2
+    def tiles(side: int) -> list[Tile]:
+        return TileGrid(height=96, width=60, side=side, halo=16).tiles()
+
+    assert tiles(64) == tiles(0) == [Tile(range(96), range(60), range(96), range(60))]
+    assert len(tiles(63)) == 2
 
 
 def test_a_single_pixel_is_not_divided_further() -> None:
-    grid = TileGrid(height=2, width=2, halo=0, multiple=2)
-    assert grid.quarters(grid.tiles(1)) == grid.tiles(1)
+    grid = TileGrid(height=2, width=2, side=1, halo=0, multiple=2)
+    assert grid.quarters(grid.tiles()) == grid.tiles()
 
 
 def test_cutting_and_pasting_give_the_image_back() -> None:
     image = torch.rand(3, 37, 50)
-    grid = TileGrid(height=37, width=50, halo=4)
+    grid = TileGrid(height=37, width=50, side=9, halo=4)
     output = torch.zeros(3, 74, 98)  # smaller than the tiles, as where the image was padded
-    for tile in grid.tiles(9):
+    for tile in grid.tiles():
         window = tile.cut(image).repeat_interleave(2, -1).repeat_interleave(2, -2)
         tile.paste(window, output, scale=2)
     assert torch.equal(output, image.repeat_interleave(2, -1).repeat_interleave(2, -2)[..., :98])

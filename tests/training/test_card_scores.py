@@ -18,7 +18,7 @@ from sam_diffsr.pipeline.config import ResolverConfig, SamplingConfig
 from sam_diffsr.training.card import scores_for_card
 
 CONFIG = ResolverConfig(sampling=SamplingConfig(sampler="ddim", steps=1, start=6))
-SAMPLING = {"sampler": "ddim", "steps": 1, "start": 6, "spacing": "linspace"}
+SAMPLING = {"sampler": "ddim", "steps": 1, "start": 6, "spacing": "linspace", "encoder_share": 0.0}
 BICUBIC = {"label": "bicubic", "sampling": None, "psnr_y": 27.7386, "ssim_y": 0.79352, "artifacts": 0.0044}
 MODEL = {**BICUBIC, "label": "x|y, ddim", "sampling": SAMPLING, "psnr_y": 28.8237, "ssim_y": 0.82081}
 MODEL["artifacts"] = 0.0036

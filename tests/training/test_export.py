@@ -30,7 +30,8 @@ def run(make_config: MakeConfig, encoder_run: Path, tmp_path_factory: pytest.Tem
 
 
 def write_scores(path: Path, *, scale: int = 2, **sampling: Any) -> Path:
-    setting = {"sampler": "ddim", "steps": 4, "start": None, "spacing": "linspace", **sampling}
+    setting = {"sampler": "ddim", "steps": 4, "start": None, "spacing": "linspace"}
+    setting |= {"encoder_share": 0.0, **sampling}
     row = {"label": "model", "sampling": setting, "psnr_y": 30.5, "ssim_y": 0.9, "images": [{}]}
     settings = {"dataset": "five", "protocol": "paper", "border": 0, "seed": 0, "commit": None}
     path.write_text(json.dumps({**settings, "scale": scale, "versions": {"sam-diffsr": "1"}, "rows": [row]}))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sam_diffsr.data import open_source
+from sam_diffsr.data import TrainingSource
 from sam_diffsr.evaluation.metrics import psnr_y
 from sam_diffsr.models import build_model
 from sam_diffsr.resize import imresize
@@ -32,7 +32,7 @@ def test_one_image_is_learnt_by_heart(tmp_path: Path) -> None:
 
     model = build_model(config.model).eval()
     model.encoder.load_state_dict(read_checkpoint(tmp_path).ema)
-    source = open_source(config.data, scale=4, seed=config.run.seed)
+    source = TrainingSource(config.data, scale=4, seed=config.run.seed)
     batch = source.device_batch(source.host_batch(0), torch.device("cpu"))
     with torch.no_grad():
         image = model.encoder(batch.lr).clamp(0, 1)

@@ -6,16 +6,7 @@ that cover each other have the edges, contrasts and 1/f amplitude spectrum of ph
 
 from __future__ import annotations
 
-from sam_diffsr.data.synthetic.drawing import Drawing, draw_image, render
+from sam_diffsr.data.synthetic.drawing import Drawing
 from sam_diffsr.data.synthetic.pool import SyntheticPool, synthesize_crops
-from sam_diffsr.data.synthetic.textures import natural_textures, photo_textures
 
-__all__ = [
-    "Drawing",
-    "SyntheticPool",
-    "draw_image",
-    "natural_textures",
-    "photo_textures",
-    "render",
-    "synthesize_crops",
-]
+__all__ = ["Drawing", "SyntheticPool", "synthesize_crops"]

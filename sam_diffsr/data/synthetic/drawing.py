@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
+from sam_diffsr.data.config import SyntheticConfig
 from sam_diffsr.data.synthetic.shapes import FINE, Canvas, paint_leaves, paint_page
 from sam_diffsr.data.synthetic.textures import LEVELS, TILE, TextureBank
 from sam_diffsr.masks.spe import Encoding, Reduction, encode_label_map
@@ -44,36 +46,35 @@ class Drawing:
 
 def draw_image(
     index: int,
+    config: SyntheticConfig,
     *,
-    size: int,
     seed: int,
-    pages: float,
     bank: TextureBank,
     encoding: Encoding = "rope",
     reduction: Reduction = "image",
 ) -> Drawing:
-    """Draw image ``index`` (>= 0) of a seed's sequence; ``pages`` is the share of text and line art."""
+    """Draw image ``index`` (>= 0) of a seed's sequence, with textures of ``bank``."""
     rng = np.random.default_rng([seed, 4, index])
-    canvas = Canvas(size)
-    page = rng.random() < pages
+    size, canvas = config.size, Canvas(config.size)
+    page = rng.random() < config.pages
     (paint_page if page else paint_leaves)(canvas, rng)
     count = canvas.count + 1
     textures = np.empty((count, 3), np.int32)
     textures[:, 0] = rng.integers(0, len(bank.tiles), count)
     textures[:, 1:] = rng.integers(0, TILE, (count, 2))
-    taken = bank.colours is not None
-    fills = np.empty((count, 10), np.float32)
-    fills[:, :3] = _page_colours(rng, count) if page else _leaf_colours(rng, textures[:, 0], bank)
+    colours = _page_colours(rng, count) if page else _leaf_colours(rng, textures[:, 0], bank)
+    colours = colours.astype(np.float32)
     # Light is a plane: it changes across each shape and, less, across the scene.
     slopes = rng.normal(0, 0.03 if page else 0.25, (count, 2)) / size
     if not page:
         slopes += rng.normal(0, 0.2, 2) / size
-    fills[:, 4:6] = slopes
-    fills[:, 3] = 1 - slopes.sum(1) * size * rng.random(count)
-    strength = _strengths(rng, count, page=page, taken=taken)[:, None]
+    light = 1 - slopes.sum(1) * size * rng.random(count)
     # A natural texture scales the colour of its shape; the texture of a photo brings its own colours.
-    fills[:, 6:9] = strength if taken else strength * (0.2 + 1.4 * fills[:, :3])
-    fills[:, 9] = rng.random(count) < rng.random()
+    taken = bank.colours is not None
+    strength = _strengths(rng, count, page=page, taken=taken)[:, None]
+    strength = strength * (np.ones_like(colours) if taken else 0.2 + 1.4 * colours)
+    soft = rng.random(count) < rng.random()
+    fills = np.column_stack([colours, light, slopes, strength, soft]).astype(np.float32)
     blur = float(rng.uniform(0.4, 1.5)) if rng.random() < 0.4 else 0.0
     fine = canvas.labels()
     labels = np.ascontiguousarray(fine[::FINE, ::FINE])
@@ -121,42 +122,33 @@ def render(drawing: Drawing, tiles: Tensor) -> Tensor:
 
     ``tiles`` are the textures of the drawing's bank, on any device; there the result is ``(S, S, 3)`` uint8.
     """
-    device = tiles.device
+    device, side = tiles.device, len(drawing.labels)
     words = tiles.view(torch.int32).view(-1)
     fills = torch.from_numpy(drawing.fills).to(device)
     places = torch.from_numpy(drawing.textures).to(device)
-    fine = torch.from_numpy(drawing.fine.view(np.int16)).to(device)
-    side = fine.shape[0] // FINE
-    parts = [fine[row::FINE, column::FINE].int() & 0xFFFF for row in range(FINE) for column in range(FINE)]
-    labels = [part.reshape(-1) for part in parts]
-    y = torch.arange(side, dtype=torch.int32, device=device)[:, None].expand(side, side).reshape(-1)
-    x = torch.arange(side, dtype=torch.int32, device=device).expand(side, side).reshape(-1)
+    fine = torch.from_numpy(drawing.fine.view(np.int16)).to(device).int() & 0xFFFF
+
+    def shade(labels: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """Colours ``(N, 3)`` of pixels, by their labels and places in the image."""
+        fill, place = fills.index_select(0, labels), places.index_select(0, labels)
+        row, column = (place[:, 1] + y) & (TILE - 1), (place[:, 2] + x) & (TILE - 1)
+        where = place[:, 0] * TILE**2 + row * TILE + column
+        texture = words.index_select(0, where).view(torch.int8).view(-1, 4)[:, :3].float()
+        light = fill[:, 3] + fill[:, 4] * y + fill[:, 5] * x
+        return fill[:, :3] * light[:, None] + texture * (fill[:, 6:9] / LEVELS)
 
     # A pixel has FINE * FINE labels; where they differ, its colour is their mean.
-    image = _shade(labels[0], y, x, fills, places, words)
-    crossed = (labels[0] != labels[1]) | (labels[0] != labels[2]) | (labels[0] != labels[3])
-    edge = crossed.nonzero()[:, 0]
-    if len(edge):
-        rows, columns = y[edge], x[edge]
-        total = sum(_shade(part[edge], rows, columns, fills, places, words) for part in labels)
-        image[edge] = total / len(labels)
+    parts = functional.pixel_unshuffle(fine[None], FINE).flatten(1)
+    line = torch.arange(side, dtype=torch.int32, device=device)
+    y, x = line.repeat_interleave(side), line.repeat(side)
+    image = shade(parts[0], y, x)
+    edge = (parts != parts[0]).any(0).nonzero()[:, 0]
+    image[edge] = sum(shade(part, y[edge], x[edge]) for part in parts[:, edge]) / len(parts)
     image = image.view(side, side, 3)
     if drawing.blur:
-        soft = fills[:, 9][labels[0].long()].view(side, side, 1)
+        soft = fills[:, 9][parts[0].long()].view(side, side, 1)
         image = torch.lerp(image, _blur(image, drawing.blur), soft)
     return image.mul_(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
-
-
-def _shade(labels: Tensor, y: Tensor, x: Tensor, fills: Tensor, places: Tensor, words: Tensor) -> Tensor:
-    """Colours ``(N, 3)`` of N pixels of the given labels, by look-up."""
-    fill = fills.index_select(0, labels)
-    place = places.index_select(0, labels)
-    row = (place[:, 1] + y).bitwise_and_(TILE - 1)
-    column = (place[:, 2] + x).bitwise_and_(TILE - 1)
-    where = place[:, 0] * TILE**2 + row * TILE + column
-    texture = words.index_select(0, where).view(torch.int8).view(-1, 4)[:, :3].float()
-    light = fill[:, 3] + fill[:, 4] * y + fill[:, 5] * x
-    return fill[:, :3] * light[:, None] + texture * (fill[:, 6:9] / LEVELS)
 
 
 def _blur(image: Tensor, deviation: float) -> Tensor:
@@ -164,12 +156,9 @@ def _blur(image: Tensor, deviation: float) -> Tensor:
     reach = max(1, math.ceil(2.5 * deviation))
     weights = [math.exp(-0.5 * (tap / deviation) ** 2) for tap in range(reach + 1)]
     total = weights[0] + 2 * sum(weights[1:])
-    for axis in (0, 1):
-        side = image.shape[axis]
-        ends = [
-            image.narrow(axis, place, 1).expand_as(image.narrow(axis, 0, reach)) for place in (0, side - 1)
-        ]
-        padded = torch.cat([ends[0], image, ends[1]], axis)
+    for axis, side in enumerate(image.shape[:2]):
+        places = torch.arange(-reach, side + reach, device=image.device).clamp_(0, side - 1)
+        padded = image.index_select(axis, places)
         image = image * (weights[0] / total)
         for tap in range(1, reach + 1):
             for start in (reach - tap, reach + tap):

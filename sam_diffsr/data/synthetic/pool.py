@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from sam_diffsr.data.config import SyntheticConfig
-from sam_diffsr.data.crops import Crops, CropStore, check_replaceable, read_manifest, write_crops
+from sam_diffsr.data.crops import Crops, CropStore, finished_crops, write_crops
 from sam_diffsr.data.synthetic.drawing import Drawing, draw_image, render
 from sam_diffsr.data.synthetic.textures import natural_textures, photo_textures
-from sam_diffsr.errors import ArgumentError, DataError
+from sam_diffsr.errors import ArgumentError
 from sam_diffsr.masks.spe import Encoding, Reduction
 
 __all__ = ["SyntheticPool", "synthesize_crops"]
@@ -34,6 +34,11 @@ class SyntheticPool:
         ImageError: one of these photos cannot be read.
     """
 
+    draw: Callable[[int], Drawing]
+    """Draws one image of the sequence, by its number."""
+    picture: Callable[[Drawing, torch.device], Tensor]
+    """Gives the pixels of an image, ``(S, S, 3)`` uint8 on the device."""
+
     def __init__(
         self,
         config: SyntheticConfig,
@@ -45,17 +50,15 @@ class SyntheticPool:
         self.config, self.seed = config, seed
         photos = config.photos
         bank = natural_textures(seed) if photos is None else photo_textures(photos, seed=seed)
-        options: dict[str, Any] = {"size": config.size, "pages": config.pages, "bank": bank}
-        draw = partial(draw_image, seed=seed, encoding=encoding, reduction=reduction, **options)
-        self.draw: Callable[[int], Drawing] = lru_cache(2 * config.pool)(draw)
-        """Draws one image of the sequence, by its number."""
+        how: dict[str, Any] = {"encoding": encoding, "reduction": reduction}
         tiles_on = lru_cache(torch.from_numpy(bank.tiles).to)
+        cached = lru_cache(2 * config.pool)
+        self.draw = cached(partial(draw_image, config=config, seed=seed, bank=bank, **how))
 
         def picture(drawing: Drawing, device: torch.device) -> Tensor:
             return render(drawing, tiles_on(device))
 
-        self.picture: Callable[[Drawing, torch.device], Tensor] = lru_cache(2 * config.pool)(picture)
-        """Gives the pixels of an image, ``(S, S, 3)`` uint8 on the device."""
+        self.picture = cached(picture)
 
     def drawing(self, position: int) -> Drawing:
         """Image of a window, by the 0-based position of the window in the run."""
@@ -95,32 +98,23 @@ def synthesize_crops(
     """
     if count < 1:
         raise ArgumentError(f"count must be at least 1, got {count}")
-    config = SyntheticConfig() if config is None else config
-    folder = Path(out)
-    settings: dict[str, Any] = {
-        "crop_size": config.size,
-        "synthetic": {**asdict(config), "count": count, "seed": seed},
-        "encoding": encoding,
-        "reduction": reduction,
-    }
-    try:
-        if read_manifest(folder).get("settings") == settings:
-            return CropStore(folder)
-    except DataError:
-        pass
-    check_replaceable(folder, overwrite=overwrite)
-    pool = SyntheticPool(config, seed=seed, encoding=encoding, reduction=reduction)
+    config, folder = config or SyntheticConfig(), Path(out)
+    how: dict[str, Any] = {"encoding": encoding, "reduction": reduction}
+    made_of = {**asdict(config), "count": count, "seed": seed}
+    settings = {"crop_size": config.size, "synthetic": made_of, **how}
+    store = finished_crops(folder, lambda found: found.get("settings") == settings, overwrite=overwrite)
+    if store is not None:
+        return store
+    pool = SyntheticPool(config, seed=seed, **how)
 
     def draw_all() -> Iterator[Crops]:
         for index in range(count):
             drawing = pool.draw(index)
             pixels = pool.picture(drawing, torch.device(device)).cpu().numpy()
-            corner = np.zeros((1, 2), np.int32)
-            yield pixels[None], drawing.labels[None], corner, drawing.values
+            yield pixels[None], drawing.labels[None], np.zeros((1, 2), np.int32), drawing.values
             if progress is not None:
                 progress(index + 1, count)
 
     source = {"height": config.size, "width": config.size, "crops": 1}
     sources = [{"file": f"synthetic {index}", **source} for index in range(count)]
-    write_crops(folder, draw_all(), sources=sources, settings=settings)
-    return CropStore(folder)
+    return write_crops(folder, draw_all(), sources=sources, settings=settings)

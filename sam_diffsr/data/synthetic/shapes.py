@@ -17,6 +17,9 @@ SMALL_CORNERS, LARGE_CORNERS = 8, 32
 """Corners of small and large shapes."""
 LETTERS = "etaoinshrdlucmfwypvbgkjqxzETAOINSHRDLUCMFWYPVBGKJQXZ0123456789"
 
+Rng = np.random.Generator
+Points = NDArray[np.float64]
+
 
 class Canvas:
     """A label map that shapes are painted into, in image coordinates; it is ``FINE`` times as large."""
@@ -27,14 +30,13 @@ class Canvas:
         self._map = Image.new("I", (FINE * size, FINE * size), 1)
         self._draw = ImageDraw.Draw(self._map)
 
-    def polygons(self, corners: NDArray[np.float64]) -> None:
+    def polygons(self, corners: Points) -> None:
         """Paint ``(n, v, 2)`` polygons of (x, y) corners, one over the other."""
-        paint = self._draw.polygon
         for flat in np.rint(FINE * corners - 0.5).reshape(len(corners), -1).astype(np.int64).tolist():
             self.count += 1
-            paint(flat, fill=self.count)
+            self._draw.polygon(flat, fill=self.count)
 
-    def lines(self, strokes: list[NDArray[np.float64]], width: float) -> None:
+    def lines(self, strokes: list[Points], width: float) -> None:
         """Paint lines, each through ``(n, 2)`` points, as one region."""
         self.count += 1
         thick = max(1, round(FINE * width))
@@ -42,12 +44,11 @@ class Canvas:
         for points in strokes:
             self._draw.line((FINE * points).ravel().tolist(), fill=self.count, width=thick, joint=joint)
 
-    def outline(self, box: tuple[float, float, float, float], width: float, *, round_: bool) -> None:
-        """Paint the outline of a rectangle or ellipse."""
+    def outline(self, box: Points, width: float, *, round_: bool) -> None:
+        """Paint the outline of a rectangle or ellipse in a box, (left, top, right, bottom)."""
         self.count += 1
-        scaled = [FINE * side for side in box]
         paint = self._draw.ellipse if round_ else self._draw.rectangle
-        paint(scaled, outline=self.count, width=max(1, round(FINE * width)))
+        paint((FINE * box).tolist(), outline=self.count, width=max(1, round(FINE * width)))
 
     def text(self, words: str, place: tuple[float, float], height: float, *, angle: float = 0.0) -> None:
         """Paint text in Pillow's own font, centred at ``place`` (x, y)."""
@@ -71,24 +72,21 @@ def _font(height: int) -> Any:
     return ImageFont.load_default(height)
 
 
-def some_words(rng: np.random.Generator, count: int) -> str:
+def _words(rng: Rng, count: int) -> str:
     """Random words with the letter frequencies of text."""
     weights = 1.0 / (np.arange(len(LETTERS)) + 6)
     lengths = rng.integers(1, 9, count)
     letters = rng.choice(list(LETTERS), int(lengths.sum()), p=weights / weights.sum())
-    cuts = np.cumsum(lengths)[:-1]
-    return " ".join("".join(part) for part in np.split(letters, cuts))
+    return " ".join("".join(part) for part in np.split(letters, np.cumsum(lengths)[:-1]))
 
 
-def power_law_radii(
-    rng: np.random.Generator, count: int, *, smallest: float, largest: float
-) -> NDArray[np.float64]:
+def power_law_radii(rng: Rng, count: int, *, smallest: float, largest: float) -> Points:
     """Radii with density proportional to ``r ** -3`` between two limits."""
     u = rng.random(count)
     return (smallest**-2 - u * (smallest**-2 - largest**-2)) ** -0.5
 
 
-def paint_leaves(canvas: Canvas, rng: np.random.Generator) -> None:
+def paint_leaves(canvas: Canvas, rng: Rng) -> None:
     """Cover a canvas with large shapes, then shapes of all sizes, then lines and text."""
     size = canvas.size
     smallest, largest = 2.0 * 6.0 ** rng.random(), size / rng.uniform(2, 4)
@@ -99,44 +97,42 @@ def paint_leaves(canvas: Canvas, rng: np.random.Generator) -> None:
     for _ in range(rng.poisson(4)):
         canvas.lines([_curve(rng, size)], 0.5 * 8 ** rng.random())
     for _ in range(rng.poisson(0.8)):
-        place = rng.uniform(0, size, 2)
-        words = some_words(rng, int(rng.integers(1, 4)))
-        height, angle = min(size / 4, 8 * 6 ** rng.random()), float(rng.uniform(-90, 90))
-        canvas.text(words, (place[0], place[1]), height, angle=angle)
+        x, y = rng.uniform(0, size, 2)
+        words = _words(rng, int(rng.integers(1, 4)))
+        height = min(size / 4, 8 * 6 ** rng.random())
+        canvas.text(words, (x, y), height, angle=float(rng.uniform(-90, 90)))
 
 
-def _paint_shapes(canvas: Canvas, rng: np.random.Generator, radii: NDArray[np.float64]) -> None:
+def _paint_shapes(canvas: Canvas, rng: Rng, radii: Points) -> None:
     """Paint shapes in random order, in batches of equal numbers of corners for speed."""
     for part in np.array_split(radii, max(1, len(radii) // 64)):
-        for many in (False, True):
-            chosen = part[(part > 8) == many]
+        for chosen, corners in ((part[part <= 8], SMALL_CORNERS), (part[part > 8], LARGE_CORNERS)):
             if len(chosen):
-                outlines = _outlines(rng, len(chosen), LARGE_CORNERS if many else SMALL_CORNERS)
+                outlines = _outlines(rng, len(chosen), corners)
                 places = rng.uniform(-0.05, 1.05, (len(chosen), 1, 2)) * canvas.size
                 canvas.polygons(places + chosen[:, None, None] * outlines)
 
 
-def _outlines(rng: np.random.Generator, count: int, corners: int) -> NDArray[np.float64]:
+def _outlines(rng: Rng, count: int, corners: int) -> Points:
     """Outlines of radius about 1, ``(count, corners, 2)``: ellipses, blobs and straight-sided polygons."""
     angle = (np.arange(corners) + rng.random((count, 1))) * (2 * np.pi / corners)
-    radius = np.ones((count, corners))
     kind = rng.integers(0, 4, count)[:, None]
     waves = sum(
         rng.normal(0, 0.35 / order, (count, 1)) * np.cos(order * angle + rng.uniform(0, 6.3, (count, 1)))
         for order in range(2, 6)
     )
-    radius = np.where(kind == 1, 1 + waves, radius)
     # A regular polygon of s sides in polar form; the stretching below makes it irregular.
     sides = rng.integers(3, 7, count)[:, None]
     turned = angle % (2 * np.pi / sides) - np.pi / sides
-    radius = np.where(kind >= 2, np.cos(np.pi / sides) / np.cos(turned) * 1.2, radius)
+    polygon = np.cos(np.pi / sides) / np.cos(turned) * 1.2
+    radius = np.select([kind == 0, kind == 1], [1.0, 1 + waves], polygon)
     stretch = np.exp(rng.normal(0, 0.45, (count, 1)))
     x, y = radius * np.cos(angle) * stretch, radius * np.sin(angle) / stretch
     turn = rng.uniform(0, 2 * np.pi, (count, 1))
     return np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=-1)
 
 
-def _curve(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+def _curve(rng: Rng, size: int) -> Points:
     """A cubic Bezier curve or, one time in three, a straight line; ``(n, 2)``."""
     ends = rng.uniform(-0.1, 1.1, (4, 2)) * size
     if rng.random() < 1 / 3:
@@ -146,7 +142,7 @@ def _curve(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     return np.sum([weight * end for weight, end in zip(weights, ends, strict=True)], axis=0)
 
 
-def paint_page(canvas: Canvas, rng: np.random.Generator) -> None:
+def paint_page(canvas: Canvas, rng: Rng) -> None:
     """Paint lines of text, outlines, hatching, curves and filled boxes on a plain ground."""
     size = canvas.size
     for _ in range(int(rng.integers(0, 4))):
@@ -158,7 +154,7 @@ def paint_page(canvas: Canvas, rng: np.random.Generator) -> None:
         height = min(size / 4, 7 * 5 ** rng.random())
         if choice < 0.55:
             for _ in range(int(rng.integers(1, 5))):
-                words = some_words(rng, max(1, int(1.2 * size / height / 5)))
+                words = _words(rng, max(1, int(1.2 * size / height / 5)))
                 canvas.text(words, (size * rng.uniform(0.4, 0.6), y + height / 2), height)
                 y += 1.3 * height
         elif choice < 0.8:
@@ -169,14 +165,15 @@ def paint_page(canvas: Canvas, rng: np.random.Generator) -> None:
         y += size * float(rng.uniform(0.02, 0.1))
 
 
-def _drawing(canvas: Canvas, rng: np.random.Generator, y: float) -> None:
+def _drawing(canvas: Canvas, rng: Rng, y: float) -> None:
     """Outlines, hatching or curves in a band of the page."""
     size, thick = canvas.size, 0.5 * 6 ** rng.random()
     kind = rng.integers(0, 3)
     if kind == 0:
         for _ in range(int(rng.integers(1, 5))):
-            x, width, height = rng.uniform(0, 0.8) * size, *(rng.uniform(0.05, 0.25, 2) * size)
-            canvas.outline((x, y, x + width, y + height), thick, round_=bool(rng.random() < 0.5))
+            corner = np.array([rng.uniform(0, 0.8) * size, y])
+            box = np.append(corner, corner + rng.uniform(0.05, 0.25, 2) * size)
+            canvas.outline(box, thick, round_=bool(rng.random() < 0.5))
     elif kind == 1:
         step, lean = rng.uniform(3, 12), rng.normal() * 0.2 * size
         starts = np.arange(rng.uniform(0, 0.5) * size, rng.uniform(0.5, 1) * size, step)

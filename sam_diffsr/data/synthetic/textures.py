@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,18 +38,17 @@ def natural_textures(seed: int) -> TextureBank:
     """Noise of 1/f spectra, stretched noise, blotches, gratings and lattices, slightly coloured."""
     rng = np.random.default_rng([seed, 5])
     kinds = (_noise, _noise, _noise, _stretched, _stretched, _blotches, _grating, _lattice)
-    tiles = np.zeros((COUNT, TILE, TILE, 4), np.int8)
-    for index, kind in enumerate(kinds * (COUNT // len(kinds))):
+    tiles: list[NDArray[np.int8]] = []
+    for kind in kinds * (COUNT // len(kinds)):
         plane = kind(rng)
         plane = (plane - plane.mean()) / (plane.std() + 1e-6)
         colour = 1 + rng.normal(0, 0.06, 3)  # mostly lightness, a little hue
-        rgb = plane[..., None] * colour * STRENGTH * LEVELS
-        tiles[index, ..., :3] = np.clip(np.rint(rgb), -127, 127).astype(np.int8)
-    return TextureBank(tiles, None)
+        tiles.append(_words(plane[..., None] * colour * STRENGTH))
+    return TextureBank(np.stack(tiles), None)
 
 
-def photo_textures(photos: str | Path | Sequence[str | Path], *, seed: int) -> TextureBank:
-    """Parts of photographs (a folder or files), mirrored to repeat without a seam, with their mean colours.
+def photo_textures(photos: str, *, seed: int) -> TextureBank:
+    """Parts of the photographs of a folder, mirrored to repeat without a seam, with their mean colours.
 
     Raises ``DataError`` if no photo has sides of at least 32 pixels, ``ImageError`` for a damaged one.
     """
@@ -65,19 +62,23 @@ def photo_textures(photos: str | Path | Sequence[str | Path], *, seed: int) -> T
         rgb = decode_image(file).rgb[0].permute(1, 2, 0).numpy()
         if min(rgb.shape[:2]) < 32:
             continue
-        for _ in range(len(range(index, COUNT, len(chosen)))):
+        for _ in range(index, COUNT, len(chosen)):
             top, left = (int(rng.integers(0, max(1, side - half + 1))) for side in rgb.shape[:2])
             part = rgb[top : top + half, left : left + half]
-            tile = np.pad(part, [(0, side) for side in part.shape[:2]] + [(0, 0)], mode="symmetric")
-            repeats = [-(-TILE // side) for side in tile.shape[:2]]
-            tile = np.tile(tile, (*repeats, 1))[:TILE, :TILE]
+            missing = [(0, TILE - side) for side in part.shape[:2]]
+            tile = np.pad(part, (*missing, (0, 0)), mode="symmetric")
             mean = tile.mean((0, 1))
-            difference = np.clip(np.rint((tile - mean) * LEVELS), -127, 127).astype(np.int8)
-            tiles.append(np.concatenate([difference, np.zeros((TILE, TILE, 1), np.int8)], axis=2))
-            colours.append(mean.astype(np.float32))
+            tiles.append(_words(tile - mean))
+            colours.append(mean)
     if not tiles:
         raise DataError(f"none of the {len(chosen)} photos has sides of at least 32 pixels; give larger ones")
     return TextureBank(np.stack(tiles), np.stack(colours))
+
+
+def _words(differences: NDArray[np.floating]) -> NDArray[np.int8]:
+    """One of ``TextureBank.tiles`` from differences ``(256, 256, 3)``, image in [0, 1]."""
+    levels = np.clip(np.rint(differences * LEVELS), -127, 127).astype(np.int8)
+    return np.pad(levels, ((0, 0), (0, 0), (0, 1)))
 
 
 _ROWS, _COLUMNS = np.fft.fftfreq(TILE, 1 / TILE)[:, None], np.fft.rfftfreq(TILE, 1 / TILE)[None]
