@@ -363,7 +363,8 @@ def test_a_stopped_run_goes_on(twice, tmp_path, ending, lossless):
     source = write(tmp_path / f"a{ending}", [number * 512 for number in range(24)], options={"g": "5"})
     straight, target = tmp_path / "straight.mkv", tmp_path / "b.mkv"
     upscale_video(twice, source, straight, segment_frames=4, lossless=lossless)
-    options, seen = {"segment_frames": 4, "lossless": lossless}, twice.seen
+    options: dict[str, Any] = {"segment_frames": 4, "lossless": lossless}
+    seen = twice.seen
     with pytest.raises(CancelledError, match="stopped the work at step 11 of 2"):
         upscale_video(twice, source, target, callback=stop_after(11), **options)
     assert not target.exists()
