@@ -40,8 +40,8 @@ def explains_names(*further: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        known = [*inspect.signature(function).parameters][1:]
-        known = [name for name in known if name != "options"] + [*further]
+        _self, *names = inspect.signature(function).parameters
+        known = [name for name in names if name != "options"] + [*further]
 
         @functools.wraps(function)
         def checked(*args: P.args, **options: P.kwargs) -> R:
@@ -73,12 +73,10 @@ def resolve_seeds(seed: Seeds, count: int) -> list[int]:
     Raises:
         ArgumentError: not integers, negative, or another number of seeds than of images.
     """
-    if isinstance(seed, np.ndarray):
-        seed = cast("int | list[int]", seed.tolist())
-    if isinstance(seed, Sequence):
-        seeds = list(seed)
-    else:
-        seeds = [seed + index if is_integer(seed) else seed for index in range(count)]
+    given: Any = seed.tolist() if isinstance(seed, np.ndarray) else seed
+    if is_integer(given):
+        given = range(given, given + count)
+    seeds = list(cast("Sequence[Any]", given)) if isinstance(given, Sequence) else [given] * count
     if len(seeds) != count:
         raise ArgumentError(f"seed must be one integer or {count} of them, one per image; got {len(seeds)}")
     if not all(is_integer(value) and 0 <= value < 2**63 for value in seeds):

@@ -9,18 +9,20 @@ import subprocess
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sam_diffsr import __version__
-from sam_diffsr.errors import ArgumentError, ClusterError, MissingDependencyError, SamDiffsrError
+from sam_diffsr.errors import ArgumentError, ClusterError, MissingDependencyError
+
+__all__ = ["Cluster", "connected", "find_room", "import_ray"]
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Cluster", "connected", "find_room", "import_ray", "sendable"]
-
 _ANSWER, _NODE_ANSWER = 60, 120
 """Seconds that a cluster has to answer, and its nodes to start a process."""
+_REACHED = 10
+"""Seconds until a connection to a cluster must be there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,11 +51,7 @@ class Cluster:
 
 
 def import_ray(*, local: bool = False) -> Any:
-    """Import Ray without its reports of usage; ``local`` is for clusters of this machine alone.
-
-    Raises:
-        MissingDependencyError: Ray is not installed.
-    """
+    """Import Ray without its reports of usage; ``local`` is for clusters of this machine alone."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if local and "ray" not in sys.modules:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on every system: listen on loopback
@@ -68,13 +66,9 @@ def import_ray(*, local: bool = False) -> Any:
 
 
 @contextmanager
-def connected(address: str | None) -> Generator[Any]:
-    """Connect to the cluster of :attr:`Cluster.address`, and give the module ``ray``.
-
-    Raises:
-        ArgumentError: not an address.
-        ClusterError: no cluster answers there.
-    """
+def connected(cluster: Cluster) -> Generator[Any]:
+    """Connect to a cluster, and give the module ``ray``; ``ClusterError`` where none answers."""
+    address, place = cluster.address, cluster.address or "this machine"
     ray = import_ray(local=address is None)
     if address is not None:
         _check_address(address)
@@ -82,12 +76,12 @@ def connected(address: str | None) -> Generator[Any]:
         yield ray
         return
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    logger.info("starting the workers on %s; this takes up to a minute", address or "this machine")
+    logger.info("starting the workers on %s; this takes up to a minute", place)
     options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     try:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray has many kinds
-        raise ClusterError(f"cannot join the Ray cluster at {address or 'this machine'}: {error}") from error
+        raise ClusterError(f"cannot join the Ray cluster at {place}: {error}") from error
     try:
         yield ray
     finally:
@@ -101,27 +95,26 @@ def _check_address(address: str) -> None:
         raise ArgumentError(f"a Ray address is auto or host:port of a cluster's head node, got {address!r}")
     join = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
     command = [sys.executable, "-c", join, address]
+    env = {**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": str(_REACHED)}
     try:
         if host:
-            socket.create_connection((host, int(port)), timeout=_ANSWER).close()
-        subprocess.run(command, timeout=_ANSWER, check=True, capture_output=True, text=True)
+            socket.create_connection((host, int(port)), timeout=_REACHED).close()
+        subprocess.run(command, timeout=_ANSWER, check=True, capture_output=True, text=True, env=env)
     except (OSError, OverflowError, subprocess.SubprocessError) as error:
         said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
         lines: list[str] = [type(error).__name__, *said.strip().splitlines()]
-        reason = next((line for line in reversed(lines) if line.startswith("ray.exceptions.")), lines[-1])
+        last = lines[-1].rpartition("] ")[2]  # without the date of a logged line
+        reason = next((line for line in reversed(lines) if line.startswith("ray.exceptions.")), last)
         raise ClusterError(
-            f"no Ray cluster lets this process in at {address} within {_ANSWER} s; look at the address, or "
-            f"start one with ray start --head ({reason})"
+            f"no Ray cluster lets this process in at {address}; look at the address, or start one with "
+            f"ray start --head ({reason})"
         ) from error
 
 
-def find_room(ray: Any, cluster: Cluster, *, marker: str | None = None) -> tuple[int, float]:
-    """Check the nodes, and give how many workers there will be and the GPUs of each.
+def find_room(ray: Any, cluster: Cluster, *, marker: str | None = None) -> Cluster:
+    """Check the nodes, and give the cluster with its numbers of workers and of GPUs.
 
-    Every node must see the file ``marker``, in a folder in which it may write.
-
-    Raises:
-        ClusterError: no node has room for a worker, or one lacks this package or does not see the marker.
+    Every node must have this package and see the file ``marker``, in a folder in which it may write.
     """
     cpus, gpus = cluster.num_cpus, cluster.num_gpus
     nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -135,12 +128,15 @@ def find_room(ray: Any, cluster: Cluster, *, marker: str | None = None) -> tuple
             f"the cluster has room for {sum(rooms)} workers of {cpus:g} CPUs and {gpus:g} GPUs, not "
             f"for {workers or 'one'}; ask for less, or start more nodes"
         )
-    _check_nodes(ray, [node for node, room in zip(nodes, rooms, strict=True) if room], marker)
-    return workers, gpus
+    asked = [node for node, room in zip(nodes, rooms, strict=True) if room]
+    for node, problem in zip(asked, _ask(ray, asked, marker), strict=True):
+        if problem is not None:
+            raise ClusterError(f"the node {node['NodeManagerAddress']} {problem}")
+    return replace(cluster, workers=workers, num_gpus=gpus)
 
 
-def _check_nodes(ray: Any, nodes: Sequence[Mapping[str, Any]], marker: str | None) -> None:
-    """Ask every node for this package and for the output folder, before any work."""
+def _ask(ray: Any, nodes: Sequence[Mapping[str, Any]], marker: str | None) -> list[str | None]:
+    """Look on every node for this package and for the output folder, and give what is wrong there."""
 
     def look(version: str, marker: str | None) -> str | None:  # nested: sent as code, not as an import
         import os
@@ -151,28 +147,18 @@ def _check_nodes(ray: Any, nodes: Sequence[Mapping[str, Any]], marker: str | Non
             return f"cannot import sam_diffsr ({error}); install sam-diffsr=={version} there"
         if sam_diffsr.__version__ != version:
             return f"has sam-diffsr {sam_diffsr.__version__}; install {version}, which this machine has"
+        folder = os.path.dirname(marker or "")
         if marker is not None and not os.path.exists(marker):
-            return f"does not see {os.path.dirname(marker)}; use a folder that all nodes share, or a store"
-        if marker is not None and not os.access(os.path.dirname(marker), os.W_OK):
-            return f"may not write into {os.path.dirname(marker)}; look at its permissions"
+            return f"does not see {folder}; use a folder that all nodes share, or a store"
+        if marker is not None and not os.access(folder, os.W_OK):
+            return f"may not write into {folder}; look at its permissions"
         return None
 
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity
 
-    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     remote = ray.remote(num_cpus=0, max_retries=0)(look)
-    asked = [remote.options(scheduling_strategy=each).remote(__version__, marker) for each in there]
+    there = [remote.options(scheduling_strategy=Affinity(node["NodeID"], soft=False)) for node in nodes]
     try:
-        answers = ray.get(asked, timeout=_NODE_ANSWER)
+        return ray.get([each.remote(__version__, marker) for each in there], timeout=_NODE_ANSWER)
     except ray.exceptions.RayError as error:
         raise ClusterError(f"a node of the cluster cannot run a task: {error}") from error
-    for node, problem in zip(nodes, answers, strict=True):
-        if problem is not None:
-            raise ClusterError(f"the node {node['NodeManagerAddress']} {problem}")
-
-
-def sendable(error: Exception) -> SamDiffsrError:
-    """An error that can be pickled: one of ours with its message, or the name and message of any other."""
-    if isinstance(error, SamDiffsrError):
-        return type(error)(str(error))
-    return SamDiffsrError(f"{type(error).__name__}: {' '.join(str(error).split())}")

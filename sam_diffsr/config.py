@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from sam_diffsr.errors import ConfigError
@@ -21,27 +22,20 @@ ConfigT = TypeVar("ConfigT")
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Turn a config dataclass into nested dictionaries of JSON values, with every field."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return to_dict(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-    return value
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def flatten(config: Any) -> dict[str, Any]:
     """Turn a config dataclass into one dictionary with dotted keys: ``{"a.b": 1}``."""
-    flat: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            flat |= {f"{field.name}.{key}": inner for key, inner in flatten(value).items()}
-        else:
-            flat[field.name] = _plain(value)
-    return flat
+
+    def pairs(data: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in data.items():
+            if isinstance(value, dict):
+                yield from pairs(cast("dict[str, Any]", value), f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return dict(pairs(to_dict(config), ""))
 
 
 def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> ConfigT:
@@ -57,20 +51,14 @@ def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> Config
         raise ConfigError(f"{where} must be a mapping of keys to values, got {type(data).__name__}")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     given = cast("Mapping[Any, Any]", data)
-    unknown = sorted(str(key) for key in given if key not in fields)
-    if unknown:
+    if unknown := sorted(str(key) for key in given if key not in fields):
         near = {key: difflib.get_close_matches(key, fields, n=1) for key in unknown}
         meant = ", ".join(f"{found[0]!r} instead of {key!r}" for key, found in near.items() if found)
         hint = f" (did you mean {meant}?)" if meant else ""
         raise ConfigError(f"{where} has unknown keys {unknown}{hint}; known are {sorted(fields)}")
-    missing = sorted(
-        name
-        for name, field in fields.items()
-        if name not in given
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-    )
-    if missing:
+    none = dataclasses.MISSING
+    required = {name for name, field in fields.items() if field.default is field.default_factory is none}
+    if missing := sorted(required - given.keys()):
         raise ConfigError(f"{where} lacks the required keys {missing}")
     hints = get_type_hints(cls)
     values = {name: _convert(hints[name], value, f"{where}.{name}") for name, value in given.items()}
@@ -94,10 +82,10 @@ def check_fields(config: Any, table: str, least: Mapping[str, float]) -> None:
             raise ConfigError(f"{table}{name} must be >= {least[name]}, got {value}")
 
 
-def check_choice(value: str, choices: Any, *, what: str, error: type[Exception] = ConfigError) -> None:
-    """Raise ``error`` unless ``value`` is one of a ``Literal``'s members."""
+def check_choice(value: object, choices: Any, *, what: str, error: type[Exception] = ConfigError) -> None:
+    """Raise ``error`` unless ``value`` is one of a ``Literal``'s members, and of its type."""
     allowed = get_args(choices)
-    if value not in allowed:
+    if not any(type(value) is type(choice) and value == choice for choice in allowed):
         raise error(f"{what} must be one of {', '.join(map(str, allowed))}; got {value!r}")
 
 
@@ -105,15 +93,12 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     """Check one value against its annotation; lists become tuples, integers pass as floats."""
     origin = get_origin(hint)
     if origin is Literal:
-        if not any(type(value) is type(choice) and value == choice for choice in get_args(hint)):
-            raise ConfigError(f"{where} must be one of {list(get_args(hint))}, got {value!r}")
+        check_choice(value, hint, what=where)
         return value
     if origin in (Union, types.UnionType):
-        return _convert_union(hint, value, where)
+        return _convert_union(get_args(hint), value, where)
     if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} must be a list, got {value!r}")
-        return _convert_tuple(get_args(hint), tuple(value), where)  # pyright: ignore[reportUnknownArgumentType]
+        return _convert_tuple(get_args(hint), value, where)
     if dataclasses.is_dataclass(hint):
         return from_dict(cast("type[Any]", hint), value, where=where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -123,26 +108,26 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _convert_union(hint: Any, value: Any, where: str) -> Any:
+def _convert_union(hints: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in hints:
+        return None
     failures: list[str] = []
-    for option in get_args(hint):
-        if option is type(None):
-            if value is None:
-                return None
-            continue
+    for hint in hints:
         try:
-            return _convert(option, value, where)
+            return _convert(hint, value, where)
         except ConfigError as error:
-            failures.append(str(error))
+            if hint is not type(None):
+                failures.append(str(error))
     raise ConfigError("; or ".join(failures))
 
 
-def _convert_tuple(hints: tuple[Any, ...], values: tuple[Any, ...], where: str) -> tuple[Any, ...]:
-    if len(hints) == 2 and hints[1] is Ellipsis:
+def _convert_tuple(hints: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{where} must be a list, got {value!r}")
+    values = cast("list[Any]", value)
+    if hints[1:] == (Ellipsis,):
         hints = (hints[0],) * len(values)
     if len(hints) != len(values):
         raise ConfigError(f"{where} must have {len(hints)} entries, got {len(values)}")
-    return tuple(
-        _convert(hint, value, f"{where}[{index}]")
-        for index, (hint, value) in enumerate(zip(hints, values, strict=True))
-    )
+    pairs = enumerate(zip(hints, values, strict=True))
+    return tuple(_convert(hint, item, f"{where}[{index}]") for index, (hint, item) in pairs)

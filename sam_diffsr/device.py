@@ -27,8 +27,6 @@ __all__ = [
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 """Names of the floating types of the networks; "auto" depends on the device."""
 
-_ASSUMED_FREE = 4 * 2**30
-"""Assumed if the system does not say how much memory is free."""
 _CGROUP_FILES = (
     ("memory.max", "memory.current", "memory.stat"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
@@ -44,11 +42,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Raises:
         ArgumentError: not a device, or this machine or this build of torch does not have it.
     """
+    mps = torch.backends.mps.is_available()
     if device == "auto":
-        if torch.cuda.is_available():
-            device = "cuda"
-        else:
-            device = "mps" if torch.backends.mps.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
@@ -64,7 +60,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
                 "or install a CUDA build of torch and its driver"
             )
         return torch.device("cuda", torch.cuda.current_device() if index is None else index)
-    if resolved.type == "mps" and not torch.backends.mps.is_available():
+    if resolved.type == "mps" and not mps:
         raise ArgumentError("device 'mps' was asked for, but this machine has none; use device='auto'")
     return resolved
 
@@ -105,9 +101,7 @@ def plain_torch(device: torch.device) -> Generator[None, None, None]:
     they name a device. Code in here names its dtypes: the default dtype is global to all threads and is not
     touched.
     """
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode())
-        stack.enter_context(torch.device("cpu"))
+    with torch.inference_mode(), torch.device("cpu"), ExitStack() as stack:
         for kind in {"cpu", device.type}:
             if torch.amp.is_autocast_available(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
@@ -126,7 +120,7 @@ def free_memory(device: torch.device, *, root: Path = Path("/")) -> int:
     if device.type == "mps" and hasattr(torch.mps, "recommended_max_memory"):  # from torch 2.5 on
         return max(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory(), 0)
     available = _number(root / "proc/meminfo", "MemAvailable:")
-    free = _half_of_the_physical_memory() if available is None else 1024 * available
+    free = 1024 * available if available is not None else _assumed_memory()
     for names in _CGROUP_FILES:
         limit_file, usage_file, statistics_file = (root / "sys/fs/cgroup" / name for name in names)
         limit, usage = _number(limit_file), _number(usage_file)
@@ -145,18 +139,18 @@ def _number(path: Path, name: str = "") -> int | None:
     return None if found is None else int(found[1])
 
 
-def _half_of_the_physical_memory() -> int:
+def _assumed_memory() -> int:
+    """Half of the memory that the machine has, where the system tells that."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (AttributeError, ValueError, OSError):
-        return _ASSUMED_FREE
+        return 4 * 2**30
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that an allocation failed, on any device and in any version of torch."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _PHRASES)
+    told = isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _PHRASES)
+    return told or isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
 
 
 def release_memory(device: torch.device) -> None:

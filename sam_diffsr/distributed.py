@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sam_diffsr.cluster import Cluster, connected, find_room, import_ray, sendable
+from sam_diffsr import stores
+from sam_diffsr.cluster import Cluster, connected, find_room, import_ray
 from sam_diffsr.device import Precision
-from sam_diffsr.errors import ArgumentError, ClusterError, ImageError, MissingDependencyError, OutputError
-from sam_diffsr.image.jobs import (
-    STDIN,
-    STDOUT,
-    Existing,
-    Extension,
-    Job,
-    Source,
-    check_names,
-    find_sources,
-    place_results,
-    plan_jobs,
-)
+from sam_diffsr.errors import ArgumentError, ClusterError, DataError, ImageError, OutputError, SamDiffsrError
+from sam_diffsr.files import open_folder
+from sam_diffsr.image import jobs as image_jobs
+from sam_diffsr.image.jobs import STDIN, STDOUT, Existing, Extension, Job, Source
 from sam_diffsr.image.photos import PHOTO_SUFFIXES, list_photos
 from sam_diffsr.image.read import readable_endings
-from sam_diffsr.masks.folders import MaskGenerator, MaskOutcome, generate_file, place_targets
+from sam_diffsr.masks.folders import MaskGenerator, MaskOutcome, generate_folder, place_targets
 from sam_diffsr.pipeline.batch import FileUpscaler, Outcome
 from sam_diffsr.pipeline.resolver import SuperResolver
-from sam_diffsr.stores import as_path, as_uri, check_writable, is_remote, list_files, read_file, write_file
+from sam_diffsr.stores import as_path, as_uri, is_remote
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -46,6 +38,10 @@ if TYPE_CHECKING:
 __all__ = ["Cluster", "generate_masks", "plan_files", "upscale_files"]
 
 PathLike = str | os.PathLike[str]
+Row = dict[str, Any]
+"""Fields of an outcome without its files: ``status``, ``seconds``, ``error`` and others."""
+Work = Callable[[Sequence[Job]], Iterable[Row]]
+"""Does jobs of local files; a row for each, in order."""
 
 _FILES_PER_CALL = 16
 """Files that a worker takes at once: it reads one while it computes another; a killed worker repeats them."""
@@ -65,14 +61,14 @@ def plan_files(
     suffix: str | None = None,
     ext: Extension | None = None,
 ) -> list[Job]:
-    """Plan as :func:`~sam_diffsr.image.jobs.plan_jobs` does; folders and files can be URIs, too.
+    """Plan as :func:`~sam_diffsr.image.jobs.plan_jobs` does, whose other arguments these are.
 
     Args:
         inputs: files, folders or patterns that all nodes can read, or URIs such as ``"s3://bucket/photos"``.
         output: folder that all nodes can write, or a URI.
         recursive: read folders with their subfolders.
-        suffix: of the names of results, as for ``plan_jobs``.
-        ext: file type of results, as for ``plan_jobs``.
+        suffix: of the names of results.
+        ext: file type of results.
 
     Raises:
         ImageError: there is no image, or a store cannot be listed.
@@ -80,22 +76,22 @@ def plan_files(
         MissingDependencyError: Ray is not installed.
     """
     import_ray()
-    listed = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    local = [as_path(place) if "://" in os.fspath(place) else place for place in listed]
-    folder = as_path(output)
-    if not any(is_remote(Path(place)) for place in [*local, folder]):
-        named = folder if "://" in os.fspath(output) else output  # whose last slash has a meaning
-        jobs = plan_jobs(local, named, recursive=recursive, suffix=suffix, ext=ext)
-    else:
-        check_names(suffix, ext)
+    listed = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    # What is no URI stays a text: "-" and a slash at the end have a meaning.
+    *places, target = [as_path(each) if "://" in os.fspath(each) else each for each in (*listed, output)]
+    folder = Path(target)
+    if any(is_remote(Path(place)) for place in (*places, folder)):
+        image_jobs.check_names(suffix, ext)
         found: dict[Path, Source] = {}
-        for place in local:
+        for place in places:
             if is_remote(Path(place)):
                 sources = _below(Path(place), readable_endings(), recursive=recursive, output=folder)
             else:
-                sources = find_sources([place], recursive=recursive, output=None)
+                sources = image_jobs.find_sources([place], recursive=recursive, output=None)
             found |= {source.path: source for source in sources}
-        jobs = place_results(list(found.values()), folder, suffix=suffix, ext=ext)
+        jobs = image_jobs.place_results(list(found.values()), folder, suffix=suffix, ext=ext)
+    else:
+        jobs = image_jobs.plan_jobs(places, target, recursive=recursive, suffix=suffix, ext=ext)
     if any(job.source is STDIN or job.target is STDOUT for job in jobs):
         raise ArgumentError("a cluster reads and writes files; standard input and output are this process's")
     if videos := [str(job.source) for job in jobs if job.is_video]:
@@ -105,10 +101,11 @@ def plan_files(
 
 def _below(folder: Path, endings: Container[str], *, recursive: bool, output: Path) -> list[Source]:
     """Images of a folder of a store, but for those below an output in it; or the one file of that name."""
-    sources: list[Source] = []
-    for path in list_files(folder, recursive=recursive):
-        if path.suffix.lower() in endings and (output == folder or output not in path.parents):
-            sources.append(Source(path, folder, path.relative_to(folder).parent))
+    sources = [
+        Source(path, folder, path.relative_to(folder).parent)
+        for path in stores.list_files(folder, recursive=recursive)
+        if path.suffix.lower() in endings and (output == folder or output not in path.parents)
+    ]
     if not sources:
         raise ImageError(f"there is no image in {as_uri(folder)}")
     return sources
@@ -145,14 +142,15 @@ def upscale_files(
     """
     if files.get("dry_run"):
         raise ArgumentError("dry_run is for a single process; a cluster does the jobs")
-    options: FileOptions = {**files, "existing": "overwrite"}
+    existing, files["existing"] = files.get("existing", "error"), "overwrite"
 
-    def begin(device: str) -> _Work:
-        resolver = upscaler.resolver
-        own = SuperResolver(resolver.model, resolver.config, device=device, dtype=dtype, name=resolver.name)
-        return partial(replace(upscaler, resolver=own).run, **options)
+    def begin(device: str) -> Work:
+        sent = upscaler.resolver
+        own = SuperResolver(sent.model, sent.config, device=device, dtype=dtype, name=sent.name)
+        return lambda jobs: map(_row, replace(upscaler, resolver=own).run(jobs, **files))
 
-    return _run(jobs, begin, cluster or Cluster(), files.get("existing", "error"))
+    for job, row in _run(jobs, begin, cluster or Cluster(), existing):
+        yield Outcome(job=job, **row)
 
 
 def generate_masks(
@@ -181,53 +179,31 @@ def generate_masks(
         DataError: no photos, or two with one target. Others are those of :func:`upscale_files` and ``load``.
     """
     import_ray()
-    root, place = (as_path(photos) if isinstance(photos, (str, os.PathLike)) else None), as_path(out)
+    root, folder = (as_path(photos) if isinstance(photos, (str, os.PathLike)) else None), as_path(out)
     if root is not None and is_remote(root):
-        found = [source.path for source in _below(root, PHOTO_SUFFIXES, recursive=True, output=place)]
-    elif root is not None and root.is_file():
-        found = [root]
+        found = [source.path for source in _below(root, PHOTO_SUFFIXES, recursive=True, output=folder)]
     else:
-        found = list_photos(photos if root is None else root)
-    root = None if found == [root] else root
-    jobs = [
-        Job(source=source, target=target) for source, target in place_targets(found, root, place, ".json")
-    ]
+        found = [root] if root is not None and root.is_file() else list_photos(root or photos)
+    pairs = place_targets(found, None if found == [root] else root, folder, ".json")
+    jobs = [Job(source=source, target=target) for source, target in pairs]
 
-    def begin(device: str) -> _Work:
+    def begin(device: str) -> Work:
         return partial(map, partial(_find_regions, load(device=device)))
 
-    outcomes = _run(jobs, begin, cluster or Cluster(), "overwrite" if overwrite else "skip")
-    for number, outcome in enumerate(outcomes, start=1):
-        yield MaskOutcome(
-            source=outcome.job.source,
-            target=outcome.job.target,
-            status="failed" if outcome.error is not None else outcome.status,  # pyright: ignore
-            number=number,
-            total=len(jobs),
-            seconds=outcome.seconds,
-            regions=getattr(outcome, "regions", 0),
-            error=outcome.error,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _MaskOutcome(Outcome):
-    regions: int
-
-
-_Work = Callable[[Sequence[Job]], Iterable[Outcome]]
-"""Does jobs of local files; an outcome for each, in order."""
+    rows = _run(jobs, begin, cluster or Cluster(), "overwrite" if overwrite else "skip")
+    for number, (job, row) in enumerate(rows, start=1):
+        yield MaskOutcome(source=job.source, target=job.target, number=number, total=len(jobs), **row)
 
 
 def _run(
-    jobs: Sequence[Job], begin: Callable[[str], _Work], cluster: Cluster, existing: Existing
-) -> Iterator[Outcome]:
-    """Yield what needs no worker, then do the rest."""
+    jobs: Sequence[Job], begin: Callable[[str], Work], cluster: Cluster, existing: Existing
+) -> Iterator[tuple[Job, Row]]:
+    """Yield what needs no worker, then let workers do the rest by ``begin(device)``."""
     if not jobs:
         return
     places = [replace(job, source=_absolute(job.source), target=_absolute(job.target)) for job in jobs]
     folder = Path(os.path.commonpath({place.target.parent for place in places}))
-    stored = set(list_files(folder)) if is_remote(folder) and existing != "overwrite" else None
+    stored = set(stores.list_files(folder)) if is_remote(folder) and existing != "overwrite" else None
     waiting: dict[int, Job] = {}
     for number, (job, place) in enumerate(zip(jobs, places, strict=True)):
         try:
@@ -236,37 +212,38 @@ def _run(
             exists = job.target in stored if stored is not None else job.source == job.target or None
             done = job.is_done(existing, exists=exists, name=as_uri(job.target))
         except Exception as error:
-            yield _failed(job, error)
+            yield job, _failed(error)
             continue
         if done:
-            yield Outcome(job=job, status="skipped", seconds=0.0)
+            yield job, {"status": "skipped", "seconds": 0.0}
         else:
             waiting[number] = place
     if not waiting:
         return
-    with _marker(folder) as marker, connected(cluster.address) as ray:
-        workers, gpus = find_room(ray, cluster, marker=marker)
-        for number, outcome in _on_workers(ray, waiting, begin, workers, cluster.num_cpus, gpus):
-            yield replace(outcome, job=jobs[number])
+    if is_remote(folder):
+        stores.check_writable(folder)
+    with nullcontext() if is_remote(folder) else open_folder(folder) as seen, connected(cluster) as ray:
+        room = find_room(ray, cluster, marker=seen and seen.name)
+        for number, row in _on_workers(ray, waiting, begin, room):
+            yield jobs[number], row
 
 
 def _on_workers(
-    ray: Any, waiting: dict[int, Job], begin: Callable[[str], _Work], workers: int, cpus: float, gpus: float
-) -> Iterator[tuple[int, Outcome]]:
+    ray: Any, waiting: dict[int, Job], begin: Callable[[str], Work], room: Cluster
+) -> Iterator[tuple[int, Row]]:
     """Do numbered jobs as they come; another worker does those of one that dies."""
+    workers, cpus, gpus = room.workers or 1, room.num_cpus, room.num_gpus
     for most in (_FILES_PER_CALL, 1):  # Ray repeats the call of a dead worker, if need be for ever; we count
         attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
         count = len(waiting)
-        together = max(min(most, -(-count // (4 * workers))), -(-count // _MOST_CALLS))
-        data = ray.data.from_items(
-            [{"number": number, "job": job} for number, job in waiting.items()],
-            override_num_blocks=-(-count // together),
-        )
+        calls = min(math.ceil(count / min(most, math.ceil(count / (4 * workers)))), _MOST_CALLS)
+        rows = [{"number": number, "job": job} for number, job in waiting.items()]
+        data = ray.data.from_items(rows, override_num_blocks=calls)
         data.context.enable_progress_bars = False
         results = data.map_batches(
             _Worker,
-            fn_constructor_args=(begin, bool(gpus), max(1, int(cpus)), attempts),
-            batch_size=None,
+            fn_constructor_args=(begin, "auto" if gpus else "cpu", max(1, int(cpus)), attempts),
+            batch_size=count // calls,  # the smallest block: each is a call of its own
             compute=ray.data.ActorPoolStrategy(size=min(workers, count)),
             num_cpus=cpus,
             num_gpus=gpus or None,
@@ -280,52 +257,26 @@ def _on_workers(
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ClusterError(f"the cluster gave up: {reason}; finished results are kept") from error
-        if not waiting:
-            return
-    for number, job in waiting.items():
-        text = f"{_TRIES} workers died of it; give a worker more memory, or leave it out"
-        yield number, _failed(job, ClusterError(text))
+        if not waiting or calls == count:  # nothing is left, or each file was alone
+            break
+    text = f"{_TRIES} workers died of it; give a worker more memory, or leave it out"
+    yield from ((number, _failed(ClusterError(text))) for number in waiting)
 
 
-def _failed(job: Job, error: Exception) -> Outcome:
-    return Outcome(job=job, status="failed", seconds=0.0, error=error)
+def _row(outcome: Outcome | MaskOutcome) -> Row:
+    names = ("status", "seconds", "size", "regions", "error")
+    return {name: getattr(outcome, name) for name in names if hasattr(outcome, name)}
+
+
+def _failed(error: Exception, seconds: float = 0.0) -> Row:
+    return {"status": "failed", "seconds": seconds, "error": error}
 
 
 def _absolute(path: Path) -> Path:
     return path if is_remote(path) else Path(os.path.abspath(path))
 
 
-@contextmanager
-def _marker(folder: Path) -> Generator[str | None]:
-    """Make sure that results can be written; give a file that all nodes must see, if the folder is local."""
-    if is_remote(folder):
-        check_writable(folder)
-        yield None
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        mark = tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".part")  # noqa: SIM115
-    except OSError as error:
-        raise OutputError(f"cannot write into the folder {str(folder)!r}: {error.strerror}") from error
-    with mark:
-        yield mark.name
-
-
 # In a worker
-
-
-def _find_regions(generator: MaskGenerator, job: Job) -> Outcome:
-    started = time.perf_counter()
-    try:
-        if job.problem is not None:
-            raise job.problem
-        job.target.parent.mkdir(parents=True, exist_ok=True)
-        regions = generate_file(generator, job.source, job.target)
-    except MissingDependencyError:
-        raise
-    except Exception as error:  # one photo must not take the others with it
-        return _failed(job, error)
-    return _MaskOutcome(job=job, status="written", seconds=time.perf_counter() - started, regions=regions)
 
 
 class _Attempts:
@@ -342,13 +293,13 @@ class _Attempts:
 class _Worker:
     """An actor of Ray Data. Its own errors are results of number -1; a call that kills workers gives None."""
 
-    def __init__(self, begin: Callable[[str], _Work], gpu: bool, threads: int, attempts: Any) -> None:
-        if not gpu:
+    def __init__(self, begin: Callable[[str], Work], device: str, threads: int, attempts: Any) -> None:
+        if device == "cpu":
             torch.set_num_threads(threads)
         self._attempts = attempts
         self._problem: Exception | None = None
         try:
-            self._work = begin("auto" if gpu else "cpu")
+            self._work = begin(device)
         except Exception as error:  # raised again where the results arrive
             self._problem = error
 
@@ -363,14 +314,14 @@ class _Worker:
                 raise self._problem
             return {"number": numbers, "result": self._do(list(batch["job"]))}
         except Exception as error:
-            return {"number": [-1], "result": [sendable(error)]}
+            return {"number": [-1], "result": [_sendable(error)]}
 
-    def _do(self, jobs: list[Job]) -> list[Outcome]:
+    def _do(self, jobs: list[Job]) -> list[Row]:
         """Do jobs on local copies of the files of a store, some of which are copied while others are done."""
         with tempfile.TemporaryDirectory(prefix="sam-diffsr-") as name, ThreadPoolExecutor(_STREAMS) as pool:
             copies = list(pool.map(_fetch, jobs, (Path(name, str(number)) for number in range(len(jobs)))))
-            finished = [pool.submit(_finish, *each) for each in zip(jobs, self._work(copies), strict=True)]
-            return [future.result() for future in finished]
+            rows = zip(jobs, copies, self._work(copies), strict=True)
+            return [future.result() for future in [pool.submit(_finish, *row) for row in rows]]
 
 
 def _fetch(job: Job, folder: Path) -> Job:
@@ -382,24 +333,41 @@ def _fetch(job: Job, folder: Path) -> Job:
         source = folder / source.name
         try:
             folder.mkdir()
-            source.write_bytes(read_file(job.source))
+            source.write_bytes(stores.read_file(job.source))
         except (ImageError, OSError) as error:
             problem = error
     return Job(source=source, target=target, problem=problem)
 
 
-def _finish(job: Job, outcome: Outcome) -> Outcome:
-    """Bring a result to its store, and make the outcome one that can be sent."""
-    local, error = outcome.job, outcome.error
+def _finish(job: Job, copy: Job, row: Row) -> Row:
+    """Bring a result to its store, and make a row that can be sent."""
+    error = row.get("error")
     if error is None and is_remote(job.target):
         try:
-            write_file(job.target, local.target.read_bytes())
-            local.target.unlink()
-        except (OutputError, OSError) as failure:
+            stores.write_file(job.target, copy.target.read_bytes())
+            copy.target.unlink()
+        except OSError as failure:
             error = failure
     if error is None:
-        return replace(outcome, job=job)
-    error = sendable(error)
-    for copy, place in ((local.source, job.source), (local.target, job.target)):
-        error = type(error)(str(error).replace(str(copy), as_uri(place)))
-    return replace(outcome, job=job, status="failed", error=error)
+        return row
+    error = _sendable(error, (copy.source, job.source), (copy.target, job.target))
+    return _failed(error, row["seconds"])
+
+
+def _sendable(error: Exception, *renamed: tuple[Path, Path]) -> SamDiffsrError:
+    """An error that can be pickled, ours or with the name of any other, that names files by their places."""
+    ours = isinstance(error, SamDiffsrError)
+    text = str(error) if ours else f"{type(error).__name__}: {' '.join(str(error).split())}"
+    for copy, place in renamed:
+        text = text.replace(str(copy), as_uri(place))
+    return type(error)(text) if ours else SamDiffsrError(text)
+
+
+def _find_regions(generator: MaskGenerator, job: Job) -> Row:
+    if job.problem is not None:
+        return _failed(job.problem)
+    try:
+        (outcome,) = generate_folder([job.source], job.target.parent, lambda: generator, overwrite=True)
+    except (DataError, OutputError) as error:  # ends a process, but not the work of the others
+        return _failed(error)
+    return _row(outcome)

@@ -6,17 +6,18 @@ import contextlib
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from sam_diffsr.errors import OutputError
 
-__all__ = ["atomic_file", "atomic_path", "printable", "writing"]
+__all__ = ["atomic_file", "atomic_path", "open_folder", "printable", "writing"]
 
 
 @contextlib.contextmanager
-def writing(what: str, path: str | os.PathLike[str], advice: str = "") -> Generator[None, None, None]:
+def writing(what: str, path: str | os.PathLike[str], *, advice: str = "") -> Generator[None, None, None]:
     """Turn an ``OSError`` of the block into an ``OutputError``: what, where, why and what to do."""
     try:
         yield
@@ -25,6 +26,17 @@ def writing(what: str, path: str | os.PathLike[str], advice: str = "") -> Genera
     except OSError as error:
         reason = f"{error.strerror or error}{advice and '; '}{advice}"
         raise OutputError(f"cannot write {what} {printable(path)!r}: {reason}") from error
+
+
+def open_folder(folder: Path) -> IO[bytes]:
+    """Make a folder, and in it a hidden file that is deleted when it is closed.
+
+    Raises:
+        OutputError: results cannot be written there.
+    """
+    with writing("into the folder", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return cast("IO[bytes]", tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".part"))
 
 
 @contextlib.contextmanager

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict, cast
 
 from sam_diffsr.errors import ModelLoadError, OutputError
 
@@ -54,40 +54,27 @@ def download_model(
 ) -> tuple[Path, ...]:
     """Fetch files of one model repository, all from one commit, through the client's cache.
 
-    ``filenames`` lie below the ``subfolder`` of the options. Returns local paths in their order.
-
-    Raises:
-        ModelLoadError: the repository, revision or a file does not exist, access is refused, the network
-            or the download fails, or the file is not cached and the network may not be used.
+    ``filenames`` lie below the ``subfolder`` of the options. Returns local paths in their order; every
+    failure is a ``ModelLoadError`` that says what to do.
     """
     import huggingface_hub
 
     from sam_diffsr import __version__
 
-    options = options or HubOptions()
+    client, options = cast("Any", huggingface_hub), options or HubOptions()
+    keywords = asdict(options) | {"library_name": _LIBRARY, "library_version": __version__}
     paths: list[Path] = []
-    commit = options.revision
     for filename in filenames:
         try:
-            path = huggingface_hub.hf_hub_download(
-                repo_id,
-                filename,
-                subfolder=options.subfolder,
-                revision=commit,
-                cache_dir=None if options.cache_dir is None else Path(options.cache_dir),
-                token=options.token,
-                force_download=options.force_download,
-                local_files_only=options.local_files_only,
-                library_name=_LIBRARY,
-                library_version=__version__,
-            )
+            path = client.hf_hub_download(repo_id, filename, **keywords)
         except Exception as error:  # the client and its HTTP library have many types; callers see one
             raise ModelLoadError(_explain(error, repo_id, filename, filenames, options)) from error
         paths.append(Path(path))
         # The files that follow come from the commit of the first one, even if the branch moves meanwhile. It
         # is in the path of a cached file: .../snapshots/<commit>/<subfolder>/<file>.
         name = paths[-1].parents[len(Path(options.subfolder or ".").parts)].name
-        commit = name if _COMMIT.fullmatch(name) else commit
+        if _COMMIT.fullmatch(name):
+            keywords["revision"] = name
     return tuple(paths)
 
 
@@ -103,16 +90,14 @@ def push_folder(
 ) -> str:
     """Upload a folder as one commit; :meth:`SuperResolver.push_to_hub` describes the arguments.
 
-    Returns:
-        Address of the commit or of the pull request.
-
-    Raises:
-        OutputError: the Hub refused or could not be reached.
+    Returns the address of the commit or of the pull request. Raises ``OutputError`` if the Hub refuses or
+    cannot be reached.
     """
     import huggingface_hub
 
     from sam_diffsr import __version__
 
+    endpoint = huggingface_hub.constants.ENDPOINT
     try:
         client = huggingface_hub.HfApi(token=token, library_name=_LIBRARY, library_version=__version__)
         repo_id = client.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -127,7 +112,7 @@ def push_folder(
         )
     except Exception as error:  # see download_model
         raise OutputError(
-            f"cannot push to {repo_id} at {_endpoint()}: {_first_line(error)}; check the name, the network "
+            f"cannot push to {repo_id} at {endpoint}: {_first_line(error)}; check the name, the network "
             "and that your token (of `hf auth login` or passed) may write there"
         ) from error
     return commit.pr_url or commit.commit_url
@@ -141,43 +126,34 @@ def _explain(
 
     endpoint, revision = constants.ENDPOINT, options.revision
     where = f"{repo_id!r} at {endpoint}"
+    login = "`hf auth login` or pass a token"
     if isinstance(error, utils.HFValidationError):
         return f"{repo_id!r} is no local file or folder, no bundled model and no valid Hub id: {error}"
     if isinstance(error, utils.GatedRepoError):
-        return (
-            f"the model {where} is gated: accept its licence at {endpoint}/{repo_id}, then log in with "
-            "`hf auth login` or pass a token"
-        )
+        licence = f"{endpoint}/{repo_id}"
+        return f"the model {where} is gated: accept its licence at {licence}, then log in with {login}"
     if isinstance(error, utils.RepositoryNotFoundError):
         return (
             f"there is no local file or folder {repo_id!r} and no public model {where}: check the spelling; "
-            "for a private model log in with `hf auth login` or pass a token"
+            f"for a private model log in with {login}"
         )
     if isinstance(error, utils.RevisionNotFoundError):
         return f"the model {where} has no revision {revision!r}: pass a branch, a tag or a full commit hash"
-    offline = isinstance(error, utils.LocalEntryNotFoundError | utils.OfflineModeIsEnabled)
-    if offline or constants.HF_HUB_OFFLINE or options.local_files_only:
-        cause = f"{endpoint} cannot be reached: check the network and HF_ENDPOINT"
-        if constants.HF_HUB_OFFLINE or options.local_files_only:
-            switch = "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "local_files_only"
-            cause = f"{switch} is set: unset it to download, or load a local folder"
+    switch = "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "local_files_only"
+    forbidden = constants.HF_HUB_OFFLINE or options.local_files_only
+    if forbidden or isinstance(error, utils.LocalEntryNotFoundError | utils.OfflineModeIsEnabled):
         state = "cannot be downloaded again" if options.force_download else "is not in the local cache"
+        cause = f"{endpoint} cannot be reached: check the network and HF_ENDPOINT"
+        if forbidden:
+            cause = f"{switch} is set: unset it to download, or load a local folder"
         return f"{filename} of {repo_id!r} (revision {revision or 'main'}) {state}, and {cause}"
     if isinstance(error, utils.EntryNotFoundError):
-        return (
-            f"the model {where} has no file {filename}: expected {' and '.join(filenames)} "
-            "in the repository or in the chosen subfolder"
-        )
+        files = " and ".join(filenames)
+        return f"the model {where} has no file {filename}: expected {files} in it or in the chosen subfolder"
     return (
         f"the download of {filename} from {where} failed ({_first_line(error)}); "
         "the unfinished file is not used: try again"
     )
-
-
-def _endpoint() -> str:
-    from huggingface_hub import constants
-
-    return constants.ENDPOINT
 
 
 def _first_line(error: Exception) -> str:

@@ -41,20 +41,18 @@ def one_ahead(executor: ThreadPoolExecutor, function: Callable[[A], B], items: I
     """``map`` in another thread, which is one item ahead of what is given out."""
     iterator = iter(items)
     ahead: Future[B] | None = None
-    failure: BaseException | None = None
     while True:
-        result = ahead
+        result, ahead = ahead, None
         try:
             ahead = executor.submit(function, next(iterator))
         except StopIteration:
-            ahead = None
-        except BaseException as error:  # comes after the results before it
-            ahead, failure = None, error
+            pass
+        except BaseException as error:  # comes after the result before it, and ends the items
+            iterator, ahead = iter(()), Future[B]()
+            ahead.set_exception(error)
         if result is not None:
             yield result.result()
-        if failure is not None:
-            raise failure
-        if ahead is None:
+        elif ahead is None:
             return
 
 

@@ -41,10 +41,10 @@ def imresize(image: Tensor, scale: float | None = None, *, size: tuple[int, int]
         ArgumentError: neither or both of ``scale`` and ``size`` are given, or one is out of range.
         ImageError: fewer than two dimensions, an empty image, or another dtype.
     """
-    if image.ndim < 2:
-        raise ImageError(f"imresize needs an image of shape (..., H, W), got shape {tuple(image.shape)}")
-    if image.numel() == 0:
-        raise ImageError(f"imresize needs at least one pixel, got shape {tuple(image.shape)}")
+    if image.ndim < 2 or image.numel() == 0:
+        raise ImageError(
+            f"imresize needs an image (..., H, W) of at least one pixel, got shape {tuple(image.shape)}"
+        )
     if image.dtype != torch.uint8 and image.dtype not in _FLOAT_TYPES:
         raise ImageError(
             f"imresize takes uint8, float16, bfloat16, float32 or float64, got {image.dtype}; "
@@ -85,11 +85,11 @@ def _resize_axis(image: Tensor, axis: int, taps: Taps) -> Tensor:
     """Sum the taps along one axis (-2 or -1); rows are gathered whole, which is why -1 is transposed."""
     if axis == -1:
         return _resize_axis(image.mT.contiguous(), -2, taps).mT.contiguous()
-    result: Tensor | None = None
-    for index, weight in taps:
-        part = image.index_select(-2, index)
-        result = part * weight if result is None else torch.addcmul(result, part, weight)
-    return image if result is None else result
+    (first, weight), *others = taps
+    result = image.index_select(-2, first) * weight
+    for index, weight in others:
+        result = torch.addcmul(result, image.index_select(-2, index), weight)
+    return result
 
 
 @lru_cache(maxsize=256)

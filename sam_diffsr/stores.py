@@ -1,7 +1,8 @@
 """Files by URI, in whatever store pyarrow or fsspec reaches: ``s3://``, ``gs://``, ``abfs://`` and others.
 
 Within the package such a file is a ``Path`` whose first part is the scheme, ``s3:/bucket/folder/name``, so
-that its name is planned as that of a local file is.
+that its name is planned as that of a local file is. What a store refuses is an ``ImageError`` when files are
+read or listed, an ``OutputError`` when they are written, and else an ``ArgumentError``.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import re
 import secrets
 import urllib.parse
 import urllib.request
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from sam_diffsr.errors import ArgumentError, ImageError, ImageNotFoundError, OutputError
+from sam_diffsr.errors import ArgumentError, ImageError, ImageNotFoundError, OutputError, SamDiffsrError
 
 __all__ = ["as_path", "as_uri", "check_writable", "is_remote", "list_files", "read_file", "write_file"]
 
@@ -27,11 +29,7 @@ _NO_HOST = "%"
 
 
 def as_path(place: str | os.PathLike[str]) -> Path:
-    """The path of a URI, of ``file://`` that of the local file; other paths stay as they are.
-
-    Raises:
-        ArgumentError: a URI with a query; a store takes its options from environment variables.
-    """
+    """The path of a URI, of ``file://`` that of the local file; other paths stay as they are."""
     scheme, separator, rest = os.fspath(place).partition("://")
     if not separator:
         return Path(place)
@@ -59,63 +57,48 @@ def as_uri(path: Path) -> str:
 
 
 def list_files(folder: Path, *, recursive: bool = True) -> list[Path]:
-    """Files below a folder of a store, sorted, without hidden ones; for a file, the file itself.
+    """Files below a folder of a store, sorted, without hidden ones; for a file, the file itself."""
+    from pyarrow import fs
 
-    Raises:
-        ImageError: the store refuses.
-    """
     files, root = _open(folder)
-    fs = _pyarrow().fs
-    try:
+    with _asking(ImageError, f"list {as_uri(folder)!r}"):
         if files.get_file_info(root).type == fs.FileType.File:
             return [folder]
         infos = files.get_file_info(fs.FileSelector(root, recursive=recursive, allow_not_found=True))
-    except Exception as error:  # each store has errors of its own
-        raise ImageError(f"cannot list {as_uri(folder)!r}: {error}") from error
     names = [info.path[len(root) :].lstrip("/") for info in infos if info.type == fs.FileType.File]
     return [folder / name for name in sorted(names) if "/." not in f"/{name}"]
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file of a store.
-
-    Raises:
-        ImageError: there is no such file, or the store refuses.
-    """
+    """The content of a file of a store."""
     files, place = _open(path)
-    try:
-        with files.open_input_stream(place) as file:
-            return file.read()
-    except FileNotFoundError as error:
-        raise ImageNotFoundError(f"no such file: {as_uri(path)!r}") from error
-    except Exception as error:  # each store has errors of its own
-        raise ImageError(f"cannot read {as_uri(path)!r}: {error}") from error
+    with _asking(ImageError, f"read {as_uri(path)!r}"):
+        try:
+            with files.open_input_stream(place) as file:
+                return file.read()
+        except FileNotFoundError as error:
+            raise ImageNotFoundError(f"no such file: {as_uri(path)!r}") from error
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file of a store whole: as one object, or under a hidden name that is changed at the end.
-
-    Raises:
-        OutputError: the store refuses; nothing is left behind.
-    """
+    """Write a file of a store whole: as one object, or under a hidden name that is changed at the end."""
     files, place = _open(path)
-    whole = path.parts[0][:-1] in _WHOLE
-    folder = place.rpartition("/")[0]
-    temporary = place if whole else f"{folder}/.{secrets.token_hex(8)}.part"
-    try:
-        if not whole:
-            files.create_dir(folder, recursive=True)
-        with files.open_output_stream(temporary) as file:
-            file.write(content)
-        if not whole:
+    with _asking(OutputError, f"write {as_uri(path)!r}", "; look at the permissions"):
+        if path.parts[0][:-1] in _WHOLE:
+            with files.open_output_stream(place) as file:
+                file.write(content)
+            return
+        folder = place.rpartition("/")[0]
+        temporary = f"{folder}/.{secrets.token_hex(8)}.part"
+        files.create_dir(folder, recursive=True)
+        try:
+            with files.open_output_stream(temporary) as file:
+                file.write(content)
             files.move(temporary, place)
-    except BaseException as error:
-        if not whole:
+        except BaseException:
             with suppress(Exception):
                 files.delete_file(temporary)
-        if not isinstance(error, Exception):
             raise
-        raise OutputError(f"cannot write {as_uri(path)!r}: {error}; look at the permissions") from error
 
 
 def check_writable(folder: Path) -> None:
@@ -127,6 +110,17 @@ def check_writable(folder: Path) -> None:
         files.delete_file(place)
 
 
+@contextmanager
+def _asking(kind: type[Exception], what: str, advice: str = "") -> Generator[None]:
+    """Any error of a store, each of which has its own, becomes one of ours."""
+    try:
+        yield
+    except SamDiffsrError:
+        raise
+    except Exception as error:
+        raise kind(f"cannot {what}: {error}{advice}") from error
+
+
 def _open(path: Path) -> tuple[Any, str]:
     """The ``pyarrow.fs.FileSystem`` of a path and its place in that."""
     scheme, host, *names = path.parts
@@ -134,23 +128,18 @@ def _open(path: Path) -> tuple[Any, str]:
     return files, "/".join([root.rstrip("/"), *names])
 
 
-def _pyarrow() -> Any:
-    import pyarrow.fs  # pyright: ignore[reportUnusedImport]
-
-    return pyarrow
-
-
 @functools.cache
 def _file_system(uri: str) -> tuple[Any, str]:
     """Pyarrow's own, else fsspec's, for the root of a store."""
-    arrow = _pyarrow()
-    try:
+    import pyarrow as arrow
+    import pyarrow.fs
+
+    fs: Any = pyarrow.fs
+    with _asking(ArgumentError, f"open the store {uri}"):
         try:
-            return arrow.fs.FileSystem.from_uri(uri)
+            return fs.FileSystem.from_uri(uri)
         except arrow.ArrowInvalid:  # a scheme that pyarrow does not know
             import fsspec
 
             of_scheme, root = cast("tuple[Any, str]", fsspec.url_to_fs(uri))
-            return arrow.fs.PyFileSystem(arrow.fs.FSSpecHandler(of_scheme)), root
-    except Exception as error:  # each store has errors of its own
-        raise ArgumentError(f"cannot open the store {uri}: {error}") from error
+            return fs.PyFileSystem(fs.FSSpecHandler(of_scheme)), root

@@ -208,6 +208,32 @@ def test_a_file_that_kills_its_workers_fails_alone(ray, photos, tmp_path, model_
 
 
 @pytest.mark.slow
+def test_workers_that_share_a_gpu(photos, tmp_path, model_dir) -> None:
+    """Ray hands out what it is told that there is."""
+    program = (
+        "import sys, ray\n"
+        "from sam_diffsr import SuperResolver\n"
+        "from sam_diffsr.distributed import Cluster, plan_files, upscale_files\n"
+        "from sam_diffsr.pipeline import FileUpscaler\n"
+        "photos, out, model = sys.argv[1:]\n"
+        "ray.init('local', num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)\n"
+        "upscaler = FileUpscaler(resolver=SuperResolver.from_pretrained(model, device='cpu'))\n"
+        "shared = Cluster(workers=2, num_gpus=0.5)\n"
+        "found = upscale_files(plan_files(photos, out), upscaler, cluster=shared)\n"
+        "print(sorted(outcome.status for outcome in found))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, photos, tmp_path / "x", model_dir],
+        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.stdout.splitlines()[-1] == str(["failed", *["written"] * 6]), result.stderr
+
+
+@pytest.mark.slow
 def test_an_error_of_every_file_ends_the_run(ray, photos, tmp_path) -> None:
     def load(device: str) -> None:
         raise ArgumentError(f"no such generator on {device}")
@@ -294,14 +320,25 @@ def test_an_address_that_nobody_answers(
         started = time.monotonic()
         command = ["upscale", str(photos), "-o", str(tmp_path / "x"), "-m", str(model_dir), "--ray", address]
         assert main(command) == 1
-    assert f"no Ray cluster lets this process in at {address} within 4 s" in capsys.readouterr().err
+    assert f"no Ray cluster lets this process in at {address}; look at the address" in capsys.readouterr().err
     assert time.monotonic() - started < 60
     assert contents(tmp_path / "x") == {}
 
 
+@pytest.mark.slow
+def test_a_cluster_that_has_gone(monkeypatch) -> None:
+    """Ray itself would look for it for three minutes."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr(sam_diffsr.cluster, "_REACHED", 1)
+    cluster = Cluster(address="auto")
+    with pytest.raises(ClusterError, match=r"in at auto; .*\(.*Failed to connect to GCS"), connected(cluster):
+        pass
+
+
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "somewhere", "photos/", ":1"])
 def test_what_is_no_address(address: str) -> None:
-    with pytest.raises(ArgumentError, match="a Ray address is auto or host:port of"), connected(address):
+    cluster = Cluster(address=address)
+    with pytest.raises(ArgumentError, match="a Ray address is auto or host:port of"), connected(cluster):
         pass
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from sam_diffsr.errors import OutputError
-from sam_diffsr.files import atomic_file, atomic_path, printable, writing
+from sam_diffsr.files import atomic_file, atomic_path, open_folder, printable, writing
 
 
 def test_replaces_the_target_when_the_block_ends(tmp_path):
@@ -97,10 +97,19 @@ def test_an_oserror_becomes_one_sentence(tmp_path):
     path = tmp_path / "no" / "a.json"
     with (
         pytest.raises(OutputError, match=r"^cannot write the table '.*a\.json': No such file .*; make room$"),
-        writing("the table", path, "make room"),
+        writing("the table", path, advice="make room"),
     ):
         path.write_text("{}")
     with pytest.raises(OutputError, match=r"^once$"), writing("the table", path):
         raise OutputError("once")
     with pytest.raises(ValueError, match="other"), writing("the table", path):
         raise ValueError("other")
+
+
+def test_a_folder_is_made_and_written_into(tmp_path):
+    with open_folder(tmp_path / "a" / "b") as file:
+        assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == [os.path.basename(file.name)]
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot write into the folder '.*x': "):
+        open_folder(tmp_path / "file" / "x")

@@ -14,7 +14,7 @@ import sam_diffsr
 PACKAGE = Path(sam_diffsr.__file__).parent
 
 RANKS = {
-    "errors": 0,
+    "errors": -1,
     "files": 0,
     "arguments": 1,
     "cluster": 1,
@@ -159,7 +159,7 @@ def test_every_rank_is_in_use():
         ("evaluation/evaluate.py", "from sam_diffsr import training", r"imports training \(rank 5\)"),
         ("evaluation/evaluate.py", "from sam_diffsr import bench", r"imports bench \(rank 6\)"),
         ("image.py", "from sam_diffsr.resize import imresize", r"image \(rank 1\) imports resize \(rank 1\)"),
-        ("errors.py", "from sam_diffsr import config", r"errors \(rank 0\) imports config \(rank 1\)"),
+        ("errors.py", "from sam_diffsr import config", r"errors \(rank -1\) imports config \(rank 1\)"),
         ("training/loop.py", "from .state import State", r"relative import \.state"),
         ("training/loop.py", "from . import state", r"relative import \.state"),
         (

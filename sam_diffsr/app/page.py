@@ -22,6 +22,9 @@ except ImportError as error:
 
 __all__ = ["build_page", "serve"]
 
+Report = Callable[[float], object]
+"""Called with the finished share of the work."""
+
 _EXAMPLES = Path(__file__).parent / "examples"
 _SCALES = (2, 3, 4)
 _FILE_TYPES = ("png", "jpg", "webp", "tif")
@@ -91,42 +94,38 @@ def build_page(worker: Worker) -> gr.Blocks:
 
 
 def _build_one(page: gr.Blocks, worker: Worker) -> None:
-    with gr.Row():
-        with gr.Column(scale=2, min_width=320):
-            source = gr.Image(type="filepath", sources=["upload", "clipboard"], label="Input", height=300)
-            source.preprocess = lambda payload: payload and payload.path  # as it is, whatever it holds
-            gr.Examples([str(path) for path in sorted(_EXAMPLES.iterdir())], source, label="Examples")
-            controls = _build_controls()
-        with gr.Column(scale=3, min_width=320):
-            look: dict[str, Any] = {"interactive": False, "buttons": ["fullscreen"], "max_height": 600}
-            slider = gr.ImageSlider(label="Before (bicubic) and after", type="filepath", **look)
-            download = gr.DownloadButton("Download", interactive=False)
-    settings = _build_settings(worker)
+    def make_input() -> Any:
+        source = gr.Image(type="filepath", sources=["upload", "clipboard"], label="Input", height=300)
+        source.preprocess = lambda payload: payload and payload.path  # as it is, whatever it holds
+        gr.Examples([str(path) for path in sorted(_EXAMPLES.iterdir())], source, label="Examples")
+        return source
 
-    def run(path: str, request: gr.Request, progress: Any = _PROGRESS, *values: Any) -> tuple[str, Any, Any]:
-        job, choices = _job(request, "one"), _choices(*values)
+    def make_outputs() -> list[Any]:
+        look: dict[str, Any] = {"interactive": False, "buttons": ["fullscreen"], "max_height": 600}
+        slider = gr.ImageSlider(label="Before (bicubic) and after", type="filepath", **look)
+        return [slider, gr.DownloadButton("Download", interactive=False)]
+
+    def run(path: str, choices: Choices, job: str, report: Report) -> Iterator[tuple[Any, ...]]:
         try:
-            result = worker.upscale(path, choices, job=job, report=_reporter(progress))
+            result = worker.upscale(path, choices, job=job, report=report)
         except CancelledError:
-            return "Cancelled.", gr.update(), gr.update()
+            yield "Cancelled.", gr.update(), gr.update()
+            return
         except SamDiffsrError as error:
             raise gr.Error(str(error), duration=None) from error
         before, after = result.views
-        views = str(before), str(after)
-        return f"Done: {_summary(result)}.", views, gr.update(value=str(result.path), interactive=True)
+        download = gr.update(value=str(result.path), interactive=True)
+        yield f"Done: {_summary(result)}.", (str(before), str(after)), download
 
-    _connect(page, worker, "one", controls, [source, *settings], worker.describe, run, [slider, download])
+    _build_tab(page, worker, "one", make_input, make_outputs, worker.describe, run)
 
 
 def _build_several(page: gr.Blocks, worker: Worker) -> None:
-    with gr.Row():
-        with gr.Column(scale=2, min_width=320):
-            sources = gr.File(label="Input", file_count="multiple", file_types=["image"], height=300)
-            controls = _build_controls()
-        with gr.Column(scale=3, min_width=320):
-            results = gr.Markdown()
-            files = gr.File(label="Download", file_count="multiple", interactive=False)
-    settings = _build_settings(worker)
+    def make_input() -> Any:
+        return gr.File(label="Input", file_count="multiple", file_types=["image"], height=300)
+
+    def make_outputs() -> list[Any]:
+        return [gr.Markdown(), gr.File(label="Download", file_count="multiple", interactive=False)]
 
     def describe(paths: list[str], choices: Choices) -> str:
         lines: list[str] = []
@@ -137,13 +136,10 @@ def _build_several(page: gr.Blocks, worker: Worker) -> None:
                 lines.append(f"* **Left out:** {error}")
         return "\n".join(lines)
 
-    def run(
-        paths: list[str], request: gr.Request, progress: Any = _PROGRESS, *values: Any
-    ) -> Iterator[tuple[str, str, list[str]]]:
+    def run(paths: list[str], choices: Choices, job: str, report: Report) -> Iterator[tuple[Any, ...]]:
         lines: list[str] = []
         done: list[str] = []
-        job, choices = _job(request, "several"), _choices(*values)
-        for name, outcome in worker.upscale_all(paths, choices, job=job, report=_reporter(progress)):
+        for name, outcome in worker.upscale_all(paths, choices, job=job, report=report):
             if isinstance(outcome, Result):
                 done.append(str(outcome.path))
                 lines.append(f"* {name}: {_summary(outcome)}")
@@ -154,16 +150,66 @@ def _build_several(page: gr.Blocks, worker: Worker) -> None:
         text = f"{end}: {len(done)} of {len(paths)} files upscaled."
         yield text, "\n".join(lines), [*_archive(done), *done]
 
-    _connect(page, worker, "several", controls, [sources, *settings], describe, run, [results, files])
+    _build_tab(page, worker, "several", make_input, make_outputs, describe, run)
 
 
-def _build_controls() -> tuple[gr.Markdown, gr.Button, gr.Button]:
-    """The line about the job, and the buttons to start and to cancel it."""
-    about = gr.Markdown()
+def _build_tab(
+    page: gr.Blocks,
+    worker: Worker,
+    tab: str,
+    make_input: Callable[[], Any],
+    make_outputs: Callable[[], list[Any]],
+    describe: Callable[[Any, Choices], str],
+    run: Callable[[Any, Choices, str, Report], Iterator[tuple[Any, ...]]],
+) -> None:
+    """Make a tab that describes, starts, awaits and cancels its job; leaving the page cancels it, too."""
     with gr.Row():
-        go = gr.Button("Upscale", variant="primary", interactive=False, min_width=120)
-        stop = gr.Button("Cancel", interactive=False, min_width=120)
-    return about, go, stop
+        with gr.Column(scale=2, min_width=320):
+            source = make_input()
+            about = gr.Markdown()
+            with gr.Row():
+                go = gr.Button("Upscale", variant="primary", interactive=False, min_width=120)
+                stop = gr.Button("Cancel", interactive=False, min_width=120)
+        with gr.Column(scale=3, min_width=320):
+            outputs = make_outputs()
+    inputs = [source, *_build_settings(worker)]
+
+    def job_of(request: gr.Request) -> str:
+        return f"{request.session_hash}/{tab}"
+
+    def look(source: Any, request: gr.Request, *values: Any) -> tuple[str, Any]:
+        if not source:
+            return "", gr.update(interactive=False)
+        try:
+            text = describe(source, _choices(*values))
+            return text, gr.update(interactive=job_of(request) not in worker.jobs)
+        except SamDiffsrError as error:
+            return f"**This cannot be upscaled:** {error}", gr.update(interactive=False)
+
+    def start(request: gr.Request) -> tuple[Any, Any]:
+        worker.jobs.add(job_of(request))
+        return gr.update(interactive=False), gr.update(interactive=True)
+
+    def work(source: Any, request: gr.Request, progress: Any = _PROGRESS, *values: Any) -> Iterator[Any]:
+        def report(share: float) -> None:
+            progress(share, desc="Upscaling")
+
+        yield from run(source, _choices(*values), job_of(request), report)
+
+    def cancel(request: gr.Request) -> None:
+        worker.jobs.discard(job_of(request))
+
+    def end(request: gr.Request) -> tuple[Any, Any]:
+        cancel(request)
+        return gr.update(interactive=True), gr.update(interactive=False)
+
+    changes = [component.change for component in inputs]
+    gr.on(changes, look, inputs, [about, go], show_progress="hidden", trigger_mode="always_last")
+    started = go.click(start, None, [go, stop], queue=False)
+    finished = started.then(work, inputs, [about, *outputs], concurrency_id="work")
+    finished.then(end, None, [go, stop], queue=False)
+    stop.click(cancel, None, None, queue=False)
+    page.unload(cancel)
 
 
 def _build_settings(worker: Worker) -> list[Any]:
@@ -190,56 +236,6 @@ def _choices(
 ) -> Choices:
     chosen = None if own else float(fidelity)
     return Choices(model=model, fidelity=chosen, outscale=scale, seed=int(seed or 0), extension=extension)
-
-
-def _connect(
-    page: gr.Blocks,
-    worker: Worker,
-    tab: str,
-    controls: tuple[gr.Markdown, gr.Button, gr.Button],
-    inputs: list[Any],
-    describe: Callable[[Any, Choices], str],
-    run: Callable[..., Any],
-    outputs: list[Any],
-) -> None:
-    """Let a tab describe, start, await and cancel its job; leaving the page cancels it, too."""
-    about, go, stop = controls
-
-    def look(source: Any, request: gr.Request, *values: Any) -> tuple[str, Any]:
-        if not source:
-            return "", gr.update(interactive=False)
-        try:
-            text = describe(source, _choices(*values))
-            return text, gr.update(interactive=not worker.running(_job(request, tab)))
-        except SamDiffsrError as error:
-            return f"**This cannot be upscaled:** {error}", gr.update(interactive=False)
-
-    def start(request: gr.Request) -> tuple[Any, Any]:
-        worker.start(_job(request, tab))
-        return gr.update(interactive=False), gr.update(interactive=True)
-
-    def cancel(request: gr.Request) -> None:
-        worker.cancel(_job(request, tab))
-
-    def end(request: gr.Request) -> tuple[Any, Any]:
-        cancel(request)
-        return gr.update(interactive=True), gr.update(interactive=False)
-
-    changes = [component.change for component in inputs]
-    gr.on(changes, look, inputs, [about, go], show_progress="hidden", trigger_mode="always_last")
-    started = go.click(start, None, [go, stop], queue=False)
-    finished = started.then(run, inputs, [about, *outputs], concurrency_id="work")
-    finished.then(end, None, [go, stop], queue=False)
-    stop.click(cancel, None, None, queue=False)
-    page.unload(cancel)
-
-
-def _job(request: gr.Request, tab: str) -> str:
-    return f"{request.session_hash}/{tab}"
-
-
-def _reporter(progress: Any) -> Callable[[float], None]:
-    return lambda share: progress(share, desc="Upscaling")
 
 
 def _summary(result: Result) -> str:

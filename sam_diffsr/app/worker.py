@@ -86,12 +86,13 @@ class Worker:
         bundled = sorted(available_models(), key=lambda name: name != DEFAULT_MODEL)
         self.models = bundled if model is None else [model, *(name for name in bundled if name != model)]
         """Names to choose from, the default first."""
+        self.jobs: set[str] = set()
+        """Jobs that visitors wait for; one that is taken out ends at its next step."""
         self.max_pixels = max_pixels
         self._folder = folder
         self._options: dict[str, Any] = {"device": device, "dtype": dtype}
         self._resolvers: dict[str, SuperResolver] = {}
         self._rates: dict[tuple[str, int], float] = {}  # seconds per input pixel of a model and its steps
-        self._wanted: set[str] = set()
         self._busy, self._loading = threading.Lock(), threading.Lock()
 
     def load(self, model: str) -> SuperResolver:
@@ -113,22 +114,10 @@ class Worker:
         seconds = self._estimate(choices, height * width)
         return f"{text}." if seconds is None else f"{text}, in about {_spoken(seconds)}."
 
-    def start(self, job: str) -> None:
-        """Announce a job, which :meth:`cancel` can end from now on."""
-        self._wanted.add(job)
-
-    def running(self, job: str) -> bool:
-        """Whether a job was announced and has neither ended nor been cancelled."""
-        return job in self._wanted
-
-    def cancel(self, job: str) -> None:
-        """End a job at its next step; a job that is unknown or finished is left alone."""
-        self._wanted.discard(job)
-
     def upscale(
         self, path: str | Path, choices: Choices, *, job: str, report: Callable[[float], object]
     ) -> Result:
-        """Upscale one image for a job that was announced with :meth:`start`.
+        """Upscale one image for a job in :attr:`jobs`.
 
         ``report`` is called after every step with the finished share of the work, from 0 to 1.
 
@@ -139,10 +128,10 @@ class Worker:
 
         def step(done: int, total: int, preview: object) -> bool:
             report(done / total)
-            return job in self._wanted
+            return job in self.jobs
 
         with self._busy, _short_names(path):
-            if job not in self._wanted:
+            if job not in self.jobs:
                 raise CancelledError("the job was cancelled before it started")
             started = time.perf_counter()
             self._input_size(path)
@@ -213,9 +202,7 @@ class Worker:
     def _estimate(self, choices: Choices, pixels: int) -> float | None:
         """Seconds by the last job of this kind, or by a small image; None while another job is running."""
         kind = self._kind(choices)
-        if kind not in self._rates:
-            if not self._busy.acquire(blocking=False):
-                return None
+        if kind not in self._rates and self._busy.acquire(blocking=False):
             try:
                 gray = Image.new("RGB", (_PROBE_SIDE, _PROBE_SIDE), "gray")
                 resolver = self.load(choices.model)
@@ -225,7 +212,8 @@ class Worker:
                     self._rates[kind] = (time.perf_counter() - started) / _PROBE_SIDE**2
             finally:
                 self._busy.release()
-        return self._rates[kind] * pixels
+        rate = self._rates.get(kind)
+        return None if rate is None else rate * pixels
 
 
 def _visible(image: Image.Image | DecodedImage) -> Image.Image:

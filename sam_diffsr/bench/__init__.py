@@ -5,13 +5,11 @@ What is compared is timed in turns in one run, so that both sides see the machin
 
 from __future__ import annotations
 
-from sam_diffsr.bench.folder import measure_folder
 from sam_diffsr.bench.masks import measure_masks
-from sam_diffsr.bench.memory import measure_memory
-from sam_diffsr.bench.networks import measure_image, measure_step
 from sam_diffsr.bench.reference import ReferenceProcedure
 from sam_diffsr.bench.result import BenchResult, to_json
 from sam_diffsr.bench.training import measure_training
+from sam_diffsr.bench.upscaling import measure_folder, measure_image, measure_memory, measure_step
 
 __all__ = [
     "BenchResult",

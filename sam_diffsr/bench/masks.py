@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,16 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_diffsr.bench.result import BenchResult, median_ratio, medians, time_in_turns
-from sam_diffsr.errors import ArgumentError
+from sam_diffsr.bench.result import BenchResult, at_least, time_in_turns
 from sam_diffsr.masks.rle import decode, encode
-from sam_diffsr.masks.spe import encode_structure, position_field
+from sam_diffsr.masks.spe import StructureField, encode_structure, position_field
 from sam_diffsr.masks.store import write_structure
-from sam_diffsr.masks.structure import StructureField
 
 __all__ = ["measure_masks"]
-
-_LOGGER = logging.getLogger(__name__)
 
 
 def measure_masks(
@@ -37,37 +32,35 @@ def measure_masks(
     ``size`` is ``(height, width)`` of the image; images with other numbers of regions and of other sizes are
     compared with it. Raises ``ArgumentError`` for values below 1.
     """
-    if min(*size, regions, repeats) < 1:
-        raise ArgumentError(f"expected sides, regions and repeats >= 1; got {size}, {regions}, {repeats}")
-    _LOGGER.info("measuring: structure fields, %s regions at %sx%s", regions, size[0], size[1])
     height, width = size
+    at_least(1, {"height": height, "width": width, "regions": regions, "repeats": repeats})
     records = made_up_records(size, regions)
     others = {f"{count} regions": made_up_records(size, count) for count in region_counts}
     for amount in megapixels:
         factor = (amount * 1e6 / (height * width)) ** 0.5
-        others[f"{amount:g} megapixels"] = made_up_records(
-            (max(1, round(height * factor)), max(1, round(width * factor))), regions
-        )
+        scaled = (max(1, round(height * factor)), max(1, round(width * factor)))
+        others[f"{amount:g} megapixels"] = made_up_records(scaled, regions)
     tasks: dict[str, Callable[[], object]] = {
         "encode": partial(encode_structure, records),
         "straightforward": partial(straightforward_structure, records),
         **{name: partial(encode_structure, other) for name, other in others.items()},
     }
-    timed = time_in_turns(tasks, repeats=repeats)
+    what = f"structure fields, {regions} regions at {height}x{width}"
+    timed = time_in_turns(what, tasks, repeats=repeats)
     with tempfile.TemporaryDirectory(prefix="sam-diffsr-") as folder:
         stored = write_structure(Path(folder, "field.npz"), StructureField.from_masks(records))
     difference = np.abs(encode_structure(records).numpy() - straightforward_structure(records)).max()
-    scaling = [{"image": name, "ratio": median_ratio(timed, name, "encode")} for name in others]
+    scaling = [{"image": name, "ratio": timed.ratio(name, "encode")} for name in others]
     return BenchResult(
         name="masks",
         figures={
-            "encode_speedup": median_ratio(timed, "straightforward", "encode"),
+            "encode_speedup": timed.ratio("straightforward", "encode"),
             "encode_difference": float(difference),
             "smaller_than_npy": (4 * height * width + 128) / stored,
         },
         tables={"encode_scaling": scaling},
         settings={"size": list(size), "regions": regions, "repeats": repeats},
-        seconds=medians(timed),
+        seconds=timed.medians(),
     )
 
 

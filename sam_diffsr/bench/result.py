@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,17 +11,19 @@ from typing import Any
 
 import torch
 
+from sam_diffsr.errors import ArgumentError
 from sam_diffsr.evaluation.environment import describe_machine, describe_versions
 from sam_diffsr.evaluation.report import text_table
 
-__all__ = ["LABELS", "BenchResult", "median_ratio", "medians", "time_in_turns", "to_json"]
+__all__ = ["LOGGER", "BenchResult", "Timed", "at_least", "time_in_turns", "to_json"]
 
-Rows = Sequence[Mapping[str, str | float | int | None]]
-Seconds = Mapping[str, Sequence[float]]
+LOGGER = logging.getLogger("sam_diffsr.bench")
+
+Rows = Sequence[Mapping[str, str | float | None]]
 
 _STEP = "Denoising step, time relative to the reference"
 _IMAGE = "Whole image, speed relative to the reference"
-LABELS: dict[str, str] = {
+_LABELS = {
     "step_ratio": f"{_STEP} (released architecture)",
     "step_ratio_bundled": f"{_STEP} (networks of this model)",
     "gemm_fraction": "Throughput of a step relative to a plain matrix product (released architecture)",
@@ -60,11 +63,11 @@ class BenchResult:
 
     def text(self) -> str:
         """One line per number, then the tables, each under its label."""
-        lines = [f"{LABELS[key]}: {_word(value)}" for key, value in self.figures.items()]
+        lines = [f"{_LABELS[key]}: {_word(value)}" for key, value in self.figures.items()]
         for key, rows in self.tables.items():
             header = [name.replace("_", " ") for name in rows[0]]
             table = text_table(header, [[_word(cell) for cell in row.values()] for row in rows])
-            lines.append(f"{LABELS[key]}:\n{table}")
+            lines.append(f"{_LABELS[key]}:\n{table}")
         return "\n".join(lines)
 
 
@@ -94,22 +97,46 @@ def _word(value: str | float | None) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def time_in_turns(
-    tasks: Mapping[str, Callable[[], object]], *, repeats: int, device: torch.device | None = None
-) -> dict[str, list[float]]:
-    """Run every task once per round, in order, and give its seconds, one per round.
+def at_least(least: int, numbers: Mapping[str, int]) -> None:
+    """Raise ``ArgumentError`` for a number below the least."""
+    for name, number in numbers.items():
+        if number < least:
+            raise ArgumentError(f"{name} must be >= {least}, got {number}")
 
-    A first round does not count. ``device`` is waited for before and after each task; None is the CPU.
+
+class Timed(dict[str, list[float]]):
+    """Seconds of tasks by name, one per round."""
+
+    def medians(self) -> dict[str, float]:
+        """Median seconds of each task."""
+        return {name: statistics.median(values) for name, values in self.items()}
+
+    def ratio(self, above: str, below: str) -> float:
+        """Median over the rounds of the ratio of two tasks; a round on a busy machine counts once."""
+        return statistics.median(own / other for own, other in zip(self[above], self[below], strict=True))
+
+
+def time_in_turns(
+    what: str,
+    tasks: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int,
+    device: torch.device | None = None,
+) -> Timed:
+    """Run every task once per round, in order, after a first round that does not count.
+
+    ``device`` is waited for before and after each task; None is the CPU. ``what`` is for the log.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    LOGGER.info("measuring: %s", what)
+    timed = Timed({name: [] for name in tasks})
     for _ in range(repeats + 1):
         for name, task in tasks.items():
             _wait_for(device)
             started = time.perf_counter()
             task()
             _wait_for(device)
-            seconds[name].append(time.perf_counter() - started)
-    return {name: values[1:] for name, values in seconds.items()}
+            timed[name].append(time.perf_counter() - started)
+    return Timed({name: values[1:] for name, values in timed.items()})
 
 
 def _wait_for(device: torch.device | None) -> None:
@@ -117,14 +144,3 @@ def _wait_for(device: torch.device | None) -> None:
         torch.cuda.synchronize(device)
     elif device is not None and device.type == "mps":
         torch.mps.synchronize()
-
-
-def medians(seconds: Seconds) -> dict[str, float]:
-    """Median seconds of each task."""
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def median_ratio(seconds: Seconds, numerator: str, denominator: str) -> float:
-    """Median over the rounds of the ratio of two tasks; a round on a busy machine counts once."""
-    pairs = zip(seconds[numerator], seconds[denominator], strict=True)
-    return statistics.median(above / below for above, below in pairs)

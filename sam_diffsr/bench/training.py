@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from sam_diffsr.bench.result import BenchResult, median_ratio, medians, time_in_turns
+from sam_diffsr.bench.result import LOGGER, BenchResult, at_least, time_in_turns
 from sam_diffsr.data import (
     DataConfig,
     SyntheticConfig,
@@ -21,15 +21,12 @@ from sam_diffsr.data import (
     synthesize_crops,
 )
 from sam_diffsr.data.training_batch import MARGIN_LR
-from sam_diffsr.errors import ArgumentError
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.launch import launched
 from sam_diffsr.training.stages import StageName
 from sam_diffsr.training.trainer import Trainer
 
 __all__ = ["measure_training"]
-
-_LOGGER = logging.getLogger(__name__)
 
 _CROPS = 64
 _SLACK = 48
@@ -54,11 +51,10 @@ def measure_training(
         DataError: the config's own data are damaged or too small.
         MissingDependencyError: the extra ``train`` is not installed.
     """
-    if repeats < 1 or steps < 1:
-        raise ArgumentError(f"repeats and steps must be >= 1, got {repeats} and {steps}")
+    at_least(1, {"repeats": repeats, "steps": steps})
     with (
         tempfile.TemporaryDirectory(prefix="sam-diffsr-") as name,
-        launched(config, folder=Path(name), trackers=[]) as accelerator,
+        launched(replace(config, run=replace(config.run, tracker="none")), folder=Path(name)) as accelerator,
     ):
         folder = Path(name)
         first = replace(config, run=replace(config.run, init=None))
@@ -72,46 +68,41 @@ def measure_training(
             for _ in range(steps):
                 trainer.train_step(fixed)
 
-        feeds: dict[str, _Feed] = {}
+        tasks: dict[str, Callable[[], object]] = {"random": random_steps}
+        waits: dict[str, list[float]] = {}
         scale, seed, cache = config.model.scale, config.run.seed, folder / "cache"
         for kind, data in ({"data": config.data} if own_data else _made_up_data(config, folder)).items():
-            _LOGGER.info("measuring: opening %s", kind)
-            feeds[kind] = _Feed(trainer, TrainingSource(data, scale=scale, seed=seed, cache=cache), steps)
-        _LOGGER.info("measuring: training steps, %s rounds", repeats)
-        tasks: dict[str, Callable[[], object]] = {"random": random_steps, **feeds}
-        timed = time_in_turns(tasks, repeats=repeats, device=trainer.device)
+            LOGGER.info("measuring: opening %s", kind)
+            source = TrainingSource(data, scale=scale, seed=seed, cache=cache)
+            waits[kind] = []
+            tasks[kind] = partial(_real_steps, trainer, source, steps, waits[kind])
+        what = f"training steps, {repeats} rounds"
+        timed = time_in_turns(what, tasks, repeats=repeats, device=trainer.device)
     images = steps * repeats * config.data.batch
     rows: list[dict[str, str | float]] = [
         {
             "batches": kind,
-            "ratio": median_ratio(timed, kind, "random"),
-            "data_wait": sum(feed.waits[1:]) / sum(timed[kind]),
+            "ratio": timed.ratio(kind, "random"),
+            "data_wait": sum(waited[1:]) / sum(timed[kind]),
             "images_per_second": images / sum(timed[kind]),
         }
-        for kind, feed in feeds.items()
+        for kind, waited in waits.items()
     ]
     settings = {"stage": stage, "patch": config.data.patch, "batch": config.data.batch, "steps": steps}
     settings |= {"repeats": repeats, "device": str(trainer.device)}
-    return BenchResult(name="train", tables={"train": rows}, settings=settings, seconds=medians(timed))
+    return BenchResult(name="train", tables={"train": rows}, settings=settings, seconds=timed.medians())
 
 
-class _Feed:
-    """A task: some steps on the next batches of a source."""
-
-    def __init__(self, trainer: Trainer, source: TrainingSource, steps: int) -> None:
-        self._trainer, self._source, self._steps = trainer, source, steps
-        self.waits: list[float] = []
-        """Seconds that each call waited until its batches were on the device."""
-
-    def __call__(self) -> None:
-        start, waited = len(self.waits) * self._steps, 0.0
-        with prefetch(self._source.host_batch, start=start, stop=start + self._steps) as batches:
-            for _ in range(self._steps):
-                started = time.perf_counter()
-                batch = self._source.device_batch(next(batches), self._trainer.device)
-                waited += time.perf_counter() - started
-                self._trainer.train_step(batch)
-        self.waits.append(waited)
+def _real_steps(trainer: Trainer, source: TrainingSource, steps: int, waits: list[float]) -> None:
+    """Train on the next batches of a source, and note the seconds until they were on the device."""
+    start, waited = len(waits) * steps, 0.0
+    with prefetch(source.host_batch, start=start, stop=start + steps) as batches:
+        for _ in range(steps):
+            started = time.perf_counter()
+            batch = source.device_batch(next(batches), trainer.device)
+            waited += time.perf_counter() - started
+            trainer.train_step(batch)
+    waits.append(waited)
 
 
 def _made_up_data(config: TrainConfig, folder: Path) -> dict[str, DataConfig]:

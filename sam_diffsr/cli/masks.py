@@ -160,8 +160,8 @@ def _show(args: argparse.Namespace) -> int:
     from sam_diffsr.image import save_image
     from sam_diffsr.image.photos import read_photo
     from sam_diffsr.masks.picture import draw_structure
+    from sam_diffsr.masks.spe import StructureField
     from sam_diffsr.masks.store import load_structure
-    from sam_diffsr.masks.structure import StructureField
 
     image = read_photo(args.image)
     size = (image.shape[0], image.shape[1])

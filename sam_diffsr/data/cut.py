@@ -20,9 +20,8 @@ from sam_diffsr.files import atomic_path, writing
 from sam_diffsr.image import decode_image
 from sam_diffsr.image.photos import to_uint8
 from sam_diffsr.masks.segments import GraphMaskGenerator
-from sam_diffsr.masks.spe import EncodingOptions, encode_label_map
+from sam_diffsr.masks.spe import MAX_REGIONS, EncodingOptions, encode_label_map
 from sam_diffsr.masks.store import find_masks, load_structure
-from sam_diffsr.masks.structure import MAX_REGIONS
 from sam_diffsr.resize import imresize
 
 __all__ = ["Cutter", "Segmenter", "find_photo_masks", "read_header", "read_part", "reduce_image"]

@@ -7,9 +7,8 @@ from sam_diffsr.masks.picture import draw_structure
 from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions
 from sam_diffsr.masks.segments import GraphMaskGenerator
 from sam_diffsr.masks.shard import Shard
-from sam_diffsr.masks.spe import encode_label_map, encode_structure, region_values
+from sam_diffsr.masks.spe import StructureField, encode_label_map, encode_structure, region_values
 from sam_diffsr.masks.store import read_records, read_structure, write_records, write_structure
-from sam_diffsr.masks.structure import StructureField
 
 __all__ = [
     "GraphMaskGenerator",

@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_diffsr.errors import ArgumentError, DataError, MissingDependencyError, OutputError
+from sam_diffsr.files import writing
 from sam_diffsr.image.photos import list_photos, read_photo
 from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions, SamPrecision
 from sam_diffsr.masks.segments import GraphMaskGenerator
 from sam_diffsr.masks.shard import Shard
-from sam_diffsr.masks.spe import EncodingOptions, check_encoding
+from sam_diffsr.masks.spe import EncodingOptions, StructureField, check_encoding
 from sam_diffsr.masks.store import AMG_TABLE, read_records, read_structure, write_records, write_structure
-from sam_diffsr.masks.structure import StructureField
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -60,19 +60,16 @@ class MaskOutcome:
     status: Literal["written", "skipped", "failed"]
     """``skipped``: a whole result existed already."""
     number: int
-    """Number of the file, 1-based, in this process's part."""
+    """Number of the file, 1-based, of the ``total`` files of this process's part."""
     total: int
-    """Files in this process's part."""
     seconds: float = 0.0
     """Time for this file."""
     remaining: float | None = None
     """Estimated seconds for the rest of the part; ``None`` unless the file was written."""
     regions: int = 0
-    """Regions written."""
     stored_bytes: int = 0
-    """Size of a written field."""
+    """Size of a written field, and of the same field as a float32 ``.npy``."""
     npy_bytes: int = 0
-    """Size of the same field as a float32 ``.npy``."""
     error: Exception | None = None
     """The reason of a failure."""
 
@@ -97,19 +94,17 @@ def load_generator(
     """
     options, given = options or {}, {"longest_side": longest_side, "precision": precision}
     common: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if model == "graph":
-        if foreign := sorted({*options, *common} - {"longest_side"}):
-            raise ArgumentError(f"graph segmentation has no option {', '.join(foreign)}; they belong to SAM")
-        return GraphMaskGenerator(**common)
-    return SamMaskGenerator.from_pretrained(model, options=SamOptions(**options), device=device, **common)
+    if model != "graph":
+        return SamMaskGenerator.from_pretrained(model, options=SamOptions(**options), device=device, **common)
+    if foreign := sorted({*options, *common} - {"longest_side"}):
+        raise ArgumentError(f"graph segmentation has no option {', '.join(foreign)}; they belong to SAM")
+    return GraphMaskGenerator(**common)
 
 
 def generate_file(generator: MaskGenerator, photo: PathLike, target: PathLike) -> int:
-    """Find the regions of one photo and write them as records; gives the number of regions.
+    """Find the regions of one photo and write them as records; gives their number.
 
-    Raises:
-        ImageError: the photo cannot be read.
-        OutputError: the file cannot be written.
+    Raises ``ImageError`` if the photo cannot be read, ``OutputError`` if the file cannot be written.
     """
     records = generator.generate(read_photo(photo))
     write_records(target, records)
@@ -150,8 +145,8 @@ def generate_folder(
     def work(photo: Path, target: Path) -> dict[str, Any]:
         return {"regions": generate_file(load(), photo, target)}
 
-    selected = (shard or Shard()).select(jobs)
-    return _run(selected, work, begin=load, out=Path(out), check=read_records, overwrite=overwrite)
+    jobs = (shard or Shard()).select(jobs)
+    return _run(jobs, work, begin=load, out=Path(out), check=read_records, overwrite=overwrite)
 
 
 def encode_folder(
@@ -181,20 +176,19 @@ def encode_folder(
         ArgumentError: an unknown ``encoding`` or ``reduction``, or a negative ``seed``.
         OutputError: the folder or a file cannot be written.
     """
-    root = Path(records)
-    jobs = place_targets(find_records(root), root, Path(out), ".npz")
+    root, out = Path(records), Path(out)
+    jobs = place_targets(find_records(root), root, out, ".npz")
     wanted = _describe(*check_encoding(**options))
-    by_place: dict[Path, Path] = {}
+    photo_of: dict[Path, Path] = {}
     if photos is not None:
-        by_place = {path.relative_to(photos).with_suffix(""): path for path in list_photos(photos)}
+        photo_of = {out / path.relative_to(photos).with_suffix(".npz"): path for path in list_photos(photos)}
 
     def work(source: Path, target: Path) -> dict[str, Any]:
         size = None  # the photo, where it is known, says how large the masks must be
         if photos is not None:
-            photo = by_place.get(target.relative_to(out).with_suffix(""))
-            if photo is None:
+            if target not in photo_of:
                 raise DataError(f"{photos} has no photo for {source}")
-            height, width = read_photo(photo).shape[:2]
+            height, width, _ = read_photo(photo_of[target]).shape
             size = (height, width)
         found = read_records(source, size=size)
         if not found and size is None:
@@ -214,7 +208,7 @@ def encode_folder(
                 f"{target} exists, encoded with {made} and not {wanted}; overwrite it or use another folder"
             )
 
-    return _run((shard or Shard()).select(jobs), work, out=Path(out), check=check, overwrite=overwrite)
+    return _run((shard or Shard()).select(jobs), work, out=out, check=check, overwrite=overwrite)
 
 
 def find_records(folder: PathLike) -> list[Path]:
@@ -224,10 +218,10 @@ def find_records(folder: PathLike) -> list[Path]:
         raise DataError(f"{root} is not a folder of mask records")
     found = [path for path in root.rglob("*.json") if path.is_file()]
     found += [path.parent for path in root.rglob(AMG_TABLE)]
-    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-    if not found:
+    seen = [path for path in found if not any(part[0] == "." for part in path.relative_to(root).parts)]
+    if not seen:
         raise DataError(f"{root} has no mask records; expected .json files or folders of amg.py")
-    return sorted(found)
+    return sorted(seen)
 
 
 def place_targets(
@@ -235,8 +229,7 @@ def place_targets(
 ) -> list[tuple[Path, Path]]:
     """Pair each source with its target below ``out``, in the place that it has below ``root``.
 
-    Raises:
-        DataError: two have one target.
+    Raises ``DataError`` if two have one target.
     """
     jobs: dict[Path, Path] = {}
     for source in sources:
@@ -299,9 +292,6 @@ def _describe(encoding: str | None, reduction: str | None, seed: int | None) -> 
 
 def _make_folder(folder: Path) -> None:
     """Make a folder and try to write into it, before any work is done for it."""
-    try:
+    with writing("into the folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(f"cannot write into the folder {folder}: {error.strerror or error}") from error
+        tempfile.TemporaryFile(dir=folder).close()

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from sam_diffsr.errors import DataError
-from sam_diffsr.masks.segments import check_image
-from sam_diffsr.masks.structure import StructureField
+from sam_diffsr.masks.segments import check_image, nearest
+from sam_diffsr.masks.spe import StructureField
 
 __all__ = ["draw_structure", "field_colours", "region_colours"]
 
@@ -50,10 +50,7 @@ def draw_structure(image: NDArray[np.uint8], structure: StructureField) -> Image
     longest = max(structure.size)
     scale = min(1.0, _LONGEST / longest) if longest >= _SHORTEST else float(-(-_SHORTEST // longest))
     height, width = (max(1, round(side * scale)) for side in structure.size)
-    rows = np.arange(height) * structure.size[0] // height
-    columns = np.arange(width) * structure.size[1] // width
-    labels: NDArray[np.uint16] = structure.labels[rows[:, None], columns]
-    photo = image[rows[:, None], columns].astype(np.float64)
+    labels, photo = nearest(structure.labels, (height, width)), nearest(image, (height, width))
 
     border = np.zeros(labels.shape)
     border[1:] = labels[1:] != labels[:-1]

@@ -23,7 +23,6 @@ MaskInput = NDArray[Any] | Tensor | Sequence[Any]
 """``(N, H, W)`` bool or uint8 array or tensor; or a list whose items are ``(H, W)`` masks, COCO RLE
 dictionaries, or records that hold either of the two under ``"segmentation"``."""
 
-
 ValueT = TypeVar("ValueT", bound=np.generic)
 
 
@@ -36,9 +35,7 @@ class RegionRuns:
     count: int
     """Number of regions, empty ones included."""
     starts: NDArray[np.int64]
-    """``(R,)``"""
     stops: NDArray[np.int64]
-    """``(R,)``"""
     owner: NDArray[np.int64]
     """``(R,)`` region of each run, 0-based, ascending."""
 
@@ -50,14 +47,28 @@ class RegionRuns:
     def segments(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Paint the regions in order, later over earlier, on runs instead of pixels.
 
-        Returns:
-            Labels (int32; 0 is no region, k + 1 is region k) and ends (int64, exclusive) of consecutive
-            column-major stretches that cover the whole image.
+        Gives labels (int32; 0 is no region, k + 1 is region k) and ends (int64, exclusive) of consecutive
+        column-major stretches that cover the whole image.
         """
         pixels = np.array([0, self.size[0] * self.size[1]])
         ends, rank = np.unique(np.concatenate([self.starts, self.stops, pixels]), return_inverse=True)
         first, after = rank[: len(self.starts)], rank[len(self.starts) : -2]
-        return _highest_cover(first, after, self.owner.astype(np.int32) + 1, len(ends) - 1), ends[1:]
+        labels = self.owner.astype(np.int32) + 1
+
+        # The highest label among the runs that cover a stretch, by a sparse table run backwards: a run is the
+        # union of two blocks of 2**level stretches; from the top level down, a block hands its label to its
+        # two halves.
+        level_of = np.frexp((after - first).astype(np.float64))[1] - 1
+        cover: NDArray[np.int32] = np.zeros(len(ends) - 1, np.int32)
+        for level in range(int(level_of.max(initial=0)), -1, -1):
+            half = 1 << level
+            upper = cover
+            cover = upper.copy()
+            np.maximum(cover[half:], upper[:-half], out=cover[half:])
+            chosen = np.flatnonzero(level_of == level)
+            for block in (first[chosen], after[chosen] - half):
+                cover[block] = np.maximum(cover[block], labels[chosen])  # of equal blocks the last one stays
+        return cover, ends[1:]
 
 
 def lay_out(values: NDArray[ValueT], stops: NDArray[np.int64], size: tuple[int, int]) -> NDArray[ValueT]:
@@ -66,8 +77,7 @@ def lay_out(values: NDArray[ValueT], stops: NDArray[np.int64], size: tuple[int, 
     # Each stretch's bits minus those of the stretch before are put where it begins. Summing each column row
     # by row, modulo 2**bits, restores the bits exactly, and no array is transposed.
     bits = values.view(f"u{values.dtype.itemsize}")
-    column = stops[:-1] // height
-    row = stops[:-1] - column * height
+    column, row = np.divmod(stops[:-1], height)
     image = np.zeros(size, bits.dtype)
     image.reshape(-1)[row * width + column] = bits[1:] - bits[:-1]
     image[0] = bits[np.searchsorted(stops, np.arange(width) * height, side="right")]
@@ -78,12 +88,7 @@ def lay_out(values: NDArray[ValueT], stops: NDArray[np.int64], size: tuple[int, 
 
 
 def collect_runs(masks: MaskInput, *, size: tuple[int, int] | None = None) -> RegionRuns:
-    """Turn masks into runs; non-zero pixels belong to the region. Arguments as for ``encode_structure``.
-
-    Raises:
-        DataError: another form, rank or dtype; a malformed RLE; sizes that differ; an empty list without
-            ``size``.
-    """
+    """Turn masks into runs; arguments and ``DataError`` as for ``encode_structure``."""
     if isinstance(masks, Tensor):
         masks = masks.detach().cpu().numpy()
     if isinstance(masks, np.ndarray):
@@ -103,11 +108,8 @@ def collect_runs(masks: MaskInput, *, size: tuple[int, int] | None = None) -> Re
     starts, stops = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for index, item in enumerate(items):
         try:
-            if isinstance(item, np.ndarray):
-                array = cast("NDArray[Any]", item)
-                (begin, end), shape = mask_runs(array), array.shape
-            else:
-                begin, end, shape = rle_runs(item)
+            is_array = isinstance(item, np.ndarray)
+            begin, end, shape = mask_runs(cast("Any", item)) if is_array else rle_runs(item)
         except DataError as error:
             raise DataError(f"mask {index}: {error}") from error
         size = _same_size(size, shape, index)
@@ -134,14 +136,15 @@ def label_runs(labels: NDArray[Any]) -> RegionRuns:
         )
     if int(labels.min()) < 0:
         raise DataError(f"a label map must hold numbers >= 0 (0 is no region), got {int(labels.min())}")
+    height, width = labels.shape
     flips = np.concatenate([[0], flip_positions(labels), [labels.size]]).astype(np.int64)
-    height = labels.shape[0]
     column, row = np.divmod(flips[:-1], height)
     label = labels[row, column].astype(np.int64)
     order = np.argsort(label, kind="stable")
     order = order[np.searchsorted(label[order], 1) :]
-    count = int(labels.max())
-    return RegionRuns((height, labels.shape[1]), count, flips[:-1][order], flips[1:][order], label[order] - 1)
+    return RegionRuns(
+        (height, width), int(labels.max()), flips[:-1][order], flips[1:][order], label[order] - 1
+    )
 
 
 def _segmentation(mask: Any) -> Any:
@@ -182,24 +185,3 @@ def _same_size(expected: tuple[int, int] | None, got: Sequence[int], index: int)
     if expected is not None and tuple(expected) != size:
         raise DataError(f"mask {index}: expected size {tuple(expected)} (height, width), got {size}")
     return size
-
-
-def _highest_cover(
-    first: NDArray[np.int64], after: NDArray[np.int64], labels: NDArray[np.int32], cells: int
-) -> NDArray[np.int32]:
-    """For each cell, the highest label among the intervals ``[first, after)`` that cover it, else 0.
-
-    A sparse table run backwards: an interval is the union of two blocks of 2**level cells; from the
-    top level down, each block hands its label to its two halves. ``labels`` must ascend.
-    """
-    level_of = np.frexp((after - first).astype(np.float64))[1] - 1
-    cover: NDArray[np.int32] = np.zeros(cells, np.int32)
-    for level in range(int(level_of.max(initial=0)), -1, -1):
-        half = 1 << level
-        upper = cover
-        cover = upper.copy()
-        np.maximum(cover[half:], upper[:-half], out=cover[half:])
-        chosen = np.flatnonzero(level_of == level)
-        for block in (first[chosen], after[chosen] - half):
-            cover[block] = np.maximum(cover[block], labels[chosen])  # of equal blocks the last one stays
-    return cover

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from reprlib import repr as short
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sam_diffsr.errors import DataError
 
-__all__ = ["area", "bbox_xywh", "decode", "encode", "encode_runs", "mask_runs", "rle_runs", "run_lengths"]
+__all__ = ["area", "bbox_xywh", "decode", "encode", "encode_runs", "run_lengths"]
+
+Runs = tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, int]]
+"""Starts and ends (exclusive) of a region's runs, ascending, and the ``(height, width)`` of its image."""
 
 _MAX_DIGITS = 12
 """Most digits of a number in the compressed form (60 bits, so that int64 cannot overflow)."""
@@ -35,8 +38,7 @@ def encode(mask: NDArray[Any], *, compressed: bool = True) -> dict[str, Any]:
     Raises:
         DataError: ``mask`` is not two-dimensional, empty, or of a floating type.
     """
-    starts, stops = mask_runs(mask)
-    return encode_runs(starts, stops, (mask.shape[0], mask.shape[1]), compressed=compressed)
+    return encode_runs(*mask_runs(mask), compressed=compressed)
 
 
 def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
@@ -57,8 +59,7 @@ def bbox_xywh(rle: Mapping[str, Any]) -> tuple[int, int, int, int]:
     A single pixel has width and height 1, an empty region is all zero. (``bbox`` in SAM's records is one less
     in width and height.)
     """
-    starts, stops, (height, _) = rle_runs(rle)
-    return runs_bbox_xywh(starts, stops, height)
+    return runs_bbox_xywh(*rle_runs(rle))
 
 
 def run_lengths(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], tuple[int, int]]:
@@ -77,8 +78,12 @@ def run_lengths(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], tuple[int, i
     if not isinstance(rle, Mapping) or not {"size", "counts"} <= rle.keys():  # pyright: ignore[reportUnnecessaryIsInstance]
         keys = sorted(map(str, rle)) if isinstance(rle, Mapping) else type(rle).__name__  # pyright: ignore[reportUnnecessaryIsInstance]
         raise DataError(f"an RLE record needs the keys 'size' and 'counts', got {keys}")
-    height, width = record_size(rle)
-    counts = _read_counts(rle["counts"])
+    (height, width), given = record_size(rle), rle["counts"]
+    counts = decompress([given])[0] if isinstance(given, (str, bytes)) else _integers(given)
+    if counts is None:
+        raise DataError(f"RLE counts must be a list of whole numbers or a COCO string, got {short(given)}")
+    if int(counts.min(initial=0)) < 0:
+        raise DataError(f"RLE counts must not be negative, got {int(counts.min())}")
     total = height * width
     longest = int(counts.max(initial=0))  # looked at first, so that the sum cannot overflow
     covered = longest if longest > total else int(counts.sum())
@@ -89,21 +94,21 @@ def run_lengths(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], tuple[int, i
 
 def record_size(rle: Mapping[str, Any]) -> tuple[int, int]:
     """Give the ``(height, width)`` of a record; raises ``DataError``."""
-    size = _as_array(rle["size"])
-    if size is None or size.shape != (2,) or size.dtype.kind not in "iu" or int(size.min()) < 1:
+    size = _integers(rle["size"])
+    if size is None or size.shape != (2,) or int(size.min()) < 1:
         raise DataError(f"RLE size must be [height, width], two integers >= 1, got {rle['size']!r}")
     return int(size[0]), int(size[1])
 
 
-def rle_runs(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, int]]:
-    """Give the runs of ones of a record, ``(starts, stops, (H, W))``; errors as for ``run_lengths``."""
+def rle_runs(rle: Mapping[str, Any]) -> Runs:
+    """Give the runs of a record; errors as for ``run_lengths``."""
     counts, size = run_lengths(rle)
     stops, ones = np.cumsum(counts)[1::2], counts[1::2]
     return (stops - ones)[ones > 0], stops[ones > 0], size
 
 
-def mask_runs(mask: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give the half-open runs of ones, ``(starts, stops)``; argument and errors as for ``encode``."""
+def mask_runs(mask: NDArray[Any]) -> Runs:
+    """Give the runs of a mask; argument and errors as for ``encode``."""
     if mask.ndim != 2 or mask.size == 0:
         raise DataError(f"a mask must be (H, W) with H, W >= 1, got shape {tuple(mask.shape)}")
     if mask.dtype.kind not in "biu":
@@ -114,15 +119,14 @@ def mask_runs(mask: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]
         flips = np.append(np.int64(0), flips)
     if len(flips) % 2:
         flips = np.append(flips, np.int64(mask.size))
-    return flips[0::2], flips[1::2]
+    return flips[0::2], flips[1::2], (mask.shape[0], mask.shape[1])
 
 
 def flip_positions(values: NDArray[Any]) -> NDArray[np.int64]:
     """Column-major positions p >= 1 of an ``(H, W)`` array at which pixel p differs from pixel p - 1."""
     height, width = values.shape
     # Rows are compared in memory order; sorting the few hits is cheaper than transposing.
-    inner = np.flatnonzero(values[1:] != values[:-1])
-    row, column = np.divmod(inner, width)
+    row, column = np.divmod(np.flatnonzero(values[1:] != values[:-1]), width)
     wrapped = np.flatnonzero(values[0, 1:] != values[-1, :-1]) + 1
     return np.sort(np.concatenate([column * height + row + 1, wrapped * height]).astype(np.int64))
 
@@ -130,7 +134,7 @@ def flip_positions(values: NDArray[Any]) -> NDArray[np.int64]:
 def encode_runs(
     starts: NDArray[np.int64], stops: NDArray[np.int64], size: tuple[int, int], *, compressed: bool = True
 ) -> dict[str, Any]:
-    """Encode the runs of ``mask_runs``: ascending, with gaps between them."""
+    """Encode half-open runs of ones, ascending and with gaps between them."""
     height, width = size
     bounds = np.stack([starts, stops], axis=1).ravel()
     counts = np.diff(bounds, prepend=0, append=height * width)
@@ -140,40 +144,28 @@ def encode_runs(
 
 
 def runs_bbox_xywh(
-    starts: NDArray[np.int64], stops: NDArray[np.int64], height: int
+    starts: NDArray[np.int64], stops: NDArray[np.int64], size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """Bounding box of non-empty runs; all zero when there is none."""
+    """Bounding box of runs; all zero when there is none."""
     if not len(starts):
         return (0, 0, 0, 0)
-    left, top = np.divmod(starts, height)
-    right, bottom = np.divmod(stops - 1, height)
+    left, top = np.divmod(starts, size[0])
+    right, bottom = np.divmod(stops - 1, size[0])
     x, width = int(left[0]), int(right[-1] - left[0]) + 1
     if bool((right > left).any()):  # a run across two columns touches both edges
-        return (x, 0, width, height)
+        return (x, 0, width, size[0])
     y = int(top.min())
     return (x, y, width, int(bottom.max()) - y + 1)
 
 
-def _read_counts(counts: Any) -> NDArray[np.int64]:
-    if isinstance(counts, (str, bytes)):
-        return decompress([counts])[0]
-    numbers = _as_array(counts)
-    if numbers is None or numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-        raise DataError(f"RLE counts must be a list of whole numbers or a COCO string, got {short(counts)}")
-    numbers = numbers.astype(np.int64)
-    if int(numbers.min(initial=0)) < 0:
-        raise DataError(f"RLE counts must not be negative, got {int(numbers.min())}")
-    return numbers
-
-
-def _as_array(value: Any) -> NDArray[Any] | None:
-    """Array of a list; ``None`` for anything else and for a ragged list."""
-    if not isinstance(value, (Sequence, np.ndarray)):
-        return None
+def _integers(value: Any) -> NDArray[np.int64] | None:
+    """The int64 array of a list of whole numbers; ``None`` for anything else."""
     try:
-        return np.asarray(cast("Sequence[Any]", value))
-    except (ValueError, OverflowError):
+        array = np.asarray(value)
+    except ValueError:  # a ragged list
         return None
+    whole = array.ndim == 1 and (array.dtype.kind in "iu" or not array.size)
+    return array.astype(np.int64) if whole else None
 
 
 def _compress(counts: NDArray[np.int64]) -> str:

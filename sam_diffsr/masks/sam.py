@@ -12,19 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+import sam_diffsr.masks.sam_model as sam_model
 from sam_diffsr.config import check_choice
 from sam_diffsr.device import resolve_device
 from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError
 from sam_diffsr.hub import HubKeywords, HubOptions
 from sam_diffsr.masks.rle import bbox_xywh, decode, encode, encode_runs, rle_runs
-from sam_diffsr.masks.sam_model import (
-    build_sam,
-    find_weights,
-    import_segment_anything,
-    make_generator,
-    read_weights,
-)
-from sam_diffsr.masks.segments import check_image, enlarge_labels, shrink_to
+from sam_diffsr.masks.segments import check_image, nearest, shrink_to
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -135,7 +129,7 @@ class SamMaskGenerator:
         precision: SamPrecision = "fp32",
         longest_side: int | None = None,
     ) -> None:
-        import_segment_anything()
+        sam_model.import_segment_anything()
         self.options = options or SamOptions()
         self.device = resolve_device(device)
         check_choice(precision, SamPrecision, what="precision", error=ArgumentError)
@@ -153,8 +147,8 @@ class SamMaskGenerator:
                 ) from error
         self.precision, self.longest_side = precision, longest_side
         autocast = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-        sam = sam.to(self.device).eval()
-        self._generator: Any = make_generator(sam, vars(self.options), self.device, autocast=autocast)
+        sam, given = sam.to(self.device).eval(), vars(self.options)
+        self._generator: Any = sam_model.make_generator(sam, given, self.device, autocast=autocast)
 
     @classmethod
     def from_pretrained(
@@ -179,10 +173,10 @@ class SamMaskGenerator:
             ArgumentError: an argument or option is out of range.
             MissingDependencyError: see the class.
         """
-        import_segment_anything()  # fails, as the device does, before a download of gigabytes
+        sam_model.import_segment_anything()  # fails, as the device does, before a download of gigabytes
         device = resolve_device(device)
-        path = find_weights(pretrained_model_name_or_path, HubOptions(**hub))
-        sam = build_sam(read_weights(path), source=str(path))
+        path = sam_model.find_weights(pretrained_model_name_or_path, HubOptions(**hub))
+        sam = sam_model.build_sam(sam_model.read_weights(path), source=str(path))
         return cls(sam, options=options, device=device, precision=precision, longest_side=longest_side)
 
     def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
@@ -222,17 +216,16 @@ class SamMaskGenerator:
                     f"crop_n_layers={self.options.crop_n_layers}: its short side would be 0 pixels of {side}"
                 )
         found: list[dict[str, Any]] = self._generator.generate(small)
-        size = (image.shape[0], image.shape[1])
-        records = [self._record(record, (height, width), size) for record in found if record["area"] > 0]
+        full_size = (image.shape[0], image.shape[1])
+        records = [self._record(record, full_size) for record in found if record["area"] > 0]
         return [record for record in records if record["area"] > 0]
 
-    def _record(
-        self, record: dict[str, Any], size: tuple[int, int], full_size: tuple[int, int]
-    ) -> dict[str, Any]:
+    def _record(self, record: dict[str, Any], full_size: tuple[int, int]) -> dict[str, Any]:
         """Bring one record to the size of the image and the requested form."""
         record, segmentation = dict(record), record["segmentation"]
+        size: tuple[int, int] = tuple(segmentation["size"])
         if size != full_size:
-            mask = enlarge_labels(decode(segmentation), full_size)
+            mask = nearest(decode(segmentation), full_size)
             segmentation = encode(mask, compressed=False)
             down, across = full_size[0] / size[0], full_size[1] / size[1]
             x, y, w, h = bbox_xywh(segmentation)

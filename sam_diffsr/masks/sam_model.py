@@ -100,10 +100,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a file of weights as float32 tensors on the CPU, by native name.
 
     A published name (``sam_vit_b_01ec64.pth``) states the start of the file's MD5 sum, which is checked.
-
-    Raises:
-        ModelLoadError: the file is damaged, holds more than tensors, or is not the published one.
-        CheckpointMismatchError: it holds other weights.
+    Raises ``ModelLoadError``, or ``CheckpointMismatchError`` for the weights of something else.
     """
     if published := _NATIVE_NAME.fullmatch(path.name):
         md5 = hashlib.md5(usedforsecurity=False)
@@ -142,13 +139,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turn the names of the official Hub weights into native ones."""
-
-    def native(key: str) -> str:
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
         for pattern, replacement in _RENAMES:
             key = re.sub(pattern, replacement, key)
-        return key
-
-    return {native(key): value for key, value in state.items() if not key.startswith(_HUB_DUPLICATE)}
+        renamed[key] = value
+    return {key: value for key, value in renamed.items() if not key.startswith(_HUB_DUPLICATE)}
 
 
 def import_segment_anything() -> Any:

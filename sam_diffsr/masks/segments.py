@@ -17,10 +17,7 @@ from sam_diffsr.masks.rle import encode_runs, runs_bbox_xywh
 
 __all__ = ["GraphMaskGenerator"]
 
-LabelT = TypeVar("LabelT", bound=np.generic)
-
-GENERATOR_NAME = "felzenszwalb"
-"""Value of the key ``generator`` in every record."""
+PixelT = TypeVar("PixelT", bound=np.generic)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +67,7 @@ class GraphMaskGenerator:
         if count > np.iinfo(np.uint16).max:
             raise DataError(f"got {count} regions, more than 65535; raise min_size or scale")
         result = (labels + 1).astype(np.uint16)
-        return result if small is image else enlarge_labels(result, (height, width))
+        return result if small is image else nearest(result, (height, width))
 
     def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
         """Find the regions of an image as records like those of SAM's automatic mask generator.
@@ -95,7 +92,7 @@ class GraphMaskGenerator:
         for begin, end in pairwise(edges.tolist()):
             starts, stops = runs.starts[begin:end], runs.stops[begin:end]
             longest = int(np.argmax(stops - starts))
-            x, y, w, h = runs_bbox_xywh(starts, stops, height)
+            x, y, w, h = runs_bbox_xywh(starts, stops, runs.size)
             px, py = divmod(int(starts[longest] + stops[longest] - 1) // 2, height)
             records.append(
                 {
@@ -106,7 +103,7 @@ class GraphMaskGenerator:
                     "point_coords": [[px, py]],
                     "stability_score": 1.0,
                     "crop_box": [0, 0, width, height],
-                    "generator": GENERATOR_NAME,
+                    "generator": "felzenszwalb",
                 }
             )
         return records
@@ -131,12 +128,10 @@ def shrink_to(image: NDArray[np.uint8], longest_side: int | None) -> NDArray[np.
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
 
 
-def enlarge_labels(labels: NDArray[LabelT], size: tuple[int, int]) -> NDArray[LabelT]:
-    """Give each pixel of ``(height, width)`` the label of the nearest pixel of a smaller map."""
-    height, width = size
-    rows: NDArray[np.int64] = np.arange(height, dtype=np.int64) * labels.shape[0] // height
-    columns: NDArray[np.int64] = np.arange(width, dtype=np.int64) * labels.shape[1] // width
-    return labels[rows[:, None], columns]
+def nearest(pixels: NDArray[PixelT], size: tuple[int, int]) -> NDArray[PixelT]:
+    """Resize an ``(H, W)`` map or ``(H, W, C)`` image to ``(height, width)`` by the nearest pixel."""
+    rows, columns = (np.arange(new) * old // new for new, old in zip(size, pixels.shape, strict=False))
+    return pixels[rows[:, None], columns]
 
 
 def _felzenszwalb() -> Callable[..., NDArray[np.int64]]:

@@ -14,9 +14,12 @@ __all__ = ["Shard", "launched_device"]
 
 T = TypeVar("T")
 
-_LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
-"""Number and count of processes: torchrun and accelerate, then ``srun``. A batch script of SLURM outside
-``srun`` has no ``SLURM_STEP_NUM_TASKS``."""
+_LAUNCHERS = {
+    "WORLD_SIZE": ("RANK", "LOCAL_RANK"),
+    "SLURM_STEP_NUM_TASKS": ("SLURM_PROCID", "SLURM_LOCALID"),
+}
+"""Number of processes, to a process's number among all and on its machine: torchrun and accelerate, then
+``srun``. A batch script of SLURM outside ``srun`` has no ``SLURM_STEP_NUM_TASKS``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Shard:
 
         Raises ``ArgumentError`` if they are no whole numbers, or there is no such part.
         """
-        for number, count in _LAUNCHERS:
+        for count, (number, _) in _LAUNCHERS.items():
             if number in environment and count in environment:
                 rank, world = environment[number], environment[count]
                 if rank.isdecimal() and world.isdecimal():
@@ -65,9 +68,7 @@ class Shard:
 
 def launched_device(environment: Mapping[str, str]) -> str:
     """The GPU of a process of torchrun, accelerate or ``srun``; ``"auto"`` for any other process."""
-    name = "LOCAL_RANK" if "WORLD_SIZE" in environment else "SLURM_LOCALID"
-    started = "WORLD_SIZE" in environment or "SLURM_STEP_NUM_TASKS" in environment
-    rank = environment.get(name, "")
-    if not started or not rank.isdecimal() or not torch.cuda.is_available():
+    ranks = [environment.get(local, "") for count, (_, local) in _LAUNCHERS.items() if count in environment]
+    if not ranks or not ranks[0].isdecimal() or not torch.cuda.is_available():
         return "auto"
-    return f"cuda:{int(rank) % torch.cuda.device_count()}"
+    return f"cuda:{int(ranks[0]) % torch.cuda.device_count()}"

@@ -5,6 +5,7 @@ Shapes: field and E ``(H, W)``; values ``(N,)``, one per region.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
@@ -13,21 +14,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam_diffsr.config import check_choice
-from sam_diffsr.errors import ArgumentError
+from sam_diffsr.errors import ArgumentError, DataError
 from sam_diffsr.masks.regions import MaskInput, RegionRuns, collect_runs, label_runs, lay_out
+from sam_diffsr.masks.rle import flip_positions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = [
+    "MAX_REGIONS",
     "Encoding",
     "EncodingOptions",
     "Reduction",
+    "StructureField",
     "encode_label_map",
     "encode_structure",
     "position_field",
     "region_values",
 ]
+
+MAX_REGIONS = 65535
+"""Largest label of a uint16 label map; 0 is "no region"."""
+_BASE = 10000.0
 
 Encoding = Literal["rope", "cosine", "sincos", "random"]
 Reduction = Literal["image", "region"]
@@ -39,9 +47,6 @@ class EncodingOptions(TypedDict, total=False):
     encoding: Encoding
     reduction: Reduction
     seed: int
-
-
-_BASE = 10000.0
 
 
 def encode_structure(
@@ -74,9 +79,9 @@ def encode_structure(
             ``size``.
     """
     runs = collect_runs(masks, size=size)
-    values = values_of_runs(runs, **options)
+    values = _label_values(runs, **options)
     labels, stops = runs.segments()
-    return torch.from_numpy(lay_out(np.append(np.float32(0), values)[labels], stops, runs.size))
+    return torch.from_numpy(lay_out(values[labels], stops, runs.size))
 
 
 def region_values(
@@ -87,7 +92,7 @@ def region_values(
     Returns:
         ``(N,)`` float32 in list order; 0 for an empty region, except with ``"random"``.
     """
-    return values_of_runs(collect_runs(masks, size=size), **options)
+    return _label_values(collect_runs(masks, size=size), **options)[1:]
 
 
 def encode_label_map(labels: NDArray[Any], **options: Unpack[EncodingOptions]) -> NDArray[np.float32]:
@@ -102,7 +107,7 @@ def encode_label_map(labels: NDArray[Any], **options: Unpack[EncodingOptions]) -
         ArgumentError: an unknown ``encoding`` or ``reduction``, or a negative ``seed``.
         DataError: another rank or dtype, an empty map or a negative label.
     """
-    return np.append(np.float32(0), values_of_runs(label_runs(labels), **options))
+    return _label_values(label_runs(labels), **options)
 
 
 def position_field(size: tuple[int, int], *, encoding: Encoding = "rope") -> NDArray[np.float64]:
@@ -127,6 +132,125 @@ def position_field(size: tuple[int, int], *, encoding: Encoding = "rope") -> NDA
     field[:, 0 : 2 * pairs : 2] = even
     field[:, 1 : 2 * pairs : 2] = odd
     return field
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StructureField:
+    """The field E of one image in compact form, as ``values[labels]``.
+
+    Raises:
+        DataError: an array has another rank or dtype, a label has no value, a value is NaN or infinite,
+            or the value of "no region" is not 0.
+    """
+
+    labels: NDArray[np.uint16]
+    """``(H, W)``: 0 is no region."""
+    values: NDArray[np.float32]
+    """``(V,)`` value of each label; entry 0 is 0."""
+    encoding: str | None = None
+    """Encoding of the values; ``None`` if unknown, as for the next two."""
+    reduction: str | None = None
+    seed: int | None = None
+    """Seed of ``"random"`` values; ``None`` for other encodings."""
+
+    def __post_init__(self) -> None:
+        labels, values = self.labels, self.values
+        if labels.ndim != 2 or labels.dtype != np.uint16 or labels.size == 0:
+            raise DataError(f"labels must be (H, W) uint16, got {labels.dtype} of shape {labels.shape}")
+        if values.ndim != 1 or values.dtype != np.float32:
+            raise DataError(f"values must be (V,) float32, got {values.dtype} of shape {values.shape}")
+        if (highest := int(labels.max())) >= len(values):
+            raise DataError(f"label {highest} has no value: there are {len(values)} values")
+        if not np.isfinite(values).all():
+            raise DataError("the structure field holds NaN or infinite values; encode the masks again")
+        if values[0] != 0:
+            raise DataError(f"the value of label 0 (no region) must be 0, got {float(values[0])}")
+
+    @classmethod
+    def from_masks(
+        cls, masks: MaskInput, *, size: tuple[int, int] | None = None, **options: Unpack[EncodingOptions]
+    ) -> StructureField:
+        """Encode masks as ``encode_structure`` does; more than 65535 visible regions are a ``DataError``."""
+        runs = collect_runs(masks, size=size)
+        encoding, reduction, seed = check_encoding(**options)
+        values = _label_values(runs, **options)
+        labels, stops = runs.segments()
+        # Regions that are painted over entirely get no label.
+        visible, labels = np.unique(np.append(labels, 0), return_inverse=True)
+        if len(visible) - 1 > MAX_REGIONS:
+            raise DataError(f"got {len(visible) - 1} visible regions, at most {MAX_REGIONS} can be stored")
+        label_map = lay_out(labels[:-1].astype(np.uint16), stops, runs.size)
+        return cls(label_map, values[visible], encoding, reduction, seed if encoding == "random" else None)
+
+    @classmethod
+    def from_field(cls, field: NDArray[Any]) -> StructureField:
+        """Split an ``(H, W)`` floating field into labels and values; equal values share a label.
+
+        Raises:
+            DataError: another rank or dtype, NaN, or more than 65535 different values.
+        """
+        if field.ndim != 2 or field.size == 0 or field.dtype.kind != "f":
+            raise DataError(
+                f"a structure field must be (H, W) floating point, got {field.dtype} of shape {field.shape}"
+            )
+        field = field.astype(np.float32)
+        starts = np.append(0, flip_positions(field))
+        column, row = np.divmod(starts, field.shape[0])
+        values, which = np.unique(field[row, column], return_inverse=True)
+        if (count := np.count_nonzero(values)) > MAX_REGIONS:
+            raise DataError(f"got {count} values, more than a field of {MAX_REGIONS} regions has")
+        # Label 0 stands for the value 0, whether the field has it or not; the others follow in order.
+        labels = np.where(values == 0, 0, np.cumsum(values != 0)).astype(np.uint16)[which]
+        label_map = lay_out(labels, np.append(starts[1:], field.size), (field.shape[0], field.shape[1]))
+        return cls(label_map, np.append(np.float32(0), values[values != 0]))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(height, width)``."""
+        return (self.labels.shape[0], self.labels.shape[1])
+
+    def crop(self, top: int, left: int, height: int, width: int) -> NDArray[np.float32]:
+        """Give a window of the field, ``(height, width)`` float32.
+
+        Raises:
+            DataError: the window is empty or not inside the field.
+        """
+        inside = 0 <= top <= self.size[0] - height and 0 <= left <= self.size[1] - width
+        if not inside or min(height, width) < 1:
+            raise DataError(
+                f"window at {(top, left)} of size {(height, width)} is not inside the field of {self.size}"
+            )
+        return self.values[self.labels[top : top + height, left : left + width]]
+
+    def to_tensor(self) -> Tensor:
+        """Give the whole field, ``(H, W)`` float32 on the CPU."""
+        return torch.from_numpy(self.values[self.labels])
+
+
+def check_encoding(
+    encoding: Encoding = "rope", reduction: Reduction = "image", seed: int = 0
+) -> tuple[Encoding, Reduction, int]:
+    """Fill in the defaults of ``EncodingOptions``; raise ``ArgumentError`` for other values."""
+    check_choice(encoding, Encoding, what="encoding", error=ArgumentError)
+    check_choice(reduction, Reduction, what="reduction", error=ArgumentError)
+    if seed < 0:
+        raise ArgumentError(f"seed must be >= 0, got {seed}")
+    return encoding, reduction, seed
+
+
+def _label_values(runs: RegionRuns, **options: Unpack[EncodingOptions]) -> NDArray[np.float32]:
+    """Values of the labels 0 (no region, 0) to N, ``(N + 1,)``; errors as for ``check_encoding``."""
+    encoding, reduction, seed = check_encoding(**options)
+    pixels, areas = runs.size[0] * runs.size[1], runs.areas()
+    if encoding == "random":
+        values = np.random.default_rng(seed).random(runs.count)
+    elif encoding == "cosine":  # of a 0/1 mask and ones: area / (sqrt(area) * sqrt(pixels))
+        values = np.sqrt(areas / pixels)
+    else:
+        before, until = (_running_total(ends, runs.size, encoding) for ends in (runs.starts, runs.stops))
+        sums = np.bincount(runs.owner, weights=until - before, minlength=runs.count)
+        values = sums / (pixels if reduction == "image" else np.maximum(areas, 1))
+    return np.append(0, values).astype(np.float32)
 
 
 def _running_total(
@@ -160,30 +284,3 @@ def _running_total(
     row = positions - column * height
     before = np.concatenate([np.zeros(1), np.cumsum(partial(every[:-1], height))])
     return before[column] + partial(column, row)
-
-
-def check_encoding(
-    encoding: Encoding = "rope", reduction: Reduction = "image", seed: int = 0
-) -> tuple[Encoding, Reduction, int]:
-    """Fill in the defaults of ``EncodingOptions``; raise ``ArgumentError`` for other values."""
-    check_choice(encoding, Encoding, what="encoding", error=ArgumentError)
-    check_choice(reduction, Reduction, what="reduction", error=ArgumentError)
-    if seed < 0:
-        raise ArgumentError(f"seed must be >= 0, got {seed}")
-    return encoding, reduction, seed
-
-
-def values_of_runs(runs: RegionRuns, **options: Unpack[EncodingOptions]) -> NDArray[np.float32]:
-    """Give the value of each region, ``(N,)`` float32; arguments and errors as for ``encode_structure``."""
-    encoding, reduction, seed = check_encoding(**options)
-    if encoding == "random":
-        return np.random.default_rng(seed).random(runs.count).astype(np.float32)
-    pixels = runs.size[0] * runs.size[1]
-    areas = runs.areas()
-    if encoding == "cosine":  # of a 0/1 mask and ones: area / (sqrt(area) * sqrt(pixels))
-        return np.sqrt(areas / pixels).astype(np.float32)
-    totals = _running_total(np.concatenate([runs.starts, runs.stops]), runs.size, encoding)
-    weights = totals[len(runs.starts) :] - totals[: len(runs.starts)]
-    sums = np.bincount(runs.owner, weights=weights, minlength=runs.count)
-    divisor = pixels if reduction == "image" else np.maximum(areas, 1)
-    return (sums / divisor).astype(np.float32)

@@ -20,12 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sam_diffsr.errors import DataError, OutputError
-from sam_diffsr.files import atomic_path
+from sam_diffsr.errors import DataError
+from sam_diffsr.files import atomic_path, writing
 from sam_diffsr.masks.regions import collect_runs
 from sam_diffsr.masks.rle import decode, encode
-from sam_diffsr.masks.spe import EncodingOptions, check_encoding
-from sam_diffsr.masks.structure import StructureField
+from sam_diffsr.masks.spe import EncodingOptions, StructureField, check_encoding
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -45,7 +44,7 @@ PathLike = str | os.PathLike[str]
 
 AMG_TABLE = "metadata.csv"
 """The file that makes a folder one of amg.py without ``--convert-to-rle``."""
-FIELD_SUFFIXES = (".npz", ".npy")
+_FIELD_SUFFIXES = (".npz", ".npy")
 
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """Errors of reading a damaged archive or array."""
@@ -73,7 +72,7 @@ def write_records(path: PathLike, records: Sequence[Mapping[str, Any]]) -> None:
         raise DataError(f"cannot write {os.fspath(path)!r}: a record has no 'segmentation'") from error
     except (TypeError, ValueError) as error:
         raise DataError(f"cannot write {os.fspath(path)!r}: {error}") from error
-    _write(Path(path), text.encode("utf-8"))
+    _write("masks", path, text.encode("utf-8"))
 
 
 def read_records(path: PathLike, *, size: tuple[int, int] | None = None) -> list[dict[str, Any]]:
@@ -91,18 +90,12 @@ def read_records(path: PathLike, *, size: tuple[int, int] | None = None) -> list
         DataError: the file is missing, truncated or malformed, or belongs to an image of another size.
     """
     source = Path(path)
-    if source.is_dir():
-        records = _read_amg_folder(source)
-    else:
-        records, declared = _parse_records(source)
-        if declared is not None and size is not None and declared != tuple(size):
-            raise DataError(
-                f"{source} belongs to an image of {declared} (height, width), expected {tuple(size)}"
-            )
-        size = declared or size
+    records, declared = (_read_amg_folder(source), None) if source.is_dir() else _read_json(source)
+    if size is not None and declared not in (None, tuple(size)):
+        raise DataError(f"{source} belongs to an image of {declared} (height, width), expected {tuple(size)}")
     if records:
         try:
-            collect_runs(records, size=size)
+            collect_runs(records, size=declared or size)
         except DataError as error:
             raise DataError(f"{source}: {error}") from error
     return records
@@ -125,7 +118,7 @@ def write_structure(path: PathLike, structure: StructureField) -> int:
     if structure.seed is not None:
         arrays["seed"] = np.array(structure.seed, np.int64)
     np.savez_compressed(buffer, **arrays)
-    _write(Path(path), buffer.getvalue())
+    _write("the structure field", path, buffer.getvalue())
     return buffer.tell()
 
 
@@ -145,6 +138,7 @@ def read_structure(path: PathLike, *, size: tuple[int, int] | None = None) -> St
     try:
         with source.open("rb") as file:
             zipped = file.read(4) == b"PK\x03\x04"
+            file.seek(0)
             structure = _read_npz(file) if zipped else _read_npy(file, size)
     except FileNotFoundError as error:
         raise DataError(f"{source} does not exist; encode the masks first") from error
@@ -172,7 +166,7 @@ def find_masks(folder: PathLike, photos: Sequence[Path], *, roots: Sequence[Path
         places = [photo.relative_to(root) for root in roots if photo.is_relative_to(root)]
         for place in places or [Path(photo.name)]:
             stem = base / place.parent / place.stem
-            files = [Path(f"{stem}{suffix}") for suffix in (*FIELD_SUFFIXES, ".json")]
+            files = [Path(f"{stem}{suffix}") for suffix in (*_FIELD_SUFFIXES, ".json")]
             made = [file for file in files if file.is_file()] + [stem] * (stem / AMG_TABLE).is_file()
             if made:
                 found[photo] = made[0]
@@ -208,38 +202,33 @@ def load_structure(
             encoding, or is needed at another size.
         ArgumentError: an unknown ``encoding`` or ``reduction``.
     """
-    source = Path(path)
-    size = photo_size if size is None else size
-
-    # Records are reduced with the photo, then encoded.
-    if source.suffix.lower() not in FIELD_SUFFIXES or source.is_dir():
-        masks: Sequence[Any] = read_records(source, size=photo_size)
-        if size != photo_size:
-            # Each pixel takes the value at its centre.
-            rows, columns = (
-                (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(photo_size, size, strict=True)
+    source, size = Path(path), size or photo_size
+    if source.suffix.lower() in _FIELD_SUFFIXES and not source.is_dir():
+        structure = read_structure(source, size=photo_size)
+        made, (encoding, reduction, _) = (structure.encoding, structure.reduction), check_encoding(**options)
+        if made not in ((None, None), (encoding, reduction)):
+            raise DataError(
+                f"{source} was encoded with {made[0]}/{made[1]}, expected {encoding}/{reduction}; encode "
+                "the masks again, or ask for the encoding they have"
             )
-            full = (decode(record["segmentation"]) for record in masks)
-            masks = [np.ascontiguousarray(mask[rows[:, None], columns]) for mask in full]
-        try:
-            return StructureField.from_masks(masks, size=size, **options)
-        except DataError as error:
-            raise DataError(f"{source}: {error}") from error
+        if size != photo_size:
+            raise DataError(
+                f"{source} is a field of the photo at its full size {photo_size}, but it is needed at "
+                f"{size}, where regions have other values; give the .json records, or do not reduce the photo"
+            )
+        return structure
 
-    # A stored field can be used only as it is.
-    structure = read_structure(source, size=photo_size)
-    made, (encoding, reduction, _) = (structure.encoding, structure.reduction), check_encoding(**options)
-    if made not in ((None, None), (encoding, reduction)):
-        raise DataError(
-            f"{source} was encoded with {made[0]}/{made[1]}, expected {encoding}/{reduction}; encode "
-            "the masks again, or ask for the encoding they have"
-        )
+    # Records are reduced, each pixel to the value at its centre, and then encoded.
+    masks: Sequence[Any] = read_records(source, size=photo_size)
     if size != photo_size:
-        raise DataError(
-            f"{source} is a field of the photo at its full size {photo_size}, but it is needed at {size}, "
-            "where regions have other values; give the .json records, or do not reduce the photo"
+        rows, columns = (
+            (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(photo_size, size, strict=True)
         )
-    return structure
+        masks = [decode(record["segmentation"])[rows[:, None], columns] for record in masks]
+    try:
+        return StructureField.from_masks(masks, size=size, **options)
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from error
 
 
 def _read_amg_folder(folder: Path) -> list[dict[str, Any]]:
@@ -278,7 +267,7 @@ def _read_amg_folder(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _parse_records(source: Path) -> tuple[list[dict[str, Any]], tuple[int, int] | None]:
+def _read_json(source: Path) -> tuple[list[dict[str, Any]], tuple[int, int] | None]:
     """Records of a JSON file, and the ``(height, width)`` that SA-1B's form has."""
     try:
         content: Any = json.loads(source.read_text(encoding="utf-8"))
@@ -286,42 +275,35 @@ def _parse_records(source: Path) -> tuple[list[dict[str, Any]], tuple[int, int] 
         raise DataError(f"{source} does not exist; generate the masks first") from error
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{source} is truncated or not JSON ({error}); generate the masks again") from error
-    size = None
+    records, size = content, None
     if isinstance(content, dict) and "annotations" in content:
-        image: Any = cast("dict[str, Any]", content).get("image")
+        file = cast("dict[str, Any]", content)
+        records, image = file["annotations"], cast("Any", file.get("image"))
         try:
             size = (int(image["height"]), int(image["width"]))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{source}: 'image' of an SA-1B file must have 'height' and 'width', got {image!r}"
             ) from error
-        content = cast("dict[str, Any]", content)["annotations"]
-    if not isinstance(content, list):
+    if not isinstance(records, list):
         raise DataError(f"{source} must hold a list of records or SA-1B's {{'image', 'annotations'}}")
-    for index, record in enumerate(cast("list[Any]", content)):
+    for index, record in enumerate(cast("list[Any]", records)):
         if not isinstance(record, dict) or "segmentation" not in record:
             raise DataError(f"{source}: record {index} has no 'segmentation'")
-    return cast("list[dict[str, Any]]", content), size
+    return cast("list[dict[str, Any]]", records), size
 
 
 def _read_npz(file: IO[bytes]) -> StructureField:
-    file.seek(0)
     with np.load(file, allow_pickle=False) as archive:
-        found: dict[str, NDArray[Any]] = {str(name): archive[name] for name in archive.files}
-    missing = sorted({"labels", "values"} - found.keys())
-    if missing:
+        found: dict[str, NDArray[Any]] = dict(archive)
+    if missing := sorted({"labels", "values"} - found.keys()):
         raise DataError(f"not a structure file: it lacks {missing}, and has {sorted(found)}")
-    return StructureField(
-        found["labels"],
-        found["values"],
-        str(found.get("encoding", "")) or None,
-        str(found.get("reduction", "")) or None,
-        int(found["seed"]) if "seed" in found else None,
-    )
+    encoding, reduction = (str(found.get(name, "")) or None for name in ("encoding", "reduction"))
+    seed = int(found["seed"]) if "seed" in found else None
+    return StructureField(found["labels"], found["values"], encoding, reduction, seed)
 
 
 def _read_npy(file: IO[bytes], size: tuple[int, int] | None) -> StructureField:
-    file.seek(0)
     formats = np.lib.format
     first = formats.read_magic(file) == (1, 0)
     header = formats.read_array_header_1_0(file) if first else formats.read_array_header_2_0(file)
@@ -342,12 +324,7 @@ def _json_value(value: Any) -> Any:
     raise TypeError(f"JSON has no form for a value of type {type(value).__name__}")
 
 
-def _write(target: Path, data: bytes) -> None:
-    try:
-        with atomic_path(target) as temporary:
-            temporary.write_bytes(data)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {str(target)!r}: {error.strerror or error}; look at the folder, its "
-            "permissions and free space"
-        ) from error
+def _write(what: str, target: PathLike, data: bytes) -> None:
+    advice = "look at the folder, its permissions and free space"
+    with writing(what, target, advice=advice), atomic_path(target) as temporary:
+        temporary.write_bytes(data)

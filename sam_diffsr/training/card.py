@@ -8,9 +8,9 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from sam_diffsr.config import from_dict, to_dict
+from sam_diffsr.config import to_dict
 from sam_diffsr.data.crops import read_manifest
 from sam_diffsr.errors import ConfigError, DataError, ModelLoadError
 from sam_diffsr.pipeline.config import ResolverConfig
@@ -39,12 +39,13 @@ _UNNAMED_FOLDERS = ("HR", "GT", "GTmod12", "original")
 """Folder names that say nothing of the data set, which is then their parent."""
 
 
-def data_section(config: TrainConfig, *, run: Path) -> str:
-    """Describe the training data of the run in folder ``run`` in Markdown."""
-    data, paragraphs = config.data, ["## Data"]
+def data_section(checkpoint: Checkpoint) -> str:
+    """Describe the training data of a run in Markdown."""
+    config, paragraphs = checkpoint.train_config(), ["## Data"]
+    data = config.data
 
     # photographs
-    folder = run / CROPS if data.photos else Path(data.crops) if data.crops else None
+    folder = checkpoint.run / CROPS if data.photos else Path(data.crops) if data.crops else None
     manifest: Mapping[str, Any] = {}
     if folder is not None:
         try:
@@ -73,16 +74,14 @@ def data_section(config: TrainConfig, *, run: Path) -> str:
     return "\n\n".join(filter(None, paragraphs))
 
 
-def training_section(denoiser: Checkpoint, config: TrainConfig, *, run: Path) -> str:
+def training_section(denoiser: Checkpoint) -> str:
     """Describe settings and hours of both stages in Markdown; the encoder's only if its run is found."""
-    source = config.diffusion.encoder
-    stages = {"denoiser": _facts(denoiser, config, run)}
+    source = denoiser.train_config().diffusion.encoder
+    stages = {"denoiser": _facts(denoiser)}
     lines = ["## Training", ""]
     if source is not None:
         try:
-            encoder = read_checkpoint(source)
-            folder = Path(source) if Path(source).is_dir() else encoder.path.parent.parent
-            stages = {"encoder": _facts(encoder, from_dict(TrainConfig, encoder.config), folder), **stages}
+            stages = {"encoder": _facts(read_checkpoint(source)), **stages}
         except (ModelLoadError, ConfigError) as error:
             logger.warning("the card does not describe the encoder's training: %s", error)
             lines += [f"The encoder was taken from `{Path(source).name}`.", ""]
@@ -137,10 +136,11 @@ def scores_for_card(
         ) from error
 
 
-def _facts(checkpoint: Checkpoint, config: TrainConfig, run: Path) -> dict[str, str]:
+def _facts(checkpoint: Checkpoint) -> dict[str, str]:
     """Settings and hours of one stage, by title."""
+    config = checkpoint.train_config()
     data, optimizer, settings = config.data, config.optimizer, config.run
-    hours = training_hours(run, steps=checkpoint.step, batch=data.batch)
+    hours = training_hours(checkpoint.run, steps=checkpoint.step, batch=data.batch)
     name = {"adam": "Adam", "adamw": "AdamW"}[optimizer.name]
     facts = {
         "steps": str(checkpoint.step),
@@ -161,14 +161,13 @@ def _facts(checkpoint: Checkpoint, config: TrainConfig, run: Path) -> dict[str, 
 
 def _describe_crops(manifest: Mapping[str, Any]) -> list[str]:
     """Describe number and origin of the crops; list the photographs if any licence is known."""
-    settings = cast("dict[str, Any]", manifest.get("settings") or {})
-    count, side = manifest["crops"], manifest["crop_size"]
+    settings: Mapping[str, Any] = manifest.get("settings") or {}
+    count, side, sources = manifest["crops"], manifest["crop_size"], manifest["sources"]
     if settings.get("synthetic"):
         return [f"{count} synthetic images of {side} x {side} pixels."]
 
     # a photograph may have several sources, one per reduction
     photos: dict[str, tuple[str, int]] = {}
-    sources = cast("list[dict[str, Any]]", manifest["sources"])
     for source in sources:
         name = str(source.get("file", "?"))
         licence, crops = photos.get(name, (str(source.get("licence") or ""), 0))

@@ -45,8 +45,7 @@ def load_config(config: str | os.PathLike[str], *, overrides: Sequence[str] = ()
             ``=``; or a key or value is wrong.
         MissingDependencyError: PyYAML is not installed.
     """
-    yaml = _import_yaml()
-    tree = _read(os.fspath(config), yaml=yaml)
+    tree = _read(os.fspath(config))
     for override in overrides:
         dotted, equals, text = override.partition("=")
         if not equals or not dotted:
@@ -56,7 +55,7 @@ def load_config(config: str | os.PathLike[str], *, overrides: Sequence[str] = ()
         for section in sections:
             table[section] = _mapping(table.get(section, {}), dotted)
             table = table[section]
-        table[key] = _parse(text, where=f"the value of override {override!r}", yaml=yaml)
+        table[key] = _parse(text, where=f"the value of override {override!r}")
     return from_dict(TrainConfig, tree, where=os.fspath(config))
 
 
@@ -66,10 +65,10 @@ def config_to_yaml(config: TrainConfig) -> str:
     Raises:
         MissingDependencyError: PyYAML is not installed.
     """
-    return _import_yaml().safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    return _yaml().safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
 
 
-def _import_yaml() -> ModuleType:
+def _yaml() -> ModuleType:
     try:
         import yaml
     except ImportError as error:
@@ -77,7 +76,7 @@ def _import_yaml() -> ModuleType:
     return yaml
 
 
-def _read(name: str, *, yaml: ModuleType, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a file or preset, merged over its base; ``above`` holds the files that led here."""
     path = _find(name, above)
     *files, here = (each.resolve() for each in (*above, path))
@@ -89,24 +88,20 @@ def _read(name: str, *, yaml: ModuleType, above: tuple[Path, ...] = ()) -> dict[
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a text file in UTF-8; expected YAML") from error
-    tree = _mapping(_parse(text, where=str(path), yaml=yaml), str(path))
-    base = tree.pop("base", None)
-    if base is None:
+    tree = _mapping(_parse(text, where=str(path)), str(path))
+    if (base := tree.pop("base", None)) is None:
         return tree
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base must be the name of a file or preset, got {base!r}")
-    return _merge(_read(base, yaml=yaml, above=(*above, path)), tree)
+    return _merge(_read(base, (*above, path)), tree)
 
 
 def _find(name: str, above: tuple[Path, ...]) -> Path:
     """Find a file, relative to the file that names it, or else a preset."""
-    path = Path(name).expanduser()
-    if above:
-        path = above[-1].parent / path
+    path = (above[-1].parent if above else Path()) / Path(name).expanduser()
     if path.is_file():
         return path
-    presets = list_presets()
-    if name in presets:
+    if name in (presets := list_presets()):
         return _PRESETS / f"{name}.yaml"
     close = difflib.get_close_matches(name, presets, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"presets are {', '.join(presets)}"
@@ -114,8 +109,9 @@ def _find(name: str, above: tuple[Path, ...]) -> Path:
     raise ConfigError(f"cannot read the config {name}{asked}: no such file or preset; {hint}")
 
 
-def _parse(text: str, *, where: str, yaml: ModuleType) -> Any:
+def _parse(text: str, *, where: str) -> Any:
     """Parse YAML with numbers like ``2e-4``."""
+    yaml = _yaml()
     loader = type("Loader", (yaml.SafeLoader,), {})
     loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("+-0123456789"))
     try:

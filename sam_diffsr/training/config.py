@@ -23,6 +23,8 @@ _NOT_NEGATIVE: _Rule = ("be >= 0", lambda value: 0 <= value < math.inf)
 _COUNT: _Rule = ("be >= 1", lambda value: value >= 1)
 _COUNT_OR_NULL: _Rule = ("be >= 1 or null", lambda value: value is None or value >= 1)
 _SHARE: _Rule = ("lie in [0, 1]", lambda value: 0 <= value <= 1)
+_DECAY: _Rule = ("lie in [0, 1)", lambda value: 0 <= value < 1)
+_DECAYS: _Rule = ("lie in [0, 1)", lambda values: all(0 <= value < 1 for value in values))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,10 +53,8 @@ class OptimizerConfig:
     """Gradient clipping: largest norm of the whole gradient."""
 
     def __post_init__(self) -> None:
-        decay: _Rule = ("lie in [0, 1)", lambda betas: all(0 <= beta < 1 for beta in betas))
-        rules = {"lr": _POSITIVE, "clip": _POSITIVE, "weight_decay": _NOT_NEGATIVE, "betas": decay}
-        rules |= {"halve_every": _COUNT, "warmup_steps": _NOT_NEGATIVE, "final_fraction": _SHARE}
-        _check(self, "optimizer", rules)
+        _check(self, "optimizer", lr=_POSITIVE, clip=_POSITIVE, weight_decay=_NOT_NEGATIVE, betas=_DECAYS)
+        _check(self, "optimizer", halve_every=_COUNT, warmup_steps=_NOT_NEGATIVE, final_fraction=_SHARE)
 
     def rate(self, step: int, *, steps: int) -> float:
         """Learning rate of a step (0-based) in a run of ``steps`` steps."""
@@ -94,8 +94,8 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         power: _Rule = ("lie in (0, 10]", lambda value: 0 < value <= 10)
-        rules = {"residual_scale": _POSITIVE, "timestep_power": power}
-        _check(self, "diffusion", {**rules, "encoder_starts": _SHARE, "perceptual": _NOT_NEGATIVE})
+        _check(self, "diffusion", residual_scale=_POSITIVE, timestep_power=power)
+        _check(self, "diffusion", encoder_starts=_SHARE, perceptual=_NOT_NEGATIVE)
         if self.perceptual > 0 and self.encoder_starts == 0:
             raise ConfigError("diffusion.perceptual needs diffusion.encoder_starts above 0, got 0")
 
@@ -116,8 +116,7 @@ class ValidationConfig:
     """Sampler of stage 2. Stage 1 is scored on the encoder's own image."""
 
     def __post_init__(self) -> None:
-        rules = {"limit": _COUNT_OR_NULL, "crop": _COUNT_OR_NULL, "pictures": _NOT_NEGATIVE}
-        _check(self, "validation", rules)
+        _check(self, "validation", limit=_COUNT_OR_NULL, crop=_COUNT_OR_NULL, pictures=_NOT_NEGATIVE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,10 +162,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         counts = ("steps", "accumulate", "keep", "log_every", "checkpoint_every", "validate_every")
-        rules = {**dict.fromkeys(counts, _COUNT), "seed": _NOT_NEGATIVE, "threads": _COUNT_OR_NULL}
-        rules["ema_decay"] = ("lie in [0, 1)", lambda value: 0 <= value < 1)
-        rules["max_seconds"] = ("be > 0 or null", lambda value: value is None or value > 0)
-        _check(self, "run", rules)
+        time: _Rule = ("be > 0 or null", lambda value: value is None or value > 0)
+        _check(self, "run", **dict.fromkeys(counts, _COUNT), seed=_NOT_NEGATIVE, threads=_COUNT_OR_NULL)
+        _check(self, "run", ema_decay=_DECAY, max_seconds=time)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,7 +188,7 @@ class TrainConfig:
             )
 
 
-def _check(config: object, table: str, rules: dict[str, _Rule]) -> None:
+def _check(config: object, table: str, **rules: _Rule) -> None:
     """Refuse values of a table that break their rules."""
     for key, (wanted, good) in rules.items():
         value = getattr(config, key)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from sam_diffsr.config import from_dict
 from sam_diffsr.errors import CheckpointMismatchError, DataError
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import save_pretrained_folder
@@ -65,14 +64,10 @@ def export_run(
             f"{checkpoint.path} is of stage {checkpoint.stage!r}; train the denoiser with it and export that "
             "run"
         )
-    train_config = from_dict(TrainConfig, checkpoint.config, where=f"config in {checkpoint.path}")
-    config = resolver_config(train_config, sampling=sampling)
+    config = resolver_config(checkpoint.train_config(), sampling=sampling)
     name = name or os.path.basename(os.path.abspath(out_dir))
     front, scored = ([], "") if scores is None else scores_for_card(scores, config, name=name)
-
-    folder = checkpoint.path.parent.parent
-    described = data_section(train_config, run=folder), training_section(checkpoint, train_config, run=folder)
-    sections = filter(None, (scored, *described, details.strip()))
+    sections = filter(None, (scored, data_section(checkpoint), training_section(checkpoint), details.strip()))
     card = model_card(
         config, name=name, license=license, datasets=datasets, front=front, details="\n\n".join(sections)
     )
@@ -98,11 +93,7 @@ def resolver_config(config: TrainConfig, *, sampling: SamplingConfig) -> Resolve
 
 
 def read_details(path: str | os.PathLike[str]) -> str:
-    """Read a Markdown file for the card.
-
-    Raises:
-        DataError: it cannot be read, or is not UTF-8 text.
-    """
+    """Read a Markdown file for the card; raises ``DataError`` if it is not readable UTF-8 text."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""The surroundings of a run: device, precision and processes through accelerate, CPU threads, stop signals.
+"""The surroundings of a run: its accelerator (device, precision, processes, trackers), threads, stop signals.
 
 Under ``accelerate launch`` or ``torchrun`` every process trains on its own rows of each batch, and only the
 first one writes. A single process needs no launcher.
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Generator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -24,25 +24,21 @@ from sam_diffsr.training.config import TrainConfig
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["launched", "leave_processes", "stop_flag"]
+__all__ = ["launched", "leave_processes", "stop_flag", "tracker_names"]
 
 _PATIENCE = timedelta(hours=2)
 """How long processes wait for the first one while it validates and writes."""
 
 
 @contextlib.contextmanager
-def launched(config: TrainConfig, *, folder: Path, trackers: list[str]) -> Generator[Accelerator, None, None]:
+def launched(config: TrainConfig, *, folder: Path) -> Generator[Accelerator, None, None]:
     """Make an accelerator for one run in ``folder`` and set torch's CPU threads; undo both afterwards."""
     try:
-        from accelerate import Accelerator
+        from accelerate import Accelerator, utils
         from accelerate.state import AcceleratorState, GradientState, is_initialized
-        from accelerate.utils import (
-            GradientAccumulationPlugin,
-            InitProcessGroupKwargs,
-            ProjectConfiguration,
-        )
     except ImportError as error:
         raise MissingDependencyError("training needs accelerate: pip install 'sam-diffsr[train]'") from error
+    trackers = tracker_names(config.run.tracker)
 
     # the device and its precision
     name, precision = config.run.device, config.run.precision
@@ -59,10 +55,10 @@ def launched(config: TrainConfig, *, folder: Path, trackers: list[str]) -> Gener
             cpu=device.type == "cpu",
             mixed_precision="no" if precision == "fp32" else precision,
             # the trainer splits batches; with a plugin the environment cannot divide the loss a second time
-            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            gradient_accumulation_plugin=utils.GradientAccumulationPlugin(num_steps=1),
             log_with=[*trackers] or None,
-            project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder)),
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+            project_config=utils.ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder)),
+            kwargs_handlers=[utils.InitProcessGroupKwargs(timeout=_PATIENCE)],
         )
         world: int = accelerator.num_processes
         try:
@@ -86,6 +82,28 @@ def launched(config: TrainConfig, *, folder: Path, trackers: list[str]) -> Gener
                 AcceleratorState._reset_state(reset_partial_state=world == 1)  # pyright: ignore[reportPrivateUsage]
 
 
+def tracker_names(tracker: str) -> list[str]:
+    """Translate ``run.tracker`` to the names of accelerate's trackers, whose packages must be installed."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    usable = sorted(str(name) for name in cast("list[Any]", get_available_trackers()))
+    if tracker in ("jsonl", "none"):
+        return []
+    if tracker == "auto":
+        return ["tensorboard"] if "tensorboard" in usable else []
+    if tracker not in LOGGER_TYPE_TO_CLASS:
+        raise ConfigError(
+            f"run.tracker must be auto, jsonl, none or a tracker that accelerate knows "
+            f"({', '.join(sorted(LOGGER_TYPE_TO_CLASS))}), got {tracker!r}"
+        )
+    if tracker not in usable:
+        raise MissingDependencyError(
+            f"run.tracker {tracker} needs its package: pip install {tracker.replace('_', '-')}, or choose "
+            f"one of {', '.join([*usable, 'jsonl', 'none'])}"
+        )
+    return [tracker]
+
+
 def leave_processes() -> bool:
     """Leave the process group, if there is one; say whether this is the first process, which reports."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
@@ -99,7 +117,7 @@ def leave_processes() -> bool:
 def stop_flag(max_seconds: float | None) -> Generator[Callable[[], bool], None, None]:
     """Give a function that tells whether SIGTERM, SIGINT (main thread only) or the time limit came."""
     stop = threading.Event()
-    deadline = None if max_seconds is None else time.monotonic() + max_seconds
+    deadline = float("inf") if max_seconds is None else time.monotonic() + max_seconds
     main = threading.current_thread() is threading.main_thread()
 
     def request(*_: object) -> None:
@@ -108,7 +126,7 @@ def stop_flag(max_seconds: float | None) -> Generator[Callable[[], bool], None, 
     signals = (signal.SIGTERM, signal.SIGINT) if main else ()
     before = {number: signal.signal(number, request) for number in signals}
     try:
-        yield lambda: stop.is_set() or (deadline is not None and time.monotonic() > deadline)
+        yield lambda: stop.is_set() or time.monotonic() > deadline
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

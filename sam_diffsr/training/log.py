@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam_diffsr.config import flatten
-from sam_diffsr.errors import ConfigError, MissingDependencyError, OutputError
-from sam_diffsr.files import atomic_path
+from sam_diffsr.errors import OutputError
+from sam_diffsr.files import atomic_path, writing
 from sam_diffsr.image import save_image
 from sam_diffsr.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["CROPS", "Meter", "RunLog", "read_log", "tracker_names"]
+__all__ = ["CROPS", "Meter", "RunLog", "read_log"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,31 +35,7 @@ _PICTURES = "samples"
 _TENSORBOARD = "tensorboard"
 _SINGLE_IMAGE = ("aim", "clearml")
 """Trackers whose ``log_images`` takes one image per name instead of a list."""
-
-
-def tracker_names(tracker: str) -> list[str]:
-    """Translate ``run.tracker`` to the names of accelerate's trackers, whose packages must be installed."""
-    if tracker in ("jsonl", "none"):
-        return []
-    try:
-        from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-    except ImportError as error:
-        raise MissingDependencyError("training needs accelerate: pip install 'sam-diffsr[train]'") from error
-    known, available = set(LOGGER_TYPE_TO_CLASS), cast("list[Any]", get_available_trackers())
-    usable = {str(name) for name in available}
-    if tracker == "auto":
-        return [_TENSORBOARD] if _TENSORBOARD in usable else []
-    if tracker not in known:
-        raise ConfigError(
-            f"run.tracker must be auto, jsonl, none or a tracker that accelerate knows "
-            f"({', '.join(sorted(known))}), got {tracker!r}"
-        )
-    if tracker not in usable:
-        raise MissingDependencyError(
-            f"run.tracker {tracker} needs its package: pip install {tracker.replace('_', '-')}, or choose "
-            f"one of {', '.join([*sorted(usable), 'jsonl', 'none'])}"
-        )
-    return [tracker]
+_ADVICE = "checkpoints are kept, free space and resume"
 
 
 class Meter:
@@ -68,46 +44,36 @@ class Meter:
     ``skips`` ignores gradient norms that are not finite, because fp16's loss scaling skips those steps.
     """
 
-    def __init__(self, device: torch.device, *, skips: bool = False) -> None:
-        self.device, self.skips = device, skips
+    def __init__(self, accelerator: Accelerator, *, skips: bool = False) -> None:
+        self._accelerator, self._skips = cast("Any", accelerator), skips
         self._reset()
 
     def _reset(self) -> None:
-        self._sums = torch.zeros(2, device=self.device)
-        self.steps, self.images, self.waited, self.since = 0, 0, 0.0, time.perf_counter()
+        self._sums = torch.zeros(2, device=self._accelerator.device)
+        self.steps, self.images, self.began = 0, 0, time.perf_counter()
+        self.spent = {"waiting": 0.0, "paused": 0.0}
 
     @contextlib.contextmanager
-    def waiting(self) -> Generator[None, None, None]:
-        """Count the time inside the block as waiting for data."""
+    def timed(self, kind: Literal["waiting", "paused"]) -> Generator[None, None, None]:
+        """Count the time of the block as waiting for data, or as a pause, which is not training."""
         start = time.perf_counter()
         yield
-        self.waited += time.perf_counter() - start
-
-    @contextlib.contextmanager
-    def paused(self) -> Generator[None, None, None]:
-        """Exclude the time inside the block, which is not training."""
-        start = time.perf_counter()
-        yield
-        self.since += time.perf_counter() - start
+        self.spent[kind] += time.perf_counter() - start
 
     def add(self, loss: torch.Tensor, norm: torch.Tensor, *, images: int) -> None:
         """Count one step: loss and gradient norm (scalars on the device), images of all processes."""
-        norm = torch.nan_to_num(norm, nan=0.0, posinf=0.0) if self.skips else norm
+        norm = torch.nan_to_num(norm, nan=0.0, posinf=0.0) if self._skips else norm
         self._sums += torch.stack((loss, norm))
         self.steps += 1
         self.images += images
 
-    def summary(self, *, reduce: Callable[[torch.Tensor], torch.Tensor] | None = None) -> dict[str, float]:
-        """Loss, gradient norm, images per second, share of time spent waiting for data.
-
-        ``reduce`` averages a vector of loss and norm over all processes.
-        """
+    def summary(self) -> dict[str, float]:
+        """Loss and gradient norm over all processes, images per second, share of time waiting for data."""
         if not self.steps:
             return {}
-        means = self._sums / self.steps
-        loss, norm = cast("list[float]", (means if reduce is None else reduce(means)).tolist())
-        elapsed = max(time.perf_counter() - self.since, 1e-9)
-        speed, wait = round(self.images / elapsed, 3), round(self.waited / elapsed, 4)
+        loss, norm = self._accelerator.reduce(self._sums / self.steps, reduction="mean").tolist()
+        elapsed = max(time.perf_counter() - self.began - self.spent["paused"], 1e-9)
+        speed, wait = round(self.images / elapsed, 3), round(self.spent["waiting"] / elapsed, 4)
         self._reset()
         return {"loss": loss, "grad_norm": norm, "images_per_second": speed, "data_wait": wait}
 
@@ -124,12 +90,12 @@ class RunLog:
         self._draws = config.run.tracker != "none"
 
         # the records up to the checkpoint
-        kept = [record for record in read_log(folder) if record["step"] <= step]
-        with _writing(self.path), atomic_path(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        kept = "".join(json.dumps(record) + "\n" for record in read_log(folder) if record["step"] <= step)
+        with writing("the log", self.path, advice=_ADVICE), atomic_path(self.path) as temporary:
+            temporary.write_text(kept, encoding="utf-8")
 
         # the tracker; TensorBoard's project is a folder, and it has no table of settings
-        names = tracker_names(config.run.tracker)
+        names = [str(name) for name in cast("list[Any]", accelerator.log_with)]
         board = names == [_TENSORBOARD]
         settings = {
             key: value if isinstance(value, str | int | float | None) else str(value)
@@ -153,19 +119,21 @@ class RunLog:
         self._trackers = cast("list[Any]", accelerator.trackers)
 
     def numbers(self, step: int, values: Mapping[str, Any], *, group: str) -> None:
-        """Log numbers: one line of ``log.jsonl``, and ``group/name`` in the tracker."""
-        record = dict(values) if group == "train" else {group: dict(values)}
-        line = json.dumps({"step": step, "time": round(time.time(), 3), **record}) + "\n"
-        with _writing(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(line)
+        """Log numbers: a line of ``log.jsonl``, ``group/name`` in the tracker, and a message."""
+        train = group == "train"
+        record = {"step": step, "time": round(time.time(), 3), **(values if train else {group: dict(values)})}
+        with writing("the log", self.path, advice=_ADVICE), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
         named = {f"{group}/{key}": value for key, value in values.items()}
         self._track(lambda tracker: tracker.log(named, step=step))
+        shown = ", ".join(f"{key} {value:.5g}" for key, value in values.items())
+        logger.info("step %d: %s%s", step, "" if train else f"{group} ", shown)
 
     def picture(self, step: int, picture: NDArray[np.uint8]) -> None:
         """Log a picture ``(H, W, 3)``: ``samples/step-XXXXXXXX.png``, and the tracker."""
         if not self._draws:
             return
-        with _writing(self._pictures):
+        with writing("pictures", self._pictures, advice=_ADVICE):
             self._pictures.mkdir(exist_ok=True)
         save_image(Image.fromarray(picture), self._pictures / f"step-{step:08d}.png")
 
@@ -189,16 +157,6 @@ class RunLog:
                 self._trackers.remove(tracker)
                 message = "the tracker %s failed and is not used from now on; log.jsonl is complete: %s"
                 logger.warning(message, tracker.name, error)
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Generator[None, None, None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error}; checkpoints are kept, free space and resume"
-        ) from error
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

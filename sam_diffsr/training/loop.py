@@ -10,20 +10,21 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sam_diffsr.config import check_choice
 from sam_diffsr.data import TrainingSource, prefetch
-from sam_diffsr.errors import ArgumentError, NumericalError, OutputError
-from sam_diffsr.files import atomic_path
+from sam_diffsr.errors import ArgumentError, NumericalError
+from sam_diffsr.files import atomic_path, writing
 from sam_diffsr.models import DiffSR
 from sam_diffsr.training.compose import config_to_yaml
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.launch import launched, stop_flag
-from sam_diffsr.training.log import CROPS, Meter, RunLog, tracker_names
+from sam_diffsr.training.log import CROPS, Meter, RunLog
 from sam_diffsr.training.stages import Distance, StageName
 from sam_diffsr.training.state import checkpoint_path, find_checkpoint, latest_checkpoint, remove_leftovers
 from sam_diffsr.training.trainer import Trainer
@@ -103,8 +104,7 @@ def train(
         NumericalError: the loss became NaN or infinite; the last good checkpoint is kept.
         OutputError: the folder cannot be written, or the tracker does not start.
     """
-    if stage not in get_args(StageName):
-        raise ArgumentError(f"stage must be one of {', '.join(get_args(StageName))}; got {stage!r}")
+    check_choice(stage, StageName, what="stage", error=ArgumentError)
     if config.validation.hr is not None and validate is None:
         raise ArgumentError(
             "config.validation.hr names a folder, but validate is None; pass validate="
@@ -112,7 +112,7 @@ def train(
         )
     folder = Path(out_dir)
     checkpoint = find_checkpoint(folder, resume)
-    with launched(config, folder=folder, trackers=tracker_names(config.run.tracker)) as accelerator:
+    with launched(config, folder=folder) as accelerator:
         with accelerator.main_process_first():  # the first process cuts data.photos into crops for all
             source = TrainingSource(
                 config.data,
@@ -140,12 +140,16 @@ class _Run:
         self.accelerator: Any = trainer.accelerator
         self.saved = latest_checkpoint(folder)
         self.log: RunLog | None = None  # of the first process, which alone writes
-        self.hides_bar = True
+        self.shows_bar = False
         if self.accelerator.is_main_process:
-            self.hides_bar = not (sys.stderr.isatty() if progress is None else progress)
-            _prepare_folder(folder, self.config)
+            self.shows_bar = sys.stderr.isatty() if progress is None else progress
+            with writing("the run folder", folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(folder)
+                with atomic_path(folder / "config.yaml") as temporary:
+                    temporary.write_text(config_to_yaml(self.config), encoding="utf-8")
             self.log = RunLog(folder, self.config, step=trainer.step, accelerator=self.accelerator)
-        self.meter = Meter(trainer.device, skips=self.config.run.precision == "fp16")
+        self.meter = Meter(self.accelerator, skips=self.config.run.precision == "fp16")
 
     def train(self, source: TrainingSource, stopping: Callable[[], bool]) -> TrainResult:
         """Train until the last step, a signal or the time limit."""
@@ -153,17 +157,17 @@ class _Run:
         from tqdm.contrib.logging import logging_redirect_tqdm
 
         trainer, run = self.trainer, self.config.run
+        start, hidden = trainer.step, not self.shows_bar
         with contextlib.ExitStack() as stack:
             if self.log is not None:
                 stack.callback(self.log.close)
-            if not self.hides_bar:  # messages stand above the bar
+            if not hidden:  # messages stand above the bar
                 stack.enter_context(logging_redirect_tqdm([logging.getLogger("sam_diffsr")]))
-            start, hidden = trainer.step, self.hides_bar
             bar = tqdm(desc=trainer.name, initial=start, total=run.steps, unit="step", disable=hidden)
             self.bar: Any = stack.enter_context(bar)
             batches = stack.enter_context(prefetch(source.host_batch, start=trainer.step, stop=run.steps))
             while trainer.step < run.steps:
-                with self.meter.waiting():
+                with self.meter.timed("waiting"):
                     batch = source.device_batch(next(batches), trainer.device)
                 loss, norm = trainer.train_step(batch)
                 self.meter.add(loss, norm, images=self.config.data.batch)
@@ -179,10 +183,10 @@ class _Run:
                     self._validate()
                 if self._any_process(stopping()):
                     break
-            saved = checkpoint_path(self.folder, trainer.step)
-            if self.saved != saved:
+            newest = checkpoint_path(self.folder, trainer.step)
+            if self.saved != newest:
                 self._save()
-        return TrainResult(step=trainer.step, finished=trainer.step >= run.steps, checkpoint=saved)
+        return TrainResult(trainer.step, trainer.step >= run.steps, newest)
 
     def _any_process(self, stop: bool) -> bool:
         """Whether any process wants to stop, so that all stop at the same step."""
@@ -194,48 +198,32 @@ class _Run:
 
     def _report(self) -> None:
         """Log the means since the last report; a loss that is not finite must not reach a checkpoint."""
-        record = self.meter.summary(reduce=lambda means: self.accelerator.reduce(means, reduction="mean"))
+        record = self.meter.summary()
         if not record:
             return
         step = self.trainer.step
-        if not all(math.isfinite(record[key]) for key in ("loss", "grad_norm")):
+        if not math.isfinite(record["loss"] + record["grad_norm"]):
             raise NumericalError(
                 f"the loss is not finite at step {step} ({record}); the last good checkpoint is "
                 f"{latest_checkpoint(self.folder)}: start a new run with run.init set to it and a lower "
                 "optimizer.lr, or with run.precision fp32"
             )
         self.bar.set_postfix(loss=f"{record['loss']:.4g}", refresh=False)
-        self._numbers({**record, "lr": self.trainer.rate(step - 1)}, group="train")
+        if self.log is not None:
+            self.log.numbers(step, {**record, "lr": self.trainer.rate(step - 1)}, group="train")
 
     def _save(self) -> None:
         self._report()
         if self.log is not None:
-            with self.meter.paused():
+            with self.meter.timed("paused"):
                 self.trainer.save(self.folder)
         self.saved = checkpoint_path(self.folder, self.trainer.step)
 
     def _validate(self) -> None:
         if self.log is None or self.validate is None:
             return
-        with self.meter.paused(), torch.no_grad():
+        with self.meter.timed("paused"), torch.no_grad():
             outcome = self.validate(self.trainer.averaged_model())
-            self._numbers(outcome.scores, group="validation")
+            self.log.numbers(self.trainer.step, outcome.scores, group="validation")
             if outcome.picture is not None:
                 self.log.picture(self.trainer.step, outcome.picture)
-
-    def _numbers(self, values: Mapping[str, float], *, group: str) -> None:
-        if self.log is not None:
-            self.log.numbers(self.trainer.step, values, group=group)
-            shown = ", ".join(f"{key} {value:.5g}" for key, value in values.items())
-            logger.info("step %d: %s%s", self.trainer.step, "" if group == "train" else f"{group} ", shown)
-
-
-def _prepare_folder(folder: Path, config: TrainConfig) -> None:
-    """Create the run's folder, remove unfinished files of a killed process, and write the configuration."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        with atomic_path(folder / "config.yaml") as temporary:
-            temporary.write_text(config_to_yaml(config), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot create the run folder {folder}: {error}") from error

@@ -51,7 +51,6 @@ class Checkpoint:
     """Content of a checkpoint file; tensors that were read are on the CPU."""
 
     path: Path
-    """The file."""
     step: int
     """Number of finished steps."""
     stage: str
@@ -61,13 +60,22 @@ class Checkpoint:
     network: dict[str, Tensor]
     """Weights of the trained network."""
     ema: dict[str, Tensor]
-    """Averaged weights of the trained network."""
+    """Averaged weights of the same."""
     frozen: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     """Weights of the encoder in stage 2; empty in stage 1."""
     moments: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     """Adam's state; keys are ``<parameter>/<entry>``."""
     scaler: dict[str, Any] | None = None
     """State of fp16's loss scaling."""
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return self.path.parents[1]
+
+    def train_config(self) -> TrainConfig:
+        """The run's configuration, with the defaults of keys that its version did not have."""
+        return from_dict(TrainConfig, self.config, where=f"config in {self.path}")
 
 
 def write_checkpoint(checkpoint: Checkpoint, *, keep: int) -> None:
@@ -94,19 +102,19 @@ def write_checkpoint(checkpoint: Checkpoint, *, keep: int) -> None:
         raise OutputError(
             f"cannot write checkpoint {path}: {error}; earlier checkpoints are kept, free space and resume"
         ) from error
-    for old in list_checkpoints(path.parents[1])[:-keep]:
+    for old in list_checkpoints(checkpoint.run)[:-keep]:
         old.unlink(missing_ok=True)
-
-
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """Path of a step's checkpoint in a run folder."""
-    return folder / FOLDER / f"step-{step:08d}.safetensors"
 
 
 def remove_leftovers(folder: Path) -> None:
     """Delete the unfinished files of processes that were killed while they saved."""
     for path in (folder / FOLDER).glob(".*"):
         path.unlink(missing_ok=True)
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Path of a step's checkpoint in a run folder."""
+    return folder / FOLDER / f"step-{step:08d}.safetensors"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -122,7 +130,8 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def is_checkpoint(path: Path) -> bool:
     """Whether a path is a checkpoint file of this trainer, judged by its header."""
     try:
-        return {"format_version", "step", "stage"} <= _read(path, tensors=False)[0].keys()
+        with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            return {"format_version", "step", "stage"} <= cast("dict[str, str]", file.metadata() or {}).keys()
     except (OSError, SafetensorError):
         return False
 
@@ -135,22 +144,22 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """
     source = Path(path)
     if source.is_dir():
-        newest = latest_checkpoint(source)
-        if newest is None:
+        if (newest := latest_checkpoint(source)) is None:
             raise ModelLoadError(
                 f"{source} has no finished checkpoint: expected {FOLDER}/step-*.safetensors in it"
             )
         source = newest
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
     try:
-        metadata, tensors = _read(source)
+        with safe_open(source, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            metadata = cast("dict[str, str]", file.metadata() or {})
+            for key in cast("list[str]", file.keys()):
+                group, _, name = key.partition(":")
+                groups.get(group, {})[name] = cast("Tensor", file.get_tensor(key))
     except (OSError, SafetensorError) as error:
         raise ModelLoadError(f"cannot read checkpoint {source}: {error}") from error
     if metadata.get("format_version") != FORMAT_VERSION or not {"step", "stage", "config"} <= metadata.keys():
         raise ModelLoadError(f"{source} is not a training checkpoint of format {FORMAT_VERSION}")
-    groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
-    for key, tensor in tensors.items():
-        group, _, name = key.partition(":")
-        groups.get(group, {})[name] = tensor
     try:
         return Checkpoint(
             path=source,
@@ -191,10 +200,7 @@ def check_same_run(checkpoint: Checkpoint, stage: str, config: TrainConfig) -> N
     """
     if checkpoint.stage != stage:
         raise ConfigError(f"{checkpoint.path} holds a run of stage {checkpoint.stage!r}, not {stage!r}")
-
-    # reading the old config fills in the defaults of keys that its version did not have
-    old = flatten(from_dict(TrainConfig, checkpoint.config, where=f"config in {checkpoint.path}"))
-    new = flatten(config)
+    old, new = flatten(checkpoint.train_config()), flatten(config)
     changed: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
@@ -211,14 +217,6 @@ def check_same_run(checkpoint: Checkpoint, stage: str, config: TrainConfig) -> N
             changed.append(difference)
     if changed:
         raise ConfigError(f"{checkpoint.path} holds a run of another configuration: {'; '.join(changed)}")
-
-
-def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file."""
-    with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
-        metadata = cast("dict[str, str]", file.metadata() or {})
-        keys = cast("list[str]", file.keys()) if tensors else []
-        return metadata, {key: cast("Tensor", file.get_tensor(key)) for key in keys}
 
 
 def _table(text: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+import sam_diffsr.training.state as state
 from sam_diffsr.config import to_dict
 from sam_diffsr.data import TrainingBatch
 from sam_diffsr.errors import CheckpointMismatchError, ConfigError
@@ -23,15 +24,6 @@ from sam_diffsr.models.weights import check_module_weights
 from sam_diffsr.pipeline.checkpoint import load_pretrained
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.stages import DenoiserStage, Distance, EncoderStage, Stage, StageName
-from sam_diffsr.training.state import (
-    Checkpoint,
-    check_same_run,
-    checkpoint_path,
-    is_checkpoint,
-    latest_checkpoint,
-    read_checkpoint,
-    write_checkpoint,
-)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -51,7 +43,7 @@ class Trainer:
         config: TrainConfig,
         *,
         accelerator: Accelerator,
-        checkpoint: Checkpoint | None = None,
+        checkpoint: state.Checkpoint | None = None,
         distance: Distance | None = None,
     ) -> None:
         self.name: StageName = stage
@@ -61,7 +53,7 @@ class Trainer:
 
         # networks with their first weights; a checkpoint's are loaded at the end
         if checkpoint is not None:
-            check_same_run(checkpoint, stage, config)
+            state.check_same_run(checkpoint, stage, config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
             model = build_model(config.model)
@@ -80,17 +72,12 @@ class Trainer:
         )
         average = cast("Callable[..., None]", get_ema_multi_avg_fn(config.run.ema_decay))
         self.ema = AveragedModel(self.network, multi_avg_fn=average, use_buffers=False)
-        optimizer = config.optimizer
-        self._optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer.name](
-            list(self.network.parameters()),
-            lr=optimizer.lr,
-            betas=optimizer.betas,
-            weight_decay=optimizer.weight_decay,
-        )
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer.name]
+        lr, betas, decay = config.optimizer.lr, config.optimizer.betas, config.optimizer.weight_decay
+        self._optimizer = kind(list(self.network.parameters()), lr=lr, betas=betas, weight_decay=decay)
 
         # accelerate wraps the stage to share gradients, and the optimizer to scale the loss
-        prepared = cast("tuple[Any, Any]", accelerator.prepare(self.stage, self._optimizer))
-        self._loss, self._stepper = prepared
+        self._loss, self._stepper = cast("Any", accelerator).prepare(self.stage, self._optimizer)
         self._scaler = cast("torch.amp.GradScaler | None", accelerator.scaler)
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -121,8 +108,8 @@ class Trainer:
             total += loss.detach()
 
         # update of weights and averages
-        parameters, clip = self.network.parameters(), self.config.optimizer.clip
-        norm = cast("Tensor", accelerator.clip_grad_norm_(parameters, clip))
+        clip = self.config.optimizer.clip
+        norm = cast("Tensor", accelerator.clip_grad_norm_(self.network.parameters(), clip))
         self._stepper.step()
         self.ema.update_parameters(self.network)
         self.step += 1
@@ -135,8 +122,8 @@ class Trainer:
             for name, parameter in self.network.named_parameters()
             for entry, value in self._optimizer.state.get(parameter, {}).items()
         }
-        checkpoint = Checkpoint(
-            path=checkpoint_path(folder, self.step),
+        checkpoint = state.Checkpoint(
+            path=state.checkpoint_path(folder, self.step),
             step=self.step,
             stage=self.name,
             config=to_dict(self.config),
@@ -146,7 +133,7 @@ class Trainer:
             moments=cast("dict[str, Tensor]", moments),
             scaler=None if self._scaler is None else self._scaler.state_dict(),
         )
-        write_checkpoint(checkpoint, keep=self.config.run.keep)
+        state.write_checkpoint(checkpoint, keep=self.config.run.keep)
 
     def averaged_model(self) -> DiffSR:
         """A copy of both networks with the averaged weights, in evaluation mode."""
@@ -170,7 +157,7 @@ class Trainer:
                 )
             _load(model.encoder, *read_weights(encoder, "encoder"))
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
+    def _restore(self, checkpoint: state.Checkpoint) -> None:
         """Put weights, averages, moments, loss scale and step back, exactly."""
         _load(self.network, checkpoint.network, checkpoint.path)
         _load(self.ema.module, checkpoint.ema, checkpoint.path)
@@ -183,9 +170,8 @@ class Trainer:
         for key, tensor in checkpoint.moments.items():
             name, _, entry = key.rpartition("/")
             if name not in parameters:
-                raise CheckpointMismatchError(
-                    f"{checkpoint.path} has Adam moments of an unknown weight {name!r}"
-                )
+                unknown = f"{checkpoint.path} has Adam moments of an unknown weight {name!r}"
+                raise CheckpointMismatchError(unknown)
             parameter = parameters[name]
             value = tensor if tensor.ndim == 0 else torch.empty_like(parameter).copy_(tensor)
             self._optimizer.state[parameter][entry] = value
@@ -211,12 +197,11 @@ def read_weights(origin: str, part: StageName) -> tuple[dict[str, Tensor], Path]
     path = Path(origin).expanduser()
     if part == "encoder" and is_rrdbnet_file(path):
         return load_rrdbnet_checkpoint(path)[2], path
-    if not is_checkpoint(path) and latest_checkpoint(path) is None:
-        _, state_dict = load_pretrained(origin)
-        head = f"{part}."
-        own = {key: value.float() for key, value in state_dict.items() if key.startswith(head)}
+    if not state.is_checkpoint(path) and state.latest_checkpoint(path) is None:
+        weights, head = load_pretrained(origin)[1], f"{part}."
+        own = {key: value.float() for key, value in weights.items() if key.startswith(head)}
         return {key.removeprefix(head): value for key, value in own.items()}, path
-    checkpoint = read_checkpoint(path)
+    checkpoint = state.read_checkpoint(path)
     if checkpoint.stage == part:
         return checkpoint.ema, checkpoint.path
     if part == "encoder":

@@ -29,7 +29,7 @@ def choices(worker: Worker) -> Choices:
 
 
 def upscale(worker: Worker, path: Path, choices: Choices) -> Result:
-    worker.start("job")
+    worker.jobs.add("job")
     return worker.upscale(path, choices, job="job", report=lambda share: None)
 
 
@@ -48,7 +48,7 @@ def test_the_result_is_that_of_the_library_with_metadata(
     worker: Worker, photo: Path, choices: Choices, model_dir: Path
 ):
     shares: list[float] = []
-    worker.start("job")
+    worker.jobs.add("job")
     result = worker.upscale(photo, choices, job="job", report=shares.append)
     assert (result.path.name, result.size) == ("photo_x4.png", (120, 160))
     assert shares == [0.2, 0.4, 0.6, 0.8, 1.0]
@@ -80,9 +80,9 @@ def test_cancelling_ends_the_job_at_the_next_step(worker: Worker, photo: Path, c
 
     def report(share: float) -> None:
         shares.append(share)
-        worker.cancel("job")
+        worker.jobs.discard("job")
 
-    worker.start("job")
+    worker.jobs.add("job")
     with pytest.raises(CancelledError, match="stopped the work at step 1"):
         worker.upscale(photo, choices, job="job", report=report)
     assert shares == [0.2]
@@ -110,7 +110,7 @@ def test_what_a_file_type_cannot_hold_is_refused_before_the_work(
 ):
     path = tmp_path / "clear.png"
     Image.new("RGBA", (8, 8)).save(path)
-    worker.start("job")
+    worker.jobs.add("job")
     with pytest.raises(OutputError, match="transparency"):
         worker.upscale(
             path,
@@ -126,14 +126,14 @@ def test_a_bad_file_fails_alone_and_cancelling_ends_the_list(
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no")
     shares: list[float] = []
-    worker.start("job")
+    worker.jobs.add("job")
     outcomes = worker.upscale_all([bad, photo, photo], choices, job="job", report=shares.append)
     name, error = next(outcomes)
     assert (name, type(error)) == ("bad.jpg", ImageError)
     name, result = next(outcomes)
     assert isinstance(result, Result)
     assert shares[-1] == pytest.approx(2 / 3)
-    worker.cancel("job")
+    worker.jobs.discard("job")
     assert list(outcomes) == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-import sam_diffsr.bench.networks as networks
+import sam_diffsr.bench.upscaling as upscaling
 from sam_diffsr.diffusion import ScheduleConfig
 from sam_diffsr.models import DenoiserConfig, EncoderConfig, ModelConfig, build_model
 from sam_diffsr.pipeline import ResolverConfig, SamplingConfig, SuperResolver
@@ -27,5 +27,5 @@ def resolver() -> SuperResolver:
 @pytest.fixture
 def small_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put tiny networks in the place of the released architecture, and a small matrix product."""
-    monkeypatch.setattr(networks, "ModelConfig", lambda: TINY)
-    monkeypatch.setitem(networks._MATRIX_SIDE, "cpu", 64)
+    monkeypatch.setattr(upscaling, "ModelConfig", lambda: TINY)
+    monkeypatch.setitem(upscaling._MATRIX_SIDE, "cpu", 64)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import sam_diffsr.bench as bench
-import sam_diffsr.bench.networks as networks
+import sam_diffsr.bench.upscaling as upscaling
 from sam_diffsr.bench import BenchResult
 from sam_diffsr.cli import main
 
@@ -75,7 +75,7 @@ def test_quick_is_overruled_by_what_is_given(asked, model_dir) -> None:
 
 @pytest.mark.usefixtures("small_reference")
 def test_step_and_image_for_real(model_dir, tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(networks, "run_probe", lambda resolver, *, size: {"peak_mb": 100.0})
+    monkeypatch.setattr(upscaling, "run_probe", lambda resolver, *, size: {"peak_mb": 100.0})
     target = tmp_path / "bench.json"
     threads = str(torch.get_num_threads())
     options = ["--size", "8", "--repeats", "1", "--threads", threads, "--json", str(target)]

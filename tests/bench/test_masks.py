@@ -33,5 +33,5 @@ def test_everything_is_measured() -> None:
 
 
 def test_values_out_of_range() -> None:
-    with pytest.raises(ArgumentError, match="expected sides, regions and repeats >= 1"):
+    with pytest.raises(ArgumentError, match="regions must be >= 1, got 0"):
         measure_masks(regions=0)

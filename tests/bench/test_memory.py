@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import sam_diffsr.bench.memory as memory
+import sam_diffsr.bench.upscaling as upscaling
 from sam_diffsr.bench import measure_memory, probe
 from sam_diffsr.errors import ArgumentError, OutputError
 
@@ -20,7 +20,7 @@ def test_one_process_per_size(resolver, monkeypatch) -> None:
         seen.append({"size": size, **options})
         return {"before_mb": 100.0, "peak_mb": 100.0 + size, "seconds": 0.5}
 
-    monkeypatch.setattr(memory, "run_probe", fake)
+    monkeypatch.setattr(upscaling, "run_probe", fake)
     result = measure_memory(resolver, sizes=[8, 16], tile=4, max_memory=2**30)
     assert seen == [{"size": size, "tile": 4, "max_memory": 2**30} for size in (8, 16)]
     rows: Any = result.tables["memory"]
@@ -30,7 +30,7 @@ def test_one_process_per_size(resolver, monkeypatch) -> None:
 
 def test_a_system_that_does_not_tell(resolver, monkeypatch) -> None:
     answer = {"before_mb": None, "peak_mb": None, "seconds": 0.5}
-    monkeypatch.setattr(memory, "run_probe", lambda resolver, *, size, options: answer)
+    monkeypatch.setattr(upscaling, "run_probe", lambda resolver, *, size, options: answer)
     result = measure_memory(resolver, sizes=[8])
     assert result.tables["memory"][0]["used_mb"] is None
     assert "not measured" in result.text()
@@ -43,7 +43,7 @@ def test_sizes_that_do_not_grow(resolver, sizes) -> None:
 
 
 def test_the_probe_measures_a_process_of_its_own(resolver) -> None:
-    answer: dict[str, Any] = memory.run_probe(resolver, size=16)
+    answer: dict[str, Any] = upscaling.run_probe(resolver, size=16)
     assert answer["seconds"] > 0
     if probe.peak_mb(on_cuda=False) is not None:
         assert 50 < answer["before_mb"] <= answer["peak_mb"] < 3000
@@ -76,4 +76,4 @@ def test_the_probe_uses_the_public_interface_only() -> None:
 
 def test_a_process_that_fails(resolver) -> None:
     with pytest.raises(OutputError, match=r"the measured process failed: .*max_memory"):
-        memory.run_probe(resolver, size=16, options={"max_memory": 1})
+        upscaling.run_probe(resolver, size=16, options={"max_memory": 1})

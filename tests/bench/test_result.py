@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sam_diffsr.bench import BenchResult, to_json
-from sam_diffsr.bench.result import median_ratio, medians, time_in_turns
+from sam_diffsr.bench.result import Timed, time_in_turns
 from sam_diffsr.errors import ArgumentError
 
 STEP = BenchResult(name="step", figures={"step_ratio": 0.5}, settings={"size": 8}, seconds={"step": 1.0})
@@ -43,12 +43,12 @@ def test_json() -> None:
 def test_tasks_take_turns() -> None:
     seen: list[str] = []
     tasks = {"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}
-    seconds = time_in_turns(tasks, repeats=3)
+    seconds = time_in_turns("letters", tasks, repeats=3)
     assert "".join(seen) == "abababab"
     assert [len(values) for values in seconds.values()] == [3, 3]
 
 
 def test_a_busy_round_counts_once() -> None:
-    seconds = {"ours": [1.0, 10.0, 2.0], "reference": [2.0, 10.0, 4.0]}
-    assert median_ratio(seconds, "ours", "reference") == 0.5
-    assert medians(seconds) == {"ours": 2.0, "reference": 4.0}
+    timed = Timed({"ours": [1.0, 10.0, 2.0], "reference": [2.0, 10.0, 4.0]})
+    assert timed.ratio("ours", "reference") == 0.5
+    assert timed.medians() == {"ours": 2.0, "reference": 4.0}

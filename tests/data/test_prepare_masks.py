@@ -11,9 +11,8 @@ from PIL import Image
 
 from sam_diffsr.data import DataConfig, TrainingSource, prepare_crops
 from sam_diffsr.errors import DataError
-from sam_diffsr.masks.spe import encode_structure
+from sam_diffsr.masks.spe import StructureField, encode_structure
 from sam_diffsr.masks.store import write_records, write_structure
-from sam_diffsr.masks.structure import StructureField
 
 SIZE = (90, 110)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sam_diffsr.errors import ArgumentError, DataError
+from sam_diffsr.masks.spe import StructureField
 from sam_diffsr.masks.store import find_masks, load_structure, write_records, write_structure
-from sam_diffsr.masks.structure import StructureField
 
 SIZE = (90, 110)
 
@@ -59,7 +59,7 @@ def test_bad_choices_and_bad_records_are_told_apart(made) -> None:
 
 
 def test_too_many_regions_name_the_file(made, monkeypatch) -> None:
-    import sam_diffsr.masks.structure as structure
+    import sam_diffsr.masks.spe as structure
 
     masks, _ = made
     monkeypatch.setattr(structure, "MAX_REGIONS", 4)

@@ -7,7 +7,7 @@ import pytest
 
 from sam_diffsr.errors import DataError, ImageError
 from sam_diffsr.masks.picture import draw_structure, field_colours, region_colours
-from sam_diffsr.masks.structure import StructureField
+from sam_diffsr.masks.spe import StructureField
 
 
 def halves(size: tuple[int, int]) -> StructureField:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from sam_diffsr.errors import DataError, OutputError
 from sam_diffsr.masks import encode_structure, rle
+from sam_diffsr.masks.spe import StructureField
 from sam_diffsr.masks.store import read_records, read_structure, write_records, write_structure
-from sam_diffsr.masks.structure import StructureField
 
 SIZE = (40, 56)
 

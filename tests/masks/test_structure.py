@@ -7,7 +7,7 @@ import pytest
 
 from sam_diffsr.errors import ArgumentError, DataError
 from sam_diffsr.masks import encode_structure
-from sam_diffsr.masks.structure import MAX_REGIONS, StructureField
+from sam_diffsr.masks.spe import MAX_REGIONS, StructureField
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_fields_that_are_none(field, message):
 
 def test_more_regions_than_can_be_numbered(masks, monkeypatch):
     assert np.iinfo(np.uint16).max == MAX_REGIONS
-    monkeypatch.setattr("sam_diffsr.masks.structure.MAX_REGIONS", 4)
+    monkeypatch.setattr("sam_diffsr.masks.spe.MAX_REGIONS", 4)
     with pytest.raises(DataError, match="got 5 visible regions, at most 4 can be stored"):
         StructureField.from_masks(masks)
 

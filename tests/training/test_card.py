@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from sam_diffsr.config import from_dict
+from sam_diffsr.config import from_dict, to_dict
 from sam_diffsr.training import TrainConfig
 from sam_diffsr.training.card import data_section, training_hours, training_section
-from sam_diffsr.training.state import checkpoint_path, read_checkpoint, write_checkpoint
+from sam_diffsr.training.state import Checkpoint, checkpoint_path, read_checkpoint, write_checkpoint
 
 
 def crops_of(folder: Path, sources: list[dict[str, Any]], **settings: Any) -> Path:
@@ -25,7 +25,9 @@ def crops_of(folder: Path, sources: list[dict[str, Any]], **settings: Any) -> Pa
 
 
 def text(config: dict[str, Any], run: Path) -> str:
-    return data_section(from_dict(TrainConfig, config), run=run)
+    tree = to_dict(from_dict(TrainConfig, config))
+    path = checkpoint_path(run, 0)
+    return data_section(Checkpoint(path=path, step=0, stage="denoiser", config=tree, network={}, ema={}))
 
 
 def test_photographs_are_named_with_licence_and_author(tmp_path: Path) -> None:
@@ -122,7 +124,8 @@ def test_both_stages_are_described(encoder_run: Path) -> None:
     )
     for run in (encoder_run, encoder.path):  # a run folder, and a checkpoint inside it
         config = replace(config, diffusion=replace(config.diffusion, encoder=str(run)))
-        lines = training_section(replace(encoder, stage="denoiser"), config, run=encoder_run).splitlines()
+        denoiser = replace(encoder, stage="denoiser", config=to_dict(config))
+        lines = training_section(denoiser).splitlines()
         assert "| | encoder | denoiser |" in lines
         assert "| steps | 2 | 2 |" in lines
         assert "| loss | l1 | l1 on the noise |" in lines
@@ -144,9 +147,9 @@ def test_encoder_that_cannot_be_described_is_named(
     if kind == "other version":
         strange = replace(encoder, path=checkpoint_path(tmp_path, 2), config={**encoder.config, "key": 1})
         write_checkpoint(strange, keep=1)
-    config = from_dict(TrainConfig, {**encoder.config, "diffusion": {"encoder": str(source)}})
+    config = {**encoder.config, "diffusion": {"encoder": str(source)}}
     with caplog.at_level(logging.WARNING):
-        lines = training_section(replace(encoder, stage="denoiser"), config, run=encoder_run).splitlines()
+        lines = training_section(replace(encoder, stage="denoiser", config=config)).splitlines()
     assert f"The encoder was taken from `{source.name}`." in lines
     assert "the card does not describe the encoder's training" in caplog.text
     assert "| | denoiser |" in lines

@@ -95,9 +95,10 @@ def test_without_pyyaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             raise ImportError(name)
         return real(name, *args, **kwargs)
 
+    path = write(tmp_path, "data: {crops: c}")
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingDependencyError, match=r"sam-diffsr\[train\]"):
-        load_config(tmp_path / "run.yaml")
+        load_config(path)
 
 
 def test_base_is_laid_under_key_by_key(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_one_device_for_several_processes(
     monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext())
     with (
         pytest.raises(ConfigError, match=r"run\.device 'cuda:0' names one device, but there are 2 processes"),
-        launched(make_config(run={"device": "cuda:0"}), folder=tmp_path, trackers=[]),
+        launched(make_config(run={"device": "cuda:0"}), folder=tmp_path),
     ):
         pass
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import logging
 import math
 from collections.abc import Callable
@@ -13,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import tracking
+from accelerate import Accelerator, tracking
 from PIL import Image
 
 from sam_diffsr.errors import ArgumentError, ConfigError, MissingDependencyError, OutputError
 from sam_diffsr.models import DiffSR
 from sam_diffsr.training import TrainConfig, read_log, train
 from sam_diffsr.training import log as module
-from sam_diffsr.training.log import Meter, tracker_names
+from sam_diffsr.training.launch import tracker_names
+from sam_diffsr.training.log import Meter
 
 MakeConfig = Callable[..., TrainConfig]
 PICTURE = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
@@ -178,19 +178,6 @@ def test_auto_is_tensorboard_if_it_is_installed(monkeypatch: pytest.MonkeyPatch)
     assert tracker_names("auto") == tracker_names("tensorboard") == ["tensorboard"]
 
 
-def test_trackers_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.partition(".")[0] == "accelerate":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingDependencyError, match=r"training needs accelerate: .*sam-diffsr\[train\]"):
-        tracker_names("auto")
-
-
 def test_pictures_that_cannot_be_written(make_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "samples").write_text("")
     with pytest.raises(OutputError, match=r"cannot write .*samples"):
@@ -241,12 +228,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_pauses_are_no_training_and_waits_are_counted(clock: Clock) -> None:
-    meter = Meter(torch.device("cpu"))
-    with meter.waiting():
+    meter = Meter(Accelerator(cpu=True))
+    with meter.timed("waiting"):
         clock.now += 1
     clock.now += 3
     meter.add(torch.tensor(2.0), torch.tensor(4.0), images=8)
-    with meter.paused():
+    with meter.timed("paused"):
         clock.now += 1000
     meter.add(torch.tensor(4.0), torch.tensor(8.0), images=8)
     expected = {"loss": 3.0, "grad_norm": 6.0, "images_per_second": 4.0, "data_wait": 0.25}
@@ -254,16 +241,19 @@ def test_pauses_are_no_training_and_waits_are_counted(clock: Clock) -> None:
     assert meter.summary() == {}
 
 
-def test_other_processes_take_part_in_means() -> None:
-    meter = Meter(torch.device("cpu"))
+def test_other_processes_take_part_in_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    accelerator = Accelerator(cpu=True)
+    added = torch.tensor([1.0, 2.0])
+    monkeypatch.setattr(accelerator, "reduce", lambda means, reduction: means + added)
+    meter = Meter(accelerator)
     meter.add(torch.tensor(2.0), torch.tensor(4.0), images=1)
-    summary = meter.summary(reduce=lambda means: means + torch.tensor([1.0, 2.0]))
+    summary = meter.summary()
     assert (summary["loss"], summary["grad_norm"]) == (3.0, 6.0)
 
 
 @pytest.mark.parametrize("skips", [False, True])
 def test_skipped_steps(skips: bool) -> None:
-    meter = Meter(torch.device("cpu"), skips=skips)
+    meter = Meter(Accelerator(cpu=True), skips=skips)
     for norm in (float("inf"), float("nan"), 6.0):
         meter.add(torch.tensor(1.0), torch.tensor(norm), images=1)
     norm = meter.summary()["grad_norm"]

@@ -252,7 +252,7 @@ def test_missing_crops(make_config: MakeConfig, tmp_path: Path) -> None:
 
 def test_folder_that_cannot_be_made(make_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot create the run folder"):
+    with pytest.raises(OutputError, match="cannot write the run folder"):
         train("encoder", make_config(), tmp_path / "file" / "run")
 
 
@@ -269,7 +269,7 @@ def test_log_on_a_full_disk_keeps_checkpoints(make_config: MakeConfig, tmp_path:
         return Seen()
 
     config = make_config(run={"validate_every": 3, "checkpoint_every": 3})
-    with pytest.raises(OutputError, match=r"cannot write .*log\.jsonl: .* checkpoints are kept"):
+    with pytest.raises(OutputError, match=r"cannot write the log .*log\.jsonl': .* checkpoints are kept"):
         train("encoder", config, tmp_path, validate=fill)
     assert read_checkpoint(tmp_path).step == 3
 

@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-import sam_diffsr.bench.networks as networks
+import sam_diffsr.bench.upscaling as upscaling
 from sam_diffsr.bench import measure_image, measure_step, to_json
-from sam_diffsr.bench.networks import _step_flops
+from sam_diffsr.bench.upscaling import _step_flops
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.models import ModelConfig, build_model
 
@@ -53,7 +53,7 @@ def test_step(resolver) -> None:
 @pytest.mark.usefixtures("small_reference")
 def test_image(resolver, monkeypatch) -> None:
     peaks = iter([200.0, 100.0])
-    monkeypatch.setattr(networks, "run_probe", lambda resolver, *, size: {"peak_mb": next(peaks)})
+    monkeypatch.setattr(upscaling, "run_probe", lambda resolver, *, size: {"peak_mb": next(peaks)})
     result = measure_image(resolver, size=8, repeats=1)
     data = json.loads(json.dumps(to_json([result], device="cpu")))
     seconds, settings = data["seconds"]["image"], data["settings"]["image"]
@@ -71,5 +71,5 @@ def test_image(resolver, monkeypatch) -> None:
 @pytest.mark.parametrize("measure", [measure_step, measure_image])
 @pytest.mark.parametrize("options", [{"size": 4}, {"size": 9}, {"repeats": 0}])
 def test_refuses(resolver, measure, options) -> None:
-    with pytest.raises(ArgumentError, match=r"size must be >= 8 and a multiple of \d+, and rep"):
+    with pytest.raises(ArgumentError, match=r"(size|repeats) must be >= (1|8)"):
         measure(resolver, **options)
