@@ -22,11 +22,11 @@ from sam_diffsr.device import Precision
 from sam_diffsr.errors import ArgumentError, ClusterError, DataError, ImageError, OutputError, SamDiffsrError
 from sam_diffsr.files import open_folder
 from sam_diffsr.image import jobs as image_jobs
-from sam_diffsr.image.jobs import STDIN, STDOUT, Extension, Job, Source
+from sam_diffsr.image.jobs import STDIN, STDOUT, Existing, Extension, Job, Source
 from sam_diffsr.image.photos import PHOTO_SUFFIXES, list_photos
 from sam_diffsr.image.read import readable_endings
 from sam_diffsr.masks.folders import MaskGenerator, MaskOutcome, generate_folder, place_targets
-from sam_diffsr.pipeline.batch import Existing, FileUpscaler, Outcome
+from sam_diffsr.pipeline.batch import FileUpscaler, Outcome
 from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.stores import as_path, as_uri, is_remote
 
@@ -206,15 +206,18 @@ def _run(
     stored = set(stores.list_files(folder)) if is_remote(folder) and existing != "overwrite" else None
     waiting: dict[int, Job] = {}
     for number, (job, place) in enumerate(zip(jobs, places, strict=True)):
-        if job.problem is not None:
-            yield job, _failed(job.problem)
-        elif existing == "overwrite" or not (job.target.exists() if stored is None else job.target in stored):
-            waiting[number] = place
-        elif existing == "skip":
+        try:
+            if job.problem is not None:
+                raise job.problem
+            exists = job.target in stored if stored is not None else job.source == job.target or None
+            done = job.is_done(existing, exists=exists, name=as_uri(job.target))
+        except Exception as error:
+            yield job, _failed(error)
+            continue
+        if done:
             yield job, {"status": "skipped", "seconds": 0.0}
         else:
-            text = f"{as_uri(job.target)!r} already exists; choose --overwrite or --skip-existing"
-            yield job, _failed(OutputError(text))
+            waiting[number] = place
     if not waiting:
         return
     if is_remote(folder):

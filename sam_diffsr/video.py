@@ -12,31 +12,25 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from sam_diffsr import errors
 from sam_diffsr.arguments import is_number
-from sam_diffsr.errors import (
-    ArgumentError,
-    ImageError,
-    ImageNotFoundError,
-    MissingDependencyError,
-    OutputError,
-    SamDiffsrError,
-)
+from sam_diffsr.errors import ArgumentError, ImageError, OutputError
 from sam_diffsr.files import atomic_path
 from sam_diffsr.image.formats import check_file
-from sam_diffsr.image.jobs import STDOUT
+from sam_diffsr.image.jobs import STDOUT, Existing, Job
+from sam_diffsr.pipeline.batch import FileUpscaler, Outcome, Status
 from sam_diffsr.progress import Progress
 
 _INSTALLED = importlib.util.find_spec("av") is not None
@@ -55,7 +49,7 @@ if TYPE_CHECKING:
 
     Packet = av.Packet[Any]
 
-__all__ = ["VideoResult", "upscale_video", "video_size"]
+__all__ = ["VideoResult", "run_videos", "upscale_video"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,23 +81,6 @@ class VideoResult:
     frames: int
     resumed: int
     size: tuple[int, int]
-
-
-def video_size(
-    source: PathLike, target: PathLike | None = None, *, lossless: bool = False
-) -> tuple[int, int]:
-    """Height and width of a video as it is shown.
-
-    Raises:
-        ImageError: as for :func:`upscale_video`.
-        OutputError: a video cannot be written to ``target``, whose ending says the format.
-        MissingDependencyError: PyAV is not installed.
-    """
-    if target is not None:
-        _check_ending(Path(target), lossless)
-    clip = _Clip(Path(source))
-    height, width = clip.frame.height, clip.frame.width
-    return (width, height) if clip.turned else (height, width)
 
 
 def upscale_video(
@@ -151,61 +128,69 @@ def upscale_video(
         ArgumentError: an argument is out of range.
         MissingDependencyError: PyAV is not installed. Others are those of :meth:`SuperResolver.upscale`.
     """
-    final = Path(os.path.realpath(target))
-    _check_ending(final, lossless)
     _check_arguments(start_time, end_time, crf, segment_frames)
-    clip = _Clip(Path(source), start_time, end_time)
-    progress, callback = options.pop("progress", None), options.pop("callback", None)
-    state, quality = clip.path.stat(), None if lossless else crf
-    job = {
-        "source": [state.st_size, state.st_mtime_ns],
-        "model": resolver.fingerprint,
-        "start_time": start_time,
-        "crf": quality,
-        "seed": seed,
-        **{name: value for name, value in options.items() if name not in _ANY_VALUE},
-    }
-    work = _Work(clip, final, quality, strip_metadata, json.loads(json.dumps(job, default=str)))
-    work.check_target(overwrite=overwrite)
-    work.done = done = work.finished(overwrite=overwrite)
-    if resumed := sum(segment.frames for segment in done):
-        logger.info("%d frames are finished in %s; going on behind them", resumed, work.folder)
-    seconds = (clip.duration if end_time is None else min(clip.duration, end_time)) - (start_time or 0)
-    problems: list[ImageError] = []
-    frames = clip.frames(done[-1].last + 1 if done else clip.start, problems)
-    try:
-        with Progress(show=progress, callback=callback, total=max(1, round(seconds * clip.rate))) as reporter:
-            reporter.rewind(resumed)
-            large = _enlarged(resolver, clip, frames, {**options, "seed": seed}, reporter)
-            work.record()
-            while work.encode(itertools.islice(large, segment_frames)):
-                work.record()
-        if problems:
-            raise problems[0]
-        if not done:
-            raise ImageError(f"{str(source)!r} has no frame between start_time and end_time")
-        size = work.join()
-    except (FFmpegError, OSError) as error:
-        if isinstance(error, SamDiffsrError):
+    job = Job(source=Path(source), target=Path(target))
+    job.is_done("overwrite" if overwrite else "error")
+    clip = _Clip(job.source, start_time, end_time)
+    work = _Work(clip, job.target, crf=None if lossless else crf, strip_metadata=strip_metadata)
+    return work.run(
+        resolver, overwrite=overwrite, segment_frames=segment_frames, options={**options, "seed": seed}
+    )
+
+
+def run_videos(
+    jobs: Sequence[Job],
+    upscaler: FileUpscaler,
+    *,
+    start_time: float | None = None,
+    end_time: float | None = None,
+    crf: int = 18,
+    lossless: bool = False,
+    existing: Existing = "error",
+    strip_metadata: bool = False,
+    keep_time: bool = False,
+    dry_run: bool = False,
+) -> Iterator[Outcome]:
+    """Do jobs of videos in order, as :func:`upscale_video` and :meth:`FileUpscaler.run` do.
+
+    Yields:
+        One outcome per job, as soon as it is known; a video that fails stops no other.
+
+    Raises:
+        ArgumentError: an argument is out of range.
+        CancelledError: a callback asked to stop.
+    """
+    _check_arguments(start_time, end_time, crf)
+
+    def do(job: Job) -> tuple[Status, tuple[int, int] | None]:
+        if job.is_done(existing):
+            return "skipped", None
+        clip = _Clip(job.source, start_time, end_time)
+        work = _Work(clip, job.target, crf=None if lossless else crf, strip_metadata=strip_metadata)
+        if dry_run:
+            return "planned", upscaler.result_size(*clip.size)
+        options = {**upscaler.options, "seed": upscaler.seed, "max_pixels": upscaler.max_pixels}
+        options |= {"outscale": upscaler.factor(*clip.size), "progress": False}
+        with upscaler.watch(1) as further:
+            options |= further
+            size = work.run(upscaler.resolver, overwrite=existing == "overwrite", options=options).size
+        if keep_time:
+            state = job.source.stat()
+            os.utime(job.target, ns=(state.st_atime_ns, state.st_mtime_ns))
+        return "written", size
+
+    for job in jobs:
+        started, size, error = perf_counter(), None, None
+        try:
+            status, size = do(job)
+        except (ArgumentError, errors.CancelledError):
             raise
-        raise OutputError(f"cannot write {str(final)!r}: {error.strerror or error}") from error
-    finally:
-        if not done:
-            shutil.rmtree(work.folder, ignore_errors=True)
-    shutil.rmtree(work.folder)
-    return VideoResult(frames=sum(segment.frames for segment in done), resumed=resumed, size=size)
+        except Exception as problem:  # the other videos go on
+            status, error = "failed", problem
+        yield Outcome(job=job, status=status, seconds=perf_counter() - started, size=size, error=error)
 
 
-def _check_ending(target: Path, lossless: bool) -> None:
-    if target.stem == STDOUT.name:
-        raise OutputError("a video cannot go to standard output; name a file")
-    ending = target.suffix.lower()
-    if ending not in _FORMATS or (lossless and ending != ".mkv"):
-        kind, endings = ("lossless video", ".mkv") if lossless else ("video", ", ".join(_FORMATS))
-        raise OutputError(f"cannot write {str(target)!r}: {kind} is written as {endings}")
-
-
-def _check_arguments(start: float | None, end: float | None, crf: int, segment_frames: int) -> None:
+def _check_arguments(start: float | None, end: float | None, crf: int, segment_frames: int = 1) -> None:
     for name, value in (("start_time", start), ("end_time", end)):
         if value is not None and not (is_number(value) and 0 <= value < math.inf):
             raise ArgumentError(f"{name} must be None or seconds >= 0, got {value!r}")
@@ -223,9 +208,9 @@ def _check_arguments(start: float | None, end: float | None, crf: int, segment_f
 def _opened(path: Path) -> Generator[tuple[InputContainer, av.VideoStream], None, None]:
     """A video file and its stream of pictures; other files or addresses that it names are not opened."""
     if not _INSTALLED:
-        raise MissingDependencyError("video needs PyAV: pip install 'sam-diffsr[video]'")
+        raise errors.MissingDependencyError("video needs PyAV: pip install 'sam-diffsr[video]'")
     if not path.exists():
-        raise ImageNotFoundError(f"there is no file {str(path)!r}")
+        raise errors.ImageNotFoundError(f"there is no file {str(path)!r}")
     try:
         container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except FFmpegError as error:
@@ -261,7 +246,8 @@ class _Clip:
 
     def __init__(self, path: Path, start_time: float | None = None, end_time: float | None = None) -> None:
         """Read the header and the first frame, whose size and colours the others have too."""
-        self.path = path
+        self.path, self.start_time = path, start_time
+        self.problem: ImageError | None = None  # what ends the frames too early
         with _opened(path) as (container, stream):
             if not cast("Any", stream.codec_context):
                 raise self.refused("has a codec that cannot be decoded; convert it first")
@@ -269,18 +255,18 @@ class _Clip:
             if frame is None or cast("Any", frame.pts) is None or stream.time_base is None:
                 codec = stream.codec_context.name
                 raise self.refused(f"has no frame of codec {codec} that can be decoded and has a time")
-            if frame.color_trc in _HDR:
-                kind = _HDR[frame.color_trc]
-                raise self.refused(f"is HDR ({kind}); convert it to SDR first, the models know no other")
+            if hdr := _HDR.get(frame.color_trc):
+                raise self.refused(f"is HDR ({hdr}); convert it to SDR first, the models know no other")
             if stream.metadata.get("alpha_mode") == "1":
                 raise self.refused(
                     "is VP8 or VP9 with transparency, which is not decoded; convert it to FFV1"
                 )
-            self.frame, form, self.matrix = frame, frame.format, frame.colorspace
+            self.matrix = frame.colorspace
             if self.matrix in _RGB_OR_UNKNOWN:
                 self.matrix = _BT601 if frame.height <= _SD_LINES else _BT709
             if self.matrix not in _MATRICES:
                 raise self.refused(f"has colour matrix {self.matrix} of ITU-T H.273, which is not converted")
+            self.frame, form = frame, frame.format
             self.color_range = _FULL if form.name.startswith("yuvj") else frame.color_range or _LIMITED
             self.alpha = any(one.is_alpha for one in form.components) and not form.has_palette
             # Column x and row y of a frame are shown in column a x + c y and row b x + d y.
@@ -288,20 +274,20 @@ class _Clip:
             a, b, _, c, d = [1, 0, 0, 0, 1] if shown is None else np.frombuffer(shown, np.int32)[:5].tolist()
             self.turned = abs(b) > abs(a)
             self.mirrored = (c < 0, b < 0) if self.turned else (a < 0, d < 0)
+            self.size = (frame.width, frame.height) if self.turned else (frame.height, frame.width)
             self.aspect = stream.sample_aspect_ratio or Fraction(1)  # width of a stored pixel by its height
             self.tick = stream.time_base
-            start = cast("int | None", container.start_time)
-            self.origin = (
-                cast("int", frame.pts) if start is None else round(Fraction(start, 10**6) / self.tick)
-            )
+            begin, first = cast("int | None", container.start_time), cast("int", frame.pts)
+            self.origin = first if begin is None else round(Fraction(begin, 10**6) / self.tick)
             self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             self.duration = Fraction(container.duration or 0, 10**6)  # in seconds; 0 if unknown
             if stream.duration is not None:
                 self.duration = ((stream.start_time or 0) + stream.duration - self.origin) * self.tick
-            self.start, self.stop = (
-                None if seconds is None else math.ceil(Fraction(str(seconds)) / self.tick)
-                for seconds in (start_time, end_time)
-            )
+            self.start = -math.inf if start_time is None else self.ticks(start_time)
+            self.stop = math.inf if end_time is None else self.ticks(end_time)
+
+    def ticks(self, seconds: float) -> int:
+        return math.ceil(Fraction(str(seconds)) / self.tick)
 
     def refused(self, reason: str) -> ImageError:
         return ImageError(f"{str(self.path)!r} {reason}")
@@ -321,39 +307,36 @@ class _Clip:
         across, down = (slice(None, None, -1 if mirrored else 1) for mirrored in self.mirrored)
         return np.ascontiguousarray((stored.swapaxes(0, 1) if self.turned else stored)[down, across])
 
-    def frames(
-        self, since: int | None, problems: list[ImageError], *, seek: bool = True
-    ) -> Iterator[av.VideoFrame]:
-        """Frames from ``since`` to the stop, at rising times; what ends them early is appended."""
-        begin, stop, last, reached = since or 0, self.stop, -math.inf, Fraction(0)
+    def frames(self, since: float, *, seek: bool = True) -> Iterator[av.VideoFrame]:
+        """Frames from ``since`` to the stop, at rising times, or until there is a ``problem``."""
+        last, reached = -math.inf, Fraction(0)
         with _opened(self.path) as (container, stream):
-            if sought := seek and begin > 0:
+            if sought := seek and since > 0:
                 with suppress(FFmpegError):
-                    container.seek(begin + self.origin, stream=stream)
+                    container.seek(int(since) + self.origin, stream=stream)
             for end, frames in _decoded(container, stream):
                 reached = max(reached, end)
                 for frame in frames:
                     time = cast("int", frame.pts) - self.origin
-                    if sought and time > begin:  # the seek went too far
-                        yield from self.frames(since, problems, seek=False)
+                    if sought and time > since:  # the seek went too far
+                        yield from self.frames(since, seek=False)
                         return
                     sought = False
-                    if stop is not None and time >= stop:
+                    if time >= self.stop:
                         return
                     if (frame.height, frame.width) != (self.frame.height, self.frame.width):
                         size, at = f"{frame.width} x {frame.height}", _milliseconds(time * self.tick)
                         parts = f"upscale it in two parts, with end_time {at} and start_time {at}"
-                        problems.append(self.refused(f"changes its size to {size} after {at} s; {parts}"))
+                        self.problem = self.refused(f"changes its size to {size} after {at} s; {parts}")
                         return
-                    if time > last and (since is None or time >= since):
+                    if time > last and time >= since:
                         frame.pts = last = time
                         yield frame
-            read = reached - self.origin * self.tick
-            wanted = self.duration if stop is None else min(self.duration, stop * self.tick)
+            read, wanted = reached - self.origin * self.tick, min(self.duration, self.stop * self.tick)
             if container.format.name.startswith(_ANNOUNCED) and read + _SLACK / self.rate < wanted:
                 at, whole = _milliseconds(read), _milliseconds(self.duration)
                 advice = f"give end_time {at} to keep what there is"
-                problems.append(self.refused(f"breaks off after {at} of {whole} s; {advice}"))
+                self.problem = self.refused(f"breaks off after {at} of {whole} s; {advice}")
 
 
 def _milliseconds(seconds: Fraction) -> str:
@@ -364,15 +347,10 @@ def _milliseconds(seconds: Fraction) -> str:
 
 
 def _enlarged(
-    resolver: SuperResolver,
-    clip: _Clip,
-    frames: Iterator[av.VideoFrame],
-    options: Mapping[str, Any],
-    reporter: Progress,
+    upscale: Any, clip: _Clip, frames: Iterator[av.VideoFrame], options: Mapping[str, Any], reporter: Progress
 ) -> Iterator[tuple[int, Pixels]]:
     """Times and enlarged frames; a frame that equals the one before it is not computed again."""
-    upscale = cast("Any", resolver.upscale)
-    together = max(1, min(_FRAMES_TOGETHER, _PIXELS_TOGETHER // (clip.frame.height * clip.frame.width)))
+    together = max(1, min(_FRAMES_TOGETHER, _PIXELS_TOGETHER // math.prod(clip.size)))
     before = large = np.empty(0, np.uint8)
     while group := list(itertools.islice(frames, together)):
         images = [clip.pixels(frame) for frame in group]
@@ -383,12 +361,8 @@ def _enlarged(
         for frame, old in zip(group, known, strict=True):
             large: Pixels = large if old else next(results)
             yield cast("int", frame.pts), large
-            reporter.step(partial(_preview, large))
+            reporter.step(lambda large=large: torch.from_numpy(large[..., :3]).permute(2, 0, 1)[None] / 255)
         before = images[-1]
-
-
-def _preview(pixels: Pixels) -> Tensor:
-    return torch.from_numpy(pixels[..., :3]).permute(2, 0, 1)[None] / 255
 
 
 class _Segment(NamedTuple):
@@ -402,30 +376,23 @@ class _Segment(NamedTuple):
 class _Work:
     """The result of a clip, and the folder in which its finished segments wait."""
 
-    def __init__(
-        self, clip: _Clip, final: Path, crf: int | None, strip_metadata: bool, job: Mapping[str, Any]
-    ) -> None:
-        """``crf`` is None for lossless video; segments depend on the settings in ``job``."""
-        self.clip, self.final, self.crf, self.strip_metadata, self.job = clip, final, crf, strip_metadata, job
-        self.form = _FORMATS[final.suffix.lower()]
-        self.folder = final.with_name(f"{final.name}.parts")
+    def __init__(self, clip: _Clip, target: Path, *, crf: int | None, strip_metadata: bool) -> None:
+        """Refuse what cannot be written, and say what is lost; ``crf`` is None for lossless video."""
+        if target.stem == STDOUT.name:
+            raise OutputError("a video cannot go to standard output; name a file")
+        self.clip, self.crf, self.strip_metadata = clip, crf, strip_metadata
+        self.final = final = Path(os.path.realpath(target))
+        refused, ending = f"cannot write {str(final)!r}: ", final.suffix.lower()
+        if crf is None and ending != ".mkv":
+            raise OutputError(f"{refused}lossless video is written as .mkv")
+        if ending not in _FORMATS:
+            raise OutputError(f"{refused}video is written as {', '.join(_FORMATS)}")
+        check_file(final)
+        self.form, self.folder = _FORMATS[ending], final.with_name(f"{final.name}.parts")
         self.done: list[_Segment] = []
-
-    def part(self, number: int) -> Path:
-        """File of a segment: MP4 keeps any unit of time, MKV has milliseconds, as a lossless result."""
-        return self.folder / f"{number:06}{'.mkv' if self.crf is None else '.mp4'}"
-
-    def check_target(self, *, overwrite: bool) -> None:
-        """Refuse what cannot be written, before anything is computed, and say what is going to be lost."""
-        clip, refused = self.clip, f"cannot write {str(self.final)!r}: "
-        check_file(self.final)
-        if clip.alpha and self.crf is not None:
+        if clip.alpha and crf is not None:
             raise OutputError(f"{refused}H.264 has no transparency; lossless video in .mkv has")
-        if self.final.exists() and self.final.samefile(clip.path):
-            raise OutputError(f"{refused}it is the source; choose another name")
-        if self.final.exists() and not overwrite:
-            raise OutputError(f"{str(self.final)!r} already exists; delete it or overwrite it")
-        if clip.aspect != 1 and self.crf is None:
+        if clip.aspect != 1 and crf is None:
             warnings.warn(f"the shape of pixels, {clip.aspect}, is not kept in lossless video", stacklevel=3)
         if clip.frame.interlaced_frame:
             advice = "deinterlace it first, or combs are enlarged"
@@ -444,13 +411,56 @@ class _Work:
             except (ValueError, FFmpegError) as error:
                 codecs = ", ".join(stream.codec_context.name for stream in copied)
                 streams = f"the source's audio and subtitles ({codecs}); .mkv can"
-                raise OutputError(f"{refused}{self.final.suffix} cannot hold {streams}") from error
+                raise OutputError(f"{refused}{final.suffix} cannot hold {streams}") from error
 
-    def finished(self, *, overwrite: bool) -> list[_Segment]:
-        """Segments that an earlier run of the same job has left."""
-        name = repr(str(self.folder))
+    def run(
+        self, resolver: SuperResolver, *, overwrite: bool, options: dict[str, Any], segment_frames: int = 50
+    ) -> VideoResult:
+        """Do what is left; ``options`` are those of :meth:`SuperResolver.upscale`."""
+        clip = self.clip
+        progress, callback = options.pop("progress", None), options.pop("callback", None)
+        self.take_up(resolver, options, overwrite=overwrite)
+        if resumed := sum(segment.frames for segment in self.done):
+            logger.info("%d frames are finished in %s; going on behind them", resumed, self.folder)
+        frames = clip.frames(self.done[-1].last + 1 if self.done else clip.start)
+        seconds = min(clip.duration, clip.stop * clip.tick) - max(clip.start, 0) * clip.tick
+        total = max(1, round(seconds * clip.rate))
+        try:
+            with Progress(show=progress, callback=callback, total=total) as reporter:
+                reporter.rewind(resumed)
+                large = _enlarged(resolver.upscale, clip, frames, options, reporter)
+                self.record()
+                while self.encode(itertools.islice(large, segment_frames)):
+                    self.record()
+            if clip.problem is not None:
+                raise clip.problem
+            if not self.done:
+                raise ImageError(f"{str(clip.path)!r} has no frame between start_time and end_time")
+            size = self.join()
+        except (FFmpegError, OSError) as error:
+            if isinstance(error, errors.SamDiffsrError):
+                raise
+            raise OutputError(f"cannot write {str(self.final)!r}: {error.strerror or error}") from error
+        finally:
+            if not self.done:
+                shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder)
+        return VideoResult(frames=sum(segment.frames for segment in self.done), resumed=resumed, size=size)
+
+    def part(self, number: int) -> Path:
+        """File of a segment: MP4 keeps any unit of time, MKV has milliseconds, as a lossless result."""
+        return self.folder / f"{number:06}{'.mkv' if self.crf is None else '.mp4'}"
+
+    def take_up(self, resolver: SuperResolver, options: Mapping[str, Any], *, overwrite: bool) -> None:
+        """Find the segments that an earlier run with the same settings has left."""
+        state = self.clip.path.stat()
+        settings = {name: value for name, value in options.items() if name not in _ANY_VALUE}
+        settings |= {"source": [state.st_size, state.st_mtime_ns], "model": resolver.fingerprint}
+        settings |= {"start_time": self.clip.start_time, "crf": self.crf}
+        self.settings = json.loads(json.dumps(settings, default=str))
         if not self.folder.exists():
-            return []
+            return
+        name = repr(str(self.folder))
         try:
             found = json.loads((self.folder / _RECORD).read_text(encoding="utf-8"))
             before, segments = found["job"], [_Segment(*numbers) for numbers in found["segments"]]
@@ -458,13 +468,15 @@ class _Work:
             raise OutputError(f"{name} is in the way of the segments; move it or delete it") from error
         if overwrite:
             shutil.rmtree(self.folder)
-            return []
-        if changed := [key for key in {**self.job, **before} if self.job.get(key) != before.get(key)]:
+            return
+        changed = [key for key in {**self.settings, **before} if self.settings.get(key) != before.get(key)]
+        if changed:
             what = ", ".join(changed)
             raise OutputError(f"{name} has segments made with another {what}; delete it or overwrite it")
-        stop = math.inf if self.clip.stop is None else self.clip.stop
-        kept = [one.last < stop and self.is_whole(number, one) for number, one in enumerate(segments)]
-        return segments[: [*kept, False].index(False)]
+        for number, segment in enumerate(segments):
+            if segment.last >= self.clip.stop or not self.is_whole(number, segment):
+                break
+            self.done.append(segment)
 
     def is_whole(self, number: int, segment: _Segment) -> bool:
         """Whether the file of a segment has all its frames."""
@@ -476,7 +488,8 @@ class _Work:
         """Note what is finished."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.folder / _RECORD) as temporary:
-            temporary.write_text(json.dumps({"job": self.job, "segments": self.done}), encoding="utf-8")
+            text = json.dumps({"job": self.settings, "segments": self.done})
+            temporary.write_text(text, encoding="utf-8")
 
     def encode(self, frames: Iterator[tuple[int, Pixels]]) -> bool:
         """Write a segment, whose times begin at 0; False if there is no frame."""
@@ -512,7 +525,7 @@ class _Work:
 
     def join(self) -> tuple[int, int]:
         """Write the result from the segments and what is copied, without encoding; give height and width."""
-        begin = 0 if self.clip.start is None else self.done[0].first
+        begin = self.done[0].first if self.clip.start_time is not None else 0
         whole = self.folder / f"whole{self.final.suffix}"
         options = {} if self.form == "matroska" else {"movflags": "+faststart"}
         with (
@@ -541,9 +554,8 @@ class _Work:
         for stream in _copied_streams(source):
             copies[stream.index] = copy = output.add_stream_from_template(stream, opaque=True)
             copy.disposition = stream.disposition
-            for name in ("language",) if self.strip_metadata else ("language", "title"):
-                if name in stream.metadata:
-                    copy.metadata[name] = stream.metadata[name]
+            kept = ("language",) if self.strip_metadata else ("language", "title")
+            copy.metadata.update({name: stream.metadata[name] for name in kept if name in stream.metadata})
         return copies
 
     def joined(self, begin: int, pictures: Stream) -> Iterator[Packet]:
@@ -569,7 +581,7 @@ class _Work:
     def copied(self, source: InputContainer, copies: Mapping[int, Stream], begin: int) -> Iterator[Packet]:
         """Packets of audio and subtitles that are heard or seen between start and stop."""
         clip, tick = self.clip, self.clip.tick
-        stop = math.inf if clip.stop is None else (clip.stop - begin) * tick
+        stop = (clip.stop - begin) * tick
         with suppress(FFmpegError):  # the end of the file may be missing
             for packet in source.demux([source.streams[index] for index in copies]) if copies else ():
                 ticks = packet.dts if packet.pts is None else packet.pts
@@ -578,7 +590,7 @@ class _Work:
                 shift = round((begin + clip.origin) * tick / packet.time_base)
                 packet.pts, packet.dts = ticks - shift, (ticks if packet.dts is None else packet.dts) - shift
                 end = packet.pts + (packet.duration or 0)
-                if packet.pts * packet.time_base >= stop or (clip.start is not None and end <= 0):
+                if packet.pts * packet.time_base >= stop or (end <= 0 and clip.start_time is not None):
                     continue
                 if packet.pts < 0 and packet.stream.type == "subtitle":
                     packet.duration, packet.pts, packet.dts = end, 0, 0

@@ -27,7 +27,7 @@ from sam_diffsr.errors import (
     OutputError,
 )
 from sam_diffsr.pipeline import SuperResolver
-from sam_diffsr.video import upscale_video, video_size
+from sam_diffsr.video import upscale_video
 
 av: Any = pytest.importorskip("av")
 TICK = Fraction(1, 12800)
@@ -265,8 +265,10 @@ def test_turned_frames_are_turned_upright(twice, tmp_path, degrees, mirrored):
         upscale_video(twice, source, tmp_path / "b.mkv", lossless=True, segment_frames=1)
     expected = picture(3)[:, ::-1] if mirrored else np.rot90(picture(3), turns)
     np.testing.assert_array_equal(read(tmp_path / "b.mkv")[1][3][::2, ::2], expected)
-    assert video_size(source) == expected.shape[:2]
-    upscale_video(twice, source, tmp_path / "b.mp4")
+    assert upscale_video(twice, source, tmp_path / "b.mp4").size == (
+        2 * expected.shape[0],
+        2 * expected.shape[1],
+    )
     with av.open(str(tmp_path / "b.mp4")) as container:
         aspect = container.streams.video[0].sample_aspect_ratio
     assert aspect == (Fraction(3, 4) if abs(degrees) == 90 else Fraction(4, 3))
@@ -355,19 +357,24 @@ def stop_after(frames: int) -> Callable[..., bool]:
     return lambda done, total, preview: done < frames
 
 
+@pytest.mark.parametrize("lossless", [False, True])
 @pytest.mark.parametrize("ending", [".mp4", ".mkv", ".ts"])
-def test_a_stopped_run_goes_on(twice, tmp_path, ending):
+def test_a_stopped_run_goes_on(twice, tmp_path, ending, lossless):
     source = write(tmp_path / f"a{ending}", [number * 512 for number in range(24)], options={"g": "5"})
-    upscale_video(twice, source, tmp_path / "straight.mp4", segment_frames=4)
-    target, seen = tmp_path / "b.mp4", twice.seen
+    straight, target = tmp_path / "straight.mkv", tmp_path / "b.mkv"
+    upscale_video(twice, source, straight, segment_frames=4, lossless=lossless)
+    options: dict[str, Any] = {"segment_frames": 4, "lossless": lossless}
+    seen = twice.seen
     with pytest.raises(CancelledError, match="stopped the work at step 11 of 2"):
-        upscale_video(twice, source, target, segment_frames=4, callback=stop_after(11))
+        upscale_video(twice, source, target, callback=stop_after(11), **options)
     assert not target.exists()
-    result = upscale_video(twice, source, target, segment_frames=4)
+    result = upscale_video(twice, source, target, **options)
     assert (result.frames, result.resumed) == (24, 8)
     assert twice.seen - seen == 16 + 16
-    assert packets_of(target, "video") == packets_of(tmp_path / "straight.mp4", "video")
-    assert not (tmp_path / "b.mp4.parts").exists()
+    assert read(target)[0] == read(straight)[0]
+    if lossless:  # libx264 itself encodes one segment in two hundred in another way
+        assert packets_of(target, "video") == packets_of(straight, "video")
+    assert not (tmp_path / "b.mkv.parts").exists()
 
 
 @pytest.mark.slow
@@ -580,7 +587,7 @@ def test_files_that_are_no_video(twice, tmp_path):
         ("b.mp4", {"crf": 52}, ArgumentError, "crf must be a whole number from 0 to 51, got 52"),
         ("b.mp4", {"segment_frames": 0}, ArgumentError, "segment_frames must be a whole number from 1"),
         ("a.mkv", {"overwrite": True}, OutputError, "it is the source; choose another name"),
-        ("there.mp4", {}, OutputError, "already exists; delete it or overwrite it"),
+        ("there.mp4", {}, OutputError, "already exists; choose --overwrite or --skip-existing"),
         ("b.mov", {}, OutputError, r"\.mov cannot hold the source's audio and subtitles \(flac\); \.mkv can"),
     ],
 )
@@ -627,7 +634,9 @@ def test_the_command(model_dir, tmp_path, capsys):
     assert len(read(tmp_path / "a_x4.mp4")[0]) == 5
     assert "a_x4.mp4 (96x64, " in capsys.readouterr().out
     assert command(model_dir, source) == 1
-    assert "already exists; delete it or overwrite it" in capsys.readouterr().err
+    assert "already exists; choose --overwrite or --skip-existing" in capsys.readouterr().err
+    assert command(model_dir, source, "--dry-run") == 1
+    assert "already exists; choose --overwrite or --skip-existing" in capsys.readouterr().err
     assert command(model_dir, source, "--skip-existing") == 0
     assert "already exists, skipped" in capsys.readouterr().out
     assert command(model_dir, source, "--overwrite", "--width", 30) == 0
@@ -644,6 +653,28 @@ def test_the_command(model_dir, tmp_path, capsys):
     assert (tmp_path / "c.mkv").stat().st_mtime_ns == source.stat().st_mtime_ns
     assert command(model_dir, source, "--start-time", 3, "--end-time", 2, "--overwrite") == 2
     assert "--start-time must be before --end-time, got 3 and 2" in capsys.readouterr().err
+
+
+def test_options_that_change_nothing_are_named(model_dir, tmp_path, capsys):
+    source = write(tmp_path / "a.mp4")
+    assert command(model_dir, source, "--ext", "png", "--quality", 80, "--wrap", "--dry-run") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "sam-diffsr: warning: --ext and --quality have no effect: all inputs are videos"
+    assert command(model_dir, source, "--quality", "lossless", "--crf", 20, "--dry-run") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "sam-diffsr: warning: --crf has no effect: lossless video has no loss to choose"
+
+
+def test_a_header_is_read_once(model_dir, tmp_path, monkeypatch):
+    read_headers, real = [], video._Clip
+
+    def counted(*arguments: Any) -> Any:
+        read_headers.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(video, "_Clip", counted)
+    assert command(model_dir, write(tmp_path / "a.mp4"), "--end-time", 0.1) == 0
+    assert len(read_headers) == 1
 
 
 def test_images_and_videos_together(model_dir, tmp_path, capsys):

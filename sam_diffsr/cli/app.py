@@ -1,20 +1,27 @@
-"""Parser and entry point; the libraries behind a subcommand are imported only when it runs."""
+"""Entry point of the command; the libraries behind a subcommand are imported only when it runs."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NoReturn
 
 from sam_diffsr import __version__
+from sam_diffsr.cli.bench import add_bench
+from sam_diffsr.cli.calls import add_app, add_convert, add_export, add_export_onnx, add_info
+from sam_diffsr.cli.data import add_data
+from sam_diffsr.cli.evaluate import add_evaluate
 from sam_diffsr.cli.heap import keep_freed_memory
-from sam_diffsr.cli.options import HelpFormatter, Parser, as_flags, nearest
+from sam_diffsr.cli.masks import add_masks
+from sam_diffsr.cli.options import add_message_options
 from sam_diffsr.cli.output import messages, say
+from sam_diffsr.cli.parser import LAYOUT, Parser, as_flags, nearest
+from sam_diffsr.cli.train import add_train
+from sam_diffsr.cli.upscale import add_upscale
 from sam_diffsr.errors import ArgumentError, SamDiffsrError
 
 __all__ = ["build_parser", "manual", "run_command"]
@@ -23,10 +30,10 @@ _FAILED = 1
 _WRONG_USAGE = 2
 _TERMINATED = 143
 _COMMANDS = (
-    *("upscale", "page", "convert", "info", "evaluate", "bench"),
-    *("masks", "data", "train", "export", "export_onnx"),
+    *(add_upscale, add_app, add_convert, add_info, add_evaluate, add_bench),
+    *(add_masks, add_data, add_train, add_export, add_export_onnx),
 )
-"""Modules of the subcommands, in the order of the help."""
+"""The subcommands, in the order of the help."""
 
 
 def build_parser() -> Parser:
@@ -35,14 +42,15 @@ def build_parser() -> Parser:
         prog="sam-diffsr",
         description="Image super-resolution by residual diffusion (SAM-DiffSR).\n"
         "sam-diffsr PHOTO is short for sam-diffsr upscale PHOTO.\n",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
         epilog="Exit codes: 0 done, 1 something failed (see stderr), 2 wrong usage, 130 interrupted.",
+        **LAYOUT,
     )
     parser.add_argument("--version", action="version", version=f"sam-diffsr {__version__}")
-    subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
-    for name in _COMMANDS:
-        importlib.import_module(f"sam_diffsr.cli.{name}").register(subparsers)
+    for add in _COMMANDS:
+        add(parser)
+    for command in parser.walk():
+        if not command.commands:
+            add_message_options(command)
     return parser
 
 
@@ -50,13 +58,11 @@ def manual() -> str:
     """The command reference of the documentation: a heading per command, its help in 80 columns below it."""
     from unittest.mock import patch
 
-    def sections(parser: Parser) -> Iterator[str]:
-        yield f"## {parser.prog}\n\n```text\n{parser.format_help(further=True)}```\n"
-        for child in parser.commands.values():
-            yield from sections(child)
-
     with patch.dict(os.environ, COLUMNS="80"):
-        return "\n".join(sections(build_parser()))
+        return "\n".join(
+            f"## {command.prog}\n\n```text\n{command.format_help(further=True)}```\n"
+            for command in build_parser().walk()
+        )
 
 
 def run_command(argv: Sequence[str] | None) -> int:
@@ -70,7 +76,7 @@ def run_command(argv: Sequence[str] | None) -> int:
     if argv is None:  # the process is ours
         keep_freed_memory()
         signal.signal(signal.SIGTERM, _terminate)
-    rewrite = partial(as_flags, flags=parser.commands[args.command].flags)
+    rewrite = partial(as_flags, flags=args.parser.flags)
     with messages(quiet=args.quiet, verbose=args.verbose or args.debug, rewrite=rewrite):
         try:
             code: int = args.run(args)
@@ -96,16 +102,15 @@ def _parse(parser: Parser, words: list[str]) -> argparse.Namespace:
     if not words:
         parser.print_help(sys.stderr)
         sys.exit(_WRONG_USAGE)
-    commands, first = parser.commands, words[0]
-    if first not in commands and first not in ("-h", "--help", "--version"):
+    first = words[0]
+    if first not in parser.commands and first not in ("-h", "--help", "--version"):
         if not (first.startswith("-") or os.path.lexists(first) or any(mark in first for mark in "./\\*?")):
-            parser.error(f"there is no command and no file {first!r}{nearest(first, commands)}")
+            parser.error(f"there is no command and no file {first!r}{nearest(first, parser.commands)}")
         words = ["upscale", *words]
     args, extra = parser.parse_known_args(words)
-    if extra and args.command == "upscale" and not any(word[:1] == "-" and word[1:] for word in extra):
-        args.inputs += extra
-    elif extra:
-        for word in words:
-            parser = parser.commands.get(word, parser)
-        parser.refuse(extra)
+    if not extra:
+        return args
+    if args.command != "upscale" or any(word[:1] == "-" and word[1:] for word in extra):
+        args.parser.refuse(extra)
+    args.inputs += extra
     return args

@@ -8,28 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam_diffsr.cli.options import (
-    Subparsers,
-    add_command,
-    add_common_options,
-    add_device_options,
-    add_model_option,
-    given,
-    hush_pipeline,
-    int_list,
-    megabytes,
-    tile_size,
-    whole,
-)
+import sam_diffsr.cli.options as options
+from sam_diffsr.cli.output import hush_pipeline
+from sam_diffsr.cli.parser import Parser
+from sam_diffsr.cli.train import STAGES
 from sam_diffsr.errors import ArgumentError
 
 if TYPE_CHECKING:
     from sam_diffsr.bench import BenchResult
-    from sam_diffsr.training.stages import StageName
 
-__all__ = ["register"]
+__all__ = ["add_bench"]
 
-_STAGES: dict[str, StageName] = {"rrdb": "encoder", "diffusion": "denoiser"}
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "step": ("size", "repeats"),
     "image": ("size", "repeats"),
@@ -52,11 +41,11 @@ _QUICK: dict[str, dict[str, Any]] = {
 """Options of each measurement under ``--quick``."""
 
 
-def register(subparsers: Subparsers) -> None:
+def add_bench(parser: Parser) -> None:
     """Add the subcommand."""
-    parser = add_command(
-        subparsers,
+    command = parser.add_command(
         "bench",
+        _run,
         help="measure speed and memory",
         description="Measure this library on this machine. Results are ratios: what is compared is timed in "
         "turns in one run. The reference is the published inference procedure, written out plainly.",
@@ -70,27 +59,28 @@ def register(subparsers: Subparsers) -> None:
         "  all     all of these",
     )
     config = "YAML file or preset to measure on its own data (default: the preset small, on made-up data)"
-    change: dict[str, Any] = {"dest": "overrides", "metavar": "SECTION.KEY=VALUE", "action": "append"}
-    add = parser.add_argument
+    setting = "change a value of the config; may be repeated"
+    limit = "memory limit per image (default: free memory)"
+    add = command.add_argument
     add("what", metavar="WHAT", nargs="*", type=_measurement, help="measurements (default: step image)")
-    add_model_option(parser)
-    add("--repeats", type=whole(1), metavar="N", help="rounds of every measurement but memory")
+    options.add_model_option(command)
+    add("--repeats", type=options.whole(1), metavar="N", help="rounds of every measurement but memory")
     add("--quick", action="store_true", help="smaller inputs and fewer rounds")
-    add("--threads", type=whole(1), metavar="N", help="CPU threads (default: torch's choice)")
+    add("--threads", type=options.whole(1), metavar="N", help="CPU threads (default: torch's choice)")
     add("--json", metavar="FILE", help="write all numbers, with machine and versions")
-    add_device_options(parser)
-    add = parser.add_argument_group("step, image and folder").add_argument
-    add("--size", type=whole(1), metavar="N", help="height of the input (default: 64; of a folder's: 32)")
-    add = parser.add_argument_group("memory").add_argument
-    add("--sizes", type=int_list, metavar="N,...", help="sides of the inputs (default: 512,1024,2048)")
-    add("-t", "--tile", type=tile_size, metavar="auto|0|N", help="side of the tiles (default: auto)")
-    add("--max-memory", type=megabytes, metavar="MB", help="memory limit per image (default: free memory)")
-    add = parser.add_argument_group("train").add_argument
-    add("--stage", choices=tuple(_STAGES), help="networks to train (default: diffusion)")
+    options.add_device_options(command)
+    add = command.add_argument_group("step, image and folder").add_argument
+    size = "height of the input (default: 64; of a folder's: 32)"
+    add("--size", type=options.whole(1), metavar="N", help=size)
+    add = command.add_argument_group("memory").add_argument
+    sides = "sides of the inputs (default: 512,1024,2048)"
+    add("--sizes", type=options.int_list, metavar="N,...", help=sides)
+    add("-t", "--tile", type=options.tile_size, metavar="auto|0|N", help="side of the tiles (default: auto)")
+    add("--max-memory", type=options.megabytes, metavar="MB", help=limit)
+    add = command.add_argument_group("train").add_argument
+    add("--stage", choices=tuple(STAGES), help="networks to train (default: diffusion)")
     add("--config", metavar="CONFIG", help=config)
-    add("--set", help="change a value of the config; may be repeated", **change)
-    add_common_options(parser)
-    parser.set_defaults(run=run, flags=parser.flags)
+    add("--set", dest="overrides", metavar="SECTION.KEY=VALUE", action="append", help=setting)
 
 
 def _measurement(text: str) -> str:
@@ -99,15 +89,14 @@ def _measurement(text: str) -> str:
     return text
 
 
-def run(args: argparse.Namespace) -> int:
-    """Measure, print each result as soon as it is known, and write the JSON file."""
+def _run(args: argparse.Namespace) -> int:
     asked = args.what or ("step", "image")
     chosen = [name for name in _OPTIONS if name in asked or "all" in asked]
-    for option in given(args, "size", *_OPTIONS["memory"], *_CONFIG):
+    for option in options.given(args, "size", *_OPTIONS["memory"], *_CONFIG):
         owners = [name for name in _OPTIONS if option in _OPTIONS[name]] or ["train"]
         if not set(owners) & set(chosen):
-            belongs = f"{args.flags[option]} belongs to bench {' and '.join(owners)}"
-            raise ArgumentError(f"{belongs}, not to bench {' '.join(chosen)}")
+            others = f"bench {' and '.join(owners)}, not to bench {' '.join(chosen)}"
+            raise ArgumentError(f"{option} belongs to {others}")
 
     from sam_diffsr.bench import to_json
     from sam_diffsr.evaluation.report import write_json
@@ -136,15 +125,17 @@ def _prepare(args: argparse.Namespace, chosen: list[str]) -> list[Callable[[], B
         torch.set_num_threads(args.threads)
     if not args.debug:
         hush_pipeline()
-    options = {name: (_QUICK[name] if args.quick else {}) | given(args, *_OPTIONS[name]) for name in chosen}
+    given = {name: options.given(args, *_OPTIONS[name]) for name in chosen}
+    if args.quick:
+        given = {name: _QUICK[name] | values for name, values in given.items()}
     measures: dict[str, Callable[..., BenchResult]] = {"masks": bench.measure_masks}
     with_model = ("step", "image", "memory", "folder")
     if set(with_model) & set(chosen):
-        resolver = SuperResolver.from_pretrained(args.model, **given(args, "device", "dtype"))
+        resolver = SuperResolver.from_pretrained(args.model, **options.given(args, "device", "dtype"))
         measures |= {name: partial(getattr(bench, f"measure_{name}"), resolver) for name in with_model}
     if "train" in chosen:
         stage = args.stage or "diffusion"
         config = load_config(args.config or f"small/{stage}", overrides=args.overrides or [])
         own_data = args.config is not None
-        measures["train"] = partial(bench.measure_training, _STAGES[stage], config, own_data=own_data)
-    return [partial(measures[name], **options[name]) for name in chosen]
+        measures["train"] = partial(bench.measure_training, STAGES[stage], config, own_data=own_data)
+    return [partial(measures[name], **given[name]) for name in chosen]

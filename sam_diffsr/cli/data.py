@@ -6,25 +6,19 @@ import argparse
 import sys
 from typing import Any
 
-from sam_diffsr.cli.options import Subparsers, add_command, add_common_options, given, number_list
+from sam_diffsr.cli.options import CHOICES, given, number_list
+from sam_diffsr.cli.parser import Parser
+from sam_diffsr.errors import ArgumentError
 
-__all__ = ["register"]
-
-SEGMENTER_CHOICES = ("graph", "none")
-ENCODING_CHOICES = ("rope", "cosine", "sincos", "random")
-REDUCTION_CHOICES = ("image", "region")
-MISSING_CHOICES = ("error", "zero")
+__all__ = ["add_data"]
 
 
-def register(subparsers: Subparsers) -> None:
+def add_data(parser: Parser) -> None:
     """Add the subcommand and its own ones."""
-    parser = add_command(
-        subparsers, "data", help="prepare training data", description="Prepare training data."
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", dest="data_command", required=True)
-    prepare = add_command(
-        commands,
+    group = parser.add_command("data", help="prepare training data", description="Prepare training data.")
+    prepare = group.add_command(
         "prepare",
+        _prepare,
         help="cut photographs into crops with structure fields",
         description="Cut photographs into crops, segment them and store both for training. The same command "
         "continues a stopped run. The usual folders of DIV2K, Flickr2K, DF2K and benchmarks are recognised.",
@@ -41,16 +35,15 @@ def register(subparsers: Subparsers) -> None:
     add("--crop-size", type=int, metavar="N", help="side of the crops (default: 224)")
     add("--reductions", type=number_list, metavar="A,B,..", help=reductions)
     add("--min-gradient", type=float, metavar="X", help="drop flatter crops, in 8-bit levels (default: 2.5)")
-    add("--segmenter", choices=SEGMENTER_CHOICES, help="source of the regions (default: graph)")
+    add("--segmenter", choices=CHOICES["segmenter"], help="source of the regions (default: graph)")
     add("--segment-side", type=int, metavar="N", help=longest)
     add("--masks", metavar="DIR", help=masks)
-    add("--missing-masks", choices=MISSING_CHOICES, help=missing)
+    add("--missing-masks", choices=CHOICES["missing_masks"], help=missing)
     add("--ignore-corrupt", action="store_true", help="exit with 0 even if photos cannot be read")
-    prepare.set_defaults(run=run_prepare)
 
-    synthesize = add_command(
-        commands,
+    synthesize = group.add_command(
         "synthesize",
+        _synthesize,
         help="make synthetic crops: dead leaves, text and line art",
         description="Write crops of synthetic images with their exact regions: dead leaves (overlapping "
         "shapes of power-law sizes), text and line art. Training can also make them on the fly, see "
@@ -64,21 +57,17 @@ def register(subparsers: Subparsers) -> None:
     add("--pages", type=float, metavar="X", help="share of pages of text and line art (default: 0.15)")
     add("--photos", metavar="DIR", help="take colours and textures from these photos")
     add("--device", metavar="NAME", help="device of the computation (default: cpu)")
-    synthesize.set_defaults(run=run_synthesize)
 
+    overwrite = "replace other crops in OUT once the new ones are complete"
     for command in (prepare, synthesize):
         add = command.add_argument
-        overwrite = "replace other crops in OUT once the new ones are complete"
         add("--overwrite", action="store_true", default=None, help=overwrite)
-        add("--encoding", choices=ENCODING_CHOICES, help="value of a region (default: rope)")
-        add("--reduction", choices=REDUCTION_CHOICES, help="divisor of a region's value (default: image)")
-        add_common_options(command)
+        add("--encoding", choices=CHOICES["encoding"], help="value of a region (default: rope)")
+        add("--reduction", choices=CHOICES["reduction"], help="divisor of a region's value (default: image)")
 
 
-def run_prepare(args: argparse.Namespace) -> int:
-    """Prepare crops; print how many there are and how many photos were skipped."""
+def _prepare(args: argparse.Namespace) -> int:
     from sam_diffsr.data.prepare import prepare_crops
-    from sam_diffsr.errors import ArgumentError
 
     options: dict[str, Any] = given(args, "crop_size", "reductions", "min_gradient", "encoding", "reduction")
     options |= given(args, "segmenter", "masks", "missing_masks", "overwrite")
@@ -97,8 +86,7 @@ def run_prepare(args: argparse.Namespace) -> int:
     return 1 if "corrupt" in kinds and not args.ignore_corrupt else 0
 
 
-def run_synthesize(args: argparse.Namespace) -> int:
-    """Make the crops and print their number."""
+def _synthesize(args: argparse.Namespace) -> int:
     from sam_diffsr.data.config import SyntheticConfig
     from sam_diffsr.data.synthetic import synthesize_crops
 

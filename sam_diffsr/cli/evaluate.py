@@ -4,47 +4,35 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam_diffsr.cli.options import (
-    Subparsers,
-    add_command,
-    add_common_options,
-    add_device_options,
-    given,
-    hush_pipeline,
-    int_list,
-    number_list,
-    start_list,
-    word_list,
-)
+import sam_diffsr.cli.options as options
+from sam_diffsr.cli.options import CHOICES, given, int_list, number_list, word_list
+from sam_diffsr.cli.output import hush_pipeline, say
+from sam_diffsr.cli.parser import Parser
+from sam_diffsr.errors import ArgumentError
 
 if TYPE_CHECKING:
     from sam_diffsr.evaluation.evaluate import ImageResult
     from sam_diffsr.evaluation.score_log import ScoreLog
 
-__all__ = ["register"]
-
-PROTOCOL_CHOICES = ("matlab", "paper")
-"""Values of ``evaluate.Protocol``; a test compares them."""
-MEASURE_CHOICES = ("ringing", "grain", "colour")
-"""Keys of ``measures.MEASURES``; a test compares them."""
+__all__ = ["add_evaluate"]
 
 
-def register(subparsers: Subparsers) -> None:
+def add_evaluate(parser: Parser) -> None:
     """Add the subcommand."""
-    parser = add_command(
-        subparsers,
+    command = parser.add_command(
         "evaluate",
+        _run,
         help="measure quality against high-resolution images",
         description="Enlarge low-resolution images with bicubic, with each model's encoder alone and with "
         "the models, and compare them with the high-resolution images; or score existing results (--sr). "
         "Lists of steps, samplers and so on give one row per combination; the default is one row per model.",
     )
-    add = parser.add_argument_group("images").add_argument
+    add = command.add_argument_group("images").add_argument
     truths = (
         "folder of high-resolution images, or a data set: HR and LR_bicubic/X4, GTmod12 and LRbicx4, "
         "DIV2K_valid_HR and DIV2K_valid_LR_bicubic/X4, img_001_SRF_4_HR.png and img_001_SRF_4_LR.png"
@@ -64,7 +52,7 @@ def register(subparsers: Subparsers) -> None:
     add("--sr", action="append", metavar="[NAME=]DIR", help=results)
     add("--scale", type=int, metavar="N", help="scale of --sr where no --model has one (default: 4)")
 
-    models = parser.add_argument_group("models")
+    models = command.add_argument_group("models")
     add = models.add_argument
     sources = (
         "bundled name, folder, .safetensors file or Hub id; repeatable (default: the bundled model, or none "
@@ -75,24 +63,24 @@ def register(subparsers: Subparsers) -> None:
     add("-m", "--model", "-n", action="append", metavar="[NAME=]MODEL", help=sources)
     add("--steps", type=int_list, metavar="N,N,..", help="numbers of denoising steps")
     add("--sampler", type=word_list, metavar="A,B,..", help="ddpm, ddim, dpmpp_2m")
-    add("--start", type=start_list, metavar="A,B,..", help=starts)
+    add("--start", type=options.start_list, metavar="A,B,..", help=starts)
     add("--fidelity", type=number_list, metavar="A,B,..", help=fidelities)
     add("--spacing", type=word_list, metavar="A,B,..", help="linspace, trailing: where the steps lie")
     add("--seed", type=int, metavar="N", help="seed of noise and damage (default: 0)")
-    add_device_options(models)
+    options.add_device_options(models)
 
-    add = parser.add_argument_group("measures").add_argument
+    add = command.add_argument_group("measures").add_argument
     protocols = (
         "matlab: border = scale, gray files scored on gray values; paper: no border, gray files scored as "
         "RGB (default: matlab)"
     )
-    columns = f"further columns: {', '.join(MEASURE_CHOICES)}"
-    add("--protocol", choices=PROTOCOL_CHOICES, help=protocols)
+    columns = f"further columns: {', '.join(CHOICES['measures'])}"
+    add("--protocol", choices=CHOICES["protocol"], help=protocols)
     add("--measures", type=word_list, metavar="A,B,..", help=columns)
     add("--lpips", action="store_true", help="LPIPS; downloads AlexNet's weights if missing")
     add("--fid", action="store_true", help="FID; downloads Inception's weights if missing")
 
-    add = parser.add_argument_group("output").add_argument
+    add = command.add_argument_group("output").add_argument
     resume = (
         "continue a stopped run: scores are kept in FILE image by image, and those in it are reused "
         "(default: a file next to the first output, deleted at the end)"
@@ -102,25 +90,15 @@ def register(subparsers: Subparsers) -> None:
     add("--html", metavar="FILE", help="one page with tables and before/after sliders")
     add("--save", metavar="DIR", help="inputs and enlarged images, one folder per row")
     add("--resume", nargs="?", const="", metavar="FILE", help=resume)
-    add_common_options(parser)
-    parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the table and write the files."""
+def _run(args: argparse.Namespace) -> int:
     from sam_diffsr.data.degrade import parse_degradation
+    from sam_diffsr.evaluation import methods as rows
+    from sam_diffsr.evaluation import perceptual
     from sam_diffsr.evaluation.evaluate import evaluate_methods, result_writer
-    from sam_diffsr.evaluation.methods import (
-        bicubic_method,
-        common_scale,
-        folder_methods,
-        model_methods,
-        sampling_grid,
-        split_labels,
-    )
     from sam_diffsr.evaluation.page import ComparisonPage
     from sam_diffsr.evaluation.pairs import find_pairs
-    from sam_diffsr.evaluation.perceptual import inception_features, lpips_distance
     from sam_diffsr.evaluation.report import write_json, write_text
     from sam_diffsr.image.formats import check_file
     from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
@@ -133,19 +111,17 @@ def run(args: argparse.Namespace) -> int:
     for target in filter(None, (args.json, args.csv, args.html, log and log.path)):
         check_file(Path(target))
     damages = [parse_degradation(text) for text in args.degrade or ()]
-    folders = split_labels(args.sr or [])
-    sources = split_labels(args.model or ([] if folders else [DEFAULT_MODEL]))
-    resolvers = [
-        (name, SuperResolver.from_pretrained(source, **given(args, "device", "dtype")))
-        for name, source in sources
-    ]
-    scale = common_scale([resolver.scale for _, resolver in resolvers], asked=args.scale)
+    folders = rows.split_labels(args.sr or [])
+    sources = rows.split_labels(args.model or ([] if folders else [DEFAULT_MODEL]))
+    load = partial(SuperResolver.from_pretrained, **given(args, "device", "dtype"))
+    resolvers = [(name, load(source)) for name, source in sources]
+    scale = rows.common_scale([resolver.scale for _, resolver in resolvers], asked=args.scale)
     hr_files, lr_files = find_pairs(args.hr, args.lr, scale=scale, inputs=bool(resolvers) and not damages)
 
     # one method per row
-    methods = [bicubic_method(scale)]
+    methods = [rows.bicubic_method(scale)]
     for name, resolver in resolvers:
-        settings = sampling_grid(
+        settings = rows.sampling_grid(
             resolver.config,
             samplers=args.sampler,
             steps=args.steps,
@@ -153,8 +129,8 @@ def run(args: argparse.Namespace) -> int:
             fidelities=args.fidelity,
             spacings=args.spacing,
         )
-        methods += model_methods(resolver, name=name, settings=settings)
-    methods += folder_methods(folders, hr_files, scale=scale)
+        methods += rows.model_methods(resolver, name=name, settings=settings)
+    methods += rows.folder_methods(folders, hr_files, scale=scale)
 
     # what is done with each image
     page = ComparisonPage(methods, scale=scale)
@@ -175,8 +151,8 @@ def run(args: argparse.Namespace) -> int:
             scale=scale,
             lr_files=lr_files,
             damages=damages,
-            lpips=lpips_distance(**device) if args.lpips else None,
-            features=inception_features(**device) if args.fid else None,
+            lpips=perceptual.lpips_distance(**device) if args.lpips else None,
+            features=perceptual.inception_features(**device) if args.fid else None,
             dataset=os.path.commonpath([file.parent for file in hr_files]),
             on_image=observe,
             log=log,
@@ -185,8 +161,7 @@ def run(args: argparse.Namespace) -> int:
         )
     except KeyboardInterrupt:
         if log is not None:
-            kept = f"scores so far are in {log.path}; the same command with --resume continues"
-            print(kept, file=sys.stderr)
+            say(f"scores so far are in {log.path}; the same command with --resume continues", error=True)
         raise
 
     # the table, then the files
@@ -206,7 +181,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _score_log(args: argparse.Namespace) -> ScoreLog | None:
     """Where scores are kept: the file of ``--resume``, else one next to the first output, else nowhere."""
-    from sam_diffsr.errors import ArgumentError
     from sam_diffsr.evaluation.score_log import ScoreLog
 
     output = args.json or args.csv or args.html or (args.save and str(Path(args.save)))

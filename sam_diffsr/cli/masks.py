@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
+import os
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam_diffsr.cli.options import (
-    Subparsers,
-    add_command,
-    add_common_options,
-    add_ray_options,
-    cluster_of,
-    given,
-    one_line,
-)
-from sam_diffsr.cli.output import summary_table
+from sam_diffsr.cli.options import CHOICES, add_ray_options, cluster_of, given
+from sam_diffsr.cli.output import Report, say
+from sam_diffsr.cli.parser import Parser
 from sam_diffsr.errors import ArgumentError
-from sam_diffsr.stores import as_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sam_diffsr.masks.folders import MaskOutcome
     from sam_diffsr.masks.shard import Shard
 
-__all__ = ["register"]
-
-# The library's SamPrecision, Encoding and Reduction, which need torch to be imported; a test compares them.
-SAM_PRECISION_CHOICES = ("fp32", "fp16", "bf16")
-ENCODING_CHOICES = ("rope", "cosine", "sincos", "random")
-REDUCTION_CHOICES = ("image", "region")
+__all__ = ["SAM_OPTIONS", "add_masks"]
 
 SAM_OPTIONS: dict[str, tuple[type, str]] = {
     "points_per_side": (int, "points of the prompt grid along one side (32)"),
@@ -60,24 +46,16 @@ examples:
 """
 
 
-def register(subparsers: Subparsers) -> None:
+def add_masks(parser: Parser) -> None:
     """Add the subcommand and its own ones."""
-    parser = add_command(
-        subparsers,
+    group = parser.add_command(
         "masks",
         help="find regions, encode them, draw them",
         description="Find the regions of photos, encode them as structure fields, draw both.",
     )
-    commands = parser.add_subparsers(metavar="COMMAND", dest="masks_command", required=True)
-    _register_generate(commands)
-    _register_encode(commands)
-    _register_show(commands)
-
-
-def _register_generate(subparsers: Subparsers) -> None:
-    parser = add_command(
-        subparsers,
+    generate = group.add_command(
         "generate",
+        _generate,
         help="find the regions of photos",
         description="Write OUT/<stem>.json for every photo, in the format of amg.py --convert-to-rle. "
         "Finished files are skipped, so a stopped run can be repeated. Several processes share a folder "
@@ -85,58 +63,48 @@ def _register_generate(subparsers: Subparsers) -> None:
         "Photos that fail are reported and skipped; the exit code is then 1.",
         epilog=_EPILOG,
     )
-    parser.add_argument("images", metavar="IMAGES", help="folder (with its subfolders) or file")
-    parser.add_argument("out", metavar="OUT", help="output folder; it keeps the tree of the input")
-    _add_generator_options(parser)
-    _add_run_options(parser)
-    group = parser.add_argument_group("SAM's automatic mask generator (defaults in brackets)")
-    for name, (kind, help_text) in SAM_OPTIONS.items():
-        group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=help_text)
-    add_ray_options(parser.add_argument_group("cluster"))
-    add_common_options(parser)
-    parser.set_defaults(run=run_generate)
+    generate.add_argument("images", metavar="IMAGES", help="folder (with its subfolders) or file")
+    generate.add_argument("out", metavar="OUT", help="output folder; it keeps the tree of the input")
+    _add_generator_options(generate)
+    _add_run_options(generate)
+    add = generate.add_argument_group("SAM's automatic mask generator (defaults in brackets)").add_argument
+    for name, (kind, text) in SAM_OPTIONS.items():
+        add(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
+    add_ray_options(generate.add_argument_group("cluster"))
 
-
-def _register_encode(subparsers: Subparsers) -> None:
-    parser = add_command(
-        subparsers,
+    encode = group.add_command(
         "encode",
+        _encode,
         help="turn records into stored structure fields",
         description="Write OUT/<stem>.npz, a label map and one value per region, for every .json file "
         "(of amg.py, SA-1B or masks generate) and every PNG folder of amg.py. Finished files are skipped.",
     )
     images = "photos; their sizes are checked, and needed for files without regions"
-    add = parser.add_argument
+    add = encode.add_argument
     add("records", metavar="RECORDS", help="folder (with its subfolders)")
     add("out", metavar="OUT", help="output folder; it keeps the tree of the input")
     add("--images", metavar="DIR", help=images)
-    _add_encoding_options(parser)
+    _add_encoding_options(encode)
     add("--seed", type=int, metavar="N", help="seed of the encoding random (default: 0)")
-    _add_run_options(parser)
-    add_common_options(parser)
-    parser.set_defaults(run=run_encode)
+    _add_run_options(encode)
 
-
-def _register_show(subparsers: Subparsers) -> None:
-    parser = add_command(
-        subparsers,
+    show = group.add_command(
         "show",
+        _show,
         help="draw regions and field of one photo",
         description="Draw the regions in colours over the photo, next to the field E with a colour bar.",
     )
     output = "output file (default: <stem>_structure.png in the current folder)"
     masks = "records or stored field: .json, .npz, .npy or a folder of amg.py (default: find the regions)"
-    add = parser.add_argument
+    add = show.add_argument
     add("image", metavar="IMAGE", help="the photo")
     add("-o", "--output", metavar="FILE", help=output)
     add("--masks", metavar="FILE", help=masks)
-    _add_encoding_options(parser)
-    _add_generator_options(parser)
-    add_common_options(parser)
-    parser.set_defaults(run=run_show)
+    _add_encoding_options(show)
+    _add_generator_options(show)
 
 
-def _add_generator_options(parser: argparse.ArgumentParser) -> None:
+def _add_generator_options(parser: Parser) -> None:
     model = (
         "SAM as vit_b, vit_l, vit_h (from the Hub), a .pth or .safetensors file, folder or Hub id; or "
         "graph, which needs no weights (default: vit_h)"
@@ -146,17 +114,17 @@ def _add_generator_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-m", "--model", metavar="MODEL", help=model)
     add("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
-    add("--precision", choices=SAM_PRECISION_CHOICES, help=precision)
+    add("--precision", choices=CHOICES["stored_precision"], help=precision)
     add("--longest-side", type=int, metavar="N", help=side)
 
 
-def _add_encoding_options(parser: argparse.ArgumentParser) -> None:
+def _add_encoding_options(parser: Parser) -> None:
     encoding, reduction = "position encoding of a region", "divisor of a region's value"
-    parser.add_argument("--encoding", choices=ENCODING_CHOICES, help=f"{encoding} (default: rope)")
-    parser.add_argument("--reduction", choices=REDUCTION_CHOICES, help=f"{reduction} (default: image)")
+    parser.add_argument("--encoding", choices=CHOICES["encoding"], help=f"{encoding} (default: rope)")
+    parser.add_argument("--reduction", choices=CHOICES["reduction"], help=f"{reduction} (default: image)")
 
 
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
+def _add_run_options(parser: Parser) -> None:
     shard = (
         "process part i of n, such as 1/4 (default: the part of this process under torchrun, accelerate "
         "or srun, else all)"
@@ -165,48 +133,30 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="regenerate existing files")
 
 
-def run_generate(args: argparse.Namespace) -> int:
-    """Find regions; print one line per photo."""
-    from sam_diffsr.masks.folders import generate_folder, load_generator
+def _generate(args: argparse.Namespace) -> int:
+    from sam_diffsr.masks.folders import generate_folder
 
-    if (cluster := cluster_of(args)) is not None:
-        from sam_diffsr.distributed import generate_masks
+    load = _loader(args, given(args, *SAM_OPTIONS))
+    if (cluster := cluster_of(args)) is None:
+        files: dict[str, Any] = {"shard": _shard(args), "overwrite": args.overwrite}
+        return _report(generate_folder(args.images, args.out, load, **files), args)
+    from sam_diffsr.distributed import generate_masks
 
-        if args.shard is not None:
-            raise ArgumentError("--shard and --ray exclude each other: Ray divides the photos by itself")
-        options = {**given(args, "model", "precision", "longest_side"), "options": given(args, *SAM_OPTIONS)}
-        load = partial(load_generator, **options)
-        outcomes = generate_masks(args.images, args.out, load, cluster=cluster, overwrite=args.overwrite)
-        return _report(outcomes, args, table=True)
-    outcomes = generate_folder(
-        args.images,
-        args.out,
-        lambda: _load_generator(args, given(args, *SAM_OPTIONS)),
-        shard=_shard(args),
-        overwrite=args.overwrite,
-    )
-    return _report(outcomes, args)
+    if args.shard is not None:
+        raise ArgumentError("--shard and --ray exclude each other: Ray divides the photos by itself")
+    outcomes = generate_masks(args.images, args.out, load, cluster=cluster, overwrite=args.overwrite)
+    return _report(outcomes, args, table=True)
 
 
-def run_encode(args: argparse.Namespace) -> int:
-    """Encode records; print one line per file and the total size."""
+def _encode(args: argparse.Namespace) -> int:
     from sam_diffsr.masks.folders import encode_folder
 
-    outcomes = encode_folder(
-        args.records,
-        args.out,
-        photos=args.images,
-        shard=_shard(args),
-        overwrite=args.overwrite,
-        **given(args, "encoding", "reduction", "seed"),
-    )
-    return _report(outcomes, args)
+    options = given(args, "encoding", "reduction", "seed")
+    files = {"photos": args.images, "shard": _shard(args), "overwrite": args.overwrite}
+    return _report(encode_folder(args.records, args.out, **files, **options), args)
 
 
-def run_show(args: argparse.Namespace) -> int:
-    """Draw the regions and field of one photo; print the name of the picture."""
-    from pathlib import Path
-
+def _show(args: argparse.Namespace) -> int:
     from sam_diffsr.image import save_image
     from sam_diffsr.image.photos import read_photo
     from sam_diffsr.masks.picture import draw_structure
@@ -215,11 +165,11 @@ def run_show(args: argparse.Namespace) -> int:
 
     image = read_photo(args.image)
     size = (image.shape[0], image.shape[1])
-    options: dict[str, Any] = given(args, "encoding", "reduction")
+    options = given(args, "encoding", "reduction")
     if args.masks is not None:
         structure = load_structure(args.masks, photo_size=size, **options)
     else:
-        records = _load_generator(args, {}).generate(image)
+        records = _loader(args, {})().generate(image)
         structure = StructureField.from_masks(records, size=size, **options)
     target = args.output or f"{Path(args.image).stem}_structure.png"
     save_image(draw_structure(image, structure), target)
@@ -227,49 +177,35 @@ def run_show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _load_generator(args: argparse.Namespace, options: dict[str, Any]) -> Any:
-    import os
-
+def _loader(args: argparse.Namespace, options: dict[str, Any]) -> Callable[..., Any]:
+    """Loads the generator of the flags, on their device unless called with another."""
     from sam_diffsr.masks.folders import load_generator
     from sam_diffsr.masks.shard import launched_device
 
     device = args.device or launched_device(os.environ)
-    return load_generator(**given(args, "model", "precision", "longest_side"), device=device, options=options)
+    chosen = given(args, "model", "precision", "longest_side")
+    return partial(load_generator, **chosen, device=device, options=options)
 
 
 def _shard(args: argparse.Namespace) -> Shard:
-    import os
-
     from sam_diffsr.masks.shard import Shard
 
     return Shard.parse(args.shard) if args.shard is not None else Shard.from_environment(os.environ)
 
 
 def _report(outcomes: Iterator[MaskOutcome], args: argparse.Namespace, *, table: bool = False) -> int:
-    counts = {"written": 0, "skipped": 0, "failed": 0}
-    started, failures = time.perf_counter(), list[str]()
-    stored = npy = 0
+    """Print a line per file and a summary; give the exit code."""
+    report, stored, npy = Report(args), 0, 0
     for outcome in outcomes:
-        counts[outcome.status] += 1
         stored, npy = stored + outcome.stored_bytes, npy + outcome.npy_bytes
-        source, target = as_uri(outcome.source), as_uri(outcome.target)
-        place = f"[{outcome.number}/{outcome.total}] {source}"
-        if outcome.error is not None:
-            if args.debug:
-                raise outcome.error
-            print(f"{place}: {one_line(outcome.error)}", file=sys.stderr, flush=True)
-            failures.append(f"{source}: {one_line(outcome.error)}")
-        elif not args.quiet and outcome.status == "skipped":
-            print(f"{place}: {target} exists, skipped", flush=True)
-        elif not args.quiet:
-            rest = outcome.remaining or 0.0
-            left = f", {rest / 60:.0f} min left" if rest >= 60 else ""
-            took = f"{outcome.regions} regions, {outcome.seconds:.1f} s{left}"
-            print(f"{place} -> {target} ({took})", flush=True)
-    if table:
-        print(summary_table(counts, time.perf_counter() - started, failures))
-    else:
-        print(f"{counts['written']} written, {counts['skipped']} skipped, {counts['failed']} failed")
+        rest = outcome.remaining or 0.0
+        left = f", {rest / 60:.0f} min left" if rest >= 60 else ""
+        details = f"{outcome.regions} regions, {outcome.seconds:.1f} s{left}"
+        place = f"[{outcome.number}/{outcome.total}] "
+        report.add(outcome.source, outcome.target, outcome, place, details)
+    counts = report.counts
+    text = f"{counts['written']} written, {counts['skipped']} skipped, {counts['failed']} failed"
+    say(report.table() if table else text)
     if stored:
-        print(f"{stored / 1e6:.2f} MB of fields, {npy / stored:.0f} times smaller than as float32 .npy")
+        say(f"{stored / 1e6:.2f} MB of fields, {npy / stored:.0f} times smaller than as float32 .npy")
     return 1 if counts["failed"] else 0

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
+import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Bar", "messages", "say", "summary_table"]
+from sam_diffsr.cli.parser import as_flags
+from sam_diffsr.errors import SamDiffsrError
+from sam_diffsr.files import printable
+from sam_diffsr.stores import as_uri
+
+if TYPE_CHECKING:
+    from sam_diffsr.masks.folders import MaskOutcome
+    from sam_diffsr.pipeline.batch import Outcome
+
+__all__ = ["Bar", "Report", "hush_pipeline", "messages", "one_line", "say"]
 
 
 def say(text: str, *, error: bool = False) -> None:
@@ -24,23 +36,60 @@ def say(text: str, *, error: bool = False) -> None:
         print(text, file=stream, flush=True)
 
 
-def summary_table(counts: Mapping[str, int], seconds: float, failures: Iterable[str]) -> str:
-    """Files by what became of them, images per second, and a line per failure."""
-    columns = {name: str(count) for name, count in counts.items() if name != "planned"}
-    columns |= {"seconds": f"{seconds:.1f}", "images/s": f"{counts['written'] / seconds:.2f}"}
-    rows = ["".join(f"{cell:>10}" for cell in row) for row in (columns, columns.values())]
-    return "\n".join([*rows, *(f"failed: {failure}" for failure in failures)])
+def one_line(error: Exception) -> str:
+    """What an error says, on one line; with its type only where it is not one of the library's own."""
+    message = " ".join(str(error).split())
+    return message if isinstance(error, SamDiffsrError) else f"{type(error).__name__}: {message}"
+
+
+def hush_pipeline() -> None:
+    """Keep back what the pipeline says of every image, for commands that repeat the same ones."""
+    logging.getLogger("sam_diffsr.pipeline").setLevel(logging.WARNING)
+
+
+class Report:
+    """Prints a line per file as it is done, and counts what became of them; ``args`` are those given."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args, self._started, self._failures = args, time.perf_counter(), list[str]()
+        self.counts = {"written": 0, "planned": 0, "skipped": 0, "failed": 0}
+
+    def add(
+        self, source: Path, target: Path, outcome: Outcome | MaskOutcome, place: str, details: str
+    ) -> None:
+        """Print the line of a file: its place in the list, names, and details of the result."""
+        from sam_diffsr.image.jobs import STDOUT
+
+        self.counts[outcome.status] += 1
+        read, written = (printable(as_uri(path)) for path in (source, target))
+        if outcome.error is not None:
+            if self._args.debug:
+                raise outcome.error
+            failure = f"{read}: {as_flags(one_line(outcome.error), self._args.parser.flags)}"
+            self._failures.append(failure)
+            say(f"{place}{failure}", error=True)
+        elif not self._args.quiet:
+            skipped = outcome.status == "skipped"
+            text = f"{written} already exists, skipped" if skipped else f"{read} -> {written} ({details})"
+            say(f"{place}{text}", error=target is STDOUT)  # which holds the image
+
+    @property
+    def seconds(self) -> float:
+        """Time since the beginning."""
+        return time.perf_counter() - self._started
+
+    def table(self) -> str:
+        """Files by what became of them, images per second, and a line per failure."""
+        columns = {name: str(count) for name, count in self.counts.items() if name != "planned"}
+        columns |= {"seconds": f"{self.seconds:.1f}"}
+        columns |= {"images/s": f"{self.counts['written'] / self.seconds:.2f}"}
+        rows = ["".join(f"{cell:>10}" for cell in row) for row in (columns, columns.values())]
+        return "\n".join([*rows, *(f"failed: {failure}" for failure in self._failures)])
 
 
 @contextmanager
-def messages(*, quiet: bool, verbose: bool, rewrite: Callable[[str], str] = str) -> Generator[None]:
-    """Send the library's messages and warnings to stderr, one line each, for as long as the command runs.
-
-    Args:
-        quiet: only warnings and errors.
-        verbose: everything.
-        rewrite: applied to each message.
-    """
+def messages(*, quiet: bool, verbose: bool, rewrite: Callable[[str], str]) -> Generator[None]:
+    """Send the library's messages and warnings, rewritten, to stderr for as long as the command runs."""
     shown: set[str] = set()
 
     def warn(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -72,22 +121,16 @@ def messages(*, quiet: bool, verbose: bool, rewrite: Callable[[str], str] = str)
 
 
 class Bar:
-    """Progress over many files: files, percent, time left.
-
-    Args:
-        total: number of files.
-        show: draw it.
-    """
+    """Progress over many files: files, percent, time left; drawn only if asked to."""
 
     def __init__(self, total: int, *, show: bool) -> None:
-        self._bar: Any = None
-        self._total = total
-        self._finished = 0
-        if show:
-            from tqdm.auto import tqdm
+        from tqdm.auto import tqdm
 
-            layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-            self._bar = tqdm(total=total, desc=f"0/{total} files", bar_format=layout, leave=False)
+        layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+        first = f"0/{total} files"
+        self._bar: Any = tqdm(total=total, desc=first, bar_format=layout, leave=False, disable=not show)
+        self._finished = 0
+        self.close = self._bar.close
 
     @contextmanager
     def files(self, count: int) -> Generator[dict[str, Any]]:
@@ -96,7 +139,7 @@ class Bar:
         def show(done: int, total: int, _preview: object) -> None:
             self._show(count * done / total)
 
-        yield {} if self._bar is None else {"callback": show}
+        yield {} if self._bar.disable else {"callback": show}
         self.count(count)
 
     def count(self, files: int = 1) -> None:
@@ -104,13 +147,7 @@ class Bar:
         self._finished += files
         self._show(0)
 
-    def close(self) -> None:
-        """Remove the bar."""
-        if self._bar is not None:
-            self._bar.close()
-
     def _show(self, share: float) -> None:
-        if self._bar is not None:
-            done = min(self._finished + share, self._total)
-            self._bar.set_description_str(f"{int(done)}/{self._total} files", refresh=False)
-            self._bar.update(done - self._bar.n)
+        done = min(self._finished + share, self._bar.total)
+        self._bar.set_description_str(f"{int(done)}/{self._bar.total} files", refresh=False)
+        self._bar.update(done - self._bar.n)

@@ -6,14 +6,15 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sam_diffsr.cli.options import Subparsers, add_command, add_common_options
+from sam_diffsr.cli.parser import Parser
 
 if TYPE_CHECKING:
     from sam_diffsr.training.stages import StageName
 
-__all__ = ["register"]
+__all__ = ["STAGES", "add_train"]
 
-_STAGES: dict[str, StageName] = {"rrdb": "encoder", "diffusion": "denoiser"}
+STAGES: dict[str, StageName] = {"rrdb": "encoder", "diffusion": "denoiser"}
+"""The library's names of the stages."""
 _INTERRUPTED = 130
 
 
@@ -29,36 +30,32 @@ class _ListPresets(argparse.Action):
         parser.exit()
 
 
-def register(subparsers: Subparsers) -> None:
+def add_train(parser: Parser) -> None:
     """Add the subcommand."""
-    parser = add_command(
-        subparsers,
+    add = parser.add_command(
         "train",
+        _run,
         help="train the encoder (rrdb), then the denoiser (diffusion)",
         description="Train one stage. Ctrl-C and SIGTERM save a checkpoint and stop; --resume continues. The "
         "exit code is 0 if all steps are done and 130 if the run was stopped. On several GPUs or machines: "
         "accelerate launch -m sam_diffsr train ..., or torchrun -m sam_diffsr train ...",
-    )
-    add = parser.add_argument
+    ).add_argument
     order = "rrdb, then diffusion, which needs its result"
-    add("stage", metavar="STAGE", choices=tuple(_STAGES), help=order)
-    add("config", metavar="CONFIG", help="YAML file or preset")
-    add("--out", metavar="DIR", help="folder for checkpoints, log and sample pictures")
     one = "set one value of the config; can be repeated"
-    add("--set", action="append", default=[], dest="overrides", metavar="A.B=C", help=one)
     resume = (
         "continue from the newest checkpoint in DIR, or start if there is none (default: latest); or "
         "continue from the given checkpoint"
     )
-    add("--resume", nargs="?", const="latest", metavar="latest|PATH", help=resume)
+    add("stage", metavar="STAGE", choices=tuple(STAGES), help=order)
+    add("config", metavar="CONFIG", help="YAML file or preset")
+    add("--out", metavar="DIR", help="folder for checkpoints, log and sample pictures")
+    add("--set", action="append", default=[], dest="overrides", metavar="A.B=C", help=one)
+    add("--resume", nargs="?", const="latest", default=False, metavar="latest|PATH", help=resume)
     add("--list-presets", nargs=0, action=_ListPresets, help="print the presets and exit")
     add("--print-config", action="store_true", help="print the whole config as YAML and exit")
-    add_common_options(parser)
-    parser.set_defaults(run=run, usage_error=parser.error)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train and print where the run ended."""
+def _run(args: argparse.Namespace) -> int:
     from sam_diffsr.evaluation.perceptual import lpips_loss
     from sam_diffsr.evaluation.validation import FolderValidator
     from sam_diffsr.training import config_to_yaml, load_config, resolver_config, train
@@ -68,13 +65,11 @@ def run(args: argparse.Namespace) -> int:
     if args.print_config:
         print(config_to_yaml(config), end="")
         return 0
-    out: str | None = args.out
-    if out is None:
-        args.usage_error("the following arguments are required: --out")  # exits
-        return 2
+    if args.out is None:
+        return args.parser.error("the following arguments are required: --out")  # which exits
 
     # the validator of table validation, and the distance that diffusion.perceptual asks for
-    stage, validation, validator = _STAGES[args.stage], config.validation, None
+    stage, validation, validator = STAGES[args.stage], config.validation, None
     if validation.hr is not None:
         validator = FolderValidator(
             validation.hr,
@@ -88,8 +83,8 @@ def run(args: argparse.Namespace) -> int:
     result = train(
         stage,
         config,
-        out,
-        resume=args.resume or False,
+        args.out,
+        resume=args.resume,
         validate=validator,
         distance=lpips_loss() if perceptual else None,
         progress=False if args.quiet else None,

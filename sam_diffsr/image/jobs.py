@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from sam_diffsr.errors import ArgumentError, ImageError
+from sam_diffsr.errors import ArgumentError, ImageError, OutputError
 from sam_diffsr.files import printable
 from sam_diffsr.image.formats import output_format
 from sam_diffsr.image.read import readable_endings
 
-__all__ = ["STDIN", "STDOUT", "Extension", "Job", "Source", "find_images", "plan_jobs"]
+__all__ = ["STDIN", "STDOUT", "Existing", "Extension", "Job", "Source", "find_images", "plan_jobs"]
 
 logger = logging.getLogger(__name__)
 
 Extension = Literal["png", "jpg", "webp", "tif", "avif", "jp2", "auto"]
 """File type of results; ``auto`` keeps that of the input where it can be written, and is png elsewhere."""
+Existing = Literal["error", "skip", "overwrite"]
+"""What to do with a result that already exists."""
 PathLike = str | os.PathLike[str]
 
 STDIN, STDOUT = Path("<standard input>"), Path("<standard output>")
@@ -64,6 +66,30 @@ class Job:
     def is_video(self) -> bool:
         """Whether the source has the ending of a video."""
         return self.source.suffix.lower() in VIDEO_ENDINGS
+
+    def is_done(self, existing: Existing, *, exists: bool | None = None, name: str | None = None) -> bool:
+        """Whether the result exists and is kept.
+
+        Args:
+            existing: what to do then.
+            exists: whether it does, if that is known.
+            name: what a message calls the result; by default its path.
+
+        Raises:
+            OutputError: the result exists and ``existing`` is ``"error"``, or it is the source itself.
+        """
+        if self.target is STDOUT or not (os.path.exists(self.target) if exists is None else exists):
+            return False
+        if existing == "skip":
+            return True
+        name = repr(name or str(self.target))
+        if self.source == self.target or (
+            os.path.exists(self.source) and os.path.samefile(self.source, self.target)
+        ):
+            raise OutputError(f"cannot write {name}: it is the source; choose another name")
+        if existing == "error":
+            raise OutputError(f"{name} already exists; choose --overwrite or --skip-existing")
+        return False
 
 
 def find_images(folder: PathLike, *, recursive: bool = False, exclude: PathLike | None = None) -> list[Path]:

@@ -18,8 +18,8 @@ from PIL import Image
 
 from sam_diffsr.arguments import is_integer
 from sam_diffsr.config import check_choice
-from sam_diffsr.errors import ArgumentError, CancelledError, OutputError
-from sam_diffsr.files import printable
+from sam_diffsr.errors import ArgumentError, CancelledError
+from sam_diffsr.files import printable, writing
 from sam_diffsr.image import (
     MAX_PIXELS_DEFAULT,
     Animation,
@@ -31,7 +31,7 @@ from sam_diffsr.image import (
     save_image,
 )
 from sam_diffsr.image.formats import check_file, output_format
-from sam_diffsr.image.jobs import STDIN, STDOUT, Job
+from sam_diffsr.image.jobs import STDIN, STDOUT, Existing, Job
 from sam_diffsr.image.save import Quality, check_quality
 from sam_diffsr.overlap import overlapped
 from sam_diffsr.pipeline.images import output_size
@@ -41,12 +41,10 @@ from sam_diffsr.pipeline.tiles import CPU_BATCH_PIXELS, LARGEST_BATCH
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["Existing", "FileOptions", "FileUpscaler", "Outcome", "run_jobs"]
+__all__ = ["FileOptions", "FileUpscaler", "Outcome", "run_jobs"]
 
 _LOGGER = logging.getLogger(__name__)
 
-Existing = Literal["error", "skip", "overwrite"]
-"""What to do with a result that already exists."""
 Status = Literal["written", "planned", "skipped", "failed"]
 """``skipped`` only where the result already existed, ``planned`` only in a dry run."""
 _PIXELS_TOGETHER = 2**18
@@ -155,13 +153,9 @@ def run_jobs(
         options["quality"] = quality
 
     def skips(entry: _Entry) -> bool:
-        target = entry.job.target
-        if target is STDOUT or existing == "overwrite" or not os.path.exists(target):
-            return False
-        if existing == "error":
-            raise OutputError(f"{str(target)!r} already exists; choose --overwrite or --skip-existing")
-        entry.status, entry.size = "skipped", None
-        return True
+        if done := entry.job.is_done(existing):
+            entry.status, entry.size = "skipped", None
+        return done
 
     def read(entry: _Entry) -> None:
         job, target = entry.job, entry.job.target
@@ -209,7 +203,8 @@ def run_jobs(
         if job.target is STDOUT:
             save_image(entry.item, sys.stdout.buffer, ending=job.ending, **options)
         elif not skips(entry):  # another run can have been faster
-            job.target.parent.mkdir(parents=True, exist_ok=True)
+            with writing("the image", job.target):
+                job.target.parent.mkdir(parents=True, exist_ok=True)
             save_image(entry.item, job.target, **options)
             if keep_time and job.source is not STDIN:
                 state = job.source.stat()

@@ -15,35 +15,45 @@ import pytest
 from PIL import Image
 
 import sam_diffsr
-from sam_diffsr.cli import data, evaluate, main, options, upscale
+from sam_diffsr.cli import main
 from sam_diffsr.cli.app import build_parser, manual
+from sam_diffsr.cli.options import CHOICES
+from sam_diffsr.cli.parser import as_flags
+from sam_diffsr.data.config import MissingMasks
 from sam_diffsr.device import Precision
 from sam_diffsr.diffusion.samplers import SamplerName, Spacing
 from sam_diffsr.errors import ConfigError
 from sam_diffsr.evaluation import evaluate as evaluation
+from sam_diffsr.evaluation.evaluate import Protocol
 from sam_diffsr.evaluation.measures import MEASURES
 from sam_diffsr.image.jobs import Extension
+from sam_diffsr.masks.sam import SamPrecision
+from sam_diffsr.masks.spe import Encoding, Reduction
 from sam_diffsr.pipeline import load_pretrained
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("choices", "literal"),
+    ("name", "literal"),
     [
-        (options.SAMPLER_CHOICES, SamplerName),
-        (options.SPACING_CHOICES, Spacing),
-        (options.PRECISION_CHOICES, Precision),
-        (upscale.EXTENSION_CHOICES, Extension),
-        (evaluate.PROTOCOL_CHOICES, evaluation.Protocol),
+        ("encoding", Encoding),
+        ("ext", Extension),
+        ("missing_masks", MissingMasks),
+        ("precision", Precision),
+        ("protocol", Protocol),
+        ("reduction", Reduction),
+        ("sampler", SamplerName),
+        ("spacing", Spacing),
+        ("stored_precision", SamPrecision),
     ],
 )
-def test_choices_are_those_of_the_library(choices, literal) -> None:
-    assert choices == get_args(literal)
+def test_choices_are_those_of_the_library(name, literal) -> None:
+    assert CHOICES[name] == get_args(literal)
 
 
 def test_measures_are_those_of_the_library() -> None:
-    assert tuple(MEASURES) == evaluate.MEASURE_CHOICES
+    assert tuple(MEASURES) == CHOICES["measures"]
 
 
 def test_the_manual_has_a_heading_for_each_command() -> None:
@@ -386,7 +396,6 @@ def test_data_prepare_passes_only_what_is_given(tmp_path, monkeypatch, capsys) -
     assert main(["data", "prepare", "in", "out", "--reductions", "1,2", "--segmenter", "none"]) == 0
     assert seen == {"photos": "in", "out": "out", "reductions": [1.0, 2.0], "segmenter": "none"}
     assert capsys.readouterr().out.splitlines() == ["[1/1] a.png", "out: 2 crops"]
-    assert data.SEGMENTER_CHOICES == ("graph", "none")
 
 
 def test_train_and_export(tmp_path, monkeypatch, capsys) -> None:
@@ -525,8 +534,9 @@ def test_completion_for_the_shell(tmp_path) -> None:
         ("device must be 'auto', 'mps' or a torch.device", "--device must be 'auto' or 'mps'"),
         ("use dtype='fp32' (or 'bf16')", "use --precision fp32 (or 'bf16')"),
         ("there is no model 'x': expected None, a", "there is no model 'x': expected a"),
+        ("crf belongs to videos", "--crf belongs to videos"),
         ("the start of a_file.png is missing", "the start of a_file.png is missing"),
     ],
 )
 def test_messages_name_options_and_no_arguments(message, expected) -> None:
-    assert options.as_flags(message, build_parser().commands["upscale"].flags) == expected
+    assert as_flags(message, build_parser().commands["upscale"].flags) == expected

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam_diffsr.cli import data, main
+from sam_diffsr.cli import main
 from sam_diffsr.data import CropStore, SyntheticConfig
-from sam_diffsr.data.config import MissingMasks
 from sam_diffsr.masks.store import write_records
 
 PREPARE = ["--crop-size", "32", "--reductions", "1", "--min-gradient", "0"]
@@ -58,10 +57,6 @@ def test_missing_masks(photos, tmp_path, capsys) -> None:
 def test_missing_masks_of_no_masks(capsys) -> None:
     assert main(["data", "prepare", "in", "out", "--missing-masks", "zero"]) == 2
     assert "--missing-masks belongs to --masks" in capsys.readouterr().err
-
-
-def test_choices_are_those_of_the_library() -> None:
-    assert MissingMasks.__args__ == data.MISSING_CHOICES
 
 
 def test_synthesize(tmp_path, capsys) -> None:

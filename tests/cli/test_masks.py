@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam_diffsr.cli import main, masks
+from sam_diffsr.cli import main
 from sam_diffsr.cli.app import build_parser
+from sam_diffsr.cli.masks import SAM_OPTIONS
 from sam_diffsr.errors import DataError
-from sam_diffsr.masks.sam import SamOptions, SamPrecision
-from sam_diffsr.masks.spe import Encoding, Reduction
+from sam_diffsr.masks.sam import SamOptions
 from sam_diffsr.masks.store import read_records, read_structure, write_records
 
 
@@ -32,22 +32,10 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("choices", "literal"),
-    [
-        (masks.SAM_PRECISION_CHOICES, SamPrecision),
-        (masks.ENCODING_CHOICES, Encoding),
-        (masks.REDUCTION_CHOICES, Reduction),
-    ],
-)
-def test_choices_are_those_of_the_library(choices, literal) -> None:
-    assert choices == get_args(literal)
-
-
 def test_flags_have_the_names_and_types_of_the_generator() -> None:
     hints = get_type_hints(SamOptions)
-    assert masks.SAM_OPTIONS.keys() == hints.keys() - {"point_grids", "output_mode"}
-    for name, (kind, help_text) in masks.SAM_OPTIONS.items():
+    assert SAM_OPTIONS.keys() == hints.keys() - {"point_grids", "output_mode"}
+    for name, (kind, help_text) in SAM_OPTIONS.items():
         assert kind is hints[name] or kind in get_args(hints[name]), name
         default = help_text.rpartition("(")[2].rstrip(")")
         assert eval(default) == pytest.approx(getattr(SamOptions, name)), name
@@ -62,7 +50,7 @@ def test_generate_encode_show_prepare(pictures, tmp_path, capsys) -> None:
     assert lines[-1] == "2 written, 0 skipped, 0 failed"
     assert len(read_records("masks/b.json", size=(40, 60))) == 2
     assert main(["masks", "generate", "photos", "masks", "-m", "graph"]) == 0
-    assert "masks/a.json exists, skipped" in capsys.readouterr().out
+    assert "masks/a.json already exists, skipped" in capsys.readouterr().out
     assert main(["masks", "encode", "masks", "fields", "--images", "photos", "--reduction", "region"]) == 0
     assert "times smaller than as float32 .npy" in capsys.readouterr().out
     assert read_structure("fields/a.npz").reduction == "region"

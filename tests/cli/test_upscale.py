@@ -134,6 +134,50 @@ def test_a_result_that_is_there(model_dir, photos, tmp_path, capsys) -> None:
     assert Image.open(target).size == (36, 28)
 
 
+def test_a_source_is_never_replaced(model_dir, photos, capsys) -> None:
+    content = (photos / "a.png").read_bytes()
+    for output in (photos / "a.png", photos / "trip" / ".." / "a.png"):
+        for dry in ([], ["--dry-run"]):
+            assert upscale(model_dir, photos / "a.png", "-o", output, "--overwrite", *dry) == 1
+            assert "a.png': it is the source; choose another name" in (said := capsys.readouterr().err)
+            assert len(said.splitlines()) == 1
+    assert upscale(model_dir, photos, "-o", photos, "--suffix", "", "--overwrite") == 1
+    assert "it is the source" in capsys.readouterr().err
+    assert upscale(model_dir, photos / "a.png", "-o", photos / "a.png", "--skip-existing") == 0
+    assert (photos / "a.png").read_bytes() == content
+
+
+def test_a_place_where_no_folder_can_be_made(model_dir, photos, tmp_path, monkeypatch, capsys) -> None:
+    """As in /proc, which says that it can be written."""
+
+    def refused(self, *_, **__) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    assert upscale(model_dir, photos / "a.png", "-o", tmp_path / "new" / "x.png") == 1
+    assert "cannot write the image '" in (said := capsys.readouterr().err)
+    assert said.endswith("x.png': No such file or directory\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "warning"),
+    [
+        ([], None),
+        (["--quality", "80", "--ext", "jpg"], None),
+        (["--crf", "20"], "--crf has no effect: no input is a video"),
+        (
+            ["--start-time", "1", "--end-time", "2", "-q"],
+            "--start-time and --end-time have no effect: no input is a video",
+        ),
+        (["--ray-cpus", "2"], "--ray-cpus has no effect: --ray is not given"),
+    ],
+)
+def test_options_that_change_nothing_are_named(model_dir, photos, tmp_path, capsys, flags, warning) -> None:
+    assert upscale(model_dir, photos / "a.png", "-o", tmp_path / "x", *flags) == 0
+    expected = [] if warning is None else [f"sam-diffsr: warning: {warning}"]
+    assert capsys.readouterr().err.splitlines() == expected
+
+
 def test_a_bad_file_is_reported_and_the_rest_go_on(model_dir, photos, tmp_path, capsys) -> None:
     (photos / "empty.png").touch()
     (photos / "0cut.png").write_bytes((photos / "a.png").read_bytes()[:60])
