@@ -686,7 +686,7 @@ def test_images_and_videos_together(model_dir, tmp_path, capsys):
     assert command(model_dir, folder, "-o", tmp_path / "large") == 0
     assert os.listdir(tmp_path / "large") == ["a_out.png"]
     assert "left out of" in (said := capsys.readouterr().err)
-    assert "2 .mp4 (videos are upscaled by their names)" in said
+    assert ".mp4: 2 (videos are upscaled by their names)" in said
     assert command(model_dir, *sorted(folder.iterdir()), "-o", tmp_path / "both") == 1
     assert sorted(os.listdir(tmp_path / "both")) == ["a_out.png", "clip_out.mp4"]
     assert "bad.mp4' is cut off, damaged or no video" in capsys.readouterr().err
