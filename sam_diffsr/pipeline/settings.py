@@ -160,7 +160,7 @@ def sampling_of_fidelity(fidelity: float, config: ResolverConfig) -> SamplingCon
             sampler="ddim",
             steps=min(1, math.ceil(distance)),
             start=max(start, config.sampling.start or 0),
-            encoder_share=max(0.0, 1 - 2 * distance),
+            encoder_share=max(0.0, 1 - 2 * distance) if distance else 0.0,
         )
     start = round(distance * _FOUR_STEP_RANGE * timesteps)
     steps = min(4, start + 1) if distance else 0

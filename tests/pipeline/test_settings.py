@@ -99,7 +99,7 @@ def test_a_model_of_one_step_blends_with_the_encoders_image_and_then_starts_earl
         return sampling.steps, sampling.start, sampling.encoder_share
 
     assert [found(value) for value in (1, 0.75, 0.5, 0.25, 0)] == [
-        (0, 3, 1.0), (1, 3, 0.5), (1, 3, 0.0), (1, 18, 0.0), (1, 35, 0.0),
+        (0, 3, 0.0), (1, 3, 0.5), (1, 3, 0.0), (1, 18, 0.0), (1, 35, 0.0),
     ]  # fmt: skip
 
 
