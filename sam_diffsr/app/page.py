@@ -222,7 +222,7 @@ def _build_settings(worker: Worker) -> list[Any]:
             extension = gr.Dropdown(_FILE_TYPES, value=_FILE_TYPES[0], label="File type", min_width=100)
             seed = gr.Number(value=0, precision=0, minimum=0, label="Seed", min_width=100)
         own = gr.Checkbox(value=True, label="The model's own fidelity")
-        fidelity = gr.Slider(0, 1, value=0.5, step=0.05, label=label, visible=False)
+        fidelity = gr.Slider(0, 1, value=0.75, step=0.05, label=label, visible=False)
 
     def show(own: bool) -> Any:
         return gr.update(visible=not own)
