@@ -66,7 +66,8 @@ def upscale(folder: str, image: Array, seed: int = 0) -> Array:
             x0 = np.clip((x - math.sqrt(1 - now) * eps) / math.sqrt(now), -1, 1)
             eps = (x - math.sqrt(now) * x0) / math.sqrt(1 - now)
             x = math.sqrt(after) * x0 + math.sqrt(1 - after) * eps
-        sr = np.clip((x0 / gain + lr_up + 1) / 2, 0, 1)
+        share = config["sampling"]["encoder_share"]
+        sr = share * sr + (1 - share) * np.clip((x0 / gain + lr_up + 1) / 2, 0, 1)
     if config["degradation"] == "bicubic":  # the result reduced again is the input
         sr = np.clip(sr + resize(lr - resize(sr, 1 / scale), scale), 0, 1)
     sr = sr[0, :, : scale * image.shape[0], : scale * image.shape[1]].transpose(1, 2, 0)
