@@ -85,7 +85,11 @@ def check_fields(config: Any, table: str, least: Mapping[str, float]) -> None:
 def check_choice(value: object, choices: Any, *, what: str, error: type[Exception] = ConfigError) -> None:
     """Raise ``error`` unless ``value`` is one of a ``Literal``'s members, and of its type."""
     allowed = get_args(choices)
-    if not any(type(value) is type(choice) and value == choice for choice in allowed):
+    booleans = isinstance(value, bool)
+    if not any(
+        isinstance(value, type(choice)) and booleans == isinstance(choice, bool) and value == choice
+        for choice in allowed
+    ):
         raise error(f"{what} must be one of {', '.join(map(str, allowed))}; got {value!r}")
 
 

@@ -77,7 +77,7 @@ def plan_files(
     """
     import_ray()
     listed = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
-    # What is no URI stays a text: "-" and a slash at the end have a meaning.
+    # Only URIs become paths; other inputs stay strings, because "-" and a slash at the end have a meaning.
     *places, target = [as_path(each) if "://" in os.fspath(each) else each for each in (*listed, output)]
     folder = Path(target)
     if any(is_remote(Path(place)) for place in (*places, folder)):
@@ -131,8 +131,8 @@ def upscale_files(
         dtype: floating type of the networks.
         **files: arguments of :func:`~sam_diffsr.pipeline.batch.run_jobs`.
 
-    Yields:
-        An outcome per job, in the order in which they are known.
+    Returns:
+        Outcomes, one per job, in the order in which they are known. The work begins with the first.
 
     Raises:
         OutputError: the output cannot be written.
@@ -149,8 +149,7 @@ def upscale_files(
         own = SuperResolver(sent.model, sent.config, device=device, dtype=dtype, name=sent.name)
         return lambda jobs: map(_row, replace(upscaler, resolver=own).run(jobs, **files))
 
-    for job, row in _run(jobs, begin, cluster or Cluster(), existing):
-        yield Outcome(job=job, **row)
+    return (Outcome(job=job, **row) for job, row in _run(jobs, begin, cluster or Cluster(), existing))
 
 
 def generate_masks(
@@ -243,7 +242,7 @@ def _on_workers(
         results = data.map_batches(
             _Worker,
             fn_constructor_args=(begin, "auto" if gpus else "cpu", max(1, int(cpus)), attempts),
-            batch_size=count // calls,  # the smallest block: each is a call of its own
+            batch_size=count // calls,  # that of the smallest block; with GPUs, Ray asks for a size
             compute=ray.data.ActorPoolStrategy(size=min(workers, count)),
             num_cpus=cpus,
             num_gpus=gpus or None,
@@ -355,7 +354,7 @@ def _finish(job: Job, copy: Job, row: Row) -> Row:
 
 
 def _sendable(error: Exception, *renamed: tuple[Path, Path]) -> SamDiffsrError:
-    """An error that can be pickled, ours or with the name of any other, that names files by their places."""
+    """An error of ours, which can be pickled, with the places of files instead of those of their copies."""
     ours = isinstance(error, SamDiffsrError)
     text = str(error) if ours else f"{type(error).__name__}: {' '.join(str(error).split())}"
     for copy, place in renamed:

@@ -94,10 +94,11 @@ def push_folder(
     cannot be reached.
     """
     import huggingface_hub
+    from huggingface_hub import constants
 
     from sam_diffsr import __version__
 
-    endpoint = huggingface_hub.constants.ENDPOINT
+    endpoint = constants.ENDPOINT
     try:
         client = huggingface_hub.HfApi(token=token, library_name=_LIBRARY, library_version=__version__)
         repo_id = client.create_repo(repo_id, private=private, exist_ok=True).repo_id

@@ -112,7 +112,7 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def _asking(kind: type[Exception], what: str, advice: str = "") -> Generator[None]:
-    """Any error of a store, each of which has its own, becomes one of ours."""
+    """Turn any error of a store into one of ours."""
     try:
         yield
     except SamDiffsrError:

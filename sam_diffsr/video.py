@@ -180,13 +180,14 @@ def run_videos(
         return "written", size
 
     for job in jobs:
-        started, size, error = perf_counter(), None, None
-        try:
-            status, size = do(job)
-        except (ArgumentError, errors.CancelledError):
-            raise
-        except Exception as problem:  # the other videos go on
-            status, error = "failed", problem
+        started, status, size, error = perf_counter(), "failed", None, job.problem
+        if error is None:
+            try:
+                status, size = do(job)
+            except (ArgumentError, errors.CancelledError):
+                raise
+            except Exception as problem:  # the other videos go on
+                error = problem
         yield Outcome(job=job, status=status, seconds=perf_counter() - started, size=size, error=error)
 
 

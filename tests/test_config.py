@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from sam_diffsr import errors
@@ -132,6 +133,7 @@ def test_booleans_are_no_integers_in_a_choice():
 
 def test_check_choice():
     check_choice("red", Colour, what="colour")
+    check_choice(np.str_("red"), Colour, what="colour")
     with pytest.raises(ConfigError, match="colour must be one of red, green; got 'blue'"):
         check_choice("blue", Colour, what="colour")
 

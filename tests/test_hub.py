@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +27,12 @@ def test_token_is_not_printed_and_options_are_frozen() -> None:
     assert "hf_secret" not in repr(options)
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.token = None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_fresh_process_can_push(tmp_path: Path) -> None:
+    code = (
+        f"from sam_diffsr.hub import push_folder; push_folder({str(tmp_path)!r}, 'a/b', commit_message='c')"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "OutputError: cannot push to a/b at http://127.0.0.1:9" in done.stderr

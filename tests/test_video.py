@@ -26,7 +26,8 @@ from sam_diffsr.errors import (
     MissingDependencyError,
     OutputError,
 )
-from sam_diffsr.pipeline import SuperResolver
+from sam_diffsr.image.jobs import Job
+from sam_diffsr.pipeline import FileUpscaler, SuperResolver
 from sam_diffsr.video import upscale_video
 
 av: Any = pytest.importorskip("av")
@@ -663,6 +664,16 @@ def test_options_that_change_nothing_are_named(model_dir, tmp_path, capsys):
     assert command(model_dir, source, "--quality", "lossless", "--crf", 20, "--dry-run") == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "sam-diffsr: warning: --crf has no effect: lossless video has no loss to choose"
+
+
+def test_a_job_with_a_problem_fails_and_the_next_is_done(model_dir, tmp_path):
+    source = write(tmp_path / "a.mp4")
+    upscaler = FileUpscaler(resolver=SuperResolver.from_pretrained(model_dir, device="cpu"))
+    bad = Job(source=source, target=tmp_path / "bad.mp4", problem=ArgumentError("refused"))
+    good = Job(source=source, target=tmp_path / "good.mp4")
+    outcomes = list(video.run_videos([bad, good], upscaler, end_time=0.1))
+    assert [outcome.status for outcome in outcomes] == ["failed", "written"]
+    assert outcomes[0].error is bad.problem
 
 
 def test_a_header_is_read_once(model_dir, tmp_path, monkeypatch):

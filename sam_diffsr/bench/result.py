@@ -15,9 +15,9 @@ from sam_diffsr.errors import ArgumentError
 from sam_diffsr.evaluation.environment import describe_machine, describe_versions
 from sam_diffsr.evaluation.report import text_table
 
-__all__ = ["LOGGER", "BenchResult", "Timed", "at_least", "time_in_turns", "to_json"]
+__all__ = ["BenchResult", "Timed", "at_least", "logger", "time_in_turns", "to_json"]
 
-LOGGER = logging.getLogger("sam_diffsr.bench")
+logger = logging.getLogger("sam_diffsr.bench")
 
 Rows = Sequence[Mapping[str, str | float | None]]
 
@@ -127,7 +127,7 @@ def time_in_turns(
 
     ``device`` is waited for before and after each task; None is the CPU. ``what`` is for the log.
     """
-    LOGGER.info("measuring: %s", what)
+    logger.info("measuring: %s", what)
     timed = Timed({name: [] for name in tasks})
     for _ in range(repeats + 1):
         for name, task in tasks.items():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from sam_diffsr.bench.result import LOGGER, BenchResult, at_least, time_in_turns
+from sam_diffsr.bench.result import BenchResult, at_least, logger, time_in_turns
 from sam_diffsr.data import (
     DataConfig,
     SyntheticConfig,
@@ -20,6 +20,7 @@ from sam_diffsr.data import (
     prefetch,
     synthesize_crops,
 )
+from sam_diffsr.data.source import SLACK
 from sam_diffsr.data.training_batch import MARGIN_LR
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.launch import launched
@@ -29,8 +30,6 @@ from sam_diffsr.training.trainer import Trainer
 __all__ = ["measure_training"]
 
 _CROPS = 64
-_SLACK = 48
-"""HR pixels by which a made-up crop is larger than the window that is cut from it."""
 
 
 def measure_training(
@@ -72,7 +71,7 @@ def measure_training(
         waits: dict[str, list[float]] = {}
         scale, seed, cache = config.model.scale, config.run.seed, folder / "cache"
         for kind, data in ({"data": config.data} if own_data else _made_up_data(config, folder)).items():
-            LOGGER.info("measuring: opening %s", kind)
+            logger.info("measuring: opening %s", kind)
             source = TrainingSource(data, scale=scale, seed=seed, cache=cache)
             waits[kind] = []
             tasks[kind] = partial(_real_steps, trainer, source, steps, waits[kind])
@@ -108,7 +107,7 @@ def _real_steps(trainer: Trainer, source: TrainingSource, steps: int, waits: lis
 def _made_up_data(config: TrainConfig, folder: Path) -> dict[str, DataConfig]:
     """Crops, and synthetic images, made for the measurement."""
     window = config.data.patch + 2 * MARGIN_LR * config.model.scale
-    synthesize_crops(folder / "crops", count=_CROPS, config=SyntheticConfig(size=window + _SLACK))
+    synthesize_crops(folder / "crops", count=_CROPS, config=SyntheticConfig(size=window + SLACK))
     others = {"photos": None, "masks": None, "synthetic": None, "encoding": None, "reduction": None}
     crops = replace(config.data, crops=str(folder / "crops"), **others)
     synthetic = SyntheticConfig(size=max(SyntheticConfig().size, window))

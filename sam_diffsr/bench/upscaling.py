@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from sam_diffsr.bench.reference import ReferenceProcedure
-from sam_diffsr.bench.result import LOGGER, BenchResult, at_least, time_in_turns
+from sam_diffsr.bench.result import BenchResult, at_least, logger, time_in_turns
 from sam_diffsr.device import network_layout
 from sam_diffsr.diffusion.schedule import ScheduleConfig
 from sam_diffsr.errors import ArgumentError, OutputError
@@ -88,7 +88,7 @@ def measure_image(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) 
         sampling_time = each.config.schedule.timesteps * seconds[f"reference_step{suffix}"]
         seconds[f"reference_image{suffix}"] = seconds[f"reference_encoder{suffix}"] + sampling_time
 
-    LOGGER.info("measuring: memory of a process")
+    logger.info("measuring: memory of a process")
     peaks = {suffix: run_probe(each, size=size)["peak_mb"] for suffix, each in compared.items()}
     image, sampling = seconds["image_bundled"], resolver.config.sampling
     return BenchResult(
@@ -195,7 +195,7 @@ def measure_memory(
     options: dict[str, Any] = {"tile": tile, **({} if max_memory is None else {"max_memory": max_memory})}
     rows: list[dict[str, float | None]] = []
     for size in sizes:
-        LOGGER.info("measuring: memory, %sx%s", size, size)
+        logger.info("measuring: memory, %sx%s", size, size)
         answer = run_probe(resolver, size=size, options=options)
         before, peak = answer["before_mb"], answer["peak_mb"]  # None where the system does not tell
         megapixels = (size * resolver.scale) ** 2 / 1e6

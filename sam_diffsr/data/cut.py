@@ -24,7 +24,16 @@ from sam_diffsr.masks.spe import MAX_REGIONS, EncodingOptions, encode_label_map
 from sam_diffsr.masks.store import find_masks, load_structure
 from sam_diffsr.resize import imresize
 
-__all__ = ["Cutter", "Segmenter", "find_photo_masks", "read_header", "read_part", "reduce_image"]
+__all__ = [
+    "Cutter",
+    "Segmenter",
+    "SegmenterChoice",
+    "find_photo_masks",
+    "read_header",
+    "read_part",
+    "reduce_image",
+    "resolve_segmenter",
+]
 
 logger = logging.getLogger(__name__)
 

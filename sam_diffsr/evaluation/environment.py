@@ -71,7 +71,8 @@ def describe_environment() -> dict[str, Any]:
         config, state_dict = load_pretrained(name)
         model = {"name": name, "default": name == DEFAULT_MODEL, "scale": config.model.scale}
         model["parameters"] = sum(value.numel() for value in state_dict.values())
-        models.append(model | {key: getattr(config.sampling, key) for key in ("sampler", "steps", "start")})
+        keys = ("sampler", "steps", "start", "encoder_share")
+        models.append(model | {key: getattr(config.sampling, key) for key in keys})
     return {
         "versions": describe_versions(),
         "machine": {**describe_machine(), "cuda_devices": cuda, "mps": torch.backends.mps.is_available()},

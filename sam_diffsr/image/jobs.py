@@ -18,7 +18,19 @@ from sam_diffsr.files import printable
 from sam_diffsr.image.formats import output_format
 from sam_diffsr.image.read import readable_endings
 
-__all__ = ["STDIN", "STDOUT", "Existing", "Extension", "Job", "Source", "find_images", "plan_jobs"]
+__all__ = [
+    "STDIN",
+    "STDOUT",
+    "Existing",
+    "Extension",
+    "Job",
+    "Source",
+    "check_names",
+    "find_images",
+    "find_sources",
+    "place_results",
+    "plan_jobs",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -83,11 +95,10 @@ class Job:
         if existing == "skip":
             return True
         name = repr(name or str(self.target))
-        if self.source == self.target or (
-            os.path.exists(self.source) and os.path.samefile(self.source, self.target)
-        ):
+        both = os.path.exists(self.source) and os.path.exists(self.target)  # not in a store
+        if self.source == self.target or (both and os.path.samefile(self.source, self.target)):
             raise OutputError(f"cannot write {name}: it is the source; choose another name")
-        if existing == "error":
+        if existing != "overwrite":
             raise OutputError(f"{name} already exists; choose --overwrite or --skip-existing")
         return False
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileOptions", "FileUpscaler", "Outcome", "run_jobs"]
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Status = Literal["written", "planned", "skipped", "failed"]
 """``skipped`` only where the result already existed, ``planned`` only in a dry run."""
@@ -89,7 +89,7 @@ class _Entry:
         return self
 
     def fail(self, error: Exception) -> None:
-        _LOGGER.debug("%s failed", printable(self.job.source), exc_info=error)
+        logger.debug("%s failed", printable(self.job.source), exc_info=error)
         self.status, self.error, self.size, self.item = "failed", error, None, None
 
 

@@ -45,7 +45,7 @@ PathLike = str | os.PathLike[str]
 Array = NDArray[Any]
 ResolverT = TypeVar("ResolverT", bound="SuperResolver")
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _CLEAN_JPEG = 90
 """Quality from which a JPEG counts as clean."""
@@ -227,7 +227,7 @@ class SuperResolver:
             steps: denoising steps; 0 gives the encoder's image alone; None takes the model's own.
             sampler: ``"ddpm"``, ``"ddim"`` or ``"dpmpp_2m"``; None takes the model's own.
             start: timestep to start from with the encoder's image plus noise, or ``"noise"`` for pure noise;
-                None takes the model's own.
+                None takes the model's own. With a given start nothing of the encoder's image is blended in.
             fidelity: instead of ``start``, from 1 (faithful and smooth, highest PSNR) to 0 (most texture);
                 sampler and steps follow unless given. See ``docs/models.md``.
             seed: seed of the noise. Image ``i`` of a list takes ``seed + i``, or the i-th of a list of seeds.
@@ -348,7 +348,7 @@ class SuperResolver:
         quality = image.format.jpeg_quality or 100
         if self.config.degradation == "bicubic" and quality < _CLEAN_JPEG and not self._warned:
             self._warned = True
-            _LOGGER.warning(
+            logger.warning(
                 "a JPEG of quality about %d meets a model for clean images, which sharpens its blocks too; "
                 "the model 'photo' removes them",
                 quality,

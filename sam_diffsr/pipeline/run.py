@@ -29,7 +29,7 @@ from sam_diffsr.resize import imresize
 
 __all__ = ["sample", "sample_ensemble", "super_resolve"]
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Estimate = Callable[[], Tensor]
 """Makes the current estimate of the windows, ``(B, 3, H, W)`` in [0, 1]."""
@@ -117,7 +117,7 @@ def sample(
     # The condition and the encoder's own image, once per window.
     condition = model.encode(lr.to(dtype=dtype, memory_format=layout))
     encoded = model.encoder_image(condition).float()
-    sums = [condition.trunk.float().sum()]  # not finite if one number is not
+    sums = [condition.trunk.float().sum(), encoded.sum()]  # not finite if one number is not
 
     if sampling.steps == 0:
         image = encoded
@@ -138,7 +138,8 @@ def sample(
             return eps
 
         def to_image(x0: Tensor) -> Tensor:
-            return residual_to_image(x0, lr_up, residual_scale=stretch).add_(1).div_(2).clamp_(0, 1)
+            image = residual_to_image(x0, lr_up, residual_scale=stretch).add_(1).div_(2).clamp_(0, 1)
+            return image.lerp_(encoded, sampling.encoder_share)
 
         def report(step: int, total: int, x0: Tensor) -> None:
             on_step(lambda: to_image(x0))
@@ -154,8 +155,6 @@ def sample(
             callback=report,
         )
         image = to_image(x0)
-        if sampling.encoder_share:
-            image = image.lerp(encoded, sampling.encoder_share)
 
     if not bool(torch.stack(sums).isfinite().all()):
         name = str(dtype).removeprefix("torch.")
@@ -204,7 +203,7 @@ class _Queue:
         self.places: list[Place] = [(index, tile) for index in range(len(images)) for tile in tiles]
         if len(tiles) > 1:
             size, device = tiles[0].window_size[::-1], parameter.device
-            _LOGGER.info("%d tiles of %d x %d input pixels on %s", len(tiles), *size, device)
+            logger.info("%d tiles of %d x %d input pixels on %s", len(tiles), *size, device)
 
     @property
     def batch(self) -> list[Place]:
@@ -242,7 +241,7 @@ class _Queue:
             for part in self._grid.quarters(tile for _, tile in places)
         ]
         size = self.places[0][1].window_size[::-1]
-        _LOGGER.warning("out of memory; going on with tiles of %d x %d input pixels", *size)
+        logger.warning("out of memory; going on with tiles of %d x %d input pixels", *size)
 
 
 def _preview(images: Tensor, output: Tensor, queue: _Queue, estimate: Tensor) -> Tensor:
@@ -253,6 +252,6 @@ def _preview(images: Tensor, output: Tensor, queue: _Queue, estimate: Tensor) ->
     for index, tile in queue.places:
         rows, columns = tile.area(scale)
         shown[index, :, rows, columns] = bicubic[index, :, rows, columns]
-    for window, (index, tile) in zip(estimate, queue.batch, strict=True):
+    for window, (index, tile) in zip(estimate, queue.batch, strict=False):  # none is left after the run
         tile.paste(window, shown[index], scale=scale)
     return shown

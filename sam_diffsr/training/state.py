@@ -71,7 +71,7 @@ class Checkpoint:
     @property
     def run(self) -> Path:
         """The run's folder."""
-        return self.path.parents[1]
+        return self.path.absolute().parents[1]
 
     def train_config(self) -> TrainConfig:
         """The run's configuration, with the defaults of keys that its version did not have."""

@@ -6,13 +6,14 @@ import errno
 import logging
 import os
 from pathlib import Path
+from typing import cast
 
 import pytest
 from PIL import Image
 
-from sam_diffsr.errors import ArgumentError, ImageError
+from sam_diffsr.errors import ArgumentError, ImageError, OutputError
 from sam_diffsr.image.formats import output_format
-from sam_diffsr.image.jobs import STDIN, STDOUT, Job, find_images, plan_jobs
+from sam_diffsr.image.jobs import STDIN, STDOUT, Existing, Job, find_images, plan_jobs
 from sam_diffsr.pipeline.batch import run_jobs
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="links, permissions and byte names are POSIX's")
@@ -328,3 +329,23 @@ def test_addresses_are_refused(tree: Path, tmp_path: Path) -> None:
     for inputs, output in (("s3://b/a.png", None), (tree, "s3://b/out")):
         with pytest.raises(ArgumentError, match=r"'s3://b/.*' is an address, no file or folder"):
             plan_jobs(inputs, output)
+
+
+def test_a_result_that_exists_is_kept_unless_it_may_be_replaced(tmp_path: Path) -> None:
+    source, target = tmp_path / "a.png", tmp_path / "b.png"
+    job, odd = Job(source=source, target=target), cast(Existing, "Skip")
+    source.touch()
+    assert not job.is_done("error")
+    target.touch()
+    assert job.is_done("skip")
+    assert not job.is_done("overwrite")
+    for existing in ("error", odd):
+        with pytest.raises(OutputError, match="already exists"):
+            job.is_done(existing)
+    stored = Job(source=source, target=Path("s3:/bucket/a.png"))  # a store says whether it exists
+    with pytest.raises(OutputError, match=r"'s3://bucket/a\.png' already exists"):
+        stored.is_done("error", exists=True, name="s3://bucket/a.png")
+    (tmp_path / "link.png").symlink_to(source)
+    for own in (source, tmp_path / "link.png"):
+        with pytest.raises(OutputError, match="it is the source; choose another name"):
+            Job(source=source, target=own).is_done("overwrite")

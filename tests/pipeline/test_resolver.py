@@ -323,11 +323,20 @@ def test_the_callback_sees_all_steps_of_all_batches_and_a_preview(resolver):
 
 
 def test_the_last_preview_is_the_result(resolver):
-    previews: list[torch.Tensor] = []
-    result = resolver.upscale_tensor(
-        torch.rand(1, 3, 4, 4), seeds=[0], callback=lambda step, total, preview: previews.append(preview())
+    sampling = dataclasses.replace(resolver.config.sampling, encoder_share=0.5)
+    resolver = SuperResolver(
+        resolver.model, dataclasses.replace(resolver.config, sampling=sampling), device="cpu"
     )
+    previews: list[torch.Tensor] = []
+    kept: list[Any] = []
+
+    def look(step: int, total: int, preview: Any) -> None:
+        previews.append(preview())
+        kept.append(preview)
+
+    result = resolver.upscale_tensor(torch.rand(1, 3, 4, 4), seeds=[0], callback=look)
     assert torch.equal(previews[-1], result)
+    assert torch.equal(kept[0](), result)  # after the run all tiles are finished
 
 
 def test_a_callback_can_stop_the_work_and_the_resolver_goes_on_working(resolver):

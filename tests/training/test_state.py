@@ -41,7 +41,7 @@ def save(folder: Path, step: int, *, keep: int = 9) -> Path:
     return checkpoint.path
 
 
-def test_round_trip(tmp_path: Path) -> None:
+def test_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     path = save(tmp_path, 1)
     torch.manual_seed(0)
@@ -53,6 +53,8 @@ def test_round_trip(tmp_path: Path) -> None:
     assert torch.equal(checkpoint.network["a.weight"], expected)
     assert torch.equal(checkpoint.ema["a.weight"], expected + 1)
     assert list(checkpoint.frozen) == ["c"]
+    monkeypatch.chdir(path.parent)
+    assert read_checkpoint(path.name).run == tmp_path
 
 
 def test_oldest_are_deleted(tmp_path: Path) -> None:

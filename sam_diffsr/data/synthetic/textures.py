@@ -43,7 +43,7 @@ def natural_textures(seed: int) -> TextureBank:
         plane = kind(rng)
         plane = (plane - plane.mean()) / (plane.std() + 1e-6)
         colour = 1 + rng.normal(0, 0.06, 3)  # mostly lightness, a little hue
-        tiles.append(_words(plane[..., None] * colour * STRENGTH))
+        tiles.append(_as_tile(plane[..., None] * colour * STRENGTH))
     return TextureBank(np.stack(tiles), None)
 
 
@@ -68,14 +68,14 @@ def photo_textures(photos: str, *, seed: int) -> TextureBank:
             missing = [(0, TILE - side) for side in part.shape[:2]]
             tile = np.pad(part, (*missing, (0, 0)), mode="symmetric")
             mean = tile.mean((0, 1))
-            tiles.append(_words(tile - mean))
+            tiles.append(_as_tile(tile - mean))
             colours.append(mean)
     if not tiles:
         raise DataError(f"none of the {len(chosen)} photos has sides of at least 32 pixels; give larger ones")
     return TextureBank(np.stack(tiles), np.stack(colours))
 
 
-def _words(differences: NDArray[np.floating]) -> NDArray[np.int8]:
+def _as_tile(differences: NDArray[np.floating]) -> NDArray[np.int8]:
     """One of ``TextureBank.tiles`` from differences ``(256, 256, 3)``, image in [0, 1]."""
     levels = np.clip(np.rint(differences * LEVELS), -127, 127).astype(np.int8)
     return np.pad(levels, ((0, 0), (0, 0), (0, 1)))
