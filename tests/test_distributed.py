@@ -129,7 +129,7 @@ def test_the_command_writes_what_it_writes_alone(ray, photos, tmp_path, model_di
     assert upscale("cluster", "--ray", "127.0.0.1:1", "--skip-existing") == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["0", "7", "0"]
     assert upscale("cluster", "--ray", "127.0.0.1:1") == 1
-    assert "already exists; choose --overwrite or --skip-existing" in capsys.readouterr().err
+    assert "already exists; overwrite (--overwrite) or skip it" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -588,7 +588,7 @@ def test_files_that_are_no_video(twice, tmp_path):
         ("b.mp4", {"crf": 52}, ArgumentError, "crf must be a whole number from 0 to 51, got 52"),
         ("b.mp4", {"segment_frames": 0}, ArgumentError, "segment_frames must be a whole number from 1"),
         ("a.mkv", {"overwrite": True}, OutputError, "it is the source; choose another name"),
-        ("there.mp4", {}, OutputError, "already exists; choose --overwrite or --skip-existing"),
+        ("there.mp4", {}, OutputError, r"already exists; overwrite \(--overwrite\) or skip it"),
         ("b.mov", {}, OutputError, r"\.mov cannot hold the source's audio and subtitles \(flac\); \.mkv can"),
     ],
 )
@@ -635,9 +635,9 @@ def test_the_command(model_dir, tmp_path, capsys):
     assert len(read(tmp_path / "a_x4.mp4")[0]) == 5
     assert "a_x4.mp4 (96x64, " in capsys.readouterr().out
     assert command(model_dir, source) == 1
-    assert "already exists; choose --overwrite or --skip-existing" in capsys.readouterr().err
+    assert "already exists; overwrite (--overwrite) or skip it" in capsys.readouterr().err
     assert command(model_dir, source, "--dry-run") == 1
-    assert "already exists; choose --overwrite or --skip-existing" in capsys.readouterr().err
+    assert "already exists; overwrite (--overwrite) or skip it" in capsys.readouterr().err
     assert command(model_dir, source, "--skip-existing") == 0
     assert "already exists, skipped" in capsys.readouterr().out
     assert command(model_dir, source, "--overwrite", "--width", 30) == 0

@@ -158,6 +158,7 @@ def _encode(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     from sam_diffsr.image import save_image
+    from sam_diffsr.image.jobs import Job
     from sam_diffsr.image.photos import read_photo
     from sam_diffsr.masks.picture import draw_structure
     from sam_diffsr.masks.spe import StructureField
@@ -172,6 +173,7 @@ def _show(args: argparse.Namespace) -> int:
         records = _loader(args, {})().generate(image)
         structure = StructureField.from_masks(records, size=size, **options)
     target = args.output or f"{Path(args.image).stem}_structure.png"
+    Job(source=Path(args.image), target=Path(target)).is_done("overwrite")  # never the photo itself
     save_image(draw_structure(image, structure), target)
     print(target)
     return 0

@@ -184,10 +184,16 @@ def _plan(args: argparse.Namespace, *, scale: int | None = None) -> list[Job]:
 
 def _warn_of_unused(args: argparse.Namespace, jobs: list[Job]) -> None:
     """Name the given options that change nothing in this run."""
+    from sam_diffsr.image.formats import output_format
+    from sam_diffsr.image.save import LOSSY
+
     videos, lossless = [job for job in jobs if job.is_video], args.quality == "lossless"
+    images = [job for job in jobs if not job.is_video]
+    exact = all(output_format(job.target.suffix or job.ending) not in LOSSY for job in images)
     for unused, names, reason in (
         (not videos, ("start_time", "end_time", "crf"), "no input is a video"),
-        (len(videos) == len(jobs), ("ext", *(() if lossless else ("quality",))), "all inputs are videos"),
+        (not images, ("ext", *(() if lossless else ("quality",))), "all inputs are videos"),
+        (images and exact and not lossless, ("quality",), "no result is JPEG, WebP, AVIF or HEIC"),
         (videos and lossless, ("crf",), "lossless video has no loss to choose"),
         (not args.ray, ("ray_workers", "ray_cpus", "ray_gpus"), "--ray is not given"),
     ):

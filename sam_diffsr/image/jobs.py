@@ -99,7 +99,7 @@ class Job:
         if self.source == self.target or (both and os.path.samefile(self.source, self.target)):
             raise OutputError(f"cannot write {name}: it is the source; choose another name")
         if existing != "overwrite":
-            raise OutputError(f"{name} already exists; choose --overwrite or --skip-existing")
+            raise OutputError(f"{name} already exists; overwrite (--overwrite) or skip it (--skip-existing)")
         return False
 
 
@@ -304,7 +304,8 @@ def find_sources(inputs: Sequence[PathLike], *, recursive: bool, output: Path | 
                 raise
             sources = [Source(_expand(text), problem=error)]
         for source in sources:
-            found.setdefault(os.path.realpath(source.path), source)
+            parent, name = os.path.split(source.path)  # a link to a file has a result of its own
+            found.setdefault(os.path.join(os.path.realpath(parent), name), source)
     return list(found.values())
 
 

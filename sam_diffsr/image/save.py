@@ -17,7 +17,10 @@ from sam_diffsr.files import atomic_file
 from sam_diffsr.image.formats import ANIMATED, FRAMES, check_file, check_image, format_of, kept_entries
 from sam_diffsr.image.metadata import png_texts
 
-__all__ = ["Quality", "check_quality", "save_image"]
+__all__ = ["LOSSY", "Quality", "check_quality", "save_image"]
+
+LOSSY = ("JPEG", "WEBP", "AVIF", "HEIF")
+"""Formats that have a quality."""
 
 Quality = int | Literal["lossless"]
 """1 (worst) to 100, or ``"lossless"``."""
@@ -120,7 +123,7 @@ def _encoder_options(file_format: str, quality: Quality, moving: dict[Any, Any])
     options: dict[str, Any] = {}
     if quality == "lossless":
         options = {"lossless": True, "exact": True} if file_format == "WEBP" else {}
-    elif file_format in ("JPEG", "WEBP", "AVIF", "HEIF"):
+    elif file_format in LOSSY:
         options = {"quality": quality}
     if file_format in ("JPEG", "AVIF"):
         options["subsampling"] = "4:4:4"

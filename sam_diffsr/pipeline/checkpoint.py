@@ -198,12 +198,16 @@ def convert_checkpoint(
 
     Raises:
         ModelLoadError: the checkpoint cannot be read.
-        CheckpointMismatchError: its tensors are those of neither network, or its betas are none of the known
-            schedules.
+        CheckpointMismatchError: its tensors are those of neither network, its betas are none of the known
+            schedules, or it is a model of this library already.
         OutputError: the folder cannot be written.
     """
     stored = torch.float32 if dtype == "auto" else resolve_dtype(dtype, torch.device("meta"))
     source = Path(checkpoint)
+    if _is_own(source):
+        raise CheckpointMismatchError(
+            f"{source} is a model of this library already; use it as it is: sam-diffsr upscale -m {source}"
+        )
     if is_rrdbnet_file(source):
         config, state_dict = _from_rrdbnet(source)
         details = f"Converted from the RRDBNet `{source.name}`. The denoiser is not trained."
@@ -213,6 +217,15 @@ def convert_checkpoint(
     card = model_card(config, name=Path(folder).resolve().name, details=details)
     save_pretrained_folder(folder, config, state_dict, card=card, dtype=stored)
     return config
+
+
+def _is_own(weights: Path) -> bool:
+    """Whether the header of a safetensors file has a config of this library."""
+    try:
+        with safetensors.safe_open(weights, framework="pt") as opened:  # pyright: ignore[reportUnknownVariableType]
+            return METADATA_KEY in (cast("Any", opened).metadata() or {})
+    except (safetensors.SafetensorError, OSError):
+        return False
 
 
 def _from_reference(source: Path) -> Loaded:

@@ -115,6 +115,13 @@ def test_show_refuses_masks_of_another_image(pictures, capsys) -> None:
     assert "NaN" in capsys.readouterr().err
 
 
+def test_show_never_replaces_the_photo(pictures, capsys) -> None:
+    content = Path("photos/a.png").read_bytes()
+    assert main(["masks", "show", "photos/a.png", "-m", "graph", "-o", "photos/a.png"]) == 1
+    assert "it is the source; choose another name" in capsys.readouterr().err
+    assert Path("photos/a.png").read_bytes() == content
+
+
 def test_segment_side_reaches_the_segmenter(pictures, monkeypatch, capsys) -> None:
     import sam_diffsr.data.prepare as prepare
 

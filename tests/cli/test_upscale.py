@@ -126,7 +126,7 @@ def test_a_result_that_is_there(model_dir, photos, tmp_path, capsys) -> None:
     target.write_bytes(b"precious")
     command = ("-i", photos / "a.png", "-o", target)
     assert upscale(model_dir, *command) == 1
-    assert "already exists; choose --overwrite or --skip-existing" in capsys.readouterr().err
+    assert "already exists; overwrite (--overwrite) or skip it" in capsys.readouterr().err
     assert upscale(model_dir, *command, "--skip-existing") == 0
     assert "skipped" in capsys.readouterr().out
     assert target.read_bytes() == b"precious"
@@ -165,6 +165,7 @@ def test_a_place_where_no_folder_can_be_made(model_dir, photos, tmp_path, monkey
         ([], None),
         (["--quality", "80", "--ext", "jpg"], None),
         (["--crf", "20"], "--crf has no effect: no input is a video"),
+        (["--quality", "80"], "--quality has no effect: no result is JPEG, WebP, AVIF or HEIC"),
         (
             ["--start-time", "1", "--end-time", "2", "-q"],
             "--start-time and --end-time have no effect: no input is a video",

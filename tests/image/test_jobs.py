@@ -349,3 +349,14 @@ def test_a_result_that_exists_is_kept_unless_it_may_be_replaced(tmp_path: Path) 
     for own in (source, tmp_path / "link.png"):
         with pytest.raises(OutputError, match="it is the source; choose another name"):
             Job(source=source, target=own).is_done("overwrite")
+
+
+@POSIX
+def test_a_link_to_a_file_has_a_result_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.png").touch()
+    (folder / "b.png").symlink_to("a.png")
+    (tmp_path / "same").symlink_to(folder)
+    jobs = plan_jobs([folder, tmp_path / "same" / "a.png"], tmp_path / "out")
+    assert [job.target.name for job in jobs] == ["a_out.png", "b_out.png"]
