@@ -127,9 +127,8 @@ def sample(
         lr_up = imresize(lr * (255 / config.normalization.lr_up_levels), scale) * 2 - 1
         x = noise(lr_up)
         if sampling.start is not None:
-            x0 = image_to_residual(encoded * 2 - 1, lr_up, residual_scale=stretch)
             t = torch.full((len(lr),), sampling.start, dtype=torch.int64, device=lr.device)
-            x = q_sample(x0, t, x, schedule)
+            x = q_sample(image_to_residual(encoded * 2 - 1, lr_up, residual_scale=stretch), t, x, schedule)
 
         # The loop.
         def denoise(xt: Tensor, t: Tensor) -> Tensor:
