@@ -175,8 +175,7 @@ def run_videos(
             options |= further
             size = work.run(upscaler.resolver, overwrite=existing == "overwrite", options=options).size
         if keep_time:
-            state = job.source.stat()
-            os.utime(job.target, ns=(state.st_atime_ns, state.st_mtime_ns))
+            job.copy_time()
         return "written", size
 
     for job in jobs:

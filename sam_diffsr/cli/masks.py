@@ -173,7 +173,7 @@ def _show(args: argparse.Namespace) -> int:
         records = _loader(args, {})().generate(image)
         structure = StructureField.from_masks(records, size=size, **options)
     target = args.output or f"{Path(args.image).stem}_structure.png"
-    Job(source=Path(args.image), target=Path(target)).is_done("overwrite")  # never the photo itself
+    Job(source=Path(args.image), target=Path(target)).check_target()
     save_image(draw_structure(image, structure), target)
     print(target)
     return 0

@@ -94,13 +94,26 @@ class Job:
             return False
         if existing == "skip":
             return True
-        name = repr(name or str(self.target))
+        name = name or str(self.target)
+        self.check_target(name=name)
+        if existing != "overwrite":
+            raise OutputError(
+                f"{name!r} already exists; overwrite (--overwrite) or skip it (--skip-existing)"
+            )
+        return False
+
+    def check_target(self, *, name: str | None = None) -> None:
+        """Raise ``OutputError`` if the result would replace its own source."""
         both = os.path.exists(self.source) and os.path.exists(self.target)  # not in a store
         if self.source == self.target or (both and os.path.samefile(self.source, self.target)):
-            raise OutputError(f"cannot write {name}: it is the source; choose another name")
-        if existing != "overwrite":
-            raise OutputError(f"{name} already exists; overwrite (--overwrite) or skip it (--skip-existing)")
-        return False
+            text = f"cannot write {name or str(self.target)!r}: it is the source; choose another name"
+            raise OutputError(text)
+
+    def copy_time(self) -> None:
+        """Give the result the modification time of its source, if that is a file."""
+        if self.source is not STDIN:
+            state = self.source.stat()
+            os.utime(self.target, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
 def find_images(folder: PathLike, *, recursive: bool = False, exclude: PathLike | None = None) -> list[Path]:

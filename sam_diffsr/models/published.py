@@ -26,6 +26,7 @@ __all__ = [
     "is_rrdbnet_file",
     "load_reference_checkpoint",
     "load_rrdbnet_checkpoint",
+    "read_header",
     "read_reference_checkpoint",
 ]
 
@@ -147,15 +148,19 @@ def load_rrdbnet_checkpoint(path: str | os.PathLike[str]) -> tuple[EncoderConfig
 
 def is_rrdbnet_file(path: Path) -> bool:
     """Whether a file may be an RRDBNet: any ``.pth``, or a ``.safetensors`` with its names and no prefix."""
-    if path.suffix == ".pth":
-        return path.is_file()
+    return path.is_file() if path.suffix == ".pth" else "conv_first.weight" in read_header(path)[0]
+
+
+def read_header(path: Path) -> tuple[list[str], dict[str, str]]:
+    """Names of the tensors and metadata of a ``.safetensors`` file; nothing of any other file."""
     if path.suffix != ".safetensors":
-        return False
+        return [], {}
     try:
-        with safetensors.safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
-            return "conv_first.weight" in file.keys()  # noqa: SIM118  # pyright: ignore[reportUnknownMemberType]
+        with safetensors.safe_open(path, framework="pt") as opened:  # pyright: ignore[reportUnknownVariableType]
+            file = cast("Any", opened)
+            return list(file.keys()), file.metadata() or {}
     except (OSError, safetensors.SafetensorError):
-        return False
+        return [], {}
 
 
 def _read_tensors(source: Path, *, wrappers: Sequence[str]) -> dict[str, Tensor]:

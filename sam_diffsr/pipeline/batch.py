@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -206,9 +205,8 @@ def run_jobs(
             with writing("the image", job.target):
                 job.target.parent.mkdir(parents=True, exist_ok=True)
             save_image(entry.item, job.target, **options)
-            if keep_time and job.source is not STDIN:
-                state = job.source.stat()
-                os.utime(job.target, ns=(state.st_atime_ns, state.st_mtime_ns))
+            if keep_time:
+                job.copy_time()
 
     for entries in overlapped(
         _batches(jobs, batch_size, pixels_together),

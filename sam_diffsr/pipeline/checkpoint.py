@@ -23,7 +23,7 @@ from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ModelLoadE
 from sam_diffsr.files import writing
 from sam_diffsr.hub import HubOptions, download_model
 from sam_diffsr.models import DenoiserConfig, DiffSR, ModelConfig, read_reference_checkpoint
-from sam_diffsr.models.published import is_rrdbnet_file, load_rrdbnet_checkpoint
+from sam_diffsr.models.published import is_rrdbnet_file, load_rrdbnet_checkpoint, read_header
 from sam_diffsr.models.weights import check_state_dict
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.config import (
@@ -204,7 +204,7 @@ def convert_checkpoint(
     """
     stored = torch.float32 if dtype == "auto" else resolve_dtype(dtype, torch.device("meta"))
     source = Path(checkpoint)
-    if _is_own(source):
+    if METADATA_KEY in read_header(source)[1]:
         raise CheckpointMismatchError(
             f"{source} is a model of this library already; use it as it is: sam-diffsr upscale -m {source}"
         )
@@ -217,15 +217,6 @@ def convert_checkpoint(
     card = model_card(config, name=Path(folder).resolve().name, details=details)
     save_pretrained_folder(folder, config, state_dict, card=card, dtype=stored)
     return config
-
-
-def _is_own(weights: Path) -> bool:
-    """Whether the header of a safetensors file has a config of this library."""
-    try:
-        with safetensors.safe_open(weights, framework="pt") as opened:  # pyright: ignore[reportUnknownVariableType]
-            return METADATA_KEY in (cast("Any", opened).metadata() or {})
-    except (safetensors.SafetensorError, OSError):
-        return False
 
 
 def _from_reference(source: Path) -> Loaded:
