@@ -19,8 +19,6 @@ from mkdocs.structure.files import File, Files
 
 from sam_diffsr.cli.app import manual
 
-__all__ = ["on_config", "on_files", "on_page_content", "on_page_markdown"]
-
 ROOT = Path(__file__).resolve().parents[1]
 API = ("models", "masks", "diffusion", "data", "pipeline", "training", "evaluation", "bench", "image")
 MODULES = ("video", "distributed", "resize", "errors")

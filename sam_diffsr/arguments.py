@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from sam_diffsr.errors import ArgumentError
 
-__all__ = ["Seeds", "explains_names", "is_integer", "is_number", "resolve_seeds"]
-
 Seeds = int | Sequence[int] | NDArray[Any]
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -15,8 +15,6 @@ from typing import Any
 from sam_diffsr import __version__
 from sam_diffsr.errors import ArgumentError, ClusterError, MissingDependencyError
 
-__all__ = ["Cluster", "connected", "find_room", "import_ray"]
-
 logger = logging.getLogger(__name__)
 
 _ANSWER, _NODE_ANSWER = 60, 120

@@ -15,8 +15,6 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 from sam_diffsr.errors import ConfigError
 
-__all__ = ["check_choice", "check_fields", "flatten", "from_dict", "to_dict"]
-
 ConfigT = TypeVar("ConfigT")
 
 

@@ -13,17 +13,6 @@ import torch
 
 from sam_diffsr.errors import ArgumentError
 
-__all__ = [
-    "Precision",
-    "free_memory",
-    "is_out_of_memory",
-    "network_layout",
-    "plain_torch",
-    "release_memory",
-    "resolve_device",
-    "resolve_dtype",
-]
-
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 """Names of the floating types of the networks; "auto" depends on the device."""
 

@@ -13,8 +13,6 @@ from typing import IO, cast
 
 from sam_diffsr.errors import OutputError
 
-__all__ = ["atomic_file", "atomic_path", "open_folder", "printable", "writing"]
-
 
 @contextlib.contextmanager
 def writing(what: str, path: str | os.PathLike[str], *, advice: str = "") -> Generator[None, None, None]:

@@ -14,8 +14,6 @@ from typing import Any, TypedDict, cast
 
 from sam_diffsr.errors import ModelLoadError, OutputError
 
-__all__ = ["HubKeywords", "HubOptions", "download_model", "push_folder"]
-
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LIBRARY = "sam_diffsr"
 

@@ -10,8 +10,6 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["one_ahead", "overlapped"]
-
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")

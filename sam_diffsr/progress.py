@@ -10,8 +10,6 @@ from torch import Tensor
 
 from sam_diffsr.errors import ArgumentError, CancelledError
 
-__all__ = ["Preview", "Progress", "ProgressCallback"]
-
 Preview = Callable[[], Tensor]
 """Makes the current estimate of the images in work, ``(B, 3, H, W)`` in [0, 1], when it is called."""
 ProgressCallback = Callable[[int, int, Preview], object]

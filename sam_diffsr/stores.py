@@ -20,8 +20,6 @@ from typing import Any, cast
 
 from sam_diffsr.errors import ArgumentError, ImageError, ImageNotFoundError, OutputError, SamDiffsrError
 
-__all__ = ["as_path", "as_uri", "check_writable", "is_remote", "list_files", "read_file", "write_file"]
-
 _WHOLE = frozenset({"abfs", "abfss", "adl", "az", "gcs", "gs", "oci", "oss", "s3", "s3a"})
 """Object stores: a file appears when it is complete, and to rename one is to copy it."""
 _NO_HOST = "%"

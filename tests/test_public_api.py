@@ -1,4 +1,4 @@
-"""Rules for every public name: listed, documented, no swallowed arguments; frozen configs, one error tree."""
+"""Rules for every name: documented, no swallowed arguments; frozen configs, one error tree, sorted lists."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def isort_key(name: str) -> tuple[int, list[Any]]:
 
 
 def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """The functions and classes that a module lists and owns."""
-    for name in module.__all__:
-        value = getattr(module, name)
-        if isinstance(value, (FunctionType, type)) and value.__module__ == module.__name__:
+    """The functions and classes that a module owns and does not hide."""
+    for name, value in vars(module).items():
+        own = isinstance(value, (FunctionType, type)) and value.__module__ == module.__name__
+        if own and not name.startswith("_"):
             yield name, value
 
 
@@ -60,10 +60,11 @@ def modules() -> list[ModuleType]:
     return [importlib.import_module(name) for name in MODULES]
 
 
-def test_modules_list_their_names_sorted(modules: list[ModuleType]):
+def test_subpackages_list_their_names_sorted(modules: list[ModuleType]):
     for module in modules:
         assert module.__doc__, module.__name__
-        listed = module.__all__
+        assert hasattr(module, "__all__") or not hasattr(module, "__path__"), module.__name__
+        listed = getattr(module, "__all__", [])
         assert listed == sorted(set(listed), key=isort_key), module.__name__
         for name in listed:
             assert getattr(module, name) is not None

@@ -20,8 +20,6 @@ try:
 except ImportError as error:
     raise MissingDependencyError("the page needs gradio: pip install 'sam-diffsr[app]'") from error
 
-__all__ = ["build_page", "serve"]
-
 Report = Callable[[float], object]
 """Called with the finished share of the work."""
 

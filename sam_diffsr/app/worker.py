@@ -28,8 +28,6 @@ from sam_diffsr.pipeline.images import output_size
 from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.pipeline.settings import resolve_settings
 
-__all__ = ["Choices", "Result", "Worker"]
-
 _PROBE_SIDE = 64
 """Side of the image that is upscaled once to learn how fast the machine is."""
 _VIEW_SIDE = 4096

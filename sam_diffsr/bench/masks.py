@@ -16,8 +16,6 @@ from sam_diffsr.masks.rle import decode, encode
 from sam_diffsr.masks.spe import StructureField, encode_structure, position_field
 from sam_diffsr.masks.store import write_structure
 
-__all__ = ["measure_masks"]
-
 
 def measure_masks(
     *,

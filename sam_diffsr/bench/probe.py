@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["main", "peak_mb"]
-
 
 def main(request: dict[str, Any]) -> dict[str, float | None]:
     """Load the model, upscale a small image, then the image that is measured.

@@ -17,8 +17,6 @@ from torch.nn import functional
 
 from sam_diffsr.models.config import ModelConfig
 
-__all__ = ["ReferenceProcedure"]
-
 
 @dataclass(frozen=True)
 class ReferenceProcedure:

@@ -15,8 +15,6 @@ from sam_diffsr.errors import ArgumentError
 from sam_diffsr.evaluation.environment import describe_machine, describe_versions
 from sam_diffsr.evaluation.report import text_table
 
-__all__ = ["BenchResult", "Timed", "at_least", "logger", "time_in_turns", "to_json"]
-
 logger = logging.getLogger("sam_diffsr.bench")
 
 Rows = Sequence[Mapping[str, str | float | None]]

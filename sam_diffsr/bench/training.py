@@ -27,8 +27,6 @@ from sam_diffsr.training.launch import launched
 from sam_diffsr.training.stages import StageName
 from sam_diffsr.training.trainer import Trainer
 
-__all__ = ["measure_training"]
-
 _CROPS = 64
 
 

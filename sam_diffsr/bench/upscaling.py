@@ -30,8 +30,6 @@ from sam_diffsr.models import ModelConfig, build_model
 from sam_diffsr.pipeline.batch import run_jobs
 from sam_diffsr.pipeline.resolver import SuperResolver
 
-__all__ = ["measure_folder", "measure_image", "measure_memory", "measure_step", "run_probe"]
-
 _MATRIX_SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 """Side of the matrices whose product shows what a kind of device can do."""
 _PROBE = Path(__file__).with_name("probe.py")

@@ -24,8 +24,6 @@ from sam_diffsr.cli.train import add_train
 from sam_diffsr.cli.upscale import add_upscale
 from sam_diffsr.errors import ArgumentError, SamDiffsrError
 
-__all__ = ["build_parser", "manual", "run_command"]
-
 _FAILED = 1
 _WRONG_USAGE = 2
 _TERMINATED = 143

@@ -17,8 +17,6 @@ from sam_diffsr.errors import ArgumentError
 if TYPE_CHECKING:
     from sam_diffsr.bench import BenchResult
 
-__all__ = ["add_bench"]
-
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "step": ("size", "repeats"),
     "image": ("size", "repeats"),

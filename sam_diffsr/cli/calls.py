@@ -7,8 +7,6 @@ import argparse
 from sam_diffsr.cli.options import CHOICES, add_device_options, add_model_option, given, whole
 from sam_diffsr.cli.parser import Parser
 
-__all__ = ["add_app", "add_convert", "add_export", "add_export_onnx", "add_info"]
-
 
 def add_app(parser: Parser) -> None:
     """``sam-diffsr app``: a browser page that upscales images."""

@@ -10,8 +10,6 @@ from sam_diffsr.cli.options import CHOICES, given, number_list
 from sam_diffsr.cli.parser import Parser
 from sam_diffsr.errors import ArgumentError
 
-__all__ = ["add_data"]
-
 
 def add_data(parser: Parser) -> None:
     """Add the subcommand and its own ones."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from sam_diffsr.evaluation.evaluate import ImageResult
     from sam_diffsr.evaluation.score_log import ScoreLog
 
-__all__ = ["add_evaluate"]
-
 
 def add_evaluate(parser: Parser) -> None:
     """Add the subcommand."""

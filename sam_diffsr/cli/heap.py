@@ -6,8 +6,6 @@ import ctypes
 import os
 import sys
 
-__all__ = ["keep_freed_memory"]
-
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Names of ``mallopt`` in glibc's ``malloc.h``."""
 _KEPT_BYTES = 256 * 2**20

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from sam_diffsr.masks.folders import MaskOutcome
     from sam_diffsr.masks.shard import Shard
 
-__all__ = ["SAM_OPTIONS", "add_masks"]
-
 SAM_OPTIONS: dict[str, tuple[type, str]] = {
     "points_per_side": (int, "points of the prompt grid along one side (32)"),
     "points_per_batch": (int, "points decoded at once; more is faster and takes more memory (64)"),

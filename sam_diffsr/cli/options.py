@@ -17,27 +17,6 @@ from sam_diffsr.errors import ArgumentError
 if TYPE_CHECKING:
     from sam_diffsr.cluster import Cluster
 
-__all__ = [
-    "CHOICES",
-    "above_0",
-    "add_device_options",
-    "add_message_options",
-    "add_model_option",
-    "add_ray_options",
-    "cluster_of",
-    "filled",
-    "given",
-    "int_list",
-    "kind",
-    "megabytes",
-    "number_list",
-    "start_list",
-    "start_value",
-    "tile_size",
-    "whole",
-    "word_list",
-]
-
 T = TypeVar("T")
 
 CHOICES = {

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sam_diffsr.masks.folders import MaskOutcome
     from sam_diffsr.pipeline.batch import Outcome
 
-__all__ = ["Bar", "Report", "hush_pipeline", "messages", "one_line", "say"]
-
 
 def say(text: str, *, error: bool = False) -> None:
     """Print a line, above a progress bar if there is one."""

@@ -11,8 +11,6 @@ from sam_diffsr.cli.parser import Parser
 if TYPE_CHECKING:
     from sam_diffsr.training.stages import StageName
 
-__all__ = ["STAGES", "add_train"]
-
 STAGES: dict[str, StageName] = {"rrdb": "encoder", "diffusion": "denoiser"}
 """The library's names of the stages."""
 _INTERRUPTED = 130

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sam_diffsr.image.jobs import Job
     from sam_diffsr.pipeline.batch import FileUpscaler, Outcome
 
-__all__ = ["add_upscale"]
-
 _EPILOG = """\
 examples:
   sam-diffsr photo.jpg                           photo_x4.png next to it

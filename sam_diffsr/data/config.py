@@ -10,8 +10,6 @@ from sam_diffsr.data.degrade import PHOTO, DegradationConfig, DegradationName, c
 from sam_diffsr.errors import ConfigError
 from sam_diffsr.masks.spe import Encoding, Reduction
 
-__all__ = ["AugmentConfig", "DataConfig", "MissingMasks", "StructureChoice", "SyntheticConfig"]
-
 MissingMasks = Literal["error", "zero"]
 """Treatment of a photo without masks: an error, or no regions (E = 0)."""
 

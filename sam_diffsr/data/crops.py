@@ -28,8 +28,6 @@ from numpy.typing import NDArray
 from sam_diffsr.errors import DataError, OutputError
 from sam_diffsr.files import atomic_path, writing
 
-__all__ = ["CropStore", "Crops", "finished_crops", "read_manifest", "write_crops"]
-
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _AGAIN = "prepare the folder again"

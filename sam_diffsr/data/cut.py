@@ -24,17 +24,6 @@ from sam_diffsr.masks.spe import MAX_REGIONS, EncodingOptions, encode_label_map
 from sam_diffsr.masks.store import find_masks, load_structure
 from sam_diffsr.resize import imresize
 
-__all__ = [
-    "Cutter",
-    "Segmenter",
-    "SegmenterChoice",
-    "find_photo_masks",
-    "read_header",
-    "read_part",
-    "reduce_image",
-    "resolve_segmenter",
-]
-
 logger = logging.getLogger(__name__)
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)

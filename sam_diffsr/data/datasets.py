@@ -16,8 +16,6 @@ from pathlib import Path
 from sam_diffsr.errors import DataError
 from sam_diffsr.image.photos import PHOTO_SUFFIXES, is_photo, list_photos
 
-__all__ = ["Dataset", "find_dataset", "photo_folders"]
-
 logger = logging.getLogger(__name__)
 
 _PLAIN = ("HR", "GTmod12", "GTmod8", "GTmod4", "GT", "original")

@@ -24,8 +24,6 @@ from torch.nn import functional
 from sam_diffsr.errors import ArgumentError, ConfigError
 from sam_diffsr.resize import imresize
 
-__all__ = ["PHOTO", "Damage", "Degradation", "DegradationConfig", "apply_recipe", "parse_degradation"]
-
 DegradationName = Literal["bicubic", "photo"]
 """Named degradations: the clean MATLAB reduction, and that of photographs as people have them."""
 

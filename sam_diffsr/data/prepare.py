@@ -26,8 +26,6 @@ from sam_diffsr.image.photos import list_photos
 from sam_diffsr.masks.spe import Encoding, EncodingOptions, Reduction
 from sam_diffsr.masks.store import digest_masks
 
-__all__ = ["prepare_crops"]
-
 logger = logging.getLogger(__name__)
 
 PARTS = "parts"

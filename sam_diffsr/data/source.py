@@ -32,8 +32,6 @@ from sam_diffsr.data.training_batch import (
 from sam_diffsr.errors import ArgumentError, ConfigError, DataError
 from sam_diffsr.overlap import one_ahead
 
-__all__ = ["SLACK", "TrainingSource", "prefetch"]
-
 T = TypeVar("T")
 
 SLACK = 48

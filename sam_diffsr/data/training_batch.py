@@ -16,8 +16,6 @@ from sam_diffsr.data.degrade import Recipe, apply_recipe
 from sam_diffsr.data.synthetic import Drawing
 from sam_diffsr.resize import imresize
 
-__all__ = ["MARGIN_LR", "Draws", "HostBatch", "SyntheticWindow", "TrainingBatch", "dihedral", "make_batch"]
-
 MARGIN_LR = 2
 """LR pixels cut away on each side: the reach of the antialiased cubic."""
 

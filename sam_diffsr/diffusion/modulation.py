@@ -15,8 +15,6 @@ from sam_diffsr.diffusion.process import check_batch, q_sample
 from sam_diffsr.diffusion.schedule import NoiseSchedule
 from sam_diffsr.errors import ArgumentError
 
-__all__ = ["ModulationMode", "modulate"]
-
 ModulationMode = Literal["paper", "released", "none"]
 
 
@@ -58,7 +56,7 @@ def modulate(
         ArgumentError: unknown mode, structure missing, shapes that do not fit, or ``t`` out of range.
     """
     check_choice(mode, ModulationMode, what="mode", error=ArgumentError)
-    check_batch(t, x0=x0, noise=noise)
+    check_batch(t, {"x0": x0, "noise": noise})
     if mode == "none":
         return q_sample(x0, t, noise, schedule), noise
     if structure is None:

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from sam_diffsr.errors import ArgumentError
 
-__all__ = ["PositionNoise"]
-
 BLOCK = 64
 """Side of the squares of pixels that are drawn together, each from a generator of its own."""
 _SEED_LIMIT = 2**63

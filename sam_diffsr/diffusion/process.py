@@ -8,21 +8,13 @@ in [-1, 1], results too; ``t`` is ``(B,)`` int64, 0-based; ``alpha_bar`` is one 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from sam_diffsr.diffusion.schedule import NoiseSchedule
 from sam_diffsr.errors import ArgumentError
-
-__all__ = [
-    "image_to_residual",
-    "predict_eps",
-    "predict_x0",
-    "q_posterior",
-    "q_sample",
-    "residual_to_image",
-]
 
 
 def q_sample(x0: Tensor, t: Tensor, noise: Tensor, schedule: NoiseSchedule) -> Tensor:
@@ -33,7 +25,7 @@ def q_sample(x0: Tensor, t: Tensor, noise: Tensor, schedule: NoiseSchedule) -> T
     Raises:
         ArgumentError: the shapes do not fit, or ``t`` is not int64 ``(B,)`` in 0..T-1.
     """
-    check_batch(t, x0=x0, noise=noise)
+    check_batch(t, {"x0": x0, "noise": noise})
     signal = schedule.at(schedule.sqrt_alphas_cumprod, t)
     return signal * x0 + schedule.at(schedule.sqrt_one_minus_alphas_cumprod, t) * noise
 
@@ -86,7 +78,7 @@ def residual_to_image(x0: Tensor, lr_up: Tensor, *, residual_scale: float) -> Te
     return x0.clamp(-1, 1) / residual_scale + lr_up
 
 
-def check_batch(t: Tensor, **tensors: Tensor) -> None:
+def check_batch(t: Tensor, tensors: Mapping[str, Tensor]) -> None:
     """Raise ``ArgumentError`` unless all tensors have one shape ``(B, C, H, W)`` and ``t`` has B entries."""
     _check_same_shape(**tensors)
     name, first = next(iter(tensors.items()))

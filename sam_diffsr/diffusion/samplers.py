@@ -18,20 +18,6 @@ from sam_diffsr.diffusion.process import predict_eps, predict_x0, q_posterior
 from sam_diffsr.diffusion.schedule import NoiseSchedule
 from sam_diffsr.errors import ArgumentError
 
-__all__ = [
-    "SAMPLERS",
-    "Denoiser",
-    "NoiseFn",
-    "Sampler",
-    "SamplerName",
-    "Spacing",
-    "StepCallback",
-    "sample_ddim",
-    "sample_ddpm",
-    "sample_dpmpp_2m",
-    "time_grid",
-]
-
 SamplerName = Literal["ddpm", "ddim", "dpmpp_2m"]
 Spacing = Literal["linspace", "trailing"]
 NoiseFn = Callable[[Tensor], Tensor]

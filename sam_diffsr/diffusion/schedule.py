@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from sam_diffsr.config import check_fields
 from sam_diffsr.errors import ArgumentError, ConfigError
 
-__all__ = ["NoiseSchedule", "ScheduleConfig", "ScheduleName"]
-
 ScheduleName = Literal["cosine", "linear", "quad", "const", "jsd", "warmup10", "warmup50"]
 Table = NDArray[np.float64]
 

@@ -15,8 +15,6 @@ import torch
 from sam_diffsr.device import resolve_device
 from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL, available_models, load_pretrained
 
-__all__ = ["describe_commit", "describe_environment", "describe_machine", "describe_versions"]
-
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "huggingface-hub", "segment-anything")
 
 

@@ -33,8 +33,6 @@ from sam_diffsr.evaluation.score_log import ScoreLog
 from sam_diffsr.files import writing
 from sam_diffsr.image import save_image
 
-__all__ = ["ImageResult", "Protocol", "evaluate_methods", "result_writer"]
-
 logger = logging.getLogger(__name__)
 
 Protocol = Literal["matlab", "paper"]

@@ -17,17 +17,6 @@ from torch.nn import functional
 
 from sam_diffsr.evaluation.metrics import LUMA_OFFSET, check_pair, inside, luma, to_float64
 
-__all__ = [
-    "MEASURES",
-    "Measure",
-    "artifact_map",
-    "artifact_score",
-    "average",
-    "colour_shift",
-    "grain",
-    "ringing",
-]
-
 _ARTIFACT_WINDOW = 7
 _STEEP = 60.0
 """Levels between neighbours that make an edge strong."""

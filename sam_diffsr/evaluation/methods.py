@@ -24,19 +24,6 @@ from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.pipeline.settings import resolve_settings
 from sam_diffsr.resize import imresize
 
-__all__ = [
-    "Method",
-    "MethodKind",
-    "Setting",
-    "bicubic_method",
-    "common_scale",
-    "folder_methods",
-    "model_methods",
-    "results_method",
-    "sampling_grid",
-    "split_labels",
-]
-
 logger = logging.getLogger(__name__)
 
 PathLike = str | os.PathLike[str]

@@ -11,18 +11,6 @@ from torch.nn import functional
 
 from sam_diffsr.errors import ArgumentError
 
-__all__ = [
-    "LUMA_OFFSET",
-    "SSIM_WINDOW",
-    "check_pair",
-    "inside",
-    "luma",
-    "psnr_rgb",
-    "psnr_y",
-    "ssim_y",
-    "to_float64",
-]
-
 _LUMA_WEIGHTS = (65.481, 128.553, 24.966)
 LUMA_OFFSET = 16.0
 """Luma of black."""

@@ -22,8 +22,6 @@ from sam_diffsr.evaluation.methods import Method
 from sam_diffsr.evaluation.metrics import luma
 from sam_diffsr.evaluation.result import BETTER, Evaluation, Row
 
-__all__ = ["ComparisonPage", "largest_disagreement"]
-
 _MOST_IMAGES = 16
 _MOST_RESULTS = 48
 """Crops of results on a page, which keep it at about ten megabytes."""

@@ -23,19 +23,6 @@ from sam_diffsr.image import decode_image, image_size
 from sam_diffsr.image.jobs import find_images
 from sam_diffsr.resize import imresize
 
-__all__ = [
-    "Pair",
-    "check_names",
-    "check_size",
-    "check_sizes",
-    "find_pairs",
-    "match_files",
-    "read_image",
-    "read_pair",
-    "to_gray",
-    "to_uint8",
-]
-
 PathLike = str | os.PathLike[str]
 Size = tuple[int, int]
 

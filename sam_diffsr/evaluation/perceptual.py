@@ -20,16 +20,6 @@ from torch import Tensor
 
 from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError, ModelLoadError
 
-__all__ = [
-    "Features",
-    "PairDistance",
-    "frechet_distance",
-    "inception_features",
-    "lpips_distance",
-    "lpips_loss",
-    "lpips_weights_path",
-]
-
 PairDistance = Callable[[Tensor, Tensor], float]
 """Distance of two uint8 images ``(1, 3, H, W)``."""
 Features = Callable[[Tensor], Tensor]

@@ -10,8 +10,6 @@ from typing import Any, cast
 
 from sam_diffsr.files import atomic_path, writing
 
-__all__ = ["outline", "text_table", "write_json", "write_text"]
-
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Aligned columns that Markdown reads as a table; the first column is text, the others numbers."""

@@ -16,8 +16,6 @@ from sam_diffsr.evaluation.methods import MethodKind
 from sam_diffsr.evaluation.report import text_table
 from sam_diffsr.pipeline.config import SamplingConfig
 
-__all__ = ["BETTER", "MADE_INPUTS", "Evaluation", "ImageScore", "Row", "means"]
-
 MADE_INPUTS = "MATLAB bicubic of the cropped truth, 8 bit"
 """Text of ``Evaluation.lr`` where inputs were made."""
 BETTER = {"PSNR-Y": max, "SSIM-Y": max, "PSNR-RGB": max, "artifacts 1e-4": min, "LPIPS": min, "FID": min} | {

@@ -13,8 +13,6 @@ from sam_diffsr.errors import DataError
 from sam_diffsr.evaluation.result import ImageScore
 from sam_diffsr.files import writing
 
-__all__ = ["ScoreLog"]
-
 
 class ScoreLog:
     """A file of JSON lines: the settings, then one line per image and damage.

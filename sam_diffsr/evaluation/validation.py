@@ -22,8 +22,6 @@ from sam_diffsr.pipeline.config import ResolverConfig
 from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.resize import imresize
 
-__all__ = ["FolderValidator", "Validation"]
-
 _GAP = 4
 """White pixels between the images of a picture."""
 

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["fill_hidden"]
-
 _HIDDEN_SHARE = 0.125
 """A pixel with less of the alpha around it than this share is (partly) hidden."""
 _INVISIBLE = 0.02

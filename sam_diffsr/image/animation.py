@@ -19,8 +19,6 @@ from sam_diffsr.image.formats import ANIMATED, FRAMES, format_of
 from sam_diffsr.image.kinds import MAX_PIXELS_DEFAULT, DecodedImage, ImageFormat
 from sam_diffsr.image.read import open_image
 
-__all__ = ["Animation", "decode_frames", "join_frames"]
-
 
 @dataclass(frozen=True, slots=True)
 class Animation:

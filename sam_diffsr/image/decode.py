@@ -23,8 +23,6 @@ from sam_diffsr.image.metadata import (
 )
 from sam_diffsr.image.read import check_size, load_pixels, open_image
 
-__all__ = ["decode_image", "encode_image", "image_size"]
-
 _ARRAY_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
 _WITH_ALPHA = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
 """Modes with alpha, and the plain ones that they become."""

@@ -20,8 +20,6 @@ from sam_diffsr.image.kinds import ImageFormat
 from sam_diffsr.image.metadata import exif_for_size
 from sam_diffsr.image.read import register_formats
 
-__all__ = ["ANIMATED", "FRAMES", "check_file", "check_output", "format_of", "output_format"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Format:

@@ -18,20 +18,6 @@ from sam_diffsr.files import printable
 from sam_diffsr.image.formats import output_format
 from sam_diffsr.image.read import readable_endings
 
-__all__ = [
-    "STDIN",
-    "STDOUT",
-    "Existing",
-    "Extension",
-    "Job",
-    "Source",
-    "check_names",
-    "find_images",
-    "find_sources",
-    "place_results",
-    "plan_jobs",
-]
-
 logger = logging.getLogger(__name__)
 
 Extension = Literal["png", "jpg", "webp", "tif", "avif", "jp2", "auto"]

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["MAX_PIXELS_DEFAULT", "DecodedImage", "ImageFormat", "ImageInput"]
-
 MAX_PIXELS_DEFAULT = 64_000_000
 """Largest input, in pixels, that is taken unless the caller asks for more."""
 

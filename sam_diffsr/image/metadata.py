@@ -11,8 +11,6 @@ from typing import Any, cast
 
 from PIL import ExifTags, Image, ImageCms
 
-__all__ = ["apply_orientation", "convert_cmyk", "exif_for_size", "is_turned", "kept_metadata", "png_texts"]
-
 _ORIENTATION = ExifTags.Base.Orientation
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -14,8 +14,6 @@ from torch import Tensor
 from sam_diffsr.errors import DataError
 from sam_diffsr.image.decode import decode_image
 
-__all__ = ["PHOTO_SUFFIXES", "is_photo", "list_photos", "read_photo", "to_uint8"]
-
 PHOTO_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """Endings (lower case) of the files that count as photographs."""
 

@@ -18,8 +18,6 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from sam_diffsr.errors import ArgumentError, ImageError, ImageNotFoundError, ImageTooLargeError
 
-__all__ = ["check_size", "load_pixels", "open_image", "readable_endings", "register_formats"]
-
 _NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
 """Formats that Pillow only hands to other programs (Ghostscript) or cannot decode by itself."""
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

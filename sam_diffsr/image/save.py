@@ -17,8 +17,6 @@ from sam_diffsr.files import atomic_file
 from sam_diffsr.image.formats import ANIMATED, FRAMES, check_file, check_image, format_of, kept_entries
 from sam_diffsr.image.metadata import png_texts
 
-__all__ = ["LOSSY", "Quality", "check_quality", "save_image"]
-
 LOSSY = ("JPEG", "WEBP", "AVIF", "HEIF")
 """Formats that have a quality."""
 

@@ -28,17 +28,6 @@ from sam_diffsr.masks.store import AMG_TABLE, read_records, read_structure, writ
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = [
-    "MaskGenerator",
-    "MaskOutcome",
-    "encode_folder",
-    "find_records",
-    "generate_file",
-    "generate_folder",
-    "load_generator",
-    "place_targets",
-]
-
 PathLike = str | os.PathLike[str]
 
 

@@ -12,8 +12,6 @@ from sam_diffsr.errors import DataError
 from sam_diffsr.masks.segments import check_image, nearest
 from sam_diffsr.masks.spe import StructureField
 
-__all__ = ["draw_structure", "field_colours", "region_colours"]
-
 _LONGEST, _SHORTEST = 768, 320
 """Limits of a panel's longest side, in pixels; photos are enlarged or reduced to the nearest pixel."""
 _OPACITY = 0.55

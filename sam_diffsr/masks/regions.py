@@ -17,8 +17,6 @@ from torch import Tensor
 from sam_diffsr.errors import DataError
 from sam_diffsr.masks.rle import decompress, flip_positions, mask_runs, record_size, rle_runs
 
-__all__ = ["MaskInput", "RegionRuns", "collect_runs", "label_runs", "lay_out"]
-
 MaskInput = NDArray[Any] | Tensor | Sequence[Any]
 """``(N, H, W)`` bool or uint8 array or tensor; or a list whose items are ``(H, W)`` masks, COCO RLE
 dictionaries, or records that hold either of the two under ``"segmentation"``."""

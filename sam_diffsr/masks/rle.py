@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from sam_diffsr.errors import DataError
 
-__all__ = ["area", "bbox_xywh", "decode", "encode", "encode_runs", "mask_runs", "rle_runs", "run_lengths"]
-
 Runs = tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, int]]
 """Starts and ends (exclusive) of a region's runs, ascending, and the ``(height, width)`` of its image."""
 

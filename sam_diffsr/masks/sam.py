@@ -23,8 +23,6 @@ from sam_diffsr.masks.segments import check_image, nearest, shrink_to
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["SamMaskGenerator", "SamOptions", "SamPrecision"]
-
 SamPrecision = Literal["fp32", "fp16", "bf16"]
 OutputMode = Literal["coco_rle", "uncompressed_rle", "binary_mask"]
 

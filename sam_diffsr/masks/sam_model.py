@@ -24,16 +24,6 @@ from torch import Tensor, nn
 from sam_diffsr.errors import CheckpointMismatchError, MissingDependencyError, ModelLoadError
 from sam_diffsr.hub import HubOptions, download_model
 
-__all__ = [
-    "HUB_NAMES",
-    "build_sam",
-    "find_weights",
-    "import_segment_anything",
-    "make_generator",
-    "read_weights",
-    "rename_keys",
-]
-
 HUB_NAMES = {
     "vit_b": "facebook/sam-vit-base",
     "vit_l": "facebook/sam-vit-large",

@@ -15,8 +15,6 @@ from sam_diffsr.errors import ArgumentError, DataError, ImageError, MissingDepen
 from sam_diffsr.masks.regions import label_runs
 from sam_diffsr.masks.rle import encode_runs, runs_bbox_xywh
 
-__all__ = ["GraphMaskGenerator"]
-
 PixelT = TypeVar("PixelT", bound=np.generic)
 
 

@@ -10,8 +10,6 @@ import torch
 
 from sam_diffsr.errors import ArgumentError
 
-__all__ = ["Shard", "launched_device"]
-
 T = TypeVar("T")
 
 _LAUNCHERS = {

@@ -21,18 +21,6 @@ from sam_diffsr.masks.rle import flip_positions
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = [
-    "MAX_REGIONS",
-    "Encoding",
-    "EncodingOptions",
-    "Reduction",
-    "StructureField",
-    "encode_label_map",
-    "encode_structure",
-    "position_field",
-    "region_values",
-]
-
 MAX_REGIONS = 65535
 """Largest label of a uint16 label map; 0 is "no region"."""
 _BASE = 10000.0
@@ -228,7 +216,7 @@ class StructureField:
 
 
 def check_encoding(
-    encoding: Encoding = "rope", reduction: Reduction = "image", seed: int = 0
+    *, encoding: Encoding = "rope", reduction: Reduction = "image", seed: int = 0
 ) -> tuple[Encoding, Reduction, int]:
     """Fill in the defaults of ``EncodingOptions``; raise ``ArgumentError`` for other values."""
     check_choice(encoding, Encoding, what="encoding", error=ArgumentError)

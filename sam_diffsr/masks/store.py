@@ -29,17 +29,6 @@ from sam_diffsr.masks.spe import EncodingOptions, StructureField, check_encoding
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = [
-    "AMG_TABLE",
-    "digest_masks",
-    "find_masks",
-    "load_structure",
-    "read_records",
-    "read_structure",
-    "write_records",
-    "write_structure",
-]
-
 PathLike = str | os.PathLike[str]
 
 AMG_TABLE = "metadata.csv"

@@ -9,8 +9,6 @@ from typing import Literal
 from sam_diffsr.config import check_fields
 from sam_diffsr.errors import ConfigError
 
-__all__ = ["DenoiserConfig", "EncoderConfig", "ModelConfig", "Padding", "Scale"]
-
 Padding = Literal["zeros", "reflect"]
 Scale = Literal[2, 4, 8]
 

@@ -12,8 +12,6 @@ from sam_diffsr.models.config import ModelConfig
 from sam_diffsr.models.rrdb import RRDBEncoder
 from sam_diffsr.models.unet import UNet
 
-__all__ = ["Condition", "DiffSR", "build_model", "pad_to_fit"]
-
 
 @dataclass(frozen=True, slots=True)
 class Condition:

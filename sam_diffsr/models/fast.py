@@ -17,8 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["conv3x3", "disabled", "mish"]
-
 _PIECE = 131072
 """Elements per thread that are computed at a time; they and their scratch space stay in the cache."""
 _LOG2_E = 1 / math.log(2)

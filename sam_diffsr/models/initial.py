@@ -11,8 +11,6 @@ from sam_diffsr.models.layers import Downsample, ResidualBlock
 from sam_diffsr.models.rrdb import DenseBlock, RRDBEncoder
 from sam_diffsr.models.unet import DownLevel, UNet, UpLevel
 
-__all__ = ["start_from_identity", "start_from_interpolation"]
-
 _COLOURS = 3
 
 

@@ -14,8 +14,6 @@ from torch.nn import functional
 
 from sam_diffsr.models.fast import conv3x3, mish
 
-__all__ = ["ConvBlock", "Downsample", "ResidualBlock", "TimeEmbedding", "sinusoidal_embedding"]
-
 
 def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:
     """Sines, then cosines, of ``t`` ``(B,)`` at ``dim / 2`` frequencies from 1 to 1/10000, ``(B, dim)``."""

@@ -22,14 +22,6 @@ from sam_diffsr.models.config import DenoiserConfig, EncoderConfig, ModelConfig,
 from sam_diffsr.models.rrdb import RRDBEncoder
 from sam_diffsr.models.weights import SHOWN, check_module_weights, check_state_dict
 
-__all__ = [
-    "is_rrdbnet_file",
-    "load_reference_checkpoint",
-    "load_rrdbnet_checkpoint",
-    "read_header",
-    "read_reference_checkpoint",
-]
-
 _PREFIX = re.compile(r"^(module\.|model\.)+")
 _SCHEDULE_TABLES = re.compile(r"^(betas|alphas_cumprod(_prev)?|posterior_\w+|(sqrt|log)_\w*alphas_cumprod)$")
 _RENAMES: tuple[tuple[str, str], ...] = (

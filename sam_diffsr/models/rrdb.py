@@ -13,8 +13,6 @@ from torch.nn import functional
 
 from sam_diffsr.models.config import EncoderConfig, Padding, Scale
 
-__all__ = ["RRDB", "DenseBlock", "RRDBEncoder"]
-
 _RESIDUAL_WEIGHT = 0.2
 
 

@@ -18,8 +18,6 @@ from torch.nn import functional
 from sam_diffsr.models.config import DenoiserConfig
 from sam_diffsr.models.layers import ConvBlock, Downsample, ResidualBlock, TimeEmbedding
 
-__all__ = ["UNet"]
-
 _IMAGE_CHANNELS = 3
 
 

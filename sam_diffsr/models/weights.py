@@ -12,8 +12,6 @@ from sam_diffsr.errors import CheckpointMismatchError
 from sam_diffsr.models.config import ModelConfig
 from sam_diffsr.models.diffsr import DiffSR
 
-__all__ = ["SHOWN", "check_module_weights", "check_state_dict", "fingerprint"]
-
 SHOWN = 10
 """Names that an error lists."""
 

@@ -40,8 +40,6 @@ from sam_diffsr.pipeline.tiles import CPU_BATCH_PIXELS, LARGEST_BATCH
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["FileOptions", "FileUpscaler", "Outcome", "run_jobs"]
-
 logger = logging.getLogger(__name__)
 
 Status = Literal["written", "planned", "skipped", "failed"]

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from sam_diffsr.pipeline.config import ResolverConfig
 
-__all__ = ["model_card"]
-
 _CARD = """\
 ---
 library_name: sam_diffsr

@@ -34,8 +34,6 @@ from sam_diffsr.pipeline.config import (
     config_to_json,
 )
 
-__all__ = ["available_models", "convert_checkpoint", "load_pretrained", "save_pretrained_folder"]
-
 DEFAULT_MODEL = "sam-diffsr-x4-photo"
 """The bundled model that ``from_pretrained()`` loads."""
 CONFIG_NAME = "config.json"

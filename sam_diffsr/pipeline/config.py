@@ -13,8 +13,6 @@ from sam_diffsr.diffusion.schedule import ScheduleConfig
 from sam_diffsr.errors import ConfigError, ModelLoadError
 from sam_diffsr.models.config import ModelConfig
 
-__all__ = ["NormalizationConfig", "ResolverConfig", "SamplingConfig", "config_from_json", "config_to_json"]
-
 FORMAT_VERSION = 1
 """Version of the layout of ``config.json`` that this library writes, and the newest that it reads."""
 _WRITER_KEY = "sam_diffsr_version"

@@ -18,8 +18,6 @@ from sam_diffsr.errors import ArgumentError, ImageError, ImageTooLargeError
 from sam_diffsr.image import DecodedImage, ImageInput, decode_image, encode_image, image_size
 from sam_diffsr.resize import imresize
 
-__all__ = ["Picture", "check_tensor", "crop_margin", "encode_output", "output_size", "wrap_margin"]
-
 _RESIZE_MARGIN = 16
 """Pixels of a wrapped result around it while it is resized."""
 

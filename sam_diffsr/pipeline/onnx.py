@@ -27,8 +27,6 @@ from sam_diffsr.models import DiffSR
 from sam_diffsr.models.fast import disabled
 from sam_diffsr.pipeline.config import ResolverConfig
 
-__all__ = ["METADATA_KEY", "OPSET", "export_onnx"]
-
 OPSET = 18
 """Version of the ONNX operators."""
 METADATA_KEY = "sam_diffsr"

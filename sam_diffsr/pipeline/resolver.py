@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
     from sam_diffsr.pipeline.settings import MovingOptions, UpscaleOptions
 
-__all__ = ["SuperResolver"]
-
 PathLike = str | os.PathLike[str]
 Array = NDArray[Any]
 ResolverT = TypeVar("ResolverT", bound="SuperResolver")

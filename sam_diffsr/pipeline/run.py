@@ -27,8 +27,6 @@ from sam_diffsr.pipeline.tiles import SMALLEST_TILE, Tile, batch_size, divide
 from sam_diffsr.progress import Progress
 from sam_diffsr.resize import imresize
 
-__all__ = ["sample", "sample_ensemble", "super_resolve"]
-
 logger = logging.getLogger(__name__)
 
 Estimate = Callable[[], Tensor]

@@ -17,8 +17,6 @@ from sam_diffsr.progress import ProgressCallback
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["RunOptions", "Settings", "resolve_settings", "sampling_of_fidelity"]
-
 Start = int | Literal["noise"] | None
 
 _ONE_STEP_RANGE, _FOUR_STEP_RANGE = 0.35, 0.5

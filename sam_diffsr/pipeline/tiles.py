@@ -13,17 +13,6 @@ from sam_diffsr.errors import DeviceMemoryError
 from sam_diffsr.pipeline.config import ResolverConfig
 from sam_diffsr.pipeline.settings import Settings
 
-__all__ = [
-    "CPU_BATCH_PIXELS",
-    "LARGEST_BATCH",
-    "SMALLEST_TILE",
-    "Tile",
-    "TileGrid",
-    "batch_size",
-    "divide",
-    "window_bytes",
-]
-
 LARGEST_TILE = 256
 """Side of the largest automatic tile, in LR pixels; larger ones are no faster."""
 SMALLEST_TILE = 16

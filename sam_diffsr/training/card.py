@@ -18,8 +18,6 @@ from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.log import CROPS, read_log
 from sam_diffsr.training.state import Checkpoint, read_checkpoint
 
-__all__ = ["data_section", "scores_for_card", "training_hours", "training_section"]
-
 logger = logging.getLogger(__name__)
 
 _MOST_NAMED = 500

@@ -14,8 +14,6 @@ from sam_diffsr.config import from_dict, to_dict
 from sam_diffsr.errors import ConfigError, MissingDependencyError
 from sam_diffsr.training.config import TrainConfig
 
-__all__ = ["config_to_yaml", "list_presets", "load_config"]
-
 _PRESETS = Path(__file__).resolve().parents[1] / "presets"
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+$")
 """Numbers like ``2e-4``, which YAML 1.1 takes for text because they have no dot."""

@@ -14,8 +14,6 @@ from sam_diffsr.errors import ConfigError
 from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline.config import SamplingConfig
 
-__all__ = ["DiffusionConfig", "OptimizerConfig", "RunConfig", "TrainConfig", "ValidationConfig"]
-
 _Rule = tuple[str, Callable[[Any], bool]]
 """What a value must do, and whether it does."""
 _POSITIVE: _Rule = ("be > 0 and finite", lambda value: 0 < value < math.inf)

@@ -16,8 +16,6 @@ from sam_diffsr.training.card import data_section, scores_for_card, training_sec
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.state import read_checkpoint
 
-__all__ = ["export_run", "read_details", "resolver_config"]
-
 
 def export_run(
     run: str | os.PathLike[str],

@@ -24,8 +24,6 @@ from sam_diffsr.training.config import TrainConfig
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["launched", "leave_processes", "stop_flag", "tracker_names"]
-
 _PATIENCE = timedelta(hours=2)
 """How long processes wait for the first one while it validates and writes."""
 

@@ -24,8 +24,6 @@ from sam_diffsr.training.config import TrainConfig
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["CROPS", "Meter", "RunLog", "read_log"]
-
 logger = logging.getLogger(__name__)
 
 CROPS = "crops"

@@ -29,8 +29,6 @@ from sam_diffsr.training.stages import Distance, StageName
 from sam_diffsr.training.state import checkpoint_path, find_checkpoint, latest_checkpoint, remove_leftovers
 from sam_diffsr.training.trainer import Trainer
 
-__all__ = ["TrainResult", "Validate", "Validated", "train"]
-
 logger = logging.getLogger(__name__)
 
 

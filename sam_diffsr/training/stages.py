@@ -22,8 +22,6 @@ from sam_diffsr.models import DiffSR
 from sam_diffsr.resize import imresize
 from sam_diffsr.training.config import DiffusionConfig
 
-__all__ = ["DenoiserStage", "Distance", "EncoderStage", "ImageLoss", "Stage", "StageName"]
-
 StageName = Literal["encoder", "denoiser"]
 ImageLoss = Literal["l1", "l2", "charbonnier"]
 

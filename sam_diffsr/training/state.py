@@ -22,19 +22,6 @@ from sam_diffsr.errors import ConfigError, ModelLoadError, OutputError
 from sam_diffsr.files import atomic_path
 from sam_diffsr.training.config import TrainConfig
 
-__all__ = [
-    "Checkpoint",
-    "check_same_run",
-    "checkpoint_path",
-    "find_checkpoint",
-    "is_checkpoint",
-    "latest_checkpoint",
-    "list_checkpoints",
-    "read_checkpoint",
-    "remove_leftovers",
-    "write_checkpoint",
-]
-
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = "1"

@@ -28,8 +28,6 @@ from sam_diffsr.training.stages import DenoiserStage, Distance, EncoderStage, St
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Trainer", "read_weights"]
-
 
 class Trainer:
     """Everything that a checkpoint holds, and one training step.

@@ -16,8 +16,6 @@ from sam_diffsr.data.synthetic.shapes import FINE, Canvas, paint_leaves, paint_p
 from sam_diffsr.data.synthetic.textures import LEVELS, TILE, TextureBank
 from sam_diffsr.masks.spe import Encoding, Reduction, encode_label_map
 
-__all__ = ["Drawing", "draw_image", "render"]
-
 
 @dataclass(frozen=True, eq=False)
 class Drawing:

@@ -20,8 +20,6 @@ from sam_diffsr.data.synthetic.textures import natural_textures, photo_textures
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.masks.spe import Encoding, Reduction
 
-__all__ = ["SyntheticPool", "synthesize_crops"]
-
 
 class SyntheticPool:
     """The images that windows are cut from. The image of a window depends on seed and position alone.

@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["FINE", "Canvas", "paint_leaves", "paint_page", "power_law_radii"]
-
 FINE = 2
 """Rows and columns of the label map per pixel of the image."""
 SMALL_CORNERS, LARGE_CORNERS = 8, 32

@@ -12,8 +12,6 @@ from sam_diffsr.errors import DataError
 from sam_diffsr.image import decode_image
 from sam_diffsr.image.photos import list_photos
 
-__all__ = ["LEVELS", "TILE", "TextureBank", "natural_textures", "photo_textures"]
-
 TILE = 256
 """Side of a texture; it repeats without a seam."""
 LEVELS = 254.0
