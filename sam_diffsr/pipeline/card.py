@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from sam_diffsr.pipeline.config import ResolverConfig
 
+CARD_MARK = "library_name: sam_diffsr"
+"""A line of every card, which tells it from other texts."""
 _CARD = """\
 ---
 library_name: sam_diffsr

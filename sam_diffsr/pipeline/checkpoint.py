@@ -19,13 +19,13 @@ from torch import Tensor
 
 from sam_diffsr.device import Precision, resolve_dtype
 from sam_diffsr.diffusion.schedule import ScheduleConfig, ScheduleName
-from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ModelLoadError
+from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ModelLoadError, OutputError
 from sam_diffsr.files import writing
 from sam_diffsr.hub import HubOptions, download_model
 from sam_diffsr.models import DenoiserConfig, DiffSR, ModelConfig, read_reference_checkpoint
 from sam_diffsr.models.published import is_rrdbnet_file, load_rrdbnet_checkpoint, read_header
 from sam_diffsr.models.weights import check_state_dict
-from sam_diffsr.pipeline.card import model_card
+from sam_diffsr.pipeline.card import CARD_MARK, model_card
 from sam_diffsr.pipeline.config import (
     NormalizationConfig,
     ResolverConfig,
@@ -156,11 +156,12 @@ def save_pretrained_folder(
     """Write ``config.json``, ``model.safetensors`` and a model card, see ``SuperResolver.save_pretrained``.
 
     All files are first written in full under temporary names, so a reader never sees half a file.
-    ``state_dict`` is that of ``build_model(config.model)``, on any device. No card leaves an existing one.
+    ``state_dict`` is that of ``build_model(config.model)``, on any device. No card leaves an existing one; a
+    card of this library replaces no other ``README.md``.
 
     Raises:
         CheckpointMismatchError: the tensors are not those of the configured model.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or would lose a ``README.md``.
     """
     check_state_dict(state_dict, config.model, source="the model to be saved")
     tensors = {  # dense copies: safetensors stores neither channels-last strides nor shared memory
@@ -171,10 +172,13 @@ def save_pretrained_folder(
     metadata = {"format": "pt", METADATA_KEY: text}
     # safetensors' own save_file would make a file that nobody else may read
     contents = {WEIGHTS_NAME: save(tensors, metadata=metadata), CONFIG_NAME: text.encode()}
-    if card is not None:
-        contents[CARD_NAME] = card.encode()
     target = Path(folder)
     with writing("the model", target, advice="choose a folder that can be written"):
+        if card is not None:
+            contents[CARD_NAME] = card.encode()
+            old = target / CARD_NAME
+            if CARD_MARK in card and old.is_file() and CARD_MARK.encode() not in old.read_bytes():
+                raise OutputError(f"{old} is not a card of this library; choose another folder, or move it")
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=target) as workplace:
             for name, content in contents.items():

@@ -98,8 +98,8 @@ def output_size(
     size = max(1, round(height * float(factor))), max(1, round(width * float(factor)))
     if factor != scale and max_pixels is not None and size[0] * size[1] > max_pixels * scale**2:
         raise ImageTooLargeError(
-            f"outscale {outscale} would make an image of {size[1]} x {size[0]} pixels, more than the limit "
-            f"of {max_pixels * scale**2}; use a smaller factor or raise max_pixels"
+            f"the result would have {size[1]} x {size[0]} pixels, more than the limit of "
+            f"{max_pixels * scale**2}; make it smaller, or raise max_pixels"
         )
     return size
 

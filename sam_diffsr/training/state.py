@@ -20,6 +20,7 @@ from torch import Tensor
 from sam_diffsr.config import flatten, from_dict
 from sam_diffsr.errors import ConfigError, ModelLoadError, OutputError
 from sam_diffsr.files import atomic_path
+from sam_diffsr.models.published import read_header
 from sam_diffsr.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -116,11 +117,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a path is a checkpoint file of this trainer, judged by its header."""
-    try:
-        with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
-            return {"format_version", "step", "stage"} <= cast("dict[str, str]", file.metadata() or {}).keys()
-    except (OSError, SafetensorError):
-        return False
+    return {"format_version", "step", "stage"} <= read_header(path)[1].keys()
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

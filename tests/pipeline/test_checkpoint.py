@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ModelLoadError, OutputError
 from sam_diffsr.hub import HubOptions
 from sam_diffsr.pipeline import checkpoint
+from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import available_models, load_pretrained, save_pretrained_folder
 from sam_diffsr.pipeline.config import config_to_json
 
@@ -219,6 +220,17 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path, config, model):
     with pytest.raises(OutputError, match=r"cannot write the model '.*taken': File exists; choose a folder"):
         save_pretrained_folder(tmp_path / "taken", config, model.state_dict(), card=None)
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_readme_of_something_else_is_not_replaced(tmp_path: Path, config, model):
+    (tmp_path / "README.md").write_text("# My project")
+    card = model_card(config, name="mine")
+    with pytest.raises(OutputError, match=r"README\.md is not a card of this library; choose another folder"):
+        save_pretrained_folder(tmp_path, config, model.state_dict(), card=card)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    (tmp_path / "README.md").write_text(card)
+    save_pretrained_folder(tmp_path, config, model.state_dict(), card=card.replace("mine", "newer"))
+    assert "newer" in (tmp_path / "README.md").read_text()
 
 
 def test_saving_twice_replaces_everything(folder: Path, config, model):
