@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from sam_diffsr import SuperResolver
 
 LAB = Path(__file__).resolve().parents[2] / "examples" / "lab"
 
@@ -32,3 +35,15 @@ def test_at_most_eight_frames_lead_to_the_unet(resolver, tmp_path: Path, monkeyp
 def test_a_version_that_cannot_be_run(monkeypatch) -> None:
     with pytest.raises(SystemExit, match="failed: exit code 1"):
         run(monkeypatch, "compare_versions.py", "false", "--sizes", "8", "--repeats", "1")
+
+
+@pytest.mark.parametrize("more", [3, 6])
+def test_a_deeper_encoder_gives_the_same_image(resolver, tmp_path: Path, monkeypatch, more: int) -> None:
+    resolver.save_pretrained(tmp_path / "tiny")
+    blocks = resolver.config.model.encoder.blocks + more
+    run(monkeypatch, "deepen.py", str(tmp_path / "tiny"), str(tmp_path / "deep"), str(blocks))
+    deep = SuperResolver.from_pretrained(tmp_path / "deep")
+    assert len(deep.model.encoder.trunk) == blocks
+    lr = torch.rand(1, 3, 16, 12, generator=torch.Generator().manual_seed(0))
+    results = [model.upscale_tensor(lr, seeds=0, steps=2) for model in (resolver, deep)]
+    assert (results[0] - results[1]).abs().max() < 1e-4
