@@ -6,13 +6,18 @@ Therefore it is imported inside the functions, and none of these variables is se
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from sam_diffsr.errors import ModelLoadError, OutputError
+
+logger = logging.getLogger(__name__)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LIBRARY = "sam_diffsr"
@@ -59,12 +64,17 @@ def download_model(
 
     from sam_diffsr import __version__
 
-    client, options = cast("Any", huggingface_hub), options or HubOptions()
+    logger.info("looking for %s on the Hub", repo_id)
+    logging.getLogger("huggingface_hub").setLevel(
+        logging.ERROR
+    )  # its retries; what they come to is said below
+    fetch, options = cast("Any", huggingface_hub).hf_hub_download, options or HubOptions()
     keywords = asdict(options) | {"library_name": _LIBRARY, "library_version": __version__}
     paths: list[Path] = []
     for filename in filenames:
         try:
-            path = client.hf_hub_download(repo_id, filename, **keywords)
+            with _quiet_client():
+                path = fetch(repo_id, filename, **keywords)
         except Exception as error:  # the client and its HTTP library have many types; callers see one
             raise ModelLoadError(_explain(error, repo_id, filename, filenames, options)) from error
         paths.append(Path(path))
@@ -74,6 +84,31 @@ def download_model(
         if _COMMIT.fullmatch(name):
             keywords["revision"] = name
     return tuple(paths)
+
+
+def refuse_misspelt_path(name: str) -> None:
+    """Raise ``ModelLoadError`` for a Hub id below a folder that exists: a path that is meant, and misspelt.
+
+    Otherwise it would fetch whatever a stranger has called so.
+    """
+    folder = Path(name).parent
+    if folder.name and folder.is_dir():
+        raise ModelLoadError(
+            f"there is no {name!r}, but a folder {str(folder)!r}; correct the path, or load a Hub model "
+            "of this name from another working directory"
+        )
+
+
+@contextmanager
+def _quiet_client() -> Generator[None]:
+    """Keep back the client's lines about its retries; an error says what they come to."""
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def push_folder(

@@ -128,7 +128,8 @@ def _export(args: argparse.Namespace) -> int:
         dtype=None if args.dtype is None else resolve_dtype(args.dtype, torch.device("meta")),
         **given(args, "name", "license", "datasets", "scores"),
     )
-    print(f"{args.out_dir}: x{config.model.scale}, {sampling.sampler}, {sampling.steps} steps")
+    steps = f"{sampling.steps} step{'' if sampling.steps == 1 else 's'}"
+    print(f"{args.out_dir}: x{config.model.scale}, {sampling.sampler}, {steps}")
     return 0
 
 

@@ -65,7 +65,7 @@ def add_upscale(parser: Parser) -> None:
     add("--dry-run", action="store_true", help="only print what would be done")
 
     quality = options.kind("1..100 or lossless", lambda text: text if text == "lossless" else int(text))
-    suffix = "results are {stem}_{suffix}.{ext} (default: out in a folder of -o, else x4)"
+    suffix = "results are {stem}_{suffix}.{ext} (default: out in a folder of -o; else x4 or large)"
     lossless = "of JPEG, WebP, AVIF and HEIC (default: 95); lossless is for WebP and video (.mkv)"
     add = command.further_group("files").add_argument
     add("-i", "--input", nargs="+", action="extend", metavar="PATH", help="same as PATH")

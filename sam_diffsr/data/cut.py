@@ -59,7 +59,7 @@ class Cutter:
         (height, width), side = photo.shape[-2:], self.crop_size
         if round(min(height, width) / min(parts)) < side:
             reason = (
-                f"{file} is {height}x{width}; reduced by {min(parts):g} it is smaller than a crop of {side}; "
+                f"{file} is {width}x{height} and, reduced by {min(parts):g}, smaller than a crop of {side}; "
                 "lower crop_size or the reductions"
             )
             return {"kind": "small", "reason": reason}

@@ -166,7 +166,7 @@ def apply_recipe(hr: Tensor, recipe: Recipe, *, scale: int, seed: int) -> Tensor
     """
     height, width = hr.shape[-2:]
     if height % scale or width % scale:
-        raise ArgumentError(f"sides must be multiples of the scale {scale}, got {height}x{width}")
+        raise ArgumentError(f"sides must be multiples of the scale {scale}, got {width}x{height}")
     if not recipe:
         return imresize(hr, 1 / scale).float()
     generator = torch.Generator().manual_seed(seed)

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 PARTS = "parts"
 """Name of the folder of parts, inside the folder of crops."""
+_MOST_NAMED = 5
+"""Most photographs that are left out whose reasons are logged."""
 
 
 def prepare_crops(
@@ -140,8 +143,7 @@ def prepare_crops(
                 progress(number, len(files), message)
         _report(skipped, len(files))
         if not sources:
-            more = "" if len(files) == 1 else f", and {len(files) - 1} more"
-            raise DataError(f"none of the {len(files)} photos can be used: {skipped[0]['reason']}{more}")
+            raise DataError(f"none of the {len(files)} photos can be used: {', '.join(_counts(skipped))}")
         if not any(source["crops"] for source in sources):
             for path in joined:
                 path.unlink(missing_ok=True)
@@ -185,9 +187,14 @@ def _digest(file: Path) -> str | None:
 
 
 def _report(skipped: Sequence[Mapping[str, Any]], total: int) -> None:
-    for kind, what in (("corrupt", "cannot be read"), ("small", "are smaller than a crop")):
-        reasons = [source["reason"] for source in skipped if source["kind"] == kind]
-        for reason in reasons[:5]:
-            logger.warning("left out: %s", reason)
-        if reasons:
-            logger.warning("%d of %d photos %s and are left out", len(reasons), total, what)
+    for source in skipped[:_MOST_NAMED]:
+        logger.warning("left out: %s", source["reason"])
+    if skipped:
+        logger.warning("left out of %d photos: %s", total, ", ".join(_counts(skipped)))
+
+
+def _counts(skipped: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many photographs are left out for each kind of reason."""
+    kinds = Counter(source["kind"] for source in skipped)
+    names = {"corrupt": "cannot be read", "small": "too small for crop_size and reductions"}
+    return [f"{kinds[kind]} {name}" for kind, name in names.items() if kind in kinds]

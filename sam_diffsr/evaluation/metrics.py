@@ -105,7 +105,7 @@ def check_pair(sr: Tensor, hr: Tensor, *, border: int, data_range: float, smalle
     height, width = sr.shape[-2:]
     if min(height, width) - 2 * border < smallest:
         raise ArgumentError(
-            f"images of {height}x{width} pixels are too small: at least {smallest}x{smallest} must be left "
+            f"images of {width}x{height} pixels are too small: at least {smallest}x{smallest} must be left "
             f"inside a border of {border}"
         )
 

@@ -92,7 +92,7 @@ def read_pair(
     least = max(smallest, scale)
     if min(height, width) < least:
         raise ImageError(
-            f"{hr_file} has {full[0]}x{full[1]} pixels; at least {least} of each are needed to score it"
+            f"{hr_file} has {full[1]}x{full[0]} pixels; at least {least} of each are needed to score it"
         )
     hr = image[..., :height, :width].contiguous()
     name, gray = Path(hr_file).name, decoded.format.grayscale
@@ -128,8 +128,8 @@ def check_names(truths: Sequence[PathLike], *, doubt: str) -> None:
     for truth in map(Path, truths):
         if truth.stem in seen:
             raise ImageError(
-                f"{seen[truth.stem]} and {truth} have the same name without ending, so it is not "
-                f"clear {doubt}; rename one"
+                f"{seen[truth.stem]} and {truth} differ only in their endings, so it is not clear {doubt}; "
+                "rename one"
             )
         seen[truth.stem] = truth
 
@@ -203,10 +203,10 @@ def check_size(
     height, width = full[0] // scale, full[1] // scale
     fitting = [full, (scale * height, scale * width)] if result else [(height, width)]
     if not {*sizes} & {*fitting}:
-        expected = " or ".join(dict.fromkeys(f"{size[0]}x{size[1]}" for size in fitting))
+        expected = " or ".join(dict.fromkeys(f"{size[1]}x{size[0]}" for size in fitting))
         raise ImageError(
-            f"{file} has {sizes[0][0]}x{sizes[0][1]} pixels; expected {expected}, because {truth} has "
-            f"{full[0]}x{full[1]} and the scale is {scale}; nothing is resized to fit"
+            f"{file} has {sizes[0][1]}x{sizes[0][0]} pixels; expected {expected}, because {truth} has "
+            f"{full[1]}x{full[0]} and the scale is {scale}; nothing is resized to fit"
         )
 
 

@@ -48,7 +48,7 @@ def lpips_distance(device: str | torch.device = "cpu", *, network: Any = None) -
         if min(height, width) < _LPIPS_SMALLEST:
             raise ImageError(
                 f"LPIPS needs at least {_LPIPS_SMALLEST}x{_LPIPS_SMALLEST} pixels inside the border, got "
-                f"{height}x{width}"
+                f"{width}x{height}"
             )
         return float(loss(*(image.to(device).float() / 127.5 - 1 for image in (sr, hr))))
 

@@ -136,10 +136,11 @@ class Evaluation:
         return ", ".join(filter(None, parts))
 
     def columns(self) -> tuple[list[str], list[list[str]]]:
-        """Header and cells of the summary, without empty columns."""
+        """Header and cells of the summary, without columns that are empty and not asked for."""
         baseline = {row.damage: row.psnr_y for row in reversed(self.rows)}  # the first row of each damage
         lines = [_cells(row, gain=row.psnr_y - baseline[row.damage]) for row in self.rows]
-        header = [title for title in lines[0] if any(line[title] for line in lines)]
+        asked = self.rows[0].measures
+        header = [title for title in lines[0] if title in asked or any(line[title] for line in lines)]
         return header, [[line[title] for title in header] for line in lines]
 
     def table(self) -> str:

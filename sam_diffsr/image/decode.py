@@ -170,6 +170,8 @@ def _check_range(array: NDArray[Any], form: ImageFormat, name: str) -> None:
     else:
         least, most, expected = -_FLOAT_SLACK, 1 + _FLOAT_SLACK, "float samples and must be in [0, 1]"
         advice = "divide by the value of white (255 for 8-bit values), or clip"
+        if -1 <= low < 0 and high <= 1:
+            advice = "bring -1..1 to 0..1 by (x + 1) / 2, or clip"
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = int(np.count_nonzero(~np.isfinite(array)))
         raise ImageError(f"{name} holds NaN or infinity ({bad} of {array.size} samples); replace them first")
@@ -203,7 +205,7 @@ def encode_image(rgb: Tensor, alpha: Tensor | None, format: ImageFormat) -> Imag
     got = None if alpha is None else tuple(alpha.shape)
     if got != expected:
         raise ImageError(
-            f"alpha must be {expected} for an image of {format.channels} channels and {height} x {width} "
+            f"alpha must be {expected} for an image of {format.channels} channels and {width} x {height} "
             f"pixels, got {got}"
         )
     if rgb.dtype == torch.uint8 and format.channels == 3 and format.sample_type == "uint8":

@@ -66,7 +66,7 @@ def open_image(
         else:
             raise ImageError(
                 "an image must be a PIL image, a numpy array, a path or an open file, got "
-                f"{type(image).__name__}; tensors go to upscale_tensor"
+                f"{type(image).__name__}; tensors go to upscale_tensor, bytes into io.BytesIO"
             )
         check_size(opened.width, opened.height, max_pixels=max_pixels, name=name)
         yield opened, name
@@ -98,7 +98,7 @@ def _rest_of(source: IO[bytes], name: str) -> IO[bytes]:
     if not isinstance(content, bytes):
         raise ImageError(f"{name} is open as text; open it with mode 'rb'")
     if not content:
-        raise ImageError(f"{name} is empty (0 bytes from its position on)")
+        raise ImageError(f"{name} is empty")
     return io.BytesIO(content)
 
 

@@ -61,6 +61,8 @@ def save_image(
     if not hasattr(image, "mode"):
         raise ImageError(f"save_image takes a PIL image, got {type(image).__name__}; use Image.fromarray")
     target = Path(path) if isinstance(path, (str, os.PathLike)) else None
+    if target is None and not hasattr(path, "write"):
+        raise OutputError(f"save_image writes to a path or an open file, got {path!r}")
     file_format = format_of(target or Path(f"result{ending}"))
     check_quality(quality, file_format)
     name = "the image" if target is None else repr(str(target))

@@ -201,7 +201,7 @@ class SamMaskGenerator:
         fits = _INDEX_LIMIT // (3 * max(height * width, side * side))
         if fits < 1 or width > _WIDTH_LIMIT:
             raise ImageError(
-                f"an image of {height} x {width} is too large for SAM's mask decoder in one piece; "
+                f"an image of {width} x {height} is too large for SAM's mask decoder in one piece; "
                 "set longest_side (SAM itself works at 1024)"
             )
         self._generator.points_per_batch = min(self.options.points_per_batch, fits)
@@ -210,7 +210,7 @@ class SamMaskGenerator:
         for crop in self._generator.crop_sizes(height, width):
             if min(crop) < 1 or int(min(crop) * side / max(crop) + 0.5) < 1:
                 raise ImageError(
-                    f"an image of {height} x {width} is too thin for SAM with "
+                    f"an image of {width} x {height} is too thin for SAM with "
                     f"crop_n_layers={self.options.crop_n_layers}: its short side would be 0 pixels of {side}"
                 )
         found: list[dict[str, Any]] = self._generator.generate(small)

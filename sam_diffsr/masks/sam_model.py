@@ -22,7 +22,7 @@ from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariable
 from torch import Tensor, nn
 
 from sam_diffsr.errors import CheckpointMismatchError, MissingDependencyError, ModelLoadError
-from sam_diffsr.hub import HubOptions, download_model
+from sam_diffsr.hub import HubOptions, download_model, refuse_misspelt_path
 
 HUB_NAMES = {
     "vit_b": "facebook/sam-vit-base",
@@ -76,11 +76,13 @@ def find_weights(name_or_path: str | os.PathLike[str], hub: HubOptions) -> Path:
                 f"{path} has no {file.relative_to(path)}; pass the .pth or .safetensors file itself"
             )
         return file
+    if name not in HUB_NAMES:
+        refuse_misspelt_path(name)
     repo_id = HUB_NAMES.get(name, name)
     if path.suffix in (".pth", ".safetensors") or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
         raise ModelLoadError(
             f"{name!r} is no file, folder, Hub id 'owner/name' or one of {', '.join(HUB_NAMES)}; "
-            "check the path"
+            "check the path, or use graph, which needs no weights"
         )
     (file,) = download_model(repo_id, (_WEIGHTS_NAME,), options=hub)
     return file

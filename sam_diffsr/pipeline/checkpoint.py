@@ -5,6 +5,7 @@ Nothing pickled is ever read here, loading is strict, and random weights are nev
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tempfile
@@ -21,7 +22,7 @@ from sam_diffsr.device import Precision, resolve_dtype
 from sam_diffsr.diffusion.schedule import ScheduleConfig, ScheduleName
 from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ModelLoadError, OutputError
 from sam_diffsr.files import writing
-from sam_diffsr.hub import HubOptions, download_model
+from sam_diffsr.hub import HubOptions, download_model, refuse_misspelt_path
 from sam_diffsr.models import DenoiserConfig, DiffSR, ModelConfig, read_reference_checkpoint
 from sam_diffsr.models.published import is_rrdbnet_file, load_rrdbnet_checkpoint, read_header
 from sam_diffsr.models.weights import check_state_dict
@@ -69,7 +70,7 @@ def load_pretrained(name: str | os.PathLike[str] | None = None, options: HubOpti
         that they are stored in.
     """
     options = options or HubOptions()
-    if not isinstance(name, str | os.PathLike | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if name == "" or not isinstance(name, str | os.PathLike | None):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArgumentError(f"a model is given by its name or path, got {name!r}; see available_models()")
     name = DEFAULT_MODEL if name is None else os.fspath(name)
     bundled = next((each for each in (name, f"sam-diffsr-x4-{name}") if each in available_models()), None)
@@ -93,11 +94,14 @@ def load_pretrained(name: str | os.PathLike[str] | None = None, options: HubOpti
         sibling = path.with_name(CONFIG_NAME)
         return _read(sibling if sibling.is_file() else None, path)
     if _HUB_ID.fullmatch(name) is None or path.suffix.lower() in (".safetensors", *PICKLED_SUFFIXES):
+        short = [each.rpartition("-")[2] for each in available_models()]
+        near = difflib.get_close_matches(name.lower(), [*short, *available_models()], n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
         raise ModelLoadError(
-            f"there is no model {name!r}: expected None, a bundled name "
-            f"({', '.join(available_models()) or 'none'}), an existing folder or .safetensors file, "
-            "or a Hub id of the form owner/name"
+            f"there is no model {name!r}: expected None, a bundled name ({', '.join(short) or 'none'}), an "
+            f"existing folder or .safetensors file, or a Hub id of the form owner/name{hint}"
         )
+    refuse_misspelt_path(name)
     return _read(*download_model(name, (CONFIG_NAME, WEIGHTS_NAME), options=options))
 
 
@@ -109,7 +113,7 @@ def _read_folder(folder: Path) -> Loaded:
         advice = (
             f"to use {pickled[0]}, run `sam-diffsr convert {folder / pickled[0]} OUT_DIR`"
             if pickled
-            else "a model folder is written by save_pretrained or `sam-diffsr convert`"
+            else "a model folder is written by save_pretrained, `sam-diffsr export` or `sam-diffsr convert`"
         )
         raise ModelLoadError(f"the folder {folder} has no {' and no '.join(missing)}; {advice}")
     return _read(folder / CONFIG_NAME, folder / WEIGHTS_NAME)

@@ -378,7 +378,7 @@ class SuperResolver:
         self,
         lr: Tensor,
         *,
-        seeds: Seeds,
+        seeds: Seeds = 0,
         progress: bool | None = False,
         callback: ProgressCallback | None = None,
         **options: Unpack[RunOptions],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -143,8 +144,8 @@ def divide(
         if settings.max_memory is None:  # the figure of the system is an estimate, too
             return SMALLEST_TILE
         raise DeviceMemoryError(
-            f"max_memory is {limit} bytes, but the smallest tile needs about {needed} "
-            f"({-(-needed // 2**20)} MB); allow more, or use a smaller halo"
+            f"max_memory is {limit / 2**20:.3g} MB, but the smallest tile needs about "
+            f"{math.ceil(needed / 2**20)} MB; allow more, or use a smaller halo"
         )
 
     side = largest_side() if settings.tile is None else settings.tile

@@ -108,6 +108,10 @@ def train(
             "config.validation.hr names a folder, but validate is None; pass validate="
             "sam_diffsr.evaluation.validation.FolderValidator(...), or leave validation.hr out"
         )
+    if stage == "encoder" and config.diffusion.encoder is not None:
+        logger.warning(
+            "diffusion.encoder belongs to the denoiser's stage and is not used: the encoder is trained"
+        )
     folder = Path(out_dir)
     checkpoint = find_checkpoint(folder, resume)
     with launched(config, folder=folder) as accelerator:

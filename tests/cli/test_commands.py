@@ -258,7 +258,7 @@ def test_evaluate_saves_no_results_over_each_other(hr_dir, tmp_path, capsys) -> 
         Image.open(hr_dir / "a.png").convert("RGB").save(folder / f"a.{ending}")
     assert main(["evaluate", "--hr", str(folder), "--save", str(tmp_path / "sr")]) == 1
     captured = capsys.readouterr()
-    assert re.search(r"a\.jpg and .*a\.png have the same name without ending", captured.err)
+    assert re.search(r"a\.jpg and .*a\.png differ only in their endings", captured.err)
     assert (captured.out, (tmp_path / "sr").exists()) == ("", False)
 
 

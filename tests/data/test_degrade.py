@@ -263,5 +263,5 @@ def test_strengths_out_of_range(text: str) -> None:
 
 
 def test_sides_must_be_multiples_of_the_scale() -> None:
-    with pytest.raises(ArgumentError, match="multiples of the scale 4, got 30x32"):
+    with pytest.raises(ArgumentError, match="multiples of the scale 4, got 32x30"):
         parse_degradation("jpeg50")(torch.zeros(1, 3, 30, 32, dtype=torch.uint8))

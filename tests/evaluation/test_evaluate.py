@@ -285,7 +285,7 @@ def test_result_folders_are_separate_or_refused(resolver, photos, tmp_path) -> N
     with pytest.raises(OutputError, match=r"cannot write the folders of results in .*file"):
         result_writer(tmp_path / "file", methods, hr_files=[])
     double = [*photos, photos[0].with_suffix(".jpg")]
-    message = r"0\.png and .*0\.jpg have the same name without ending, .* whose results .*sr is to hold"
+    message = r"0\.png and .*0\.jpg differ only in their endings, .* whose results .*sr is to hold"
     with pytest.raises(ImageError, match=message):
         result_writer(tmp_path / "sr", methods, hr_files=double)
     assert not (tmp_path / "sr").exists()

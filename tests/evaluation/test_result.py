@@ -75,6 +75,13 @@ def test_columns_that_are_empty_are_left_out(photos) -> None:
     ]
 
 
+def test_a_measure_that_no_image_has_keeps_its_column(photos) -> None:
+    result = evaluate_methods(photos, [bicubic_method(4)], scale=4, measures=["grain"])
+    assert result.rows[0].measures == {"grain": None}
+    header, lines = result.columns()
+    assert lines[0][header.index("grain")] == ""
+
+
 def test_rows_of_a_fidelity_say_so(resolver, evaluate_model, photos) -> None:
     result = evaluate_model(photos, settings=sampling_grid(resolver.config, fidelities=[1.0, 0.25]))
     header, lines = result.columns()

@@ -169,9 +169,9 @@ def test_nan_and_infinity_are_refused(value):
         decode_image(array)
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 255), (-0.5, 1)])
-def test_floats_outside_of_the_range_are_refused(low, high):
-    with pytest.raises(ImageError, match=f"got values from {low} to {high}; divide"):
+@pytest.mark.parametrize(("low", "high", "advice"), [(0, 255, "divide"), (-0.5, 1, "bring -1..1 to 0..1")])
+def test_floats_outside_of_the_range_are_refused(low, high, advice):
+    with pytest.raises(ImageError, match=f"got values from {low} to {high}; {advice}"):
         decode_image(np.array([[low, high]], dtype=np.float64))
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import sam_diffsr.masks.sam_model as sam_model
 from sam_diffsr.errors import ArgumentError, CheckpointMismatchError, ModelLoadError
 from sam_diffsr.hub import HubOptions
 from sam_diffsr.masks.folders import load_generator
@@ -85,6 +86,14 @@ def test_every_source_gives_the_same_masks(sam, photo, tmp_path, form, monkeypat
     if asked:
         assert asked["repo_id"] == ("owner/some-sam" if form == "hub" else "facebook/sam-vit-base")
         assert (asked["filename"], asked["revision"]) == ("model.safetensors", "abc")
+
+
+def test_a_misspelt_path_is_not_asked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    monkeypatch.setattr(sam_model, "download_model", lambda *args, **kwargs: pytest.fail("asked the Hub"))
+    with pytest.raises(ModelLoadError, match="there is no 'weights/sam', but a folder 'weights'"):
+        find_weights("weights/sam", HubOptions())
 
 
 def test_half_precision_weights_are_read_as_float32(sam, tmp_path):

@@ -88,7 +88,7 @@ def test_the_files_can_be_read_by_others(folder: Path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["model.safetensors"], r"has no config\.json; a model folder is written by save_pretrained or"),
+        (["model.safetensors"], r"has no config\.json; a model folder is written by save_pretrained, "),
         (["config.json"], r"has no model\.safetensors; a model folder"),
         (
             ["old.ckpt"],
@@ -167,18 +167,33 @@ def test_misfits_are_named_the_first_ten_of_each(folder: Path, model, config):
 
 @pytest.mark.parametrize(
     "name",
-    ["nothing", "./nothing", "a/b/c", "owner/file.safetensors", "owner/file.ckpt", "", "owner/", "../x/y"],
+    [
+        "nothing",
+        "./nothing",
+        "a/b/c",
+        "owner/file.safetensors",
+        "owner/file.ckpt",
+        "owner/",
+        "../x/y",
+        "runs/a",
+    ],
 )
 def test_a_name_that_is_nothing_is_refused_without_a_network(no_bundled: Path, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(checkpoint, "download_model", lambda *args, **kwargs: pytest.fail("asked the Hub"))
-    if name == "":
-        (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelLoadError, match=r"there is no model|the folder .* has no"):
+    (tmp_path / "runs").mkdir()  # a misspelt path below a folder must not fetch a stranger's model
+    with pytest.raises(ModelLoadError, match=r"there is no (model|'runs/a', but a folder 'runs')"):
         load_pretrained(name)
 
 
-@pytest.mark.parametrize("name", [5, 0, b"small", ["small"]])
+@pytest.mark.parametrize(("name", "near"), [("smal", "small"), ("Photo", "photo"), ("phto", "photo")])
+def test_a_misspelt_model_is_answered_with_the_nearest(name: str, near: str):
+    message = rf"a bundled name \(photo, small\), .*; did you mean {near}\?"
+    with pytest.raises(ModelLoadError, match=message):
+        load_pretrained(name)
+
+
+@pytest.mark.parametrize("name", [5, 0, "", b"small", ["small"]])
 def test_a_name_of_another_kind_is_refused(name):
     with pytest.raises(ArgumentError, match=r"a model is given by its name or path, got "):
         load_pretrained(name)

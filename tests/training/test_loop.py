@@ -244,6 +244,13 @@ def test_denoiser_on_the_encoder_of_another_denoiser(
     assert_same(first, second)
 
 
+def test_an_encoder_that_the_first_stage_ignores(
+    make_config: MakeConfig, encoder_run: Path, tmp_path: Path, caplog
+) -> None:
+    train("encoder", make_config(diffusion={"encoder": str(encoder_run)}, run={"steps": 1}), tmp_path / "run")
+    assert "diffusion.encoder belongs to the denoiser's stage and is not used" in caplog.text
+
+
 def test_missing_crops(make_config: MakeConfig, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no manifest\.json"):
         train("encoder", make_config(data={"crops": str(tmp_path)}), tmp_path / "out")
