@@ -346,7 +346,7 @@ def test_unknown_extensions_are_refused(tmp_path, name):
 
 def test_a_target_that_is_none_is_refused():
     with pytest.raises(OutputError, match="save_image writes to a path or an open file, got None"):
-        save_image(Image.new("RGB", (4, 4)), None)
+        save_image(Image.new("RGB", (4, 4)), None)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_folder_of_that_name_is_refused(tmp_path):
