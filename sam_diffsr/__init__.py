@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sam_diffsr.pipeline.config import ResolverConfig
     from sam_diffsr.pipeline.resolver import SuperResolver
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ModelConfig",
