@@ -354,7 +354,7 @@ def test_evaluate_takes_inputs_from_files(model_dir, hr_dir, tmp_path, capsys) -
     assert f"inputs from {lr}" in capsys.readouterr().out
     Image.new("RGB", (10, 10), "gray").save(lr / "ax4.png")
     assert main(arguments) == 1
-    assert "ax4.png has 10x10 pixels; expected 9x10" in capsys.readouterr().err
+    assert "ax4.png has 10x10 pixels; expected 10x9" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("flag", "package"), [("--lpips", "LPIPS"), ("--fid", "FID")])

@@ -31,7 +31,7 @@ def test_corrupt_photos_are_counted_and_fail_at_the_end(photos, tmp_path, capsys
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1].endswith("out: 5 crops; left out: 1 corrupt, 1 small")
     assert "broken.png" in captured.err
-    assert "1 of 4 photos cannot be read and are left out" in captured.err
+    assert "left out of 4 photos: 1 cannot be read, 1 too small for --crop-size" in captured.err
     assert main([*command, "--ignore-corrupt"]) == 0
     (photos / "broken.png").unlink()
     assert main(command) == 1

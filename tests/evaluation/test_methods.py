@@ -108,7 +108,7 @@ def test_files_are_cropped_as_the_truth_is(photos, tmp_path) -> None:
 def test_files_of_another_size_are_refused(photos, tmp_path) -> None:
     Image.new("RGB", (40, 36)).save(tmp_path / "0.png")
     method = results_method(photos[:1], [tmp_path / "0.png"], name="sr")
-    with pytest.raises(ImageError, match=r"0\.png has 36x40 pixels; expected 38x47 or 36x44, because 0\.png"):
+    with pytest.raises(ImageError, match=r"0\.png has 40x36 pixels; expected 47x38 or 44x36, because 0\.png"):
         method.enlarge(read_pair(photos[0], scale=4), 0)
 
 
@@ -186,5 +186,5 @@ def test_results_of_a_wrong_size_are_found_before_anything_runs(photos, tmp_path
     folder.mkdir()
     for photo in photos:
         Image.new("RGB", (20, 20)).save(folder / photo.name)
-    with pytest.raises(ImageError, match=r"sr.0\.png has 20x20 pixels; expected .*photos.0\.png has 38x47"):
+    with pytest.raises(ImageError, match=r"sr.0\.png has 20x20 pixels; expected .*photos.0\.png has 47x38"):
         folder_methods([("x", folder)], photos, scale=4)

@@ -33,7 +33,7 @@ def test_lpips_gets_images_in_the_range_that_it_expects() -> None:
         expected = network(first.float() / 127.5 - 1, second.float() / 127.5 - 1).item()
     assert distance(first, second) == pytest.approx(expected, rel=1e-5)
     assert distance(first, second) > 1e-4
-    with pytest.raises(ImageError, match="LPIPS needs at least 31x31 pixels inside the border, got 30x36"):
+    with pytest.raises(ImageError, match="LPIPS needs at least 31x31 pixels inside the border, got 36x30"):
         distance(image(size=(30, 36)), image(size=(30, 36)))
 
 

@@ -135,13 +135,13 @@ def test_batches_shrink_below_the_index_limit(sam, photo, monkeypatch):
 @pytest.mark.parametrize("size", [(30000, 30000), (40, 40000)])
 def test_too_large_without_longest_side(sam, size):
     image = np.broadcast_to(np.zeros((), np.uint8), (*size, 3))
-    with pytest.raises(ImageError, match=f"{size[0]} x {size[1]} is too large .* set longest_side"):
+    with pytest.raises(ImageError, match=f"{size[1]} x {size[0]} is too large .* set longest_side"):
         generator(sam).generate(image)
 
 
 @pytest.mark.parametrize(("size", "layers"), [((1, 2000), 0), ((2000, 1), 0), ((2, 2), 2), ((20, 600), 3)])
 def test_too_thin(sam, size, layers):
-    with pytest.raises(ImageError, match=f"{size[0]} x {size[1]} is too thin .* crop_n_layers={layers}"):
+    with pytest.raises(ImageError, match=f"{size[1]} x {size[0]} is too thin .* crop_n_layers={layers}"):
         generator(sam, **OPEN, crop_n_layers=layers).generate(np.zeros((*size, 3), np.uint8))
 
 

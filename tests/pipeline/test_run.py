@@ -194,7 +194,7 @@ def test_auto_takes_the_largest_tile_that_fits_into_half_of_the_free_memory(
         parts = tiles.divide(config, settings, 2048 + 32, 1024 + 32, parameter=parameter).tiles()
         return len(parts[1].columns)
 
-    for wanted in (16, 64, 256):
+    for wanted in (16, 64, 128):
         side = wanted + 32
         free = 2 * tiles.window_bytes(config, side, side, itemsize=4)
         monkeypatch.setattr(tiles, "free_memory", lambda device, free=free: free)
