@@ -65,9 +65,6 @@ def download_model(
     from sam_diffsr import __version__
 
     logger.info("looking for %s on the Hub", repo_id)
-    logging.getLogger("huggingface_hub").setLevel(
-        logging.ERROR
-    )  # its retries; what they come to is said below
     fetch, options = cast("Any", huggingface_hub).hf_hub_download, options or HubOptions()
     keywords = asdict(options) | {"library_name": _LIBRARY, "library_version": __version__}
     paths: list[Path] = []

@@ -31,8 +31,10 @@ logger = logging.getLogger(__name__)
 
 PARTS = "parts"
 """Name of the folder of parts, inside the folder of crops."""
+_KINDS = {"corrupt": "cannot be read", "small": "too small for crop_size and reductions"}
+"""Why photographs are left out."""
 _MOST_NAMED = 5
-"""Most photographs that are left out whose reasons are logged."""
+"""Most photographs of a kind whose reasons are logged."""
 
 
 def prepare_crops(
@@ -187,8 +189,9 @@ def _digest(file: Path) -> str | None:
 
 
 def _report(skipped: Sequence[Mapping[str, Any]], total: int) -> None:
-    for source in skipped[:_MOST_NAMED]:
-        logger.warning("left out: %s", source["reason"])
+    for kind in _KINDS:
+        for source in [source for source in skipped if source["kind"] == kind][:_MOST_NAMED]:
+            logger.warning("left out: %s", source["reason"])
     if skipped:
         logger.warning("left out of %d photos: %s", total, ", ".join(_counts(skipped)))
 
@@ -196,5 +199,4 @@ def _report(skipped: Sequence[Mapping[str, Any]], total: int) -> None:
 def _counts(skipped: Sequence[Mapping[str, Any]]) -> list[str]:
     """How many photographs are left out for each kind of reason."""
     kinds = Counter(source["kind"] for source in skipped)
-    names = {"corrupt": "cannot be read", "small": "too small for crop_size and reductions"}
-    return [f"{kinds[kind]} {name}" for kind, name in names.items() if kind in kinds]
+    return [f"{kinds[kind]} {why}" for kind, why in _KINDS.items() if kind in kinds]

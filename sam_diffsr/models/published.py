@@ -140,13 +140,13 @@ def load_rrdbnet_checkpoint(path: str | os.PathLike[str]) -> tuple[EncoderConfig
 
 def is_rrdbnet_file(path: Path) -> bool:
     """Whether a file may be an RRDBNet: any ``.pth``, or a ``.safetensors`` with its names and no prefix."""
-    return path.is_file() if path.suffix == ".pth" else "conv_first.weight" in read_header(path)[0]
+    if path.suffix == ".pth":
+        return path.is_file()
+    return path.suffix == ".safetensors" and "conv_first.weight" in read_header(path)[0]
 
 
 def read_header(path: Path) -> tuple[list[str], dict[str, str]]:
-    """Names of the tensors and metadata of a ``.safetensors`` file; nothing of any other file."""
-    if path.suffix != ".safetensors":
-        return [], {}
+    """Names of the tensors and metadata of a safetensors file; nothing of any other file."""
     try:
         with safetensors.safe_open(path, framework="pt") as opened:  # pyright: ignore[reportUnknownVariableType]
             file = cast("Any", opened)

@@ -9,9 +9,9 @@ from sam_diffsr.pipeline.config import ResolverConfig
 
 CARD_MARK = "library_name: sam_diffsr"
 """A line of every card, which tells it from other texts."""
-_CARD = """\
----
-library_name: sam_diffsr
+_CARD = (
+    f"---\n{CARD_MARK}\n"
+    + """\
 pipeline_tag: image-to-image
 {license}tags:
 - super-resolution
@@ -46,6 +46,7 @@ resolver.upscale(Image.open("photo.png")).save("photo_large.png")
 Fine detail in its output is plausible, not measured: do not use it to identify people or to read what \
 cannot be read in the original.
 """
+)
 _DAMAGED = (
     "The model was trained on photographs with blur, noise and JPEG compression and removes them as far as "
     "it can."
