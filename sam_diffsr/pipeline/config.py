@@ -19,6 +19,9 @@ _WRITER_KEY = "sam_diffsr_version"
 
 Degradation = Literal["bicubic", "photo"]
 
+COLOUR_REACH = 8
+"""LR pixels on every side over which the colours of a result of a ``photo`` model are held to the input."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NormalizationConfig:
@@ -72,13 +75,19 @@ class ResolverConfig:
     """Damage that the model was trained to undo. ``bicubic``: results are held to the input by one
     back-projection. ``photo``: only their colours are. None: unknown, or the published procedure."""
     halo: int = 64
-    """Output pixels around a tile that its result is computed from as well."""
+    """Output pixels around a tile that the networks see as well; see ``lr_halo``."""
     bytes_per_pixel: int | None = None
     """Peak memory of the networks per output pixel of a window; None to estimate it from their sizes."""
     sampling: SamplingConfig
     """Defaults of ``upscale``; no default of its own, because the best choice belongs to the weights."""
     format_version: int = FORMAT_VERSION
     """Layout of the file."""
+
+    @property
+    def lr_halo(self) -> int:
+        """LR pixels around a tile that its result depends on: what the networks and the colours reach."""
+        reach = COLOUR_REACH if self.degradation == "photo" else 0
+        return -(-self.halo // self.model.scale) + reach
 
     def __post_init__(self) -> None:
         check_fields(self, "", {"halo": 0, "bytes_per_pixel": 1})

@@ -21,7 +21,7 @@ from sam_diffsr.diffusion import SAMPLERS, NoiseFn, NoiseSchedule, PositionNoise
 from sam_diffsr.diffusion.process import image_to_residual, q_sample, residual_to_image
 from sam_diffsr.errors import DeviceMemoryError, NumericalError, SamDiffsrError
 from sam_diffsr.models import DiffSR, pad_to_fit
-from sam_diffsr.pipeline.config import ResolverConfig
+from sam_diffsr.pipeline.config import COLOUR_REACH, ResolverConfig
 from sam_diffsr.pipeline.settings import Settings
 from sam_diffsr.pipeline.tiles import SMALLEST_TILE, Tile, batch_size, divide
 from sam_diffsr.progress import Progress
@@ -162,8 +162,8 @@ def sample(
     if config.degradation is not None:
         difference = lr - imresize(image, 1 / scale)
         if config.degradation == "photo":
-            padded = functional.pad(difference, (8, 8, 8, 8), mode="replicate")
-            difference = functional.avg_pool2d(padded, 17, stride=1)
+            padded = functional.pad(difference, (COLOUR_REACH,) * 4, mode="replicate")
+            difference = functional.avg_pool2d(padded, 2 * COLOUR_REACH + 1, stride=1)
         image = (image + imresize(difference, scale)).clamp_(0, 1)
     return image
 

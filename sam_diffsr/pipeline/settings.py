@@ -101,7 +101,7 @@ def resolve_settings(config: ResolverConfig, **options: Unpack[RunOptions]) -> S
     return Settings(
         sampling=_resolve_sampling(config, given),
         ensemble=ensemble,
-        halo=-(-config.halo // config.model.scale) if halo is None else halo,
+        halo=config.lr_halo if halo is None else halo,
         **numbers,
     )
 

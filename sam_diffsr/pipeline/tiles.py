@@ -14,7 +14,7 @@ from sam_diffsr.errors import DeviceMemoryError
 from sam_diffsr.pipeline.config import ResolverConfig
 from sam_diffsr.pipeline.settings import Settings
 
-LARGEST_TILE = 240
+LARGEST_TILE = 224
 """Side of the largest automatic tile, in LR pixels; larger ones are no faster."""
 SMALLEST_TILE = 16
 """Side of the smallest tile, in LR pixels."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sam_diffsr.errors import CancelledError, DeviceMemoryError, NumericalError
 from sam_diffsr.pipeline import ResolverConfig, SuperResolver, tiles
+from sam_diffsr.pipeline.checkpoint import available_models
 from sam_diffsr.pipeline.settings import resolve_settings
 from sam_diffsr.resize import imresize
 
@@ -26,9 +27,9 @@ WAYS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def bundled() -> SuperResolver:
-    return SuperResolver.from_pretrained("small", device="cpu")
+@pytest.fixture(scope="module", params=available_models())
+def bundled(request: pytest.FixtureRequest) -> SuperResolver:
+    return SuperResolver.from_pretrained(request.param, device="cpu")
 
 
 def pattern(height: int, width: int) -> Tensor:
@@ -44,7 +45,7 @@ def pattern(height: int, width: int) -> Tensor:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_tiles_of_the_bundled_model_cannot_be_told_from_the_whole(bundled: SuperResolver, way: Any) -> None:
-    lr = pattern(60, 70)
+    lr = pattern(80, 90)
     whole = bundled.upscale_tensor(lr, seeds=[3], tile=0, **way)
     for tile, batch in ((17, 1), (30, 3)):
         tiled = bundled.upscale_tensor(lr, seeds=[3], tile=tile, batch_size=batch, **way)
