@@ -51,6 +51,14 @@ def resolve_device(device: str | torch.device) -> torch.device:
         return torch.device("cuda", torch.cuda.current_device() if index is None else index)
     if resolved.type == "mps" and not mps:
         raise ArgumentError("device 'mps' was asked for, but this machine has none; use device='auto'")
+    if resolved.type not in ("cpu", "mps"):
+        try:
+            torch.empty(1, device=resolved).cpu()
+        except Exception as error:  # whatever a build of torch without this device raises
+            reason = str(error).splitlines()[0]
+            raise ArgumentError(
+                f"device {device!r} cannot be used here ({reason}); use device='auto'"
+            ) from error
     return resolved
 
 

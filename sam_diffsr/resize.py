@@ -23,7 +23,9 @@ Taps = tuple[tuple[Tensor, Tensor], ...]
 """For each tap of the kernel: int64 source index and weight of every output position."""
 
 
-def imresize(image: Tensor, scale: float | None = None, *, size: tuple[int, int] | None = None) -> Tensor:
+def imresize(
+    image: Tensor, scale: float | None = None, *, size: tuple[int, int] | None = None, wrap: bool = False
+) -> Tensor:
     """Resize the last two dimensions as MATLAB's ``imresize(image, scale, "bicubic")`` does.
 
     Differentiable for floating types, which are not clipped: the cubic overshoots at edges.
@@ -33,6 +35,7 @@ def imresize(image: Tensor, scale: float | None = None, *, size: tuple[int, int]
             or float64; the half types are computed in float32, uint8 in float64 (float32 on MPS).
         scale: one factor > 0 for both dimensions. The output is ``(ceil(H * scale), ceil(W * scale))``.
         size: output ``(height, width)`` instead of ``scale``; each dimension then has its own factor.
+        wrap: beyond each border lies the opposite one, as in a seamless texture, and not the mirrored image.
 
     Returns:
         ``(..., H', W')`` of the same dtype on the same device; uint8 is rounded and clipped.
@@ -55,7 +58,7 @@ def imresize(image: Tensor, scale: float | None = None, *, size: tuple[int, int]
     result = image.to(torch.float64 if exact else torch.float32)
     # The dimension that shrinks more goes first: fewer pixels are left for the second pass.
     for axis in sorted((0, 1), key=lambda axis: factors[axis]):
-        taps = _taps(image.shape[axis - 2], target[axis], factors[axis], result.dtype, result.device)
+        taps = _taps(image.shape[axis - 2], target[axis], factors[axis], wrap, result.dtype, result.device)
         result = _resize_axis(result, axis - 2, taps)
         if image.dtype == torch.uint8:  # as MATLAB, which keeps the image's class between the passes
             result = result.round().clamp(0, 255)
@@ -93,7 +96,9 @@ def _resize_axis(image: Tensor, axis: int, taps: Taps) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _taps(source: int, target: int, factor: float, dtype: torch.dtype, device: torch.device) -> Taps:
+def _taps(
+    source: int, target: int, factor: float, wrap: bool, dtype: torch.dtype, device: torch.device
+) -> Taps:
     """Compute one axis' gather tables in float64 on the CPU and move them to ``device``.
 
     Taps whose weight is zero everywhere are left out, so a factor of 1 is one exact copy.
@@ -102,13 +107,16 @@ def _taps(source: int, target: int, factor: float, dtype: torch.dtype, device: t
     with torch.inference_mode(False), torch.no_grad():
         stretch = min(factor, 1.0)  # antialiasing: the kernel widens by 1 / factor when shrinking
         support = _SUPPORT / stretch
-        centre = (torch.arange(target, dtype=torch.float64) + 0.5) / factor - 0.5
+        centre = (torch.arange(target, dtype=torch.float64, device="cpu") + 0.5) / factor - 0.5
         first = torch.floor(centre - support / 2).to(torch.int64)
-        index = first[:, None] + torch.arange(math.ceil(support) + 2)
+        index = first[:, None] + torch.arange(math.ceil(support) + 2, device="cpu")
         weight = _cubic((centre[:, None] - index) * stretch)
         weight = weight / weight.sum(dim=1, keepdim=True)
-        index = index.remainder(2 * source)  # symmetric edges: the image, then its mirror, repeated
-        index = torch.minimum(index, 2 * source - 1 - index)
+        if wrap:
+            index = index.remainder(source)
+        else:  # symmetric edges: the image, then its mirror, repeated
+            index = index.remainder(2 * source)
+            index = torch.minimum(index, 2 * source - 1 - index)
         used = [tap for tap in range(weight.shape[1]) if bool((weight[:, tap] != 0).any())]
         weight = weight.to(device=device, dtype=dtype)
         index = index.to(device)

@@ -46,6 +46,8 @@ def test_devices_can_be_named(machine):
         (1.5, r"device must be 'auto'.*got 1\.5"),
         ("cuda", r"device 'cuda' was asked for, but torch sees 0 CUDA devices; use device='auto'"),
         ("mps", r"device 'mps' was asked for, but this machine has none"),
+        ("meta", r"device 'meta' cannot be used here \(.+\); use device='auto'"),
+        ("hpu", r"device 'hpu' cannot be used here \(.+\); use device='auto'"),
     ],
 )
 def test_devices_that_are_not_there_are_refused(machine, device, message):

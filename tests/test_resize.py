@@ -78,6 +78,14 @@ def test_ramps_are_preserved_in_the_interior(scale):
     )
 
 
+@pytest.mark.parametrize("size", [(33, 20), (9, 61), (2, 3)])
+def test_a_seamless_image_is_resized_like_the_middle_of_its_repetition(size):
+    image = random_image(20, 17)
+    middle = imresize(image.repeat(3, 3), size=(3 * size[0], 3 * size[1]))
+    expected = middle[size[0] : -size[0], size[1] : -size[1]]
+    torch.testing.assert_close(imresize(image, size=size, wrap=True), expected, rtol=0, atol=1e-13)
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_transposed_input_gives_transposed_output(scale):
     image = random_image(2, 14, 11)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -26,13 +27,20 @@ class PositionNoise:
 
     Args:
         seeds: seed of each window's image, in -2**63..2**63-1.
-        corners: top left pixel ``(top, left)`` of each window in its image, both >= 0; None is ``(0, 0)``.
+        corners: top left pixel ``(top, left)`` of each window in its image; None is ``(0, 0)``.
+        period: ``(height, width)`` after which the noise repeats, for an image that wraps.
 
     Raises:
         ArgumentError: there is no seed, or one is not a whole number in range.
     """
 
-    def __init__(self, seeds: Sequence[int], corners: Sequence[tuple[int, int]] | None = None) -> None:
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        corners: Sequence[tuple[int, int]] | None = None,
+        *,
+        period: tuple[int, int] | None = None,
+    ) -> None:
         if not len(seeds):
             raise ArgumentError("seeds must hold one seed for each image, got none")
         for seed in seeds:
@@ -41,6 +49,7 @@ class PositionNoise:
                 raise ArgumentError(f"a seed must be a whole number in -2**63..2**63-1, got {seed!r}")
         self._seeds = [int(seed) for seed in seeds]
         self._corners = [(0, 0)] * len(seeds) if corners is None else list(corners)
+        self._period = period or (None, None)
         self._step = 0
         self._generator = torch.Generator(device="cpu")
 
@@ -58,7 +67,10 @@ class PositionNoise:
         # Page-locked memory lets CUDA copy without waiting for the work queued before.
         noise = torch.empty(like.shape, dtype=torch.float32, device="cpu", pin_memory=like.is_cuda)
         for window, seed, (top, left) in zip(noise, self._seeds, self._corners, strict=True):
-            self._fill(window, seed, top, left)
+            rows = _pieces(top, window.shape[-2], self._period[0])
+            columns = _pieces(left, window.shape[-1], self._period[1])
+            for (row, y), (column, x) in itertools.product(rows, columns):
+                self._fill(window[:, row, column], seed, y, x)
         self._step += 1
         return noise.to(like.device, non_blocking=like.is_cuda).to(like.dtype)
 
@@ -78,3 +90,11 @@ class PositionNoise:
                 columns = slice(max(-x, 0), min(BLOCK, width - x))
                 target = window[:, max(y, 0) : y + BLOCK, max(x, 0) : x + BLOCK]
                 target.copy_(block[:, rows, columns])
+
+
+def _pieces(start: int, length: int, period: int | None) -> list[tuple[slice, int]]:
+    """Parts of a line of pixels that lie within one period, each with the place where it begins."""
+    if period is None:
+        return [(slice(0, length), start)]
+    bounds = sorted({0, length, *range(-start % period, length, period)})
+    return [(slice(*pair), (start + pair[0]) % period) for pair in itertools.pairwise(bounds)]

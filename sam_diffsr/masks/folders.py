@@ -221,7 +221,10 @@ def place_targets(
     """
     jobs: dict[Path, Path] = {}
     for source in sources:
-        place = source.relative_to(root) if root is not None else Path(source.name)
+        if root is None or source == root:  # one file, or a folder of amg.py itself
+            place = Path(source.resolve().name)
+        else:
+            place = source.relative_to(root)
         stem = place.name if source.is_dir() else place.stem
         target = out / place.parent / f"{stem}{suffix}"
         other = jobs.setdefault(target, source)

@@ -166,7 +166,7 @@ def find_masks(folder: PathLike, photos: Sequence[Path], *, roots: Sequence[Path
 def digest_masks(path: Path) -> str:
     """SHA-256 of a file of masks, or of the files of an amg.py folder."""
     total = hashlib.sha256()
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+    for file in sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path]:
         total.update(file.read_bytes())
     return total.hexdigest()
 

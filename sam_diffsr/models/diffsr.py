@@ -63,7 +63,7 @@ class DiffSR(nn.Module):
 
 def build_model(config: ModelConfig) -> DiffSR:
     """A freshly initialised float32 network in training mode; load weights before you use it."""
-    return DiffSR(config)
+    return DiffSR(config).float()  # whatever the default dtype is
 
 
 def pad_to_fit(images: Tensor, config: ModelConfig) -> Tensor:

@@ -74,8 +74,12 @@ def load_pretrained(name: str | os.PathLike[str] | None = None, options: HubOpti
         raise ArgumentError(f"a model is given by its name or path, got {name!r}; see available_models()")
     name = DEFAULT_MODEL if name is None else os.fspath(name)
     bundled = next((each for each in (name, f"sam-diffsr-x4-{name}") if each in available_models()), None)
-    path = Path(name).expanduser() if bundled is None else _BUNDLED / bundled
-    if path.exists() and options.revision is not None:
+    try:
+        path = Path(name).expanduser() if bundled is None else _BUNDLED / bundled
+        exists = path.exists()
+    except (RuntimeError, OSError) as error:  # an unknown user's folder, a name that is too long
+        raise ModelLoadError(f"{name!r} cannot be the path of a model: {error}") from error
+    if exists and options.revision is not None:
         raise ArgumentError(
             f"revision={options.revision!r} is for models on the Hub, but {name!r} is local; leave it out"
         )
@@ -155,7 +159,7 @@ def save_pretrained_folder(
     state_dict: Mapping[str, Tensor],
     *,
     card: str | None,
-    dtype: torch.dtype | None = None,
+    dtype: Precision | torch.dtype | None = None,
 ) -> None:
     """Write ``config.json``, ``model.safetensors`` and a model card, see ``SuperResolver.save_pretrained``.
 
@@ -165,8 +169,10 @@ def save_pretrained_folder(
 
     Raises:
         CheckpointMismatchError: the tensors are not those of the configured model.
+        ArgumentError: ``dtype`` is none that networks are stored in.
         OutputError: the folder cannot be written, or would lose a ``README.md``.
     """
+    dtype = None if dtype is None else resolve_dtype(dtype, torch.device("meta"))
     check_state_dict(state_dict, config.model, source="the model to be saved")
     tensors = {  # dense copies: safetensors stores neither channels-last strides nor shared memory
         name: value.detach().to(device="cpu", dtype=dtype, copy=True).contiguous()
@@ -206,10 +212,11 @@ def convert_checkpoint(
         ModelLoadError: the checkpoint cannot be read.
         CheckpointMismatchError: its tensors are those of neither network, its betas are none of the known
             schedules, or it is a model of this library already.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or holds the checkpoint under the name of the result.
     """
-    stored = torch.float32 if dtype == "auto" else resolve_dtype(dtype, torch.device("meta"))
-    source = Path(checkpoint)
+    source, target = Path(checkpoint), Path(folder, WEIGHTS_NAME)
+    if source.is_file() and target.exists() and source.samefile(target):
+        raise OutputError(f"the converted model would replace {source} itself; choose another folder")
     if METADATA_KEY in read_header(source)[1]:
         raise CheckpointMismatchError(
             f"{source} is a model of this library already; use it as it is: sam-diffsr upscale -m {source}"
@@ -221,7 +228,7 @@ def convert_checkpoint(
         config, state_dict = _from_reference(source)
         details = f"Converted from the published checkpoint `{source.name}`."
     card = model_card(config, name=Path(folder).resolve().name, details=details)
-    save_pretrained_folder(folder, config, state_dict, card=card, dtype=stored)
+    save_pretrained_folder(folder, config, state_dict, card=card, dtype=dtype)
     return config
 
 

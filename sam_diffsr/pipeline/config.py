@@ -120,7 +120,7 @@ def config_from_json(text: str | bytes, *, source: str) -> ResolverConfig:
     """
     try:
         data: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         text = f"{source} is not valid JSON ({error}); download or save the model again"
         raise ModelLoadError(text) from error
     if not isinstance(data, dict) or "format_version" not in data:

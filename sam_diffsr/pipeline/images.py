@@ -18,9 +18,6 @@ from sam_diffsr.errors import ArgumentError, ImageError, ImageTooLargeError
 from sam_diffsr.image import DecodedImage, ImageInput, decode_image, encode_image, image_size
 from sam_diffsr.resize import imresize
 
-_RESIZE_MARGIN = 16
-"""Pixels of a wrapped result around it while it is resized."""
-
 
 @dataclass(slots=True)
 class Picture:
@@ -95,6 +92,8 @@ def output_size(
     factor = scale if outscale is None else outscale
     if not (is_number(factor) and math.isfinite(factor) and factor > 0):
         raise ArgumentError(f"outscale must be None or a finite factor > 0, got {outscale!r}")
+    if not math.isfinite(max(height, width) * float(factor)):
+        raise ArgumentError(f"outscale {outscale!r} is too large for an image of {width} x {height} pixels")
     size = max(1, round(height * float(factor))), max(1, round(width * float(factor)))
     if factor != scale and max_pixels is not None and size[0] * size[1] > max_pixels * scale**2:
         raise ImageTooLargeError(
@@ -124,21 +123,7 @@ def _resize(image: Tensor, size: tuple[int, int], wrap: bool) -> Tensor:
     """Resize bicubically, in [0, 1]."""
     if image.shape[-2:] == size:
         return image
-    margin = _RESIZE_MARGIN if wrap else 0
-    around = round(margin * size[0] / image.shape[-2])
-    resized = imresize(wrap_margin(image, margin), size=(size[0] + 2 * around, size[1] + 2 * around))
-    return crop_margin(resized.clamp(0.0, 1.0), around)
-
-
-def wrap_margin(image: Tensor, margin: int) -> Tensor:
-    """Pad ``(B, C, H, W)`` on every side with what lies at the opposite border, as often as it takes."""
-    rows, columns = (torch.arange(-margin, length + margin) % length for length in image.shape[-2:])
-    return image[:, :, rows[:, None], columns] if margin else image
-
-
-def crop_margin(image: Tensor, margin: int) -> Tensor:
-    """Take a margin away on every side."""
-    return image[..., margin : image.shape[-2] - margin, margin : image.shape[-1] - margin]
+    return imresize(image, size=size, wrap=wrap).clamp(0.0, 1.0)
 
 
 def check_tensor(lr: Tensor, *, device: torch.device) -> None:

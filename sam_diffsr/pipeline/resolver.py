@@ -28,7 +28,7 @@ from sam_diffsr.overlap import overlapped
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import CARD_NAME, DEFAULT_MODEL, load_pretrained, save_pretrained_folder
 from sam_diffsr.pipeline.config import ResolverConfig
-from sam_diffsr.pipeline.images import Picture, check_tensor, crop_margin, wrap_margin
+from sam_diffsr.pipeline.images import Picture, check_tensor
 from sam_diffsr.pipeline.run import super_resolve
 from sam_diffsr.pipeline.settings import RunOptions, Settings, Start, resolve_settings
 from sam_diffsr.pipeline.tiles import CPU_BATCH_PIXELS, LARGEST_BATCH, divide
@@ -271,10 +271,8 @@ class SuperResolver:
             halo=halo,
             batch_size=batch_size,
             max_memory=max_memory,
+            wrap=wrap,
         )
-        if not isinstance(wrap, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ArgumentError(f"wrap must be True or False, got {wrap!r}")
-        margin = settings.halo if wrap else 0
         make = partial(Picture, scale=self.scale, outscale=outscale, max_pixels=max_pixels, wrap=wrap)
         pictures = [  # problems that the headers show come before any work
             make(item, seed, None if len(images) == 1 else index)
@@ -290,7 +288,7 @@ class SuperResolver:
         def compute(batch: list[Picture]) -> list[Picture]:
             if len({picture.size for picture in batch}) > 1:  # a header was wrong about a size
                 return [picture for each in batch for picture in compute([each])]
-            lr = wrap_margin(torch.cat([picture.decoded.rgb for picture in batch]), margin)
+            lr = torch.cat([picture.decoded.rgb for picture in batch])
             dtype = torch.uint8 if all(picture.is_plain for picture in batch) else torch.float32
             sr = super_resolve(
                 self.model,
@@ -302,7 +300,7 @@ class SuperResolver:
                 reporter,
                 dtype=dtype,
             )
-            for picture, result in zip(batch, crop_margin(sr, margin * self.scale), strict=True):
+            for picture, result in zip(batch, sr, strict=True):
                 picture.sr = result[None]
             return batch
 
@@ -311,7 +309,7 @@ class SuperResolver:
                 picture.encode()
 
         batches = self._batches(pictures, settings)
-        total = sum(len(batch) * self._steps(batch[0].size, settings, margin) for batch in batches)
+        total = sum(len(batch) * self._steps(batch[0].size, settings) for batch in batches)
         with Progress(show=progress, callback=callback, total=total) as reporter:
             if len(batches) == 1:
                 write(compute(read(batches[0])))
@@ -335,10 +333,9 @@ class SuperResolver:
             batches += [group[first : first + most] for first in range(0, len(group), most)]
         return batches
 
-    def _steps(self, size: tuple[int, int], settings: Settings, margin: int = 0) -> int:
+    def _steps(self, size: tuple[int, int], settings: Settings) -> int:
         """Steps that progress is going to count for an image of this size."""
-        height, width = (side + 2 * margin for side in size)
-        grid = divide(self.config, settings, height, width, parameter=next(self.model.parameters()))
+        grid = divide(self.config, settings, *size, parameter=next(self.model.parameters()))
         return len(grid.tiles()) * settings.steps_per_tile
 
     def _warn_of_compression(self, image: DecodedImage) -> None:
@@ -353,22 +350,21 @@ class SuperResolver:
             )
 
     def upscale_animation(
-        self, animation: Animation | PathLike, *, seed: int = 0, **options: Unpack[MovingOptions]
+        self, animation: Animation | PathLike | IO[bytes], *, seed: int = 0, **options: Unpack[MovingOptions]
     ) -> Image.Image:
         """Enlarge a GIF, an APNG or an animated WebP, every frame with the same noise.
 
-        It is a path, or the result of :func:`~sam_diffsr.image.decode_frames`. What stands still does not
-        flicker. Other arguments and errors are those of :meth:`upscale`.
+        It is a path, an open binary file, or the result of :func:`~sam_diffsr.image.decode_frames`. What
+        stands still does not flicker. Other arguments and errors are those of :meth:`upscale`.
 
         Returns:
             The first frame, with the others, the durations and the number of loops in its ``info``;
             :func:`~sam_diffsr.save_image` writes it as PNG, WebP or GIF.
         """
         if not isinstance(animation, Animation):
-            name = os.fspath(animation)
-            decoded = decode_frames(name, max_pixels=options.get("max_pixels", MAX_PIXELS_DEFAULT))
+            decoded = decode_frames(animation, max_pixels=options.get("max_pixels", MAX_PIXELS_DEFAULT))
             if not isinstance(decoded, Animation):
-                raise ImageError(f"{name!r} is not an animation; use upscale")
+                raise ImageError(f"{animation} is not an animation; use upscale")
             animation = decoded
         large = self.upscale(animation.frames, seed=[seed] * len(animation.frames), **options)
         return join_frames(cast("list[Image.Image]", large), animation)
@@ -390,7 +386,7 @@ class SuperResolver:
             seeds: one per image, or that of the first one, as for :meth:`upscale`.
             progress: draw a progress bar.
             callback: as in :meth:`upscale`.
-            **options: arguments of :meth:`upscale` from ``steps`` to ``max_memory``, except ``seed``.
+            **options: arguments of :meth:`upscale` from ``steps`` to ``wrap``, except ``seed``.
 
         Returns:
             ``(B, 3, H * scale, W * scale)`` float32 in [0, 1], on ``self.device``.
@@ -407,7 +403,7 @@ class SuperResolver:
         return sr.contiguous()
 
     def save_pretrained(
-        self, folder: PathLike, *, dtype: torch.dtype | None = None, card: str | None = None
+        self, folder: PathLike, *, dtype: Precision | torch.dtype | None = None, card: str | None = None
     ) -> None:
         """Write a folder that :meth:`from_pretrained` loads, its files at once when all are complete.
 
@@ -415,6 +411,7 @@ class SuperResolver:
         ``README.md``; None writes one if there is none.
 
         Raises:
+            ArgumentError: another ``dtype`` than those of the class.
             OutputError: the folder cannot be written.
         """
         if card is None and not (Path(folder) / CARD_NAME).exists():
@@ -436,7 +433,7 @@ class SuperResolver:
         token: str | bool | None = None,
         revision: str | None = None,
         create_pr: bool = False,
-        dtype: torch.dtype | None = None,
+        dtype: Precision | torch.dtype | None = None,
         card: str | None = None,
     ) -> str:
         """Upload config, weights and card as one commit, and return its address or the pull request's.

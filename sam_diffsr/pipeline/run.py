@@ -59,16 +59,21 @@ def super_resolve(
         CancelledError: the callback cancelled the work.
     """
     scale, device = config.model.scale, next(model.parameters()).device
+    size, margin = [scale * side for side in images.shape[-2:]], scale * settings.margin
+    queue = _Queue(model, config, settings, images)
+    images = _wrapped(images, settings.margin)
     output = torch.empty(
         (len(images), 3, *(scale * side for side in images.shape[-2:])),
         dtype=dtype,
         device=images.device,
         memory_format=torch.channels_last,  # so that 8-bit results become images without another copy
     )
-    queue = _Queue(model, config, settings, images)
+
+    def inside(large: Tensor) -> Tensor:
+        return large[..., margin : margin + size[0], margin : margin + size[1]]
 
     def on_step(estimate: Estimate) -> None:
-        progress.step(lambda: _preview(images, output, queue, estimate()), count=len(queue.batch))
+        progress.step(lambda: inside(_preview(images, output, queue, estimate())), count=len(queue.batch))
 
     with plain_torch(device):
         padded = pad_to_fit(images, config.model)
@@ -77,8 +82,10 @@ def super_resolve(
             chain: Chain = partial(sample, queue.model, config, schedule, settings)
             try:
                 lr = torch.cat([tile.cut(padded[index, None]) for index, tile in batch]).to(device)
-                corners = [tile.origin(scale) for _, tile in batch]
-                noise = PositionNoise([seeds[index] for index, _ in batch], corners)
+                origins = [tile.origin(scale) for _, tile in batch]
+                corners = [(top - margin, left - margin) for top, left in origins]
+                period = (size[0], size[1]) if margin else None
+                noise = PositionNoise([seeds[index] for index, _ in batch], corners, period=period)
                 sr = (partial(sample_ensemble, chain) if settings.ensemble else chain)(lr, noise, on_step)
                 if dtype == torch.uint8:
                     sr = sr.mul(255).add_(0.5).to(dtype)
@@ -89,7 +96,7 @@ def super_resolve(
                 queue.mend(error)
                 more = (len(queue.places) - waiting) * settings.steps_per_tile
                 progress.rewind(done, more=more)
-    return output
+    return inside(output)
 
 
 def sample(
@@ -239,6 +246,16 @@ class _Queue:
         ]
         size = self.places[0][1].window_size[::-1]
         logger.warning("out of memory; going on with tiles of %d x %d input pixels", *size)
+
+
+def _wrapped(images: Tensor, margin: int) -> Tensor:
+    """Pad ``(B, C, h, w)`` on every side with what lies at the opposite border, as often as it takes."""
+    if margin == 0:
+        return images
+    rows, columns = (
+        torch.arange(-margin, side + margin, device=images.device) % side for side in images.shape[-2:]
+    )
+    return images[:, :, rows[:, None], columns]
 
 
 def _preview(images: Tensor, output: Tensor, queue: _Queue, estimate: Tensor) -> Tensor:

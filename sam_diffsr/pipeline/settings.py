@@ -35,12 +35,12 @@ class RunOptions(TypedDict, total=False):
     halo: int | None
     batch_size: int | None
     max_memory: int | None
+    wrap: bool
 
 
 class MovingOptions(RunOptions, total=False):
     """Keyword arguments of :meth:`SuperResolver.upscale_animation` but for the seed."""
 
-    wrap: bool
     outscale: float | None
     max_pixels: int | None
     progress: bool | None
@@ -69,6 +69,8 @@ class Settings:
     """Windows that are computed together; None to choose."""
     max_memory: int | None
     """Bytes that the computation may take; None for half of the free memory."""
+    margin: int
+    """Pixels of the opposite borders around an image that wraps; 0 for one that does not."""
 
     @property
     def steps_per_tile(self) -> int:
@@ -93,15 +95,18 @@ def resolve_settings(config: ResolverConfig, **options: Unpack[RunOptions]) -> S
         if value != automatic and not (is_integer(value) and value >= least):
             raise ArgumentError(f"{name} must be {expected}, got {value!r}")
         numbers[name] = None if value == automatic else int(value)
-    ensemble = options.get("ensemble", False)
-    if not isinstance(ensemble, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ArgumentError(f"ensemble must be True or False, got {ensemble!r}")
+    flags = {name: options.get(name, False) for name in ("ensemble", "wrap")}
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ArgumentError(f"{name} must be True or False, got {flag!r}")
     given = {name: value for name, value in options.items() if value is not None}
     halo = numbers.pop("halo")
+    halo = config.lr_halo if halo is None else halo
     return Settings(
         sampling=_resolve_sampling(config, given),
-        ensemble=ensemble,
-        halo=config.lr_halo if halo is None else halo,
+        ensemble=bool(flags["ensemble"]),
+        halo=halo,
+        margin=max(halo, config.lr_halo) if flags["wrap"] else 0,
         **numbers,
     )
 
@@ -134,7 +139,7 @@ def _resolve_sampling(config: ResolverConfig, given: dict[str, Any]) -> Sampling
             f"the start down to 0), got {steps!r}"
         )
     start = None if start is None else int(start)
-    share = 0.0 if "start" in given else default.encoder_share
+    share = 0.0 if "start" in given or steps == 0 else default.encoder_share
     return dataclasses.replace(default, sampler=sampler, steps=int(steps), start=start, encoder_share=share)
 
 
@@ -158,7 +163,7 @@ def sampling_of_fidelity(fidelity: float, config: ResolverConfig) -> SamplingCon
             sampler="ddim",
             steps=min(1, math.ceil(distance)),
             start=max(start, config.sampling.start or 0),
-            encoder_share=max(0.0, 1 - 2 * distance) if distance else 0.0,
+            encoder_share=max(0.0, 1 - 2 * distance),
         )
     start = round(distance * _FOUR_STEP_RANGE * timesteps)
     steps = min(4, start + 1) if distance else 0

@@ -126,13 +126,14 @@ def divide(
 ) -> TileGrid:
     """Divide an image of LR pixels into tiles of the given side, or into the largest that fit into memory.
 
-    ``parameter`` is one of the networks' weights, on the device and in the dtype of the computation.
+    The image gets its margin first. ``parameter`` is one of the networks' weights, on the device and in the
+    dtype of the computation.
 
     Raises:
         DeviceMemoryError: ``settings.max_memory`` is too small for the smallest tile.
     """
     model, halo = config.model, settings.halo
-    height, width = model.fit(height), model.fit(width)
+    height, width = (model.fit(side + 2 * settings.margin) for side in (height, width))
 
     def largest_side() -> int:
         limit, itemsize, needed = _limit(settings, parameter), parameter.element_size(), 0

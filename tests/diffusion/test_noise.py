@@ -25,6 +25,16 @@ def test_a_window_has_the_noise_of_its_place() -> None:
             assert torch.equal(window, image[0, :, top : top + 90, left : left + 100])
 
 
+def test_noise_with_a_period_repeats_the_image_in_all_directions() -> None:
+    height, width = 70, 5
+    whole = PositionNoise([3])
+    around = PositionNoise([3], [(-9, -12)], period=(height, width))
+    for _ in range(2):
+        image = whole(torch.empty(1, 3, height, width))
+        rows, columns = torch.arange(-9, 141) % height, torch.arange(-12, 28) % width
+        assert torch.equal(around(torch.empty(1, 3, 150, 40)), image[:, :, rows[:, None], columns])
+
+
 def test_neighbouring_blocks_steps_and_seeds_differ() -> None:
     noise = PositionNoise([3])
     first, second = noise(torch.empty(1, 3, 128, 128)), noise(torch.empty(1, 3, 128, 128))

@@ -12,7 +12,13 @@ from PIL import Image
 
 from sam_diffsr.errors import ArgumentError, DataError, MissingDependencyError, OutputError
 from sam_diffsr.masks import folders
-from sam_diffsr.masks.folders import encode_folder, find_records, generate_folder, load_generator
+from sam_diffsr.masks.folders import (
+    encode_folder,
+    find_records,
+    generate_folder,
+    load_generator,
+    place_targets,
+)
 from sam_diffsr.masks.sam import SamOptions
 from sam_diffsr.masks.shard import Shard
 from sam_diffsr.masks.spe import encode_structure
@@ -213,6 +219,16 @@ def test_fields_from_records(masks, tmp_path) -> None:
     assert [o.status for o in encode_folder(masks, out, reduction="region")] == ["written", *["skipped"] * 3]
     shard = list(encode_folder(masks, tmp_path / "part", shard=Shard(1, 2)))
     assert [o.target.name for o in shard] == ["b.npz", "c.npz"]
+
+
+def test_a_folder_of_amg_itself_has_its_own_name(tmp_path, monkeypatch) -> None:
+    """``masks encode`` takes such a folder, as well as one of many."""
+    folder, out = tmp_path / "one", tmp_path / "fields"
+    folder.mkdir()
+    assert place_targets([folder], folder, out, ".npz") == [(folder, out / "one.npz")]
+    assert place_targets([folder], tmp_path, out, ".npz") == [(folder, out / "one.npz")]
+    monkeypatch.chdir(folder)
+    assert place_targets([Path()], Path(), out, ".npz") == [(Path(), out / "one.npz")]
 
 
 def test_empty_lists_need_the_photos(photos, masks, tmp_path) -> None:

@@ -54,9 +54,18 @@ def test_loading_leaves_the_global_random_numbers_alone(folder: Path):
 
 
 def test_weights_can_be_stored_in_half_the_bytes(tmp_path: Path, config, model):
-    save_pretrained_folder(tmp_path, config, model.state_dict(), card=None, dtype=torch.float16)
-    assert {value.dtype for value in load_pretrained(tmp_path)[1].values()} == {torch.float16}
+    for dtype in (torch.float16, "fp16"):
+        save_pretrained_folder(tmp_path, config, model.state_dict(), card=None, dtype=dtype)
+        assert {value.dtype for value in load_pretrained(tmp_path)[1].values()} == {torch.float16}
     assert not (tmp_path / "README.md").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float64, "int8"])
+def test_types_that_no_model_has_are_not_stored(folder: Path, config, model, dtype):
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(ArgumentError, match="dtype must be one of auto, fp32, fp16, bf16 or the torch"):
+        save_pretrained_folder(folder, config, model.state_dict(), card=None, dtype=dtype)
+    assert (folder / "model.safetensors").read_bytes() == before
 
 
 def test_channels_last_and_shared_tensors_are_stored_densely(tmp_path: Path, config, model):
@@ -140,6 +149,18 @@ def test_an_unreadable_config_is_refused(folder: Path):
     (folder / "config.json").mkdir()
     with pytest.raises(ModelLoadError, match=r"cannot read .*config\.json: "):
         load_pretrained(folder)
+
+
+def test_a_config_nested_without_end_is_refused(folder: Path):
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ModelLoadError, match=r"config\.json is not valid JSON"):
+        load_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/model", "x" * 300])
+def test_names_that_no_path_can_have_are_refused(name: str):
+    with pytest.raises(ModelLoadError, match=r"(cannot be the path of a model|there is no model)"):
+        load_pretrained(name)
 
 
 def test_misfits_are_named_the_first_ten_of_each(folder: Path, model, config):

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sam_diffsr.diffusion import NoiseSchedule, ScheduleConfig
-from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError
+from sam_diffsr.errors import CheckpointMismatchError, ModelLoadError, OutputError
 from sam_diffsr.models import EncoderConfig, RRDBEncoder, load_reference_checkpoint, pad_to_fit
 from sam_diffsr.pipeline import SuperResolver, load_pretrained
 from sam_diffsr.pipeline.checkpoint import convert_checkpoint
@@ -24,6 +25,18 @@ def with_betas(golden_dir: Path, target: Path, betas: torch.Tensor | None) -> Pa
         tensors["betas"] = betas
     torch.save(content, target)
     return target
+
+
+def esrgan_names(encoder: RRDBEncoder) -> dict[str, torch.Tensor]:
+    """The weights under the names of ESRGAN's own code."""
+    names = (("trunk.", "RRDB_trunk."), (".dense.", ".RDB"), (".convs.", ".conv"), ("upsample.", "upconv"))
+    tensors: dict[str, torch.Tensor] = {}
+    for key, value in encoder.state_dict().items():
+        for ours, theirs in names:
+            key = key.replace(ours, theirs)
+        key = re.sub(r"(RDB|conv|upconv)(\d)\.", lambda found: f"{found[1]}{int(found[2]) + 1}.", key)
+        tensors[key.replace("conv_hr", "HRconv")] = value
+    return tensors
 
 
 def test_the_folder_holds_the_weights_and_their_settings(golden_dir: Path, tmp_path: Path) -> None:
@@ -43,6 +56,17 @@ def test_the_folder_holds_the_weights_and_their_settings(golden_dir: Path, tmp_p
 def test_half_precision(golden_dir: Path, tmp_path: Path) -> None:
     convert_checkpoint(golden_dir / "reference_tiny.ckpt", tmp_path, dtype="fp16")
     assert {value.dtype for value in load_pretrained(tmp_path)[1].values()} == {torch.float16}
+
+
+def test_a_checkpoint_is_not_replaced_by_its_own_conversion(tmp_path: Path) -> None:
+    source = tmp_path / "model.safetensors"
+    encoder = RRDBEncoder(EncoderConfig(blocks=2, channels=8, growth=4), scale=4)
+    save_file(esrgan_names(encoder), source)
+    before = source.read_bytes()
+    with pytest.raises(OutputError, match=r"would replace .*model\.safetensors itself; choose another"):
+        convert_checkpoint(source, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+    assert source.read_bytes() == before
 
 
 def test_another_schedule_is_recognised(golden_dir: Path, tmp_path: Path) -> None:
@@ -87,13 +111,7 @@ def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_an_rrdbnet_gives_the_encoders_image_alone(tmp_path: Path) -> None:
     torch.manual_seed(0)
     encoder = RRDBEncoder(EncoderConfig(blocks=2, channels=8, growth=4), scale=4)
-    names = (("trunk.", "RRDB_trunk."), (".dense.", ".RDB"), (".convs.", ".conv"), ("upsample.", "upconv"))
-    tensors: dict[str, torch.Tensor] = {}
-    for key, value in encoder.state_dict().items():
-        for ours, theirs in names:
-            key = key.replace(ours, theirs)
-        key = re.sub(r"(RDB|conv|upconv)(\d)\.", lambda found: f"{found[1]}{int(found[2]) + 1}.", key)
-        tensors[key.replace("conv_hr", "HRconv")] = value
+    tensors = esrgan_names(encoder)
     torch.save({"params_ema": tensors}, tmp_path / "net.pth")
     config = convert_checkpoint(tmp_path / "net.pth", tmp_path / "model")
     assert config.sampling.steps == 0

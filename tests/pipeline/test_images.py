@@ -32,6 +32,11 @@ def test_any_other_factor_is_rounded_to_pixels(outscale, size):
     assert output_size(3, 5, scale=4, outscale=outscale, max_pixels=1000) == size
 
 
+def test_a_size_beyond_all_numbers_is_refused():
+    with pytest.raises(ArgumentError, match=r"outscale 1e\+308 is too large for an image of 20 x 10 pixels"):
+        output_size(10, 20, scale=4, outscale=1e308, max_pixels=None)
+
+
 @pytest.mark.parametrize("outscale", [0, -1.0, float("nan"), float("inf")])
 def test_a_factor_that_is_none_is_refused(outscale):
     with pytest.raises(ArgumentError, match=r"outscale must be None or a finite factor > 0, got"):

@@ -26,7 +26,7 @@ def published(
     class Recorded:
         """The noise that the published run drew."""
 
-        def __init__(self, seeds: list[int], corners: list[tuple[int, int]]) -> None:
+        def __init__(self, seeds: list[int], corners: list[tuple[int, int]], period: None) -> None:
             self.corners = corners
             self.draws = iter([golden["sample_x_T"], *golden["sample_step_noise"].split(1)])
 

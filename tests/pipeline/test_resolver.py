@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import io
 import random
 import threading
 import warnings
@@ -466,7 +467,7 @@ def test_an_animation_takes_one_seed_for_all_frames(resolver: SuperResolver, tmp
     noise = Image.effect_noise((6, 5), 60).convert("RGB")
     frames = [noise, noise.rotate(180), noise]
     noise.save(tmp_path / "a.png", save_all=True, append_images=frames[1:], duration=[30, 50, 70], loop=2)
-    large = resolver.upscale_animation(tmp_path / "a.png", seed=5, max_pixels=90)
+    large = resolver.upscale_animation(io.BytesIO((tmp_path / "a.png").read_bytes()), seed=5, max_pixels=90)
     assert (large.info["duration"], large.info["loop"]) == ([30, 50, 70], 2)
     expected = np.asarray(resolver.upscale(noise, seed=5))
     np.testing.assert_array_equal(np.asarray(large), expected)
@@ -475,5 +476,5 @@ def test_an_animation_takes_one_seed_for_all_frames(resolver: SuperResolver, tmp
 
 def test_a_still_image_is_no_animation(resolver: SuperResolver, tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    with pytest.raises(ImageError, match=r"a\.png' is not an animation; use upscale"):
+    with pytest.raises(ImageError, match=r"a\.png is not an animation; use upscale"):
         resolver.upscale_animation(tmp_path / "a.png")

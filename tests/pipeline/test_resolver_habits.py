@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from sam_diffsr import SuperResolver
+from sam_diffsr.diffusion import PositionNoise
 from sam_diffsr.errors import ArgumentError
+from sam_diffsr.pipeline import run
 
 
 def texture(channels: int = 3) -> np.ndarray:
@@ -98,7 +100,7 @@ def bundled() -> SuperResolver:
     return SuperResolver.from_pretrained(device="cpu")
 
 
-@pytest.mark.parametrize(("channels", "options"), [(1, {}), (4, {"outscale": 2.0})])
+@pytest.mark.parametrize(("channels", "options"), [(1, {}), (4, {"outscale": 2.0}), (3, {"outscale": 0.5})])
 def test_a_seamless_texture_stays_seamless(bundled, channels, options) -> None:
     """Which border is at the border does not matter: a rolled input gives the rolled result."""
     image = texture(channels)
@@ -108,11 +110,41 @@ def test_a_seamless_texture_stays_seamless(bundled, channels, options) -> None:
     def upscale(array):
         return bundled.upscale(array, steps=0, wrap=True, **options).astype(int)
 
-    factor = int(options.get("outscale", bundled.scale))
-    expected = np.roll(upscale(image), (4 * factor, -6 * factor), (0, 1))
+    factor = options.get("outscale", bundled.scale)
+    expected = np.roll(upscale(image), (int(4 * factor), int(-6 * factor)), (0, 1))
     assert np.abs(upscale(np.roll(image, (4, -6), (0, 1))) - expected).max() <= 1
     plain = bundled.upscale(image, steps=0, **options).astype(int)
     assert np.abs(upscale(image) - plain).max() > 3
+
+
+def test_the_noise_of_a_seamless_texture_is_seamless(resolver, monkeypatch) -> None:
+    """The result is the middle of a repeated input with repeated noise, and so is the preview."""
+    image = torch.from_numpy(texture()).permute(2, 0, 1)[None] / 255
+    shown = []
+    result = resolver.upscale_tensor(
+        image, wrap=True, seeds=3, callback=lambda done, total, preview: shown.append(preview())
+    )
+    margin, (rows, columns) = resolver.config.lr_halo, image.shape[-2:]
+    down, across = (torch.arange(-margin, side + margin) % side for side in (rows, columns))
+    repeated = image[:, :, down[:, None], across]
+
+    class Repeated(PositionNoise):
+        def __init__(self, seeds, corners, period) -> None:
+            super().__init__(seeds, [(-4 * margin, -4 * margin)], period=(4 * rows, 4 * columns))
+
+    monkeypatch.setattr(run, "PositionNoise", Repeated)
+    expected = resolver.upscale_tensor(repeated, seeds=3)[
+        ..., 4 * margin : -4 * margin, 4 * margin : -4 * margin
+    ]
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(shown[-1], expected, rtol=0, atol=0.5)
+    assert shown[-1].shape == expected.shape
+
+
+def test_wrapping_does_not_depend_on_the_halo(bundled) -> None:
+    image = texture()
+    wrapped, plain = (bundled.upscale(image, steps=0, wrap=True, halo=halo) for halo in (None, 0))
+    assert np.array_equal(wrapped, plain)
 
 
 def test_wrapping_round_an_image_smaller_than_the_halo(resolver) -> None:

@@ -309,12 +309,15 @@ def test_the_callers_torch_state_neither_changes_a_result_nor_is_changed() -> No
     lr = torch.rand(1, 3, 9, 7)
 
     def result() -> Tensor:
-        return SuperResolver.from_pretrained(device="cpu").upscale_tensor(lr, seeds=[0], fidelity=0.5)
+        return SuperResolver.from_pretrained(device="cpu").upscale_tensor(
+            lr, seeds=[0], fidelity=0.5, wrap=True
+        )
 
     expected = result()
-    torch.set_default_dtype(torch.float64)
-    assert torch.equal(result(), expected)
-    assert torch.get_default_dtype() == torch.float64
+    for dtype in (torch.float64, torch.bfloat16):
+        torch.set_default_dtype(dtype)
+        assert torch.equal(result(), expected)
+        assert torch.get_default_dtype() == dtype
     torch.set_default_dtype(torch.float32)
     torch.set_default_device("meta")
     assert torch.equal(result(), expected)

@@ -99,8 +99,18 @@ def test_a_model_of_one_step_blends_with_the_encoders_image_and_then_starts_earl
         return sampling.steps, sampling.start, sampling.encoder_share
 
     assert [found(value) for value in (1, 0.75, 0.5, 0.25, 0)] == [
-        (0, 3, 0.0), (1, 3, 0.5), (1, 3, 0.0), (1, 18, 0.0), (1, 35, 0.0),
+        (0, 3, 1.0), (1, 3, 0.5), (1, 3, 0.0), (1, 18, 0.0), (1, 35, 0.0),
     ]  # fmt: skip
+
+
+def test_at_fidelity_1_a_given_step_is_blended_away():
+    one_step = dataclasses.replace(CONFIG, sampling=SamplingConfig(sampler="ddim", steps=1, start=3))
+    shares = [
+        resolve_settings(one_step, fidelity=fidelity, steps=1).sampling.encoder_share
+        for fidelity in (1, 0.75, 0.5)
+    ]
+    assert shares == [1.0, 0.5, 0.0]
+    assert resolve_settings(one_step, fidelity=1).sampling.encoder_share == 0.0  # nothing to blend
 
 
 def test_a_given_start_is_not_blended():
