@@ -28,6 +28,9 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
 """Arguments of all measurements, in the order they are run, that are flags as well."""
 _CONFIG = ("stage", "config", "overrides")
 """Flags that make the config of ``train``."""
+_WITH_MODEL = ("step", "image", "memory", "folder")
+_MODEL = ("model", "device", "dtype")
+"""Flags of the measurements that have a model."""
 _QUICK: dict[str, dict[str, Any]] = {
     "step": {"size": 32, "repeats": 2},
     "image": {"size": 32, "repeats": 2},
@@ -90,8 +93,9 @@ def _measurement(text: str) -> str:
 def _run(args: argparse.Namespace) -> int:
     asked = args.what or ("step", "image")
     chosen = [name for name in _OPTIONS if name in asked or "all" in asked]
-    for option in options.given(args, "size", *_OPTIONS["memory"], *_CONFIG):
-        owners = [name for name in _OPTIONS if option in _OPTIONS[name]] or ["train"]
+    for option in options.given(args, "size", *_OPTIONS["memory"], *_CONFIG, *_MODEL):
+        owners = [name for name in _OPTIONS if option in _OPTIONS[name]]
+        owners = owners or [*(_WITH_MODEL if option in _MODEL else ["train"])]
         if not set(owners) & set(chosen):
             others = f"bench {' and '.join(owners)}, not to bench {' '.join(chosen)}"
             raise ArgumentError(f"{option} belongs to {others}")
@@ -127,10 +131,9 @@ def _prepare(args: argparse.Namespace, chosen: list[str]) -> list[Callable[[], B
     if args.quick:
         given = {name: _QUICK[name] | values for name, values in given.items()}
     measures: dict[str, Callable[..., BenchResult]] = {"masks": bench.measure_masks}
-    with_model = ("step", "image", "memory", "folder")
-    if set(with_model) & set(chosen):
+    if set(_WITH_MODEL) & set(chosen):
         resolver = SuperResolver.from_pretrained(args.model, **options.given(args, "device", "dtype"))
-        measures |= {name: partial(getattr(bench, f"measure_{name}"), resolver) for name in with_model}
+        measures |= {name: partial(getattr(bench, f"measure_{name}"), resolver) for name in _WITH_MODEL}
     if "train" in chosen:
         stage = args.stage or "diffusion"
         config = load_config(args.config or f"small/{stage}", overrides=args.overrides or [])

@@ -170,11 +170,9 @@ def _plan(args: argparse.Namespace, *, scale: int | None = None) -> list[Job]:
     names = given(args, "suffix", "ext")
     if args.output is None:
         names.setdefault("suffix", "large" if args.sized else f"x{args.outscale or scale:g}")
+    if not args.ray:
+        names["lossless"] = args.quality == "lossless"
     jobs = plan(args.inputs, args.output, recursive=args.recursive, **names)
-    if args.quality == "lossless":
-        for number, job in enumerate(jobs):
-            if job.problem is None and job.is_video and str(job.target) != args.output:
-                jobs[number] = replace(job, target=job.target.with_suffix(".mkv"))
     if jobs[0].target is STDOUT and sys.stdout.isatty():
         args.parser.error("an image is not written to a terminal; redirect it, or name a file with -o")
     return jobs

@@ -66,7 +66,11 @@ def decode_frames(
         ImageError: a frame cannot be decoded; others are those of :func:`decode_image`.
     """
     with open_image(source, max_pixels=max_pixels) as (image, name):
-        count = int(getattr(image, "n_frames", 1)) if image.format in ANIMATED else 1
+        try:
+            count = int(getattr(image, "n_frames", 1)) if image.format in ANIMATED else 1
+        except Exception as error:  # decoders raise whatever their parsing runs into
+            raise ImageError(f"the frames of {name} cannot be read: {error}") from error
+        size = image.size
         pixels = count * image.width * image.height
         if count > 1 and max_pixels is not None and pixels > max_pixels:
             raise ImageTooLargeError(
@@ -82,6 +86,10 @@ def decode_frames(
         for number in numbers:
             try:
                 image.seek(number)
+                if image.size != size:
+                    raise ValueError(
+                        f"it has {image.width} x {image.height} pixels, the first {size[0]} x {size[1]}"
+                    )
                 frames.append(image.convert("RGBA"))
             except MemoryError:
                 raise

@@ -140,7 +140,7 @@ def _to_plain_mode(image: Image.Image, name: str) -> Image.Image:
     target = _WITH_ALPHA.get(mode, target + "A" if see_through else target)
     try:
         return image if mode == target else image.convert(target)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ImageError(f"{name} has PIL mode {mode!r}, which cannot be converted: {error}") from error
 
 

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -78,10 +79,10 @@ class Job:
         """
         if self.target is STDOUT or not (os.path.exists(self.target) if exists is None else exists):
             return False
-        if existing == "skip":
-            return True
         name = name or str(self.target)
         self.check_target(name=name)
+        if existing == "skip":
+            return True
         if existing != "overwrite":
             raise OutputError(
                 f"{name!r} already exists; overwrite (--overwrite) or skip it (--skip-existing)"
@@ -166,6 +167,7 @@ def plan_jobs(
     recursive: bool = False,
     suffix: str | None = None,
     ext: Extension | None = None,
+    lossless: bool = False,
 ) -> list[Job]:
     """Decide which files are read and where each result goes; nothing is read or written yet.
 
@@ -180,6 +182,7 @@ def plan_jobs(
         suffix: None is ``"out"``; an empty one gives ``{stem}.{ext}``.
         ext: of images; None is ``"png"``, because JPEG would take away again part of what was added. Videos
             stay ``.mp4``, ``.m4v`` or ``.mov``, or become ``.mkv``; folders are searched for images only.
+        lossless: all videos become ``.mkv``, unless ``output`` is a file name.
 
     Returns:
         The jobs in a stable order. Files that are themselves the result of another job are not read, so a
@@ -207,7 +210,7 @@ def plan_jobs(
     elif folder is not None and _names_a_file(folder, text):
         target = folder
     if target is None:
-        return place_results(found, folder, suffix=suffix, ext=ext)
+        return place_results(found, folder, suffix=suffix, ext=ext, lossless=lossless)
     if not single:
         raise ArgumentError(
             f"results of a folder, a pattern or several files go into a folder, but {target} is a file name"
@@ -230,7 +233,13 @@ class Source:
     problem: Exception | None = None
 
     def target(
-        self, folder: Path | None, suffix: str | None, ext: str | None, *, whole: bool = False
+        self,
+        folder: Path | None,
+        suffix: str | None,
+        ext: str | None,
+        *,
+        lossless: bool = False,
+        whole: bool = False,
     ) -> Path:
         """Where the result goes; ``whole`` calls it after the whole name of the source."""
         ending = self.path.suffix.lower()
@@ -240,7 +249,7 @@ class Source:
             chosen = ending[1:] if keeps else "png"
             chosen = {"jpeg": "jpg", "tiff": "tif"}.get(chosen, chosen)
         if ending in VIDEO_ENDINGS:
-            chosen = ending[1:] if ending in (".mp4", ".m4v", ".mov") else "mkv"
+            chosen = ending[1:] if ending in (".mp4", ".m4v", ".mov") and not lossless else "mkv"
         tail = "out" if suffix is None else suffix
         stem = "stdin" if self.path is STDIN else self.path.stem
         if whole:
@@ -261,28 +270,35 @@ def check_names(suffix: str | None, ext: str | None) -> None:
 
 
 def place_results(
-    sources: Sequence[Source], folder: Path | None, *, suffix: str | None, ext: str | None
+    sources: Sequence[Source],
+    folder: Path | None,
+    *,
+    suffix: str | None,
+    ext: str | None,
+    lossless: bool = False,
 ) -> list[Job]:
     """Give every file its result in a folder, as :func:`plan_jobs` does.
 
     Files that are results themselves are left out, and every further job for one target is refused.
     """
-    plain = [source.target(folder, suffix, ext) for source in sources]
-    times = Counter(target for source, target in zip(sources, plain, strict=True) if source.problem is None)
+    name = partial(Source.target, folder=folder, suffix=suffix, ext=ext, lossless=lossless)
+    plain = [name(source) for source in sources]
+    pairs = list(zip(sources, plain, strict=True))
+    times = Counter(_place(target) for source, target in pairs if source.problem is None)
     jobs: list[Job] = []
-    for source, target in zip(sources, plain, strict=True):
-        own = target if times[target] < 2 else source.target(folder, suffix, ext, whole=True)
+    for source, target in pairs:
+        own = target if times[_place(target)] < 2 else name(source, whole=True)
         jobs.append(Job(source=source.path, target=own, problem=source.problem))
 
     real = [(os.path.realpath(job.source), os.path.realpath(job.target)) for job in jobs]
     results = {target for job, (_, target) in zip(jobs, real, strict=True) if job.problem is None}
     results -= {target for source, target in real if source == target}
-    first: dict[Path, Path] = {}
+    first: dict[str, Path] = {}
     kept: list[Job] = []
     for job, (source, _) in zip(jobs, real, strict=True):
         if source in results:
             continue
-        other = first.setdefault(job.target, job.source) if job.problem is None else job.source
+        other = first.setdefault(_place(job.target), job.source) if job.problem is None else job.source
         if other != job.source:
             problem = f"{other} and {job.source} would both be written to {job.target}"
             job = dataclasses.replace(job, problem=ArgumentError(f"{problem}; use another output folder"))
@@ -303,9 +319,14 @@ def find_sources(inputs: Sequence[PathLike], *, recursive: bool, output: Path | 
                 raise
             sources = [Source(_expand(text), problem=error)]
         for source in sources:
-            parent, name = os.path.split(source.path)  # a link to a file has a result of its own
-            found.setdefault(os.path.join(os.path.realpath(parent), name), source)
+            found.setdefault(_place(source.path), source)
     return list(found.values())
+
+
+def _place(path: Path) -> str:
+    """One spelling for all paths of a file; a link to a file is a file of its own."""
+    parent, name = os.path.split(path)
+    return os.path.join(os.path.realpath(parent), name)
 
 
 def _sources_of(text: PathLike, *, recursive: bool, output: Path | None) -> list[Source]:

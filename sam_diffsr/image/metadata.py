@@ -21,20 +21,30 @@ _TO_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_GEOREFERENCE = (0x830E, 0x8482, 0x85D8, 0x87AF, 0x87B0, 0x87B1)
+"""Place and size of the pixels of a GeoTIFF on the earth."""
+_SUBJECT = (0x9214, 0xA214)
+"""SubjectArea and SubjectLocation, in pixels."""
 _NOT_CARRIED = frozenset(
     {
         *(0x00FE, 0x00FF, 0x0100, 0x0101, 0x0102, 0x0103, 0x0106, 0x010A, 0x0111, 0x0112, 0x0115, 0x0116),
         *(0x0117, 0x0118, 0x0119, 0x011C, 0x0122, 0x0123, 0x0129, 0x013D, 0x0140, 0x0142, 0x0143, 0x0144),
         *(0x0145, 0x014A, 0x0152, 0x0153, 0x0154, 0x0155, 0x015B, 0x0201, 0x0202, 0x0212, 0x0213, 0x02BC),
-        *(0x8649, 0x8773),
+        *(0x8649, 0x8773, *_GEOREFERENCE),
     }
 )
-"""The orientation (0x0112), which has been applied, and the tags that describe how a TIFF is laid out."""
+"""The orientation (0x0112), which has been applied, the tags that describe how a TIFF is laid out, and those
+that are wrong for a larger image."""
 
 _COLOUR_CHANGES = ("CMYK", "LAB", "HSV")
 """PIL modes that become RGB here, so that the source's description of its colours is wrong for the result."""
 _COLOUR_ENTRIES = ("gamma", "chromaticity", "srgb", "cicp")
 """Entries of ``Image.info`` for PNG's gAMA, cHRM, sRGB and, which is ours, cICP."""
+RESERVED_KEYS = frozenset(
+    {*_COLOUR_ENTRIES, "compression", "default_image", "dpi", "duration", "frames", "icc_profile", "iptc"}
+    | {"loop", "transparency"}
+)
+"""Entries of ``Image.info`` that a text of the same name would be taken for."""
 _XMP_KEYWORD = "XML:com.adobe.xmp"
 _XMP_ORIENTATION = re.compile(
     rb"""\s+tiff:Orientation\s*=\s*["'][0-9]["']|<tiff:Orientation>[0-9]</tiff:Orientation>"""
@@ -53,6 +63,8 @@ def apply_orientation(image: Image.Image, name: str) -> tuple[Image.Image, bytes
         turn = _TO_UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
         exif = Image.Exif()
         exif.load(image.getexif().tobytes())
+        if any(tag in exif for tag in _GEOREFERENCE):
+            warnings.warn(f"the place of {name} on the earth (GeoTIFF) is left out", stacklevel=5)
         for tag in _NOT_CARRIED.intersection(exif):
             del exif[tag]
         kept = exif.tobytes() if len(exif) else None
@@ -74,7 +86,10 @@ def is_turned(image: Image.Image) -> bool:
 
 
 def exif_for_size(exif: bytes, *, width: int, height: int) -> bytes:
-    """Give an EXIF block whose pixel dimensions, where it has them, are those of the result."""
+    """Give an EXIF block whose pixel dimensions, where it has them, are those of the result.
+
+    The places of subjects in the image are left out.
+    """
     block = Image.Exif()
     block.load(exif)
     if ExifTags.IFD.Exif not in block:
@@ -83,6 +98,8 @@ def exif_for_size(exif: bytes, *, width: int, height: int) -> bytes:
     for tag, value in ((ExifTags.Base.ExifImageWidth, width), (ExifTags.Base.ExifImageHeight, height)):
         if tag in details:
             details[tag] = value
+    for tag in _SUBJECT:
+        details.pop(tag, None)
     return block.tobytes()
 
 
@@ -91,11 +108,11 @@ def kept_metadata(image: Image.Image, exif: bytes | None) -> dict[str, Any]:
     info = image.info
     kept: dict[str, Any] = dict(png_texts(info)) if image.format in (None, "PNG") else {}
     if image.mode not in _COLOUR_CHANGES:
-        kept |= {name: info[name] for name in _COLOUR_ENTRIES if info.get(name) is not None}
+        kept |= {name: info[name] for name in _COLOUR_ENTRIES if not isinstance(info.get(name), str | None)}
         if isinstance(profile := info.get("icc_profile"), bytes) and profile:
             kept["icc_profile"] = profile
     with suppress(TypeError, ValueError):
-        across, down = map(float, info.get("dpi", ()))
+        across, down = map(float, () if isinstance(info.get("dpi"), str) else info.get("dpi", ()))
         if 0.5 <= across < 65535 and 0.5 <= down < 65535:  # files can store it
             kept["dpi"] = (across, down)
     xmp = info.get("xmp") or info.get(_XMP_KEYWORD)
@@ -118,7 +135,7 @@ def png_texts(info: Mapping[Any, Any]) -> dict[str, str]:
         for key, value in info.items()
         if isinstance(key, str)
         and isinstance(value, str)
-        and key not in ("compression", _XMP_KEYWORD)
+        and key not in (*RESERVED_KEYS, _XMP_KEYWORD)
         and 1 <= len(key) <= 79
         and key.isprintable()
         and key.encode("latin-1", "replace").decode("latin-1") == key

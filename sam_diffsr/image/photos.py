@@ -26,6 +26,8 @@ def is_photo(path: Path) -> bool:
 def list_photos(photos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
     """List the photographs of a folder and its subfolders, sorted; a list of files is checked to exist.
 
+    Hidden files and folders are left out.
+
     Raises:
         DataError: the folder or a file does not exist, or there is no photograph.
     """
@@ -33,7 +35,8 @@ def list_photos(photos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
         root = Path(photos)
         if not root.is_dir():
             raise DataError(f"{root} is not a folder of photos")
-        files = sorted(filter(is_photo, root.rglob("*")))
+        files = sorted(file for file in root.rglob("*") if is_photo(file) and file.is_file())
+        files = [file for file in files if not any(part[0] == "." for part in file.relative_to(root).parts)]
     else:
         root, files = "the given list", [Path(photo) for photo in photos]
         for file in files:

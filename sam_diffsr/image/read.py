@@ -12,11 +12,12 @@ from collections.abc import Generator
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from sam_diffsr.errors import ArgumentError, ImageError, ImageNotFoundError, ImageTooLargeError
+from sam_diffsr.image.metadata import RESERVED_KEYS
 
 _NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
 """Formats that Pillow only hands to other programs (Ghostscript) or cannot decode by itself."""
@@ -163,7 +164,8 @@ def check_size(width: int, height: int, *, max_pixels: int | None, name: str) ->
 
 def load_pixels(image: Image.Image, *, name: str, max_pixels: int | None = None) -> None:
     """Decode the pixels of an opened image; warn of frames and of bits that are left out."""
-    reduced = _reduced_from_16_bit(image)
+    raw_modes = _raw_modes(image)
+    reduced = _reduced_from_16_bit(image.mode, raw_modes)
     closed = getattr(image, "tile", None) and getattr(getattr(image, "fp", None), "closed", True)
     try:
         frames = int(getattr(image, "n_frames", 1))
@@ -177,6 +179,8 @@ def load_pixels(image: Image.Image, *, name: str, max_pixels: int | None = None)
         raise ImageError(
             f"the pixels of {name} cannot be decoded, the file is damaged or cut off: {error}"
         ) from error
+    if "transparency" in image.info:
+        image.info["transparency"] = _as_loaded(image.info["transparency"], raw_modes)
     if frames > 1 and image.format != "MPO":  # whose further frames are previews and depth maps
         current = int(image.tell()) + 1
         shown = "first frame" if current == 1 else f"current frame (number {current})"
@@ -185,16 +189,27 @@ def load_pixels(image: Image.Image, *, name: str, max_pixels: int | None = None)
         warnings.warn(f"{name} has 16 bits per sample in several channels, of which 8 are read", stacklevel=4)
 
 
-def _reduced_from_16_bit(image: Image.Image) -> bool:
-    """Whether Pillow is about to cut 16-bit samples to 8; the raw mode is known until the pixels are read."""
-    if image.mode.startswith(("I", "F")):
-        return False
+def _raw_modes(image: Image.Image) -> set[str]:
+    """How the samples of an opened image are stored, which is known until the pixels are read."""
     tiles: list[tuple[Any, ...]] = getattr(image, "tile", None) or []
-    raw_modes: list[Any] = [
-        tile[3][0] if tile[3] and isinstance(tile[3], tuple) else tile[3] for tile in tiles
-    ]
-    # "BGR;16" is 16 bits a pixel, not a sample.
-    return any(isinstance(raw, str) and "16" in raw and not raw.startswith("BGR") for raw in raw_modes)
+    raw: list[Any] = [tile[3][0] if tile[3] and isinstance(tile[3], tuple) else tile[3] for tile in tiles]
+    return {mode for mode in raw if isinstance(mode, str)}
+
+
+def _reduced_from_16_bit(mode: str, raw_modes: set[str]) -> bool:
+    """Whether Pillow cuts 16-bit samples to 8; "BGR;16" is 16 bits a pixel, not a sample."""
+    deep = any("16" in raw and not raw.startswith("BGR") for raw in raw_modes)
+    return deep and not mode.startswith(("I", "F"))
+
+
+def _as_loaded(colour: Any, raw_modes: set[str]) -> Any:
+    """The transparent colour of a PNG in samples of the loaded image; Pillow leaves it as it is stored."""
+    for raw, factor in (("L;2", 85), ("L;4", 17)):
+        if raw in raw_modes and isinstance(colour, int):
+            return colour * factor
+    if "RGB;16B" in raw_modes and isinstance(colour, tuple):
+        return tuple(value >> 8 for value in cast("tuple[int, ...]", colour))
+    return colour
 
 
 def _scan_png(file: IO[bytes], name: str) -> tuple[bytes | None, IO[bytes]]:
@@ -212,7 +227,10 @@ def _scan_png(file: IO[bytes], name: str) -> tuple[bytes | None, IO[bytes]]:
                 elif kind in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
                     try:
                         stream.call(kind, position, length)
-                    except ValueError:  # too long
+                        if RESERVED_KEYS.intersection(stream.im_text):
+                            stream.im_text.clear()
+                            raise ValueError
+                    except ValueError:  # too long, or it would replace what Pillow reads elsewhere
                         file.seek(start)
                         kept += file.read(position - 8 - start)
                         start = end
@@ -221,6 +239,8 @@ def _scan_png(file: IO[bytes], name: str) -> tuple[bytes | None, IO[bytes]]:
     if not start:
         return colour, file
     warnings.warn(
-        f"{name} holds texts or a colour profile larger than 1 MB, which are left out", stacklevel=6
+        f"{name} holds texts or a colour profile larger than 1 MB, or texts whose names mean something else "
+        "to Pillow, which are left out",
+        stacklevel=6,
     )
     return colour, io.BytesIO(kept + file.read())

@@ -221,9 +221,8 @@ def place_targets(
     """
     jobs: dict[Path, Path] = {}
     for source in sources:
-        if root is None or source == root:  # one file, or a folder of amg.py itself
-            place = Path(source.resolve().name)
-        else:
+        place = Path(source.resolve().name)  # of one file, or of a folder of amg.py itself
+        if root is not None and source != root:
             place = source.relative_to(root)
         stem = place.name if source.is_dir() else place.stem
         target = out / place.parent / f"{stem}{suffix}"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from PIL import Image
@@ -29,7 +30,7 @@ from sam_diffsr.image import (
     image_size,
     save_image,
 )
-from sam_diffsr.image.formats import check_file, output_format
+from sam_diffsr.image.formats import check_file, check_image, format_of, output_format
 from sam_diffsr.image.jobs import STDIN, STDOUT, Existing, Job
 from sam_diffsr.image.save import Quality, check_quality
 from sam_diffsr.overlap import overlapped
@@ -171,10 +172,14 @@ def run_jobs(
             if result_size is not None:
                 height, width = result_size(height, width)
             entry.size = height, width
-            if target is not STDOUT:
+            named = Path(f"result{job.ending}") if target is STDOUT else target
+            if target is STDOUT:
+                form, info = item.format, {} if strip_metadata else dict(item.format.metadata)
+                check_image("the image", format_of(named), form.pil_mode, (width, height), info)
+            else:
                 check_output(target, item.format, width=width, height=height, strip_metadata=strip_metadata)
-                if quality is not None:
-                    check_quality(quality, output_format(target.suffix))
+            if quality is not None:
+                check_quality(quality, output_format(named.suffix))
         entry.item, entry.status = item, "planned" if dry_run else "written"
 
     def compute(entries: list[_Entry]) -> list[_Entry]:

@@ -98,6 +98,14 @@ def test_step_and_image_for_real(model_dir, tmp_path: Path, monkeypatch, capsys)
         (["masks", "--size", "8"], "--size belongs to bench step and image and folder, not to bench masks"),
         (["step", "--set", "data.batch=3"], "--set belongs to bench train, not to bench step"),
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (
+            ["masks", "-m", "x"],
+            "model belongs to bench step and image and memory and folder, not to bench masks",
+        ),
+        (
+            ["train", "--device", "cpu"],
+            "device belongs to bench step and image and memory and folder, not to",
+        ),
         (["masks", "--json", "."], "there is a folder of this name"),
     ],
 )

@@ -143,7 +143,7 @@ def test_a_source_is_never_replaced(model_dir, photos, capsys) -> None:
             assert len(said.splitlines()) == 1
     assert upscale(model_dir, photos, "-o", photos, "--suffix", "", "--overwrite") == 1
     assert "it is the source" in capsys.readouterr().err
-    assert upscale(model_dir, photos / "a.png", "-o", photos / "a.png", "--skip-existing") == 0
+    assert upscale(model_dir, photos / "a.png", "-o", photos / "a.png", "--skip-existing") == 1
     assert (photos / "a.png").read_bytes() == content
 
 

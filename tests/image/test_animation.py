@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,26 @@ def decode(path: Path) -> Animation:
     animation = decode_frames(path)
     assert isinstance(animation, Animation)
     return animation
+
+
+def test_frames_that_grow_are_refused(tmp_path: Path):
+    """A later frame of a GIF may enlarge the picture, beyond the limit that its header obeys."""
+    data = bytearray(write(tmp_path / "a.gif", frames(False), 0).read_bytes())
+    assert data[6:10] == struct.pack("<HH", 12, 8)
+    first = data.index(b"\x2c")
+    second = data.index(b"\x2c\0\0\0\0" + struct.pack("<HH", 12, 8), first + 9)
+    data[second + 5 : second + 9] = struct.pack("<HH", 400, 400)
+    (tmp_path / "b.gif").write_bytes(data)
+    with pytest.raises(ImageError, match=r"frame 2 of .*b\.gif' cannot be decoded"):
+        decode_frames(tmp_path / "b.gif", max_pixels=400)
+
+
+def test_an_animation_that_is_cut_off_is_refused(tmp_path: Path):
+    data = write(tmp_path / "a.gif", [Image.effect_noise((30, 20), 90)] * 3, 0).read_bytes()
+    for size in range(len(data) * 2 // 3, len(data) - 200, 7):
+        (tmp_path / "b.gif").write_bytes(data[:size])
+        with pytest.raises(ImageError, match=r"b\.gif"):
+            decode_frames(tmp_path / "b.gif")
 
 
 @pytest.mark.parametrize("transparent", [False, True])

@@ -417,9 +417,68 @@ def test_long_texts_in_a_png_are_left_out_with_a_warning(tmp_path, kind, last):
     chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
     place = len(data) - 12 if last else 33
     (tmp_path / "a.png").write_bytes(data[:place] + chunk + data[place:])
-    with pytest.warns(UserWarning, match="texts or a colour profile larger than 1 MB, which are left out"):
+    with pytest.warns(UserWarning, match="texts or a colour profile larger than 1 MB, or texts whose names"):
         decoded = decode_image(tmp_path / "a.png")
     np.testing.assert_array_equal(decoded.rgb[0].permute(1, 2, 0) * 255, pixels(5, 7, 3))
+
+
+@pytest.mark.parametrize(
+    "key", ["frames", "dpi", "gamma", "srgb", "cicp", "chromaticity", "iptc", "icc_profile", "transparency"]
+)
+def test_texts_whose_names_mean_something_else_do_not_break_an_image(tmp_path, key):
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text(key, "72")
+    chunks.add_text("Author", "kept", zip=True)
+    Image.fromarray(pixels(5, 7, 3)).save(tmp_path / "a.png", pnginfo=chunks)
+    with pytest.warns(UserWarning, match="texts whose names mean something else to Pillow"):
+        decoded = decode_image(tmp_path / "a.png")
+    assert decoded.format.metadata == {"Author": "kept"}
+    with Image.open(tmp_path / "a.png") as opened:  # the same image by another way
+        if key != "transparency":
+            assert decode_image(opened).format.metadata == {"Author": "kept"}
+        else:
+            with pytest.raises(ImageError, match="cannot be converted"):
+                decode_image(opened)
+
+
+def png_of_samples(bits: int, kind: int, row: bytes, transparent: bytes) -> io.BytesIO:
+    """A PNG of one row."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    samples = len(row) * 8 // bits // (3 if kind == 2 else 1)
+    head = struct.pack(">IIBBBBB", samples, 1, bits, kind, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + chunk(b"tRNS", transparent) + chunk(b"IDAT", zlib.compress(b"\0" + row))
+    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + parts + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "row", "transparent"),
+    [
+        (1, 0, b"\x80", b"\0\x01"),
+        (2, 0, b"\xc0", b"\0\x03"),
+        (4, 0, b"\xf0\x00", b"\0\x0f"),
+        (8, 0, b"\x07\x08", b"\0\x07"),
+        (8, 2, b"\x01\x02\x03\x04\x05\x06", b"\0\x01\0\x02\0\x03"),
+        (16, 2, b"\x12\x34\x56\x78\x9a\xbc" + bytes(6), b"\x12\x34\x56\x78\x9a\xbc"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*16 bits per sample")
+def test_the_transparent_colour_of_any_depth_becomes_alpha(bits, kind, row, transparent):
+    decoded = decode_image(png_of_samples(bits, kind, row, transparent))
+    assert decoded.alpha is not None
+    assert decoded.alpha.flatten().tolist() == [0.0] + [1.0] * (decoded.alpha.numel() - 1)
+
+
+def test_the_place_on_the_earth_is_left_out_with_a_warning(tmp_path):
+    image = Image.new("L", (6, 4))
+    image.save(tmp_path / "a.tif", tiffinfo={33550: (10.0, 10.0, 0.0), 271: "Maker"})
+    with pytest.warns(UserWarning, match=r"the place of .*a\.tif' on the earth \(GeoTIFF\) is left out"):
+        result = round_trip(tmp_path / "a.tif")
+    assert isinstance(result, Image.Image)
+    assert 271 in result.getexif()
+    assert 33550 not in result.getexif()
 
 
 def test_icons(tmp_path):
@@ -715,7 +774,7 @@ def test_an_orientation_out_of_range_is_ignored():
 
 def test_pixel_dimensions_in_exif_follow_the_result():
     image = Image.new("RGB", (6, 4))
-    image.info["exif"] = exif_bytes(xA002=6, xA003=4, x9003="2024:01:02 03:04:05")
+    image.info["exif"] = exif_bytes(xA002=6, xA003=4, x9003="2024:01:02 03:04:05", x9214=(4, 3, 2, 2))
     decoded = decode_image(image)
     result = encode_image(torch.rand(1, 3, 16, 24), None, decoded.format)
     assert isinstance(result, Image.Image)

@@ -187,6 +187,25 @@ def test_results_of_one_name_are_called_after_the_whole_name(tree: Path, tmp_pat
     ]
 
 
+@POSIX
+def test_one_place_in_two_spellings_is_one_place(tree: Path, tmp_path: Path, monkeypatch) -> None:
+    (tree / "a.jpg").touch()
+    (tmp_path / "link").symlink_to(tree)
+    monkeypatch.chdir(tree)
+    for other in (tree / "a.jpg", "../link/a.jpg"):
+        jobs = plan_jobs(["a.png", other])
+        assert [job.target.name for job in jobs] == ["a_png_out.png", "a_jpg_out.png"]
+
+
+def test_lossless_videos_are_mkv_before_names_are_compared(tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.mov"):
+        (tmp_path / name).touch()
+    jobs = plan_jobs([tmp_path / "a.mp4", tmp_path / "a.mov"], tmp_path / "x", lossless=True)
+    assert targets(jobs, tmp_path / "x") == ["a_mp4_out.mkv", "a_mov_out.mkv"]
+    (job,) = plan_jobs(tmp_path / "a.mp4", tmp_path / "." / "b.mp4", lossless=True)
+    assert job.target == tmp_path / "b.mp4"  # a file name is taken as it is
+
+
 def test_one_name_in_two_folders_fails_for_the_second(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.png").touch()
@@ -347,8 +366,9 @@ def test_a_result_that_exists_is_kept_unless_it_may_be_replaced(tmp_path: Path) 
         stored.is_done("error", exists=True, name="s3://bucket/a.png")
     (tmp_path / "link.png").symlink_to(source)
     for own in (source, tmp_path / "link.png"):
-        with pytest.raises(OutputError, match="it is the source; choose another name"):
-            Job(source=source, target=own).is_done("overwrite")
+        for existing in ("overwrite", "skip"):
+            with pytest.raises(OutputError, match="it is the source; choose another name"):
+                Job(source=source, target=own).is_done(existing)
 
 
 @POSIX

@@ -13,8 +13,9 @@ from sam_diffsr.image.photos import list_photos, read_photo
 
 
 def test_photos_are_listed_with_their_subfolders(tmp_path: Path) -> None:
-    (tmp_path / "trip").mkdir()
-    for name in ("b.PNG", "trip/a.jpg", ".half.part.png", "notes.txt"):
+    for name in ("trip", ".thumbs", "folder.jpg"):
+        (tmp_path / name).mkdir()
+    for name in ("b.PNG", "trip/a.jpg", ".half.part.png", ".thumbs/c.png", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
     found = list_photos(tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["b.PNG", "trip/a.jpg"]

@@ -275,6 +275,16 @@ def test_standard_input_and_output(monkeypatch) -> None:
     assert Image.open(made).size == (8, 6)
 
 
+def test_what_standard_output_cannot_hold_is_found_before_the_work(monkeypatch, tmp_path: Path) -> None:
+    Image.new("RGBA", (4, 3)).save(tmp_path / "a.png")
+    jobs = plan_jobs(tmp_path / "a.png", "-", ext="jpg")
+    for dry_run in (True, False):
+        (outcome,) = run_jobs(jobs, lambda images: pytest.fail("computed"), dry_run=dry_run)
+        assert outcome.status == "failed"
+        assert "cannot write the image" in str(outcome.error)
+        assert "has transparency" in str(outcome.error)
+
+
 @POSIX
 def test_a_full_disk_fails_each_file_and_leaves_nothing(photos: Path, tmp_path: Path, monkeypatch) -> None:
     def full(self, file, **options):
