@@ -81,7 +81,8 @@ def add_evaluate(parser: Parser) -> None:
     add = command.add_argument_group("output").add_argument
     resume = (
         "continue a stopped run: scores are kept in FILE image by image, and those in it are reused "
-        "(default: a file next to the first output, deleted at the end)"
+        "(default: a file next to the first output, deleted at the end); with --html or --save every image "
+        "is made again"
     )
     add("--json", metavar="FILE", help="every value, with settings, commit and versions")
     add("--csv", metavar="FILE", help="one line per image and method")
@@ -152,14 +153,15 @@ def _run(args: argparse.Namespace) -> int:
             lpips=perceptual.lpips_distance(**device) if args.lpips else None,
             features=perceptual.inception_features(**device) if args.fid else None,
             dataset=os.path.commonpath([file.parent for file in hr_files]),
-            on_image=observe,
+            on_image=observe if observers else None,
             log=log,
             **device,
             **given(args, "protocol", "seed", "measures"),
         )
     except KeyboardInterrupt:
         if log is not None:
-            say(f"scores so far are in {log.path}; the same command with --resume continues", error=True)
+            how = f"--resume {log.path} without --html and --save" if observers else "--resume"
+            say(f"scores so far are in {log.path}; the same command with {how} continues", error=True)
         raise
 
     # the table, then the files

@@ -31,6 +31,8 @@ from sam_diffsr.files import atomic_path, writing
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _AGAIN = "prepare the folder again"
+PARTS = "parts"
+"""Name of the folder of parts, inside the folder of crops; it is there while the crops are prepared."""
 ARRAYS = dict[str, str](images="uint8", labels="uint16", origins="int32", values="float32", offsets="int64")
 
 Crops = tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.int32], NDArray[np.float32]]
@@ -189,16 +191,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def finished_crops(
     folder: Path, is_wanted: Callable[[dict[str, Any]], bool], *, overwrite: bool
 ) -> CropStore | None:
-    """Open a folder if its manifest is the wanted one; refuse another that may not be overwritten."""
+    """Open a folder if its manifest is the wanted one.
+
+    Raises ``OutputError`` for another one, or arrays without one, that may not be overwritten.
+    """
     try:
         manifest = read_manifest(folder)
     except DataError:
         manifest = {}
     if manifest and is_wanted(manifest):
         return CropStore(folder)
-    if not overwrite and (folder / MANIFEST).exists():
+    # Next to parts, arrays without a manifest are those of a preparation that was cut off.
+    names = [MANIFEST] if (folder / PARTS).is_dir() else [MANIFEST, *(f"{name}.npy" for name in ARRAYS)]
+    held = next((name for name in names if (folder / name).exists()), None)
+    if held is not None and not overwrite:
+        what = "crops of other photos or settings" if held == MANIFEST else f"{held}, but no {MANIFEST}"
         raise OutputError(
-            f"{folder} holds crops of other photos or settings; nothing was changed: "
+            f"{folder} holds {what}; nothing was changed: "
             "choose another folder, or replace them with --overwrite (overwrite=True)"
         )
     return None

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sam_diffsr.errors import DataError
 from sam_diffsr.image.photos import PHOTO_SUFFIXES, is_photo, list_photos
+from sam_diffsr.image.read import readable_endings
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ def find_dataset(root: str | os.PathLike[str], *, scale: int = 4, inputs: bool =
     ``DIV2K_train_HR`` with ``DIV2K_train_LR_bicubic/X4`` (the folder itself or its parent), the same for
     ``DIV2K_valid`` and ``Flickr2K``, also as ``_sub`` folders; ``DF2K_train_HR``. An LR image has the name of
     its HR image, with or without ``x4`` at the end. SelfExSR's layout has both in one folder
-    (``img_001_SRF_4_HR.png``, ``img_001_SRF_4_LR.png``), which may be called ``image_SRF_4``.
+    (``img_001_SRF_4_HR.png``, ``img_001_SRF_4_LR.png``), which may be called ``image_SRF_4``. Only files with
+    the endings of photographs count; other images in the HR folder are left out, with a warning.
 
     Args:
         root: the data set's folder or its folder of HR images.
@@ -82,6 +84,17 @@ def find_dataset(root: str | os.PathLike[str], *, scale: int = 4, inputs: bool =
             f"no images in {folder}; expected image files ({', '.join(sorted(PHOTO_SUFFIXES))}) in it "
             f"or in a folder named {', '.join(_PLAIN)} ..."
         )
+    endings = readable_endings() - PHOTO_SUFFIXES
+    seen = chain(*(place.glob("[!.]*") for place in folders))
+    if others := [file.name for file in seen if file.suffix.lower() in endings and file.is_file()]:
+        known = ", ".join(sorted(PHOTO_SUFFIXES))
+        logger.warning(
+            "left out of %s: %d images like %s; expected files ending in %s",
+            folder,
+            len(others),
+            min(others),
+            known,
+        )
     if (found := _selfexsr(hr, scale=scale)) is not None:
         return found if inputs else Dataset(found.hr, None)
     _refuse_mixed(hr)
@@ -95,7 +108,7 @@ def find_dataset(root: str | os.PathLike[str], *, scale: int = 4, inputs: bool =
 
 
 def photo_folders(root: Path) -> list[Path]:
-    """Folders of photographs for training: the folders of HR images, or the whole root; the choice is logged.
+    """Folders of photographs: the folders of HR images, or the whole root; the choice is logged.
 
     A folder ``HR``, ``GT`` or ``original`` without LR folders next to it, but with photographs in folders of
     other names, is one of many subfolders of a plain folder. Raises ``DataError`` for an LMDB.

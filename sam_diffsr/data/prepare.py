@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import os
-import shutil
+import re
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -19,9 +19,9 @@ from typing import Any
 
 import sam_diffsr.data.cut as cut
 from sam_diffsr.data.config import MissingMasks
-from sam_diffsr.data.crops import CropStore, finished_crops, write_crops
+from sam_diffsr.data.crops import PARTS, CropStore, finished_crops, write_crops
 from sam_diffsr.data.datasets import photo_folders
-from sam_diffsr.errors import ArgumentError, DataError
+from sam_diffsr.errors import ArgumentError, DataError, OutputError
 from sam_diffsr.files import writing
 from sam_diffsr.image.photos import list_photos
 from sam_diffsr.masks.spe import Encoding, EncodingOptions, Reduction
@@ -29,8 +29,8 @@ from sam_diffsr.masks.store import digest_masks
 
 logger = logging.getLogger(__name__)
 
-PARTS = "parts"
-"""Name of the folder of parts, inside the folder of crops."""
+_PART = re.compile(r"[0-9a-f]{24}\.npz|\.[0-9a-f]+\.part\.npz")
+"""Names of parts, see ``_part_name``, and of unfinished ones."""
 _KINDS = {"corrupt": "cannot be read", "small": "too small for crop_size and reductions"}
 """Why photographs are left out."""
 _MOST_NAMED = 5
@@ -86,7 +86,8 @@ def prepare_crops(
         DataError: no usable photo, no crop above ``min_gradient``, or masks that are missing, malformed or of
             an image of another size.
         MissingDependencyError: ``"graph"`` without scikit-image.
-        OutputError: the folder cannot be created, holds other crops, or the disk is too full.
+        OutputError: the folder cannot be created, holds other crops, or other files in ``parts``; or the disk
+            is too full.
     """
     if crop_size < 16:
         raise ArgumentError(f"crop_size must be at least 16 pixels, got {crop_size}")
@@ -97,6 +98,14 @@ def prepare_crops(
         files, roots = [file for place in folders for file in list_photos(place)], [Path(photos), *folders]
     else:
         files, roots = list_photos(photos), []
+    folder, parts = Path(out), Path(out, PARTS)
+    with writing("the folder of crops", folder):
+        others = [path.name for path in parts.glob("*") if not _PART.fullmatch(path.name)]
+    if others:
+        raise OutputError(
+            f"{parts} is for unfinished crops, but holds {min(others)!r}; nothing was changed: "
+            "choose another folder for the crops, or move the other files away"
+        )
     segment, name = (None, "masks") if masks is not None else cut.resolve_segmenter(segmenter)
     found = {} if masks is None else cut.find_photo_masks(masks, files, roots=roots, missing=missing_masks)
     how: EncodingOptions = {"encoding": encoding, "reduction": reduction}
@@ -105,8 +114,7 @@ def prepare_crops(
     settings |= {"segmenter": name, **how}
 
     # A folder with the same photos, masks and settings is finished.
-    folder = Path(out)
-    factors = [float(factor) for factor in reductions]
+    factors = list(dict.fromkeys(float(factor) for factor in reductions))
     listed = [(file, _digest(file), digest_masks(found[file]) if file in found else None) for file in files]
     wanted = [[photo, by, masked] for _, photo, masked in listed for by in factors]
 
@@ -115,11 +123,11 @@ def prepare_crops(
         keys = ("sha256", "reduction", "masks")
         made = [[source.get(key) for key in keys] for source in manifest["sources"]]
         kept = [entry for entry in wanted if entry[0] not in left_out]
-        known = {photo for _, photo, _ in listed if photo is not None}
+        known = {photo for _, photo, _ in listed}
         return manifest.get("settings") == settings and made == kept and left_out <= known
 
     if (store := finished_crops(folder, is_wanted, overwrite=overwrite)) is not None:
-        shutil.rmtree(folder / PARTS, ignore_errors=True)  # left by a run that was killed at the end
+        _remove_parts(parts)  # left by a run that was killed at the end
         _report(store.skipped, len(files))
         return store
 
@@ -127,7 +135,7 @@ def prepare_crops(
     joined: list[Path] = []
     sources: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
-    with _parts_folder(folder) as parts:
+    with _parts_folder(folder):
         for number, (file, photo, masked) in enumerate(listed, start=1):
             paths = {by: parts / _part_name(photo, by, settings, masked) for by in factors}
             problem = cutter.cut(file, paths)
@@ -155,24 +163,33 @@ def prepare_crops(
             )
         crops = map(cut.read_part, joined)
         store = write_crops(folder, crops, sources=sources, settings=settings, skipped=skipped)
-    shutil.rmtree(parts, ignore_errors=True)
+    _remove_parts(parts)
     return store
 
 
 @contextlib.contextmanager
-def _parts_folder(folder: Path) -> Generator[Path, None, None]:
+def _parts_folder(folder: Path) -> Generator[None, None, None]:
     """Make the folder of parts; after an error remove the new folders that are empty."""
     parts = folder / PARTS
     made = [place for place in (parts, *parts.parents) if not place.exists()]
     with writing("the folder of crops", folder):
         parts.mkdir(parents=True, exist_ok=True)
     try:
-        yield parts
+        yield
     except BaseException:
         for place in made:
             with contextlib.suppress(OSError):
                 place.rmdir()
         raise
+
+
+def _remove_parts(parts: Path) -> None:
+    """Delete the parts, and their folder unless something else came to lie in it."""
+    with contextlib.suppress(OSError):
+        for path in parts.iterdir():
+            if _PART.fullmatch(path.name):
+                path.unlink()
+        parts.rmdir()
 
 
 def _part_name(*made_of: Any) -> str:

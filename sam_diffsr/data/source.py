@@ -143,7 +143,7 @@ class TrainingSource:
         recipes, noise_seed = (), 0
         if config.damage is not None:
             rng = np.random.default_rng([self.seed, 2, step])
-            noise_seed = int(rng.integers(2**32)) + self.rank * config.batch
+            noise_seed = int(rng.integers(2**32)) + self.rank
             recipes = tuple(draw_recipe(rng, config.damage) for _ in range(config.batch))
 
         # Only the rows of this process are cut.
@@ -162,7 +162,7 @@ class TrainingSource:
                 structure[place] = field
         pixels, fields = torch.from_numpy(images), torch.from_numpy(structure)
         own = recipes[self.rank :: self.world]
-        return HostBatch(pixels, fields, draws, tuple(synthetic), own, noise_seed)
+        return HostBatch(pixels, fields, draws, tuple(synthetic), own, noise_seed, self.world)
 
     def device_batch(self, host: HostBatch, device: torch.device) -> TrainingBatch:
         """Copy to the device, make synthetic pixels, augment image and field together, make the LR image."""

@@ -99,7 +99,9 @@ class HostBatch:
     recipes: tuple[Recipe, ...] = ()
     """Damage of each row; a row without steps, or no recipes at all, is the MATLAB bicubic."""
     seed: int = 0
-    """Seed of the noise of recipes; row ``n`` takes ``seed + n``."""
+    """Seed of the noise of recipes; row ``n`` takes ``seed + n * stride``."""
+    stride: int = 1
+    """Number of processes: rows that follow each other here are that far apart in the whole batch."""
 
 
 def make_batch(host: HostBatch, *, scale: int) -> TrainingBatch:
@@ -119,7 +121,8 @@ def make_batch(host: HostBatch, *, scale: int) -> TrainingBatch:
     lr = _reduce(windows, scale)
     for row, recipe in enumerate(host.recipes):
         if recipe:
-            damaged = apply_recipe(windows[row : row + 1], recipe, scale=scale, seed=host.seed + row)
+            seed = host.seed + row * host.stride
+            damaged = apply_recipe(windows[row : row + 1], recipe, scale=scale, seed=seed)
             lr[row] = damaged[0, :, MARGIN_LR:-MARGIN_LR, MARGIN_LR:-MARGIN_LR]
     inner = slice(MARGIN_LR * scale, -MARGIN_LR * scale)
     hr = windows[..., inner, inner].float() / 255

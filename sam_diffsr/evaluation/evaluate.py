@@ -90,8 +90,9 @@ def evaluate_methods(
         device: Device in the record. Unless it is a CPU, each method enlarges the first image twice and the
             second time counts for ``seconds``.
         dataset: Name of the images in the record.
-        on_image: Called after each image that was computed, with everything that was made of it.
-        log: Keeps the scores of each image, and gives back those of an earlier run.
+        on_image: Called after each image with everything that was made of it.
+        log: Keeps the scores of each image. Gives back those of an earlier run, unless ``on_image`` needs the
+            images themselves.
 
     Raises:
         ArgumentError: Unknown protocol or measure; no files or methods; fewer than two images for FID, or
@@ -166,7 +167,7 @@ def evaluate_methods(
                 cropped += [pair.name] * pair.cropped
                 gray += [pair.name] * (pair.gray and protocol == "matlab")
                 truths += [] if features is None else [features(pair.hr)]
-            kept = None if log is None else log.find(pair.name, name, files=files)
+            kept = None if log is None or on_image is not None else log.find(pair.name, name, files=files)
             if kept is not None:
                 scored[name].append(kept)
                 continue

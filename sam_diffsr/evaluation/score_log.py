@@ -30,32 +30,34 @@ class ScoreLog:
         """Read what is in the file, or write a new one; each run opens its log once.
 
         ``settings`` is everything that scores depend on but the image files, as JSON values. A file that does
-        not hold scores of these settings is a ``DataError``.
+        not hold scores of these settings is a ``DataError``, and stays as it is.
         """
+        now = json.loads(json.dumps(settings))
+        before, head = now, _line({"settings": settings})
         with writing("scores to", self.path):
             text = self.path.read_bytes() if self.resume and self.path.exists() else b""
-            text = text[: text.rfind(b"\n") + 1]  # without a torn line
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.open("ab").close()
-            os.truncate(self.path, len(text))
-        if not text:
-            self._append({"settings": settings})
-            return
+        whole = text[: text.rfind(b"\n") + 1]  # without a torn line
         try:
-            first, *entries = [json.loads(line) for line in text.splitlines()]
-            before: dict[str, Any] = first["settings"]
-            self._kept = {(entry["image"], entry["damage"]): entry for entry in entries}
+            if not head.startswith(text):
+                first, *entries = [json.loads(line) for line in (whole or text).splitlines()]
+                before = dict[str, Any](first["settings"])
+                self._kept = {(entry["image"], entry["damage"]): entry for entry in entries}
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{self.path} is not a file of scores ({type(error).__name__}: {error}); give another file"
             ) from error
-        now = json.loads(json.dumps(settings))
         for key in {**before, **now}:
             if before.get(key) != now.get(key):
                 raise DataError(
                     f"{self.path} holds scores of another run ({key} was {before.get(key)!r}, now "
                     f"{now.get(key)!r}); give another file, or delete it"
                 )
+        with writing("scores to", self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.open("ab").close()
+            os.truncate(self.path, len(whole))
+        if not whole:
+            self._append({"settings": settings})
 
     def find(self, image: str, damage: str, *, files: Sequence[Path]) -> tuple[ImageScore, ...] | None:
         """The scores of one image, one per method; None if there are none or a file has changed."""
@@ -72,7 +74,11 @@ class ScoreLog:
 
     def _append(self, value: Mapping[str, Any]) -> None:
         with writing("scores to", self.path), self.path.open("ab", buffering=0) as file:
-            file.write(json.dumps(value).encode() + b"\n")
+            file.write(_line(value))
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
 
 
 def _stamps(files: Sequence[Path]) -> list[list[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from sam_diffsr.data.datasets import photo_folders
 from sam_diffsr.errors import ArgumentError, ImageError
 from sam_diffsr.evaluation.metrics import SSIM_WINDOW, psnr_y, ssim_y
 from sam_diffsr.evaluation.pairs import Pair, read_pair, to_uint8
@@ -41,7 +43,7 @@ class FolderValidator:
     """Scores models in float32 on a folder of high-resolution images, read once and kept in memory.
 
     Args:
-        folder: High-resolution images, sorted by name.
+        folder: High-resolution images, sorted by name, or a data set (see ``find_dataset``) that has them.
         config: Sampling and normalisation of the model.
         method: ``encoder`` scores the encoder's own image, ``model`` the sampled one.
         limit: Number of images; None takes all.
@@ -52,6 +54,7 @@ class FolderValidator:
     Raises:
         ArgumentError: ``limit`` or ``crop`` is out of range.
         ImageError: No such folder, no image in it, or an image cannot be read or is too small.
+        DataError: The folder is an LMDB.
     """
 
     def __init__(
@@ -74,7 +77,8 @@ class FolderValidator:
             raise ArgumentError(
                 f"crop must be a multiple of the scale {scale} and at least {smallest}, got {crop}"
             )
-        files = find_images(folder, recursive=True)[:limit]
+        folders = photo_folders(Path(folder))
+        files = [file for place in folders for file in find_images(place, recursive=True)][:limit]
         if not files:
             raise ImageError(f"{folder} has no images to validate on")
         self.pairs: list[Pair] = []

@@ -104,7 +104,8 @@ def scores_for_card(
 ) -> tuple[list[str], str]:
     """Front matter that the Hub shows as a table of results, and a section with the scores of all methods.
 
-    The file must have the model of ``config`` at its default sampling; otherwise it is a ``DataError``.
+    The file must have the model of ``config`` at its default sampling, on inputs without damage; of several
+    models the one called ``name`` is taken. Otherwise it is a ``DataError``.
     """
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -118,15 +119,23 @@ def scores_for_card(
         if data["scale"] != config.model.scale:
             raise DataError(f"{path} has scores at x{data['scale']}, but the model is x{config.model.scale}")
         sampling = config.sampling
-        row = next((row for row in data["rows"] if row["sampling"] == to_dict(sampling)), None)
-        if row is None:
+        rows = [row for row in data["rows"] if row["sampling"] == to_dict(sampling)]
+        rows = [row for row in rows if row.get("damage", "") in ("", "bicubic")]
+        if not rows:
             start = "noise" if sampling.start is None else sampling.start
             raise DataError(
                 f"{path} has no model with the default sampling ({sampling.sampler}, {sampling.steps} steps, "
-                f"start {start}, {sampling.spacing}); evaluate the exported folder and export again with its "
-                "scores"
+                f"start {start}, {sampling.spacing}) on inputs without damage; evaluate the exported folder "
+                "and export again with its scores"
             )
-        return _front_matter(data, row, name), _section(data, name)
+        if len(names := {row.get("name", "") for row in rows}) > 1:
+            rows = [row for row in rows if Path(row["name"]).name == name]
+        if not rows:
+            raise DataError(
+                f"{path} has several models with the default sampling ({', '.join(sorted(names))}), none of "
+                f"them called {name}; evaluate the exported folder alone and export again with its scores"
+            )
+        return _front_matter(data, rows[0], name), _section(data, name)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise DataError(
             f"{path} is not what `sam-diffsr evaluate --json` writes ({type(error).__name__}: {error}); "
@@ -216,7 +225,9 @@ def _section(data: Mapping[str, Any], name: str) -> str:
     inside = f"without a border of {border} pixels" if border else "on whole images"
     software = f"sam-diffsr {data['versions']['sam-diffsr']}"
     software += f", commit {data['commit']}" if data.get("commit") else ""
-    asked = "".join(f" --{title.lower()}" for title in ("LPIPS", "FID") if title in shown)
+    damages = ",".join(dict.fromkeys(row["damage"] for row in data["rows"] if row.get("damage")))
+    asked = f" --degrade {shlex.quote(damages)}" if damages else ""
+    asked += "".join(f" --{title.lower()}" for title in ("LPIPS", "FID") if title in shown)
     lines = [
         "## Scores",
         "",

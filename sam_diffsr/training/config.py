@@ -103,7 +103,7 @@ class ValidationConfig:
     """Table ``validation``: how the averaged weights are scored. May change on resume."""
 
     hr: str | None = None
-    """Folder of held-back high-resolution images; null turns validation off."""
+    """Folder or data set of held-back high-resolution images; null turns validation off."""
     limit: int | None = None
     """Number of images, the first ones by name; null takes all."""
     crop: int | None = None
@@ -161,7 +161,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         counts = ("steps", "accumulate", "keep", "log_every", "checkpoint_every", "validate_every")
         time: _Rule = ("be > 0 or null", lambda value: value is None or value > 0)
-        _check(self, "run", **dict.fromkeys(counts, _COUNT), seed=_NOT_NEGATIVE, threads=_COUNT_OR_NULL)
+        seed: _Rule = ("be >= 0 and < 2**63", lambda value: 0 <= value < 2**63)
+        _check(self, "run", **dict.fromkeys(counts, _COUNT), seed=seed, threads=_COUNT_OR_NULL)
         _check(self, "run", ema_decay=_DECAY, max_seconds=time)
 
 

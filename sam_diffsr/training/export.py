@@ -42,7 +42,8 @@ def export_run(
         name: title of the card; None takes the folder's name.
         license: SPDX identifier of the weights' licence.
         datasets: Hub ids or names of the data sets, for the card's front matter.
-        scores: JSON file of ``sam-diffsr evaluate`` that has a model with this sampling.
+        scores: JSON file of ``sam-diffsr evaluate`` that has a model with this sampling on inputs without
+            damage; of several models the one called ``name``.
         details: Markdown for the end of the card.
         dtype: floating type to store; None keeps float32, ``torch.float16`` halves the file.
 
@@ -52,7 +53,7 @@ def export_run(
     Raises:
         CheckpointMismatchError: the run is of the encoder, which is half a model.
         ModelLoadError: there is no checkpoint, or it is damaged.
-        DataError: the file of scores cannot be read, has another scale, or has no model with this sampling.
+        DataError: the file of scores cannot be read, has another scale, or does not have this model.
         OutputError: the folder cannot be written.
     """
     # everything is read and checked before anything is written

@@ -30,7 +30,7 @@ FOLDER = "checkpoints"
 _GROUPS = ("network", "ema", "frozen", "moments")
 _FIXED_RUN_KEYS = ("run.seed", "run.start", "run.ema_decay", "run.precision")
 """The only keys of table ``run`` that must not change on resume."""
-_DATA_FOLDERS = ("data.crops", "data.photos", "data.masks")
+_DATA_FOLDERS = ("data.crops", "data.photos", "data.masks", "data.synthetic.photos")
 """Folders that may have moved since. A changed path is only logged; the contents are not compared."""
 
 
@@ -95,8 +95,8 @@ def write_checkpoint(checkpoint: Checkpoint, *, keep: int) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the unfinished files of processes that were killed while they saved."""
-    for path in (folder / FOLDER).glob(".*"):
+    """Delete the unfinished checkpoints of processes that were killed while they saved."""
+    for path in (folder / FOLDER).glob(".*.part.safetensors"):
         path.unlink(missing_ok=True)
 
 

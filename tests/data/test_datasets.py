@@ -106,3 +106,12 @@ def test_no_photograph_is_lost_to_a_common_name(
     with caplog.at_level(logging.INFO):
         assert photo_folders(tmp_path) == [tmp_path / taken]
     assert ("all its photographs are taken" if taken == "." else f"{taken} only") in caplog.text
+
+
+def test_images_with_other_endings_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fill(tmp_path / "HR", "a.png", "b.ppm", "c.PPM", ".d.ppm")
+    (tmp_path / "HR" / "notes.txt").write_text("")
+    assert [file.name for file in find_dataset(tmp_path).hr] == ["a.png"]
+    assert [message[: message.index(";")] for message in caplog.messages] == [
+        f"left out of {tmp_path}: 2 images like b.ppm"
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from sam_diffsr.data.degrade import (
     STEPS,
     Damage,
     DegradationConfig,
+    Recipe,
     apply_recipe,
     draw_recipe,
     parse_degradation,
@@ -203,12 +205,17 @@ def test_batches_depend_on_seed_and_step_alone(store: CropStore) -> None:
 
 
 def test_processes_share_the_damage_of_a_batch(store: CropStore) -> None:
-    whole, *halves = (
-        source_of(store, PHOTO, seed=2, rank=rank, world=world).host_batch(1).recipes
-        for rank, world in ((0, 1), (0, 2), (1, 2))
-    )
-    assert len(whole) == 4
-    assert halves == [whole[0::2], whole[1::2]]
+    noisy = replace(PHOTO, clean=0.0, noise=Damage(probability=1.0, low=10.0, high=10.0))
+    recipes: list[tuple[Recipe, ...]] = []
+    images: list[torch.Tensor] = []
+    for rank, world in ((0, 1), (0, 2), (1, 2)):
+        source = source_of(store, noisy, seed=2, rank=rank, world=world)
+        host = source.host_batch(1)
+        recipes.append(host.recipes)
+        images.append(source.device_batch(host, torch.device("cpu")).lr)
+    assert len(recipes[0]) == 4
+    assert recipes[1:] == [recipes[0][0::2], recipes[0][1::2]]
+    assert torch.equal(torch.stack(images[1:], dim=1).flatten(0, 1), images[0])
 
 
 def test_only_rows_with_a_recipe_are_damaged() -> None:

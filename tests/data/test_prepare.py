@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sam_diffsr.data import cut
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.cut import gradient_energy, reduce_image, textured_corners
 from sam_diffsr.data.prepare import prepare_crops
@@ -168,7 +169,8 @@ def test_preparation_that_was_cut_off_goes_on(photos: Path, tmp_path: Path) -> N
 def test_parts_left_by_a_kill_go_with_the_next_run(photos: Path, tmp_path: Path) -> None:
     prepare_crops(photos, tmp_path, crop_size=64, segmenter="none")
     (tmp_path / "parts").mkdir()
-    (tmp_path / "parts" / "x.npz").write_bytes(b"left")
+    for name in (f"{7:024x}.npz", ".0123456789abcdef.part.npz"):
+        (tmp_path / "parts" / name).write_bytes(b"left")
     prepare_crops(photos, tmp_path, crop_size=64, segmenter="none")
     assert not (tmp_path / "parts").exists()
 
@@ -335,3 +337,47 @@ def test_full_disk(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         prepare_crops(photos, tmp_path, crop_size=64, segmenter="none")
     monkeypatch.undo()
     assert len(prepare_crops(photos, tmp_path, crop_size=64, segmenter="none"))
+
+
+def test_other_files_in_the_folder_of_parts_are_left_alone(photos: Path, tmp_path: Path) -> None:
+    originals = shutil.copytree(photos, tmp_path / "job" / "parts")
+    with pytest.raises(
+        OutputError, match=r"parts is for unfinished crops, but holds 'a\.png'; nothing was changed"
+    ):
+        prepare_crops(originals, tmp_path / "job", crop_size=64, segmenter="none", overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "job").rglob("*.*")) == ["a.png", "b.png", "notes.txt"]
+
+
+def test_arrays_of_somebody_else_are_kept(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.npy").write_bytes(b"mine")
+    options: dict = {"crop_size": 64, "segmenter": "none"}
+    with pytest.raises(OutputError, match=r"holds labels\.npy, but no manifest\.json; nothing was changed"):
+        prepare_crops(photos, tmp_path, **options)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
+    assert len(prepare_crops(photos, tmp_path, overwrite=True, **options))
+
+
+def test_a_reduction_given_twice_counts_once(photos: Path, tmp_path: Path) -> None:
+    options: dict = {"crop_size": 64, "segmenter": "none", "reductions": (2, 1, 2.0)}
+    store = prepare_crops(photos, tmp_path, **options)
+    assert [source["reduction"] for source in store.manifest["sources"]] == [2, 1, 2, 1]
+    assert len(prepare_crops(photos, tmp_path, **options)) == len(store)
+
+
+def test_a_photo_that_cannot_be_opened_is_left_out_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if path.name == "b.png":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    monkeypatch.setattr(
+        cut, "decode_image", lambda file: decode_image(file if file.name == "a.png" else "gone")
+    )
+    for _ in range(2):
+        store = prepare_crops(photos, tmp_path, crop_size=64, segmenter="none")
+        assert [(source["file"], source["sha256"]) for source in store.skipped] == [("b.png", None)]

@@ -17,7 +17,7 @@ from sam_diffsr.data.synthetic.drawing import draw_image, render
 from sam_diffsr.data.synthetic.shapes import Canvas, power_law_radii
 from sam_diffsr.data.synthetic.textures import natural_textures, photo_textures
 from sam_diffsr.errors import ArgumentError, DataError, OutputError
-from sam_diffsr.masks.spe import encode_structure
+from sam_diffsr.masks.spe import MAX_REGIONS, encode_structure
 
 CPU = torch.device("cpu")
 
@@ -226,3 +226,29 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write the crops in"):
         synthesize_crops(tmp_path / "file" / "out", count=1, config=SyntheticConfig(size=32))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"seed": -1}, "seed must be at least 0, got -1"), ({"device": "gpu"}, "device must be 'auto', 'cpu'")],
+)
+def test_synthesize_refuses_before_anything_is_made(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        synthesize_crops(tmp_path / "out", count=1, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_synthesize_on_any_device(tmp_path: Path) -> None:
+    assert len(synthesize_crops(tmp_path, count=1, config=SyntheticConfig(size=32), device="auto")) == 1
+
+
+def test_labels_end_at_the_largest_number() -> None:
+    canvas = Canvas(8)
+    canvas.count = MAX_REGIONS - 1
+    square = np.array([[0.0, 0.0], [7, 0], [7, 7], [0, 7]])
+    canvas.polygons(np.stack([square / 2, square]))
+    canvas.lines([square], 2)
+    canvas.outline(np.array([0.0, 0.0, 7.0, 7.0]), 2, round_=False)
+    canvas.text("H", (4, 4), 6)
+    assert canvas.count == MAX_REGIONS
+    assert np.unique(canvas.labels()).tolist() == [1, MAX_REGIONS]

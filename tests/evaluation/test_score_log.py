@@ -96,3 +96,27 @@ def test_scores_of_another_run_are_refused(run, tmp_path, photos) -> None:
         ScoreLog(tmp_path, resume=False).open({})
     with pytest.raises(OutputError, match="cannot write scores to"):
         ScoreLog(Path(tmp_path / "gone" / "x"), resume=False).add("a", "", files=photos, scores=[])
+
+
+@pytest.mark.parametrize(
+    "text", ["a shopping list", "{}\nan unfinished thought", '{"settings": {}}\n{"a": 1}\nend']
+)
+def test_a_file_of_something_else_is_left_as_it_is(tmp_path, text) -> None:
+    (tmp_path / "notes").write_text(text)
+    with pytest.raises(DataError, match="notes is not a file of scores"):
+        ScoreLog(tmp_path / "notes", resume=True).open({})
+    assert (tmp_path / "notes").read_text() == text
+
+
+def test_a_torn_first_line_is_written_again(tmp_path) -> None:
+    (tmp_path / "scores").write_text('{"settings": {"se')
+    ScoreLog(tmp_path / "scores", resume=True).open({"seed": 0})
+    assert (tmp_path / "scores").read_text() == '{"settings": {"seed": 0}}\n'
+
+
+def test_pictures_are_made_again(run, enlarged) -> None:
+    shown: list[str] = []
+    first = run()
+    assert run(on_image=lambda result: shown.append(result.pair.name)).rows[0].psnr_y == first.rows[0].psnr_y
+    assert shown == ["0.png", "1.png"]
+    assert enlarged == shown * 2

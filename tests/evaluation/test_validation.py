@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +91,10 @@ def test_bad_arguments(folder: Path, tmp_path: Path) -> None:
         FolderValidator(tmp_path, CONFIG, method="encoder")
     with pytest.raises(ImageError, match=r"a\.png has 34x41 pixels; at least 40"):
         FolderValidator(folder, CONFIG, method="encoder", crop=40)
+
+
+def test_a_data_set_gives_its_truths(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "HR")
+    shutil.copytree(folder, tmp_path / "LR_bicubic" / "X2")
+    validator = FolderValidator(tmp_path, CONFIG, method="encoder")
+    assert [pair.name for pair in validator.pairs] == ["a.png", "b.png", "c.png"]

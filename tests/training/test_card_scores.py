@@ -25,7 +25,7 @@ MODEL["artifacts"] = 0.0036
 
 
 def write(folder: Path, *, each: Any = (), **changes: Any) -> Path:
-    """A file of scores; ``each`` is added to both rows."""
+    """A file of scores; ``each`` is added to both rows, unless ``rows`` are given."""
     data: dict[str, Any] = {
         "dataset": "data/Set5/HR",
         "protocol": "matlab",
@@ -76,6 +76,25 @@ def test_times_are_in_the_table_where_it_is_known_what_they_are_of(tmp_path: Pat
 def test_the_command_asks_for_what_the_table_shows(tmp_path: Path) -> None:
     assert "--seed 0\n" in card(write(tmp_path))
     assert "--seed 0 --lpips --fid\n" in card(write(tmp_path, each={"lpips": 0.25, "fid": 30.0}))
+
+
+def test_the_row_is_of_this_model_without_damage(tmp_path: Path) -> None:
+    def row(psnr_y: float, **values: str) -> dict[str, Any]:
+        return {**MODEL, "label": "x", "images": [{}], "psnr_y": psnr_y, **values}
+
+    rows = [row(20, damage="jpeg30", name="me/m"), row(28, damage="bicubic", name="other")]
+    text = card(write(tmp_path, rows=[*rows, row(30, damage="bicubic", name="me/m")]))
+    assert "      value: 30\n" in text
+    assert "--seed 0 --degrade jpeg30,bicubic\n" in text
+    assert "      value: 28\n" in card(write(tmp_path, rows=rows))  # one model, evaluated under another name
+    with pytest.raises(
+        DataError, match=r"default sampling .* on inputs without damage; evaluate the exported"
+    ):
+        card(write(tmp_path, rows=rows[:1]))
+    with pytest.raises(
+        DataError, match=r"several models .*\(b, other\), none of them called m; evaluate the"
+    ):
+        card(write(tmp_path, rows=[*rows, row(30, name="b")]))
 
 
 def test_equal_images_whole_images_and_an_installed_library(tmp_path: Path) -> None:

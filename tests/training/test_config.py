@@ -57,6 +57,7 @@ def test_paper_values_are_the_defaults() -> None:
         ("run", "validate_every", 0, r"run\.validate_every must be >= 1"),
         ("run", "ema_decay", 1.0, r"run\.ema_decay must lie in \[0, 1\)"),
         ("run", "seed", -1, r"run\.seed must be >= 0"),
+        ("run", "seed", 2**63, r"run\.seed must be >= 0 and < 2\*\*63, got 9223372036854775808"),
         ("run", "threads", 0, r"run\.threads must be >= 1 or null"),
         ("run", "accumulate", 0, r"run\.accumulate must be >= 1"),
         ("run", "accumulate", 3, r"data\.batch must be a multiple of run\.accumulate 3, got 16"),

@@ -7,6 +7,7 @@ import resource
 import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from sam_diffsr.config import to_dict
 from sam_diffsr.errors import CheckpointMismatchError, ConfigError, ModelLoadError, OutputError
 from sam_diffsr.pipeline.config import SamplingConfig
 from sam_diffsr.training import TrainConfig, export_run, load_config, read_checkpoint, read_log, train
@@ -95,6 +97,15 @@ def test_data_that_moved_are_logged(
         "data are the same"
     ]
     assert same(read_checkpoint(tmp_path / "run").network, read_checkpoint(history).network)
+
+
+def test_photos_of_synthetic_images_may_move(
+    make_config: MakeConfig, history: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, after = (make_config(data={"synthetic": {"photos": name}}) for name in ("old", "new"))
+    with caplog.at_level("WARNING"):
+        check_same_run(replace(read_checkpoint(history), config=to_dict(before)), "encoder", after)
+    assert "data.synthetic.photos was 'old', is now 'new'" in caplog.text
 
 
 def test_another_kind_of_data_is_refused(make_config: MakeConfig, history: Path) -> None:

@@ -132,6 +132,8 @@ def test_what_a_checkpoint_is(tmp_path: Path) -> None:
 def test_leftovers_are_removed_and_checkpoints_kept(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     (path.parent / ".0123.part.safetensors").write_bytes(b"half")
+    (path.parent / ".gitignore").write_text("*")
+    (path.parent / ".cache").mkdir()
     remove_leftovers(tmp_path)
-    assert list(path.parent.iterdir()) == [path]
+    assert sorted(found.name for found in path.parent.iterdir()) == [".cache", ".gitignore", path.name]
     remove_leftovers(tmp_path / "none")

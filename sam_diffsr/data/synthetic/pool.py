@@ -17,6 +17,7 @@ from sam_diffsr.data.config import SyntheticConfig
 from sam_diffsr.data.crops import Crops, CropStore, finished_crops, write_crops
 from sam_diffsr.data.synthetic.drawing import Drawing, draw_image, render
 from sam_diffsr.data.synthetic.textures import natural_textures, photo_textures
+from sam_diffsr.device import resolve_device
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.masks.spe import Encoding, Reduction
 
@@ -82,20 +83,23 @@ def synthesize_crops(
         out: folder to write.
         count: number of images; each is one crop.
         config: properties of the images. None is ``SyntheticConfig()``.
-        seed: seed of the sequence.
+        seed: seed of the sequence, >= 0.
         encoding: position encoding of regions, see ``masks.spe``.
         reduction: divisor of a region's value, see ``masks.spe``.
-        device: device that makes the pixels.
+        device: device that makes the pixels; ``"auto"`` is the fastest one.
         overwrite: replace other crops in the folder when the new ones are complete.
         progress: called as ``progress(done, count)``.
 
     Raises:
-        ArgumentError: ``count`` is less than 1.
+        ArgumentError: ``count`` or ``seed`` is out of range, or the device is not there.
         DataError: ``config.photos`` has no photo of a useful size.
         OutputError: the folder cannot be created, holds other crops, or the disk is too full.
     """
     if count < 1:
         raise ArgumentError(f"count must be at least 1, got {count}")
+    if seed < 0:
+        raise ArgumentError(f"seed must be at least 0, got {seed}")
+    device = resolve_device(device)
     config, folder = config or SyntheticConfig(), Path(out)
     how: dict[str, Any] = {"encoding": encoding, "reduction": reduction}
     made_of = {**asdict(config), "count": count, "seed": seed}
@@ -108,7 +112,7 @@ def synthesize_crops(
     def draw_all() -> Iterator[Crops]:
         for index in range(count):
             drawing = pool.draw(index)
-            pixels = pool.picture(drawing, torch.device(device)).cpu().numpy()
+            pixels = pool.picture(drawing, device).cpu().numpy()
             yield pixels[None], drawing.labels[None], np.zeros((1, 2), np.int32), drawing.values
             if progress is not None:
                 progress(index + 1, count)

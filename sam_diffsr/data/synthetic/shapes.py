@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from sam_diffsr.masks.spe import MAX_REGIONS
+
 FINE = 2
 """Rows and columns of the label map per pixel of the image."""
 SMALL_CORNERS, LARGE_CORNERS = 8, 32
@@ -20,7 +22,10 @@ Points = NDArray[np.float64]
 
 
 class Canvas:
-    """A label map that shapes are painted into, in image coordinates; it is ``FINE`` times as large."""
+    """A label map that shapes are painted into, in image coordinates; it is ``FINE`` times as large.
+
+    It takes as many shapes as there can be regions, the ground among them; further ones are not painted.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -28,15 +33,22 @@ class Canvas:
         self._map = Image.new("I", (FINE * size, FINE * size), 1)
         self._draw = ImageDraw.Draw(self._map)
 
+    def _begin(self) -> bool:
+        """Take the next number; False if there is none left."""
+        free = self.count < MAX_REGIONS
+        self.count += free
+        return free
+
     def polygons(self, corners: Points) -> None:
         """Paint ``(n, v, 2)`` polygons of (x, y) corners, one over the other."""
         for flat in np.rint(FINE * corners - 0.5).reshape(len(corners), -1).astype(np.int64).tolist():
-            self.count += 1
-            self._draw.polygon(flat, fill=self.count)
+            if self._begin():
+                self._draw.polygon(flat, fill=self.count)
 
     def lines(self, strokes: list[Points], width: float) -> None:
         """Paint lines, each through ``(n, 2)`` points, as one region."""
-        self.count += 1
+        if not self._begin():
+            return
         thick = max(1, round(FINE * width))
         joint = "curve" if thick > 2 else None
         for points in strokes:
@@ -44,13 +56,15 @@ class Canvas:
 
     def outline(self, box: Points, width: float, *, round_: bool) -> None:
         """Paint the outline of a rectangle or ellipse in a box, (left, top, right, bottom)."""
-        self.count += 1
+        if not self._begin():
+            return
         paint = self._draw.ellipse if round_ else self._draw.rectangle
         paint((FINE * box).tolist(), outline=self.count, width=max(1, round(FINE * width)))
 
     def text(self, words: str, place: tuple[float, float], height: float, *, angle: float = 0.0) -> None:
         """Paint text in Pillow's own font, centred at ``place`` (x, y)."""
-        self.count += 1
+        if not self._begin():
+            return
         font = _font(max(6, round(FINE * height)))
         left, top, right, bottom = (int(side) for side in font.getbbox(words))
         stamp = Image.new("L", (max(1, right - left + 4), max(1, bottom - top + 4)), 0)
