@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sam_diffsr import SamDiffsrError, SuperResolver
+from sam_diffsr import SamDiffsrError, SuperResolver, save_image
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 
@@ -23,17 +23,17 @@ def main() -> None:
     resolver = SuperResolver.from_pretrained()
     failed = 0
     for photo in sorted(path for path in photos.iterdir() if path.suffix.lower() in SUFFIXES):
-        target = out / f"{photo.stem}_x{resolver.scale}.png"
+        target = out / f"{photo.name}_x{resolver.scale}.png"
         if target.exists():
             print(f"{target}: exists")
             continue
         try:
             large = resolver.upscale(photo)
+            save_image(large, target)
         except SamDiffsrError as error:
             print(f"{photo}: {error}", file=sys.stderr)
             failed += 1
             continue
-        large.save(target)
         print(f"{target}: {large.width} x {large.height}")
     sys.exit(1 if failed else 0)
 

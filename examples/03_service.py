@@ -14,7 +14,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from sam_diffsr import SuperResolver, save_image
-from sam_diffsr.errors import ArgumentError, CancelledError, ImageError, ImageTooLargeError
+from sam_diffsr.errors import ArgumentError, CancelledError, ImageError, ImageTooLargeError, OutputError
 
 MAX_BYTES, MAX_PIXELS, MAX_SECONDS = 10 * 2**20, 1_000_000, 60
 app = FastAPI(title="sam_diffsr")
@@ -54,7 +54,7 @@ async def upscale(request: Request, fidelity: float | None = None) -> Response:
         return Response(await run_in_threadpool(enlarge, bytes(data), fidelity), media_type="image/png")
     except ImageTooLargeError as error:
         raise HTTPException(413, f"the image has more than {MAX_PIXELS} pixels") from error
-    except ImageError as error:
+    except (ImageError, OutputError) as error:  # the result of some kinds of images is no PNG
         raise HTTPException(415, str(error)) from error
     except ArgumentError as error:
         raise HTTPException(422, str(error)) from error

@@ -3,9 +3,10 @@
     python examples/05_masks.py photos masks [PICTURE]
 
 ``masks`` gets ``<stem>.json`` (records as Segment Anything's own tool writes them) and ``<stem>.npz`` (the
-structure field) for each photograph; ``sam-diffsr data prepare photos crops --reductions 1 --masks masks``
-takes them. Regions here come from graph segmentation, which needs no weights, only scikit-image; for those of
-Segment Anything put ``SamMaskGenerator.from_pretrained("vit_h")`` in the place of ``GraphMaskGenerator()``.
+structure field) for each photograph, in the tree of ``photos``;
+``sam-diffsr data prepare photos crops --reductions 1 --masks masks`` takes them. Regions here come from graph
+segmentation, which needs no weights, only scikit-image; for those of Segment Anything put
+``SamMaskGenerator.from_pretrained("vit_h")`` in the place of ``GraphMaskGenerator()``.
 """
 
 from __future__ import annotations
@@ -24,21 +25,22 @@ from sam_diffsr.masks import (
     write_records,
     write_structure,
 )
+from sam_diffsr.masks.folders import place_targets
 
 
 def main() -> None:
     """Read the arguments and make the masks."""
     if len(sys.argv) not in (3, 4):
-        sys.exit("usage: make_masks.py PHOTOS MASKS [PICTURE]")
+        sys.exit("usage: 05_masks.py PHOTOS MASKS [PICTURE]")
     photos, masks = Path(sys.argv[1]), Path(sys.argv[2])
-    masks.mkdir(parents=True, exist_ok=True)
     generator = GraphMaskGenerator()
-    for number, photo in enumerate(list_photos(photos)):
+    for number, (photo, target) in enumerate(place_targets(list_photos(photos), photos, masks, ".json")):
         image = np.asarray(ImageOps.exif_transpose(Image.open(photo)).convert("RGB"))
         records = generator.generate(image)
         structure = StructureField.from_masks(records, size=image.shape[:2])
-        write_records(masks / f"{photo.stem}.json", records)
-        write_structure(masks / f"{photo.stem}.npz", structure)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_records(target, records)
+        write_structure(target.with_suffix(".npz"), structure)
         low, high = float(structure.values.min()), float(structure.values.max())
         print(f"{photo.name}: {len(records)} regions, E from {low:.4f} to {high:.4f}")
         if len(sys.argv) == 4 and number == 0:

@@ -22,13 +22,13 @@ from __future__ import annotations
 
 import argparse
 import csv
+import http.client
 import io
 import json
 import re
 import struct
 import sys
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 import zlib
@@ -39,6 +39,7 @@ from PIL import Image
 
 from sam_diffsr.data.cut import reduce_image
 from sam_diffsr.data.prepare import prepare_crops
+from sam_diffsr.errors import ImageError
 from sam_diffsr.files import atomic_path
 from sam_diffsr.image import decode_image
 from sam_diffsr.masks.segments import GraphMaskGenerator
@@ -111,7 +112,7 @@ def fetch(photos: Path, *, site: str) -> int:
                 content = answer.read()
             write_reduced(content, target.with_suffix(".png"), float(row["reduction"]))
             print(f"[{number}/{len(rows)}] {target.stem}", flush=True)
-        except (urllib.error.URLError, TimeoutError, OSError) as error:
+        except (http.client.HTTPException, ImageError, OSError) as error:
             failed += 1
             print(f"[{number}/{len(rows)}] {address}: {error}", file=sys.stderr, flush=True)
     return failed

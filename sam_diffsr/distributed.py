@@ -26,6 +26,7 @@ from sam_diffsr.image.jobs import STDIN, STDOUT, Existing, Extension, Job, Sourc
 from sam_diffsr.image.photos import PHOTO_SUFFIXES, list_photos
 from sam_diffsr.image.read import readable_endings
 from sam_diffsr.masks.folders import MaskGenerator, MaskOutcome, generate_folder, place_targets
+from sam_diffsr.masks.store import read_records
 from sam_diffsr.pipeline.batch import FileUpscaler, Outcome
 from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.stores import as_path, as_uri, is_remote
@@ -142,6 +143,8 @@ def upscale_files(
     """
     if files.get("dry_run"):
         raise ArgumentError("dry_run is for a single process; a cluster does the jobs")
+    if files.get("keep_time") and any(is_remote(path) for job in jobs for path in (job.source, job.target)):
+        raise ArgumentError("keep_time is for local files; a store gives each file its own time")
     existing, files["existing"] = files.get("existing", "error"), "overwrite"
 
     def begin(device: str) -> Work:
@@ -169,7 +172,8 @@ def generate_masks(
         load: gives a worker its generator; called with ``device``. For example
             ``functools.partial(load_generator, "vit_h")``.
         cluster: the workers; None is ``Cluster()``.
-        overwrite: make finished files again.
+        overwrite: make finished files again. Truncated ones are made again anyway, but not in a store, where
+            only the names of files are looked at.
 
     Yields:
         An outcome per photo, in the order in which they are known.
@@ -189,15 +193,22 @@ def generate_masks(
     def begin(device: str) -> Work:
         return partial(map, partial(_find_regions, load(device=device)))
 
-    rows = _run(jobs, begin, cluster or Cluster(), "overwrite" if overwrite else "skip")
+    rows = _run(jobs, begin, cluster or Cluster(), "overwrite" if overwrite else "skip", _has_records)
     for number, (job, row) in enumerate(rows, start=1):
         yield MaskOutcome(source=job.source, target=job.target, number=number, total=len(jobs), **row)
 
 
 def _run(
-    jobs: Sequence[Job], begin: Callable[[str], Work], cluster: Cluster, existing: Existing
+    jobs: Sequence[Job],
+    begin: Callable[[str], Work],
+    cluster: Cluster,
+    existing: Existing,
+    is_whole: Callable[[Path], bool] = lambda target: True,
 ) -> Iterator[tuple[Job, Row]]:
-    """Yield what needs no worker, then let workers do the rest by ``begin(device)``."""
+    """Yield what needs no worker, then let workers do the rest by ``begin(device)``.
+
+    Local results that are not whole are made again.
+    """
     if not jobs:
         return
     places = [replace(job, source=_absolute(job.source), target=_absolute(job.target)) for job in jobs]
@@ -210,6 +221,7 @@ def _run(
                 raise job.problem
             exists = job.target in stored if stored is not None else job.source == job.target or None
             done = job.is_done(existing, exists=exists, name=as_uri(job.target))
+            done = done and (stored is not None or is_whole(job.target))
         except Exception as error:
             yield job, _failed(error)
             continue
@@ -273,6 +285,14 @@ def _failed(error: Exception, seconds: float = 0.0) -> Row:
 
 def _absolute(path: Path) -> Path:
     return path if is_remote(path) else Path(os.path.abspath(path))
+
+
+def _has_records(target: Path) -> bool:
+    try:
+        read_records(target)
+    except DataError:  # truncated by another tool
+        return False
+    return True
 
 
 # In a worker

@@ -31,8 +31,14 @@ def as_path(place: str | os.PathLike[str]) -> Path:
     scheme, separator, rest = os.fspath(place).partition("://")
     if not separator:
         return Path(place)
-    if scheme == "file":
-        return Path(urllib.request.url2pathname(urllib.parse.urlsplit(os.fspath(place)).path))
+    if (scheme := scheme.lower()) == "file":
+        parts = urllib.parse.urlsplit(os.fspath(place))
+        if parts.netloc not in ("", "localhost"):
+            raise ArgumentError(
+                f"{os.fspath(place)!r} names the machine {parts.netloc!r}; the URI of a local file has three "
+                "slashes, as file:///home/me/photos"
+            )
+        return Path(urllib.request.url2pathname(parts.path))
     host, _, path = rest.partition("/")
     if "?" in path or ("@" in host and ":" in host):
         raise ArgumentError(

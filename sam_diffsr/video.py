@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -68,6 +69,12 @@ _BICUBIC_EXACT = 4 | 0x2000 | 0x40000
 """The converter's flags for bicubic chroma in full precision; its defaults shift colours by two levels."""
 _ANNOUNCED, _SLACK = ("mov", "matroska", "avi"), 1.5
 """Formats whose header gives the duration; an end is missing if more than so many frames are."""
+_SOUGHT = ("mov", "matroska")
+"""Formats in which a time has one place; the others are read from their beginning."""
+_NAME_OTHERS = {"concat", "dash", "hls", "image2", "imf", "sdp", "vobsub", "webm_dash_manifest"}
+"""Formats that are lists of other files."""
+_SEAM = 1
+"""Seconds; where times fall back by more, another video begins."""
 _PIXELS_TOGETHER, _FRAMES_TOGETHER = 2**18, 8
 _ANY_VALUE = ("tile", "batch_size", "max_memory")
 """Options that a stopped run may go on with other values of."""
@@ -100,7 +107,7 @@ def upscale_video(
 ) -> VideoResult:
     """Enlarge a video, every frame with the same noise.
 
-    The result keeps the times of frames, colour matrix and range, shape of pixels (in H.264), audio,
+    The result keeps rising times of frames, colour matrix and range, shape of pixels (in H.264), audio,
     subtitles and metadata; frames are turned upright. A few frames are in memory at a time. Finished segments
     wait in the folder ``{target}.parts``: after a stop the same call goes on behind them, and ``target``
     appears when it is whole. H.264 is written in 8 bits, 4:2:0, with even sides (an odd last row or column is
@@ -130,12 +137,14 @@ def upscale_video(
     """
     _check_arguments(start_time, end_time, crf, segment_frames)
     job = Job(source=Path(source), target=Path(target))
-    job.is_done("overwrite" if overwrite else "error")
+    existing: Existing = "overwrite" if overwrite else "error"
+    job.is_done(existing)
     clip = _Clip(job.source, start_time, end_time)
-    work = _Work(clip, job.target, crf=None if lossless else crf, strip_metadata=strip_metadata)
-    return work.run(
-        resolver, overwrite=overwrite, segment_frames=segment_frames, options={**options, "seed": seed}
+    work = _Work(clip, job, crf=None if lossless else crf, strip_metadata=strip_metadata)
+    result = work.run(
+        resolver, existing=existing, segment_frames=segment_frames, options={**options, "seed": seed}
     )
+    return cast("VideoResult", result)  # it is None only where existing results are skipped
 
 
 def run_videos(
@@ -166,17 +175,19 @@ def run_videos(
         if job.is_done(existing):
             return "skipped", None
         clip = _Clip(job.source, start_time, end_time)
-        work = _Work(clip, job.target, crf=None if lossless else crf, strip_metadata=strip_metadata)
+        work = _Work(clip, job, crf=None if lossless else crf, strip_metadata=strip_metadata)
         if dry_run:
             return "planned", upscaler.result_size(*clip.size)
         options = {**upscaler.options, "seed": upscaler.seed, "max_pixels": upscaler.max_pixels}
         options |= {"outscale": upscaler.factor(*clip.size), "progress": False}
         with upscaler.watch(1) as further:
             options |= further
-            size = work.run(upscaler.resolver, overwrite=existing == "overwrite", options=options).size
+            result = work.run(upscaler.resolver, existing=existing, options=options)
+        if result is None:
+            return "skipped", None
         if keep_time:
             job.copy_time()
-        return "written", size
+        return "written", result.size
 
     for job in jobs:
         started, status, size, error = perf_counter(), "failed", None, job.problem
@@ -211,8 +222,10 @@ def _opened(path: Path) -> Generator[tuple[InputContainer, av.VideoStream], None
         raise errors.MissingDependencyError("video needs PyAV: pip install 'sam-diffsr[video]'")
     if not path.exists():
         raise errors.ImageNotFoundError(f"there is no file {str(path)!r}")
+    formats = ",".join(av.formats_available - _NAME_OTHERS)
+    options = {"protocol_whitelist": "file", "format_whitelist": formats}
     try:
-        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     except FFmpegError as error:
         raise ImageError(f"{str(path)!r} is cut off, damaged or no video: {error.strerror}") from error
     with container:
@@ -222,12 +235,33 @@ def _opened(path: Path) -> Generator[tuple[InputContainer, av.VideoStream], None
         yield container, streams[0]
 
 
+def _demuxed(container: InputContainer) -> Iterator[Packet]:
+    """Packets; where times fall back, at a seam of joined files, they go on at the end of those before."""
+    shifts, last, seams, end = [Fraction(0)], dict[int, Fraction](), Counter[int](), Fraction(0)
+    for packet in cast("Iterator[Packet]", container.demux()):
+        unit, place = packet.time_base, packet.stream.index
+        decoded = packet.pts if packet.dts is None else packet.dts
+        shown = decoded if packet.pts is None else packet.pts
+        shift = shifts[-1]
+        if decoded is not None and shown is not None and packet.stream.type in ("video", "audio"):
+            if decoded * unit < last.get(place, -math.inf) - _SEAM:
+                seams[place] += 1  # each stream reaches a seam for itself
+                if seams[place] == len(shifts):
+                    shifts.append(end - shown * unit)
+            last[place], shift = decoded * unit, shifts[seams[place]]
+            end = max(end, (shown + (packet.duration or 0)) * unit + shift)
+        more = round(shift / unit)
+        packet.pts = None if packet.pts is None else packet.pts + more
+        packet.dts = None if packet.dts is None else packet.dts + more
+        yield packet
+
+
 def _decoded(
     container: InputContainer, stream: av.VideoStream
 ) -> Iterator[tuple[Fraction, list[av.VideoFrame]]]:
     """Frames, and seconds at the ends of packets: of all streams if the video has no duration of its own."""
     with suppress(FFmpegError):  # the end of the file may be missing
-        for packet in container.demux():
+        for packet in _demuxed(container):
             frames, shown = list[av.VideoFrame](), packet.stream.index == stream.index
             if shown:  # the last packet of every stream has stream_index 0
                 try:
@@ -308,16 +342,20 @@ class _Clip:
         return np.ascontiguousarray((stored.swapaxes(0, 1) if self.turned else stored)[down, across])
 
     def frames(self, since: float, *, seek: bool = True) -> Iterator[av.VideoFrame]:
-        """Frames from ``since`` to the stop, at rising times, or until there is a ``problem``."""
-        last, reached = -math.inf, Fraction(0)
+        """Frames from ``since`` to the stop, or until there is a ``problem``.
+
+        One whose time does not rise is shown half a frame behind the one before it.
+        """
+        last, reached, half = -math.inf, Fraction(0), max(1, round(1 / (2 * self.rate * self.tick)))
         with _opened(self.path) as (container, stream):
-            if sought := seek and since > 0:
+            if sought := seek and since > 0 and container.format.name.startswith(_SOUGHT):
                 with suppress(FFmpegError):
                     container.seek(int(since) + self.origin, stream=stream)
             for end, frames in _decoded(container, stream):
                 reached = max(reached, end)
                 for frame in frames:
                     time = cast("int", frame.pts) - self.origin
+                    time = last = time if time > last else cast("int", last) + half
                     if sought and time > since:  # the seek went too far
                         yield from self.frames(since, seek=False)
                         return
@@ -329,8 +367,8 @@ class _Clip:
                         parts = f"upscale it in two parts, with end_time {at} and start_time {at}"
                         self.problem = self.refused(f"changes its size to {size} after {at} s; {parts}")
                         return
-                    if time > last and time >= since:
-                        frame.pts = last = time
+                    if time >= since:
+                        frame.pts = time
                         yield frame
             read, wanted = reached - self.origin * self.tick, min(self.duration, self.stop * self.tick)
             if container.format.name.startswith(_ANNOUNCED) and read + _SLACK / self.rate < wanted:
@@ -376,8 +414,9 @@ class _Segment(NamedTuple):
 class _Work:
     """The result of a clip, and the folder in which its finished segments wait."""
 
-    def __init__(self, clip: _Clip, target: Path, *, crf: int | None, strip_metadata: bool) -> None:
+    def __init__(self, clip: _Clip, job: Job, *, crf: int | None, strip_metadata: bool) -> None:
         """Refuse what cannot be written, and say what is lost; ``crf`` is None for lossless video."""
+        self.job, target = job, job.target
         if target.stem == STDOUT.name:
             raise OutputError("a video cannot go to standard output; name a file")
         self.clip, self.crf, self.strip_metadata = clip, crf, strip_metadata
@@ -414,12 +453,20 @@ class _Work:
                 raise OutputError(f"{refused}{final.suffix} cannot hold {streams}") from error
 
     def run(
-        self, resolver: SuperResolver, *, overwrite: bool, options: dict[str, Any], segment_frames: int = 50
-    ) -> VideoResult:
-        """Do what is left; ``options`` are those of :meth:`SuperResolver.upscale`."""
+        self,
+        resolver: SuperResolver,
+        *,
+        existing: Existing,
+        options: dict[str, Any],
+        segment_frames: int = 50,
+    ) -> VideoResult | None:
+        """Do what is left; None if a result that is kept has appeared meanwhile.
+
+        ``options`` are those of :meth:`SuperResolver.upscale`.
+        """
         clip = self.clip
         progress, callback = options.pop("progress", None), options.pop("callback", None)
-        self.take_up(resolver, options, overwrite=overwrite)
+        self.take_up(resolver, options, overwrite=existing == "overwrite")
         if resumed := sum(segment.frames for segment in self.done):
             logger.info("%d frames are finished in %s; going on behind them", resumed, self.folder)
         frames = clip.frames(self.done[-1].last + 1 if self.done else clip.start)
@@ -436,7 +483,7 @@ class _Work:
                 raise clip.problem
             if not self.done:
                 raise ImageError(f"{str(clip.path)!r} has no frame between start_time and end_time")
-            size = self.join()
+            size = self.join(existing)
         except (FFmpegError, OSError) as error:
             if isinstance(error, errors.SamDiffsrError):
                 raise
@@ -445,7 +492,8 @@ class _Work:
             if not self.done:
                 shutil.rmtree(self.folder, ignore_errors=True)
         shutil.rmtree(self.folder)
-        return VideoResult(frames=sum(segment.frames for segment in self.done), resumed=resumed, size=size)
+        frames = sum(segment.frames for segment in self.done)
+        return size and VideoResult(frames=frames, resumed=resumed, size=size)
 
     def part(self, number: int) -> Path:
         """File of a segment: MP4 keeps any unit of time, MKV has milliseconds, as a lossless result."""
@@ -523,7 +571,7 @@ class _Work:
         self.done.append(_Segment(times[0], times[-1], len(times)))
         return True
 
-    def join(self) -> tuple[int, int]:
+    def join(self, existing: Existing) -> tuple[int, int] | None:
         """Write the result from the segments and what is copied, without encoding; give height and width."""
         begin = self.done[0].first if self.clip.start_time is not None else 0
         whole = self.folder / f"whole{self.final.suffix}"
@@ -545,7 +593,10 @@ class _Work:
             ):
                 output.mux_one(packet)
             size = (template.height, template.width)
-        os.replace(whole, self.final)
+        if self.job.is_done(existing):  # another program can have been faster
+            return None
+        with atomic_path(self.final) as temporary:
+            os.replace(whole, temporary)
         return size
 
     def add_copies(self, output: OutputContainer, source: InputContainer) -> dict[int, Stream]:
@@ -581,17 +632,21 @@ class _Work:
     def copied(self, source: InputContainer, copies: Mapping[int, Stream], begin: int) -> Iterator[Packet]:
         """Packets of audio and subtitles that are heard or seen between start and stop."""
         clip, tick = self.clip, self.clip.tick
-        stop = (clip.stop - begin) * tick
+        stop, least = (clip.stop - begin) * tick, dict[int, int]()
         with suppress(FFmpegError):  # the end of the file may be missing
-            for packet in source.demux([source.streams[index] for index in copies]) if copies else ():
+            for packet in _demuxed(source) if copies else ():
                 ticks = packet.dts if packet.pts is None else packet.pts
-                if ticks is None:
+                if ticks is None or packet.stream.index not in copies:
                     continue
                 shift = round((begin + clip.origin) * tick / packet.time_base)
                 packet.pts, packet.dts = ticks - shift, (ticks if packet.dts is None else packet.dts) - shift
                 end = packet.pts + (packet.duration or 0)
                 if packet.pts * packet.time_base >= stop or (end <= 0 and clip.start_time is not None):
                     continue
+                if packet.dts < least.get(packet.stream.index, packet.dts):  # they overlap at a seam
+                    continue
+                heard = (packet.duration or 0) // 2 if packet.stream.type == "audio" else 0
+                least[packet.stream.index] = packet.dts + heard
                 if packet.pts < 0 and packet.stream.type == "subtitle":
                     packet.duration, packet.pts, packet.dts = end, 0, 0
                 packet.stream = copies[packet.stream.index]

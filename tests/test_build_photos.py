@@ -13,6 +13,7 @@ import sys
 import threading
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -24,7 +25,11 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves files without a word."""
+    """Serves files without a word, and of short.png less than it says."""
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        """Send the file, or its beginning."""
+        outputfile.write(source.read(100 if self.path.endswith("short.png") else -1))
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing."""
@@ -66,6 +71,9 @@ def test_photos_are_fetched_unpacked_and_cut(
     site.mkdir(parents=True)
     cat.resize((400, 300)).save(site / "a cat.png")
     cat.resize((320, 240)).save(site / "held.png")
+    content = (site / "held.png").read_bytes()
+    (site / "torn.png").write_bytes(content[:9000])
+    (site / "short.png").write_bytes(content)
     columns = ["file", "repository", "commit", "path", "reduction", "author", "licence", "split"]
     table = tmp_path / "photos.csv"
     table.write_text(
@@ -74,6 +82,8 @@ def test_photos_are_fetched_unpacked_and_cut(
                 ",".join(columns),
                 "cat.webp,someone/photos,abc123,media/a cat.png,2,A,CC0,train",
                 "held.jpg,someone/photos,abc123,media/held.png,1,B,CC0,held-back",
+                "torn.jpg,someone/photos,abc123,media/torn.png,1,C,CC0,train",
+                "short.jpg,someone/photos,abc123,media/short.png,1,C,CC0,train",
                 "gone.jpg,someone/photos,abc123,media/gone.png,1,C,CC0,train",
             ]
         )
@@ -89,11 +99,13 @@ def test_photos_are_fetched_unpacked_and_cut(
     handler = functools.partial(QuietHandler, directory=str(tmp_path / "site"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(SystemExit, match="1 photographs could not be fetched; run it again"):
+        with pytest.raises(SystemExit, match="3 photographs could not be fetched; run it again"):
             build("fetch", str(photos), "--site", f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
     assert Image.open(photos / "cat.png").size == (200, 150)
-    assert "gone.png: HTTP Error 404" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    for message in ("gone.png: HTTP Error 404", "short.png: IncompleteRead", "torn.png: the pixels of the"):
+        assert message in said
 
     # packages: one plain file, and one in a Qt resource whose README states a free licence
     packages = tmp_path / "debian"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 from PIL import Image
 
 import sam_diffsr.cluster
-from sam_diffsr import SuperResolver
+from sam_diffsr import SuperResolver, distributed
 from sam_diffsr.cli import main
 from sam_diffsr.cluster import Cluster, connected, find_room, import_ray
 from sam_diffsr.distributed import generate_masks, plan_files, upscale_files
@@ -30,6 +31,7 @@ from sam_diffsr.errors import (
     MissingDependencyError,
     OutputError,
 )
+from sam_diffsr.image.jobs import Job
 from sam_diffsr.masks.folders import load_generator
 from sam_diffsr.pipeline.batch import FileUpscaler
 
@@ -342,6 +344,26 @@ def test_what_is_no_address(address: str) -> None:
         pass
 
 
+def test_truncated_records_are_made_again(photos, tmp_path, monkeypatch) -> None:
+    out = tmp_path / "masks"
+    out.mkdir()
+    (out / "0.json").write_text("[]")
+    (out / "1.json").write_text('[{"segm')
+
+    def on_workers(ray: object, waiting: dict[int, Job], *_: object) -> Iterator[tuple[int, dict[str, str]]]:
+        yield from ((number, {"status": "written"}) for number in waiting)
+
+    monkeypatch.setattr(distributed, "_on_workers", on_workers)
+    monkeypatch.setattr(distributed, "connected", nullcontext)
+    monkeypatch.setattr(distributed, "find_room", lambda *_, **options: Cluster())
+    files = [photos / "0.png", photos / "1.png"]
+    outcomes = generate_masks(files, out, partial(load_generator, "graph"))
+    assert {outcome.source.name: outcome.status for outcome in outcomes} == {
+        "0.png": "skipped",
+        "1.png": "written",
+    }
+
+
 def test_videos_are_left_to_one_process(tmp_path) -> None:
     (tmp_path / "clip.mp4").touch()
     with pytest.raises(ArgumentError, match=r"a cluster upscales images; upscale the video '.*clip\.mp4'"):
@@ -385,6 +407,10 @@ def test_what_a_cluster_does_not_do(photos, tmp_path, upscaler, model_dir, capsy
         plan_files("-", tmp_path / "x")
     with pytest.raises(ArgumentError, match="dry_run is for a single process"):
         list(upscale_files(plan_files(photos, tmp_path / "x"), upscaler, dry_run=True))
+    for place in (f"local://{photos}", photos):
+        jobs = plan_files(place, f"local://{tmp_path}/x")
+        with pytest.raises(ArgumentError, match="keep_time is for local files"):
+            upscale_files(jobs, upscaler, keep_time=True)
     with pytest.raises(ArgumentError, match="workers must be at least 1, got 0"):
         Cluster(workers=0)
     command = ["upscale", str(photos), "-m", str(model_dir), "--ray"]

@@ -121,10 +121,12 @@ def test_parity_table_is_made_from_the_golden_numbers(capsys: pytest.CaptureFixt
 def test_make_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     pytest.importorskip("skimage")
     photos = tmp_path / "photos"
-    photos.mkdir()
+    (photos / "trip").mkdir(parents=True)
     Image.open(EXAMPLES / "chelsea.png").crop((0, 0, 160, 120)).save(photos / "cat.png")
+    Image.open(EXAMPLES / "chelsea.png").crop((0, 0, 40, 30)).save(photos / "trip" / "cat.png")
     run(monkeypatch, "05_masks.py", str(photos), str(tmp_path / "masks"), str(tmp_path / "shown.png"))
     assert re.search(r"cat\.png: \d+ regions, E from", capsys.readouterr().out)
+    read_structure(tmp_path / "masks" / "trip" / "cat.npz", size=(30, 40))
     structure = read_structure(tmp_path / "masks" / "cat.npz", size=(120, 160))
     records = read_records(tmp_path / "masks" / "cat.json", size=(120, 160))
     np.testing.assert_allclose(structure.to_tensor(), encode_structure(records), rtol=1e-6)
@@ -147,15 +149,17 @@ def test_folder_reports_unreadable_files_and_skips_results(
     photos = tmp_path / "photos"
     photos.mkdir()
     Image.open(EXAMPLES / "chelsea_lr.png").crop((0, 0, 20, 16)).save(photos / "good.png")
+    Image.open(photos / "good.png").save(photos / "good.jpg")
     (photos / "bad.jpg").write_text("text")
     for code in (1, 1):
         with pytest.raises(SystemExit) as stopped:
             run(monkeypatch, "02_folder.py", str(photos), str(tmp_path / "out"))
         assert stopped.value.code == code
-    assert Image.open(tmp_path / "out" / "good_x4.png").size == (80, 64)
     said = capsys.readouterr()
-    assert "good_x4.png: 80 x 64" in said.out
-    assert "good_x4.png: exists" in said.out
+    for name in ("good.jpg", "good.png"):
+        assert Image.open(tmp_path / "out" / f"{name}_x4.png").size == (80, 64)
+        assert f"{name}_x4.png: 80 x 64" in said.out
+        assert f"{name}_x4.png: exists" in said.out
     assert said.err.count("bad.jpg") >= 2
 
 
@@ -169,30 +173,37 @@ def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 def test_cluster_tasks_divide_the_files(tmp_path: Path):
     photos, tools = tmp_path / "photos", tmp_path / "tools"
-    photos.mkdir()
     tools.mkdir()
-    names = [f"photo {number}.png" for number in range(5)]
+    names = ["a b.png", "cat.JPG", "cat.png", "x/1.tif", "y z/1.tif", ".hidden/1.png", "notes.txt"]
     for name in names:
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).touch()
-    (tools / "sam-diffsr").write_text('#!/bin/sh\nfor word; do printf "<%s>" "$word"; done\n')
+    (tools / "sam-diffsr").write_text(
+        '#!/bin/sh\nprintf "<%s>" "$@"; [ ! -d "$2" ] || find -L "$2" -type f -printf "<%P>"\n'
+    )
     (tools / "sam-diffsr").chmod(0o755)
 
-    def task(script: str, index: int, of: int) -> str:
+    def task(script: str, index: int, of: int, folder: str = "photos") -> str:
         environment = os.environ | {
             "PATH": f"{tools}:{os.environ['PATH']}",
             "SLURM_ARRAY_TASK_ID": str(index),
+            "SLURM_ARRAY_TASK_MIN": "1",
             "SLURM_ARRAY_TASK_COUNT": str(of),
         }
-        command = ["bash", str(EXAMPLES / "07_cluster" / script), str(photos), "out"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        return done.stdout
+        command = ["bash", str(EXAMPLES / "07_cluster" / script), folder, "out"]
+        return subprocess.check_output(
+            command, cwd=tmp_path, env=environment, text=True, stderr=subprocess.STDOUT
+        )
 
-    said = [task("upscale.sbatch", index, 2) for index in range(2)]
-    assert [sum(f"<{photos / name}>" in text for text in said) for name in names] == [1] * 5
-    assert "task 5 of 6: no files" in task("upscale.sbatch", 5, 6) or "no files" in task(
-        "upscale.sbatch", 0, 6
-    )
-    assert "<--shard><2/4>" in task("masks.sbatch", 1, 4)
+    said = [task("upscale.sbatch", index, 2) for index in (1, 2)]
+    stems = [f"<{name}{Path(name).suffix}>" for name in names]
+    assert [sum(stem in text for text in said) for stem in stems] == [1] * 5 + [0] * 2
+    assert task("upscale.sbatch", 6, 6) == "task 5 of 6: 0 files\n"
+    assert "<--shard><2/4>" in task("masks.sbatch", 2, 4)
+    for index, folder, message in ((3, "photos", "no gaps, such as 0-7"), (1, "fotos", "there is no folder")):
+        with pytest.raises(subprocess.CalledProcessError) as refused:
+            task("upscale.sbatch", index, 2, folder)
+        assert message in refused.value.output
 
 
 def test_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

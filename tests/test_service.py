@@ -48,12 +48,19 @@ def test_an_image_comes_back_larger(service, client) -> None:
     )
 
 
+def floats() -> bytes:
+    file = io.BytesIO()
+    Image.new("F", (9, 7)).save(file, format="TIFF")
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("limits", "query", "content", "status", "message"),
     [
         ({}, "", b"no image", 415, "is not an image"),
         ({}, "", b"", 415, "is empty"),
         ({}, "", png()[:40], 415, "damaged|not an image"),
+        ({}, "", floats(), 415, "cannot write"),
         ({"MAX_BYTES": 50}, "", png(), 413, "more than 50 bytes"),
         ({"MAX_PIXELS": 50}, "", png(), 413, "more than 50 pixels"),
         ({"MAX_SECONDS": -1}, "", png(), 503, "not finished within"),

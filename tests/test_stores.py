@@ -28,7 +28,14 @@ def test_other_paths_stay(path: str) -> None:
 
 
 def test_a_file_uri_is_a_local_path(tmp_path: Path) -> None:
-    assert as_path((tmp_path / "a b").as_uri()) == tmp_path / "a b"
+    uri = (tmp_path / "a b").as_uri()
+    assert as_path(uri) == as_path(uri.replace("file://", "FILE://localhost")) == tmp_path / "a b"
+    with pytest.raises(ArgumentError, match=r"'file://large/x' names the machine 'large'; .* three slashes"):
+        as_path("file://large/x")
+
+
+def test_a_scheme_in_capitals_is_the_same_scheme() -> None:
+    assert as_path("S3://Bucket/x") == as_path("s3://Bucket/x")
 
 
 @pytest.mark.parametrize("uri", ["s3://key:secret@bucket/x", "s3://bucket/x?endpoint_override=localhost"])

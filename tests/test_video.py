@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -216,6 +218,35 @@ def test_start_and_end(twice, tmp_path):
     whole = read(source)[1]
     assert np.abs(frames[0][::2, ::2].astype(int) - whole[11]).mean() < 6
     np.testing.assert_allclose(clicks(tmp_path / "b.mp4"), [0.75 - 0.44], atol=1e-3)
+
+
+def test_joined_files_go_on_behind_the_seam(twice, tmp_path):
+    part = write(tmp_path / "a.ts", [number * 512 for number in range(40)], sound="aac")
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(part.read_bytes() * 2)
+    with pytest.raises(CancelledError):
+        upscale_video(twice, joined, tmp_path / "b.mkv", segment_frames=30, callback=stop_after(65))
+    assert upscale_video(twice, joined, tmp_path / "b.mkv").resumed == 60
+    times, frames = read(tmp_path / "b.mkv")
+    assert len(times) == 80
+    assert max(after - before for before, after in itertools.pairwise(times)) <= Fraction(6, 100)
+    assert np.abs(frames[50].astype(int) - frames[10]).mean() < 3
+    heard = np.array(clicks(tmp_path / "b.mkv"))
+    np.testing.assert_allclose(heard[:3], clicks(part), atol=2e-3)
+    np.testing.assert_allclose(heard[3:] - float(times[40] - times[0]), clicks(part), atol=3e-2)
+    assert upscale_video(twice, joined, tmp_path / "c.mp4", start_time=1).frames == 55
+
+
+def test_no_frame_is_lost_where_times_do_not_rise(twice, tmp_path):
+    def reordered(stream: Any) -> None:
+        stream.codec_context.max_b_frames = 2
+
+    source = write(tmp_path / "a.avi", list(range(10)), tick=Fraction(1, 25), prepare=reordered)
+    stored = [packet.pts for packet in av.open(str(source)).demux(video=0) if packet.size]
+    assert stored == sorted(stored)  # as AVI has no times of frames, only an order of packets
+    assert upscale_video(twice, source, tmp_path / "b.mp4").frames == 10
+    times = read(tmp_path / "b.mp4")[0]
+    assert (len(times), times) == (10, sorted(set(times)))
 
 
 def test_subtitles_and_metadata(twice, tmp_path):
@@ -553,14 +584,19 @@ def test_files_that_are_no_video(twice, tmp_path):
         stream = output.add_stream("aac", rate=48000, layout="mono")
         for packet in clicks_encoded(stream, 0.5):
             output.mux(packet)
-    (tmp_path / "text.mp4").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n")
     content = write(tmp_path / "a.mp4").read_bytes().replace(b"avc1", b"zzz1")
+    for number, place in enumerate(("http://127.0.0.1:9/a.ts", "a.mp4")):
+        head, tail = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\n", "\n#EXT-X-ENDLIST\n"
+        (tmp_path / f"list{number}.mp4").write_text(f"{head}{place}{tail}")
+    (tmp_path / "script.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n")
     (tmp_path / "codec.mp4").write_bytes(content)
     write(tmp_path / "raw.h264")
     write(tmp_path / "alpha.webm", codec="libvpx-vp9", pix_fmt="yuva420p")
     for name, kind, message in (
         ("sound.mp4", ImageError, "has no video stream"),
-        ("text.mp4", ImageError, "is cut off, damaged or no video"),
+        ("list0.mp4", ImageError, "is cut off, damaged or no video"),
+        ("list1.mp4", ImageError, "is cut off, damaged or no video"),
+        ("script.mp4", ImageError, "is cut off, damaged or no video"),
         ("codec.mp4", ImageError, "has a codec that cannot be decoded"),
         ("raw.h264", ImageError, r"has no frame of codec h264 that can be decoded and has a time"),
         ("alpha.webm", ImageError, "VP8 or VP9 with transparency, which is not decoded"),
@@ -598,6 +634,41 @@ def test_calls_that_are_refused(twice, tmp_path, target, options, kind, message)
     with pytest.raises(kind, match=message):
         upscale_video(twice, source, tmp_path / target, **options)
     assert (twice.seen, sorted(os.listdir(tmp_path))) == (0, ["a.mkv", "there.mp4"])
+
+
+def test_a_result_that_appears_meanwhile_is_kept(twice, tmp_path):
+    source, target = write(tmp_path / "a.mp4"), tmp_path / "b.mp4"
+
+    def appear(done: int, total: int, preview: object) -> None:
+        target.write_bytes(b"precious")
+
+    with pytest.raises(OutputError, match="already exists"):
+        upscale_video(twice, source, target, callback=appear)
+    assert target.read_bytes() == b"precious"
+    target.rename(tmp_path / "mine.mp4")
+    assert upscale_video(twice, source, target).resumed == 10
+
+
+def test_a_result_that_appears_meanwhile_is_skipped(model_dir, tmp_path):
+    job = Job(source=write(tmp_path / "a.mp4"), target=tmp_path / "b.mp4")
+
+    @contextmanager
+    def appear(count: int) -> Generator[dict[str, Any]]:
+        job.target.write_bytes(b"precious")
+        yield {}
+
+    upscaler = FileUpscaler(resolver=SuperResolver.from_pretrained(model_dir, device="cpu"), watch=appear)
+    (outcome,) = video.run_videos([job], upscaler, end_time=0.1, existing="skip")
+    assert (outcome.status, job.target.read_bytes()) == ("skipped", b"precious")
+    assert sorted(os.listdir(tmp_path)) == ["a.mp4", "b.mp4"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs permissions of POSIX")
+def test_a_replaced_video_keeps_its_permissions(twice, tmp_path):
+    source, target = write(tmp_path / "a.mp4"), tmp_path / "b.mp4"
+    target.touch(mode=0o600)
+    upscale_video(twice, source, target, overwrite=True)
+    assert target.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_disk_that_is_full(twice, tmp_path, monkeypatch):

@@ -111,9 +111,8 @@ def _build_one(page: gr.Blocks, worker: Worker) -> None:
             return
         except SamDiffsrError as error:
             raise gr.Error(str(error), duration=None) from error
-        before, after = result.views
         download = gr.update(value=str(result.path), interactive=True)
-        yield f"Done: {_summary(result)}.", (str(before), str(after)), download
+        yield f"Done: {_summary(result)}.", tuple(map(str, result.views)), download
 
     _build_tab(page, worker, "one", make_input, make_outputs, worker.describe, run)
 
@@ -171,6 +170,7 @@ def _build_tab(
         with gr.Column(scale=3, min_width=320):
             outputs = make_outputs()
     inputs = [source, *_build_settings(worker)]
+    running: set[str] = set()  # cancelled ones, too, until they have ended
 
     def job_of(request: gr.Request) -> str:
         return f"{request.session_hash}/{tab}"
@@ -180,12 +180,13 @@ def _build_tab(
             return "", gr.update(interactive=False)
         try:
             text = describe(source, _choices(*values))
-            return text, gr.update(interactive=job_of(request) not in worker.jobs)
+            return text, gr.update(interactive=job_of(request) not in running)
         except SamDiffsrError as error:
             return f"**This cannot be upscaled:** {error}", gr.update(interactive=False)
 
     def start(request: gr.Request) -> tuple[Any, Any]:
         worker.jobs.add(job_of(request))
+        running.add(job_of(request))
         return gr.update(interactive=False), gr.update(interactive=True)
 
     def work(source: Any, request: gr.Request, progress: Any = _PROGRESS, *values: Any) -> Iterator[Any]:
@@ -199,6 +200,7 @@ def _build_tab(
 
     def end(request: gr.Request) -> tuple[Any, Any]:
         cancel(request)
+        running.discard(job_of(request))
         return gr.update(interactive=True), gr.update(interactive=False)
 
     changes = [component.change for component in inputs]

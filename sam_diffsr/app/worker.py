@@ -56,8 +56,8 @@ class Result:
 
     path: Path
     """The file, in full quality and with the metadata of the input."""
-    views: tuple[Path, Path]
-    """The input, bicubically enlarged, and the result, to look at."""
+    views: tuple[Path, ...]
+    """The input, bicubically enlarged, and the result, to look at; empty if nobody looks."""
     size: tuple[int, int]
     """Height and width."""
     seconds: float
@@ -113,11 +113,18 @@ class Worker:
         return f"{text}." if seconds is None else f"{text}, in about {_spoken(seconds)}."
 
     def upscale(
-        self, path: str | Path, choices: Choices, *, job: str, report: Callable[[float], object]
+        self,
+        path: str | Path,
+        choices: Choices,
+        *,
+        job: str,
+        report: Callable[[float], object],
+        views: bool = True,
     ) -> Result:
         """Upscale one image for a job in :attr:`jobs`.
 
-        ``report`` is called after every step with the finished share of the work, from 0 to 1.
+        ``report`` is called after every step with the finished share of the work, from 0 to 1. ``views``
+        makes the pictures to look at.
 
         Raises:
             CancelledError: the job was cancelled.
@@ -152,17 +159,18 @@ class Worker:
             if pixels >= _PROBE_SIDE**2:
                 self._rates[self._kind(choices)] = (time.perf_counter() - started) / pixels
             save_image(image, target)
-            views = target.parent / "before.jpg", target.parent / "after.jpg"
-            after = _visible(image)
-            save_image(_visible(source).resize(after.size, Image.Resampling.BICUBIC), views[0])
-            save_image(after, views[1])
+            shown = (target.parent / "before.jpg", target.parent / "after.jpg") if views else ()
+            if shown:
+                after = _visible(image)
+                save_image(_visible(source).resize(after.size, Image.Resampling.BICUBIC), shown[0])
+                save_image(after, shown[1])
             seconds = time.perf_counter() - started
-        return Result(path=target, views=views, size=(height, width), seconds=seconds)
+        return Result(path=target, views=shown, size=(height, width), seconds=seconds)
 
     def upscale_all(
         self, paths: Sequence[str | Path], choices: Choices, *, job: str, report: Callable[[float], object]
     ) -> Iterator[tuple[str, Result | SamDiffsrError]]:
-        """Upscale several images; a bad one does not stop the others, cancelling does.
+        """Upscale several images, without views; a bad one does not stop the others, cancelling does.
 
         Yields:
             The name of each file, and its result or its error.
@@ -173,7 +181,7 @@ class Worker:
                 report((index + share) / len(paths))
 
             try:
-                yield Path(path).name, self.upscale(path, choices, job=job, report=report_all)
+                yield Path(path).name, self.upscale(path, choices, job=job, report=report_all, views=False)
             except CancelledError:
                 return
             except SamDiffsrError as error:

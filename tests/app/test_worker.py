@@ -7,6 +7,8 @@ import importlib
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +92,28 @@ def test_cancelling_ends_the_job_at_the_next_step(worker: Worker, photo: Path, c
         worker.upscale(photo, choices, job="job", report=report)
 
 
+def test_a_cancelled_job_runs_until_it_has_ended(worker: Worker, photo: Path):
+    pytest.importorskip("gradio")
+    from sam_diffsr.app.page import build_page
+
+    steps = [step.fn for step in build_page(worker).fns.values()]
+    look, start, cancel, end = (
+        next(step for step in steps if step is not None and step.__name__ == name)
+        for name in ("look", "start", "cancel", "end")
+    )
+    visitor: Any = SimpleNamespace(session_hash="visitor")
+
+    def can_start() -> bool:
+        return look(str(photo), visitor, worker.models[0], True, 1.0, 4, 0, "png")[1]["interactive"]
+
+    before = can_start()
+    start(visitor)
+    cancel(visitor)
+    cancelled = can_start()
+    end(visitor)
+    assert (before, cancelled, can_start()) == (True, False, True)
+
+
 def test_a_text_file_is_refused_by_its_name_alone(worker: Worker, tmp_path: Path, choices: Choices):
     path = tmp_path / "notes.png"
     path.write_text("no image")
@@ -133,6 +157,7 @@ def test_a_bad_file_fails_alone_and_cancelling_ends_the_list(
     name, result = next(outcomes)
     assert isinstance(result, Result)
     assert shares[-1] == pytest.approx(2 / 3)
+    assert [path.name for path in result.path.parent.iterdir()] == ["photo_x4.png"]  # nobody looks at views
     worker.jobs.discard("job")
     assert list(outcomes) == []
 
