@@ -47,7 +47,7 @@ def test_the_space_builds_the_page_of_what_it_requires(monkeypatch: pytest.Monke
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
     monkeypatch.setattr(gradio.Blocks, "launch", lambda page: folders.append(page.GRADIO_CACHE))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sam_diffsr.app.page.build_page", lambda worker: gradio.Blocks())  # imports the page
         patch.setattr("sam_diffsr.app.worker.Worker", lambda folder, **options: folders.append(str(folder)))
-        patch.setattr("sam_diffsr.app.page.build_page", lambda worker: gradio.Blocks())
         runpy.run_path(str(space / "app.py"), run_name="__main__")
     assert folders[0] == folders[1]
