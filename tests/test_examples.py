@@ -174,7 +174,16 @@ def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_cluster_tasks_divide_the_files(tmp_path: Path):
     photos, tools = tmp_path / "photos", tmp_path / "tools"
     tools.mkdir()
-    names = ["a b.png", "cat.JPG", "cat.png", "x/1.tif", "y z/1.tif", ".hidden/1.png", "notes.txt"]
+    names = [
+        "a b.png",
+        "cat.JPG",
+        "cat.png",
+        "x/1.tif",
+        "y z/1.tif",
+        "new\nline.webp",
+        ".hidden/1.png",
+        "notes.txt",
+    ]
     for name in names:
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).touch()
@@ -197,8 +206,8 @@ def test_cluster_tasks_divide_the_files(tmp_path: Path):
 
     said = [task("upscale.sbatch", index, 2) for index in (1, 2)]
     stems = [f"<{name}{Path(name).suffix}>" for name in names]
-    assert [sum(stem in text for text in said) for stem in stems] == [1] * 5 + [0] * 2
-    assert task("upscale.sbatch", 6, 6) == "task 5 of 6: 0 files\n"
+    assert [sum(stem in text for text in said) for stem in stems] == [1] * 6 + [0] * 2
+    assert task("upscale.sbatch", 7, 7) == "task 6 of 7: 0 files\n"
     assert "<--shard><2/4>" in task("masks.sbatch", 2, 4)
     for index, folder, message in ((3, "photos", "no gaps, such as 0-7"), (1, "fotos", "there is no folder")):
         with pytest.raises(subprocess.CalledProcessError) as refused:

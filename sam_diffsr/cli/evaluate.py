@@ -14,6 +14,7 @@ from sam_diffsr.cli.options import CHOICES, given, int_list, number_list, word_l
 from sam_diffsr.cli.output import hush_pipeline, say
 from sam_diffsr.cli.parser import Parser
 from sam_diffsr.errors import ArgumentError
+from sam_diffsr.files import printable
 
 if TYPE_CHECKING:
     from sam_diffsr.evaluation.evaluate import ImageResult
@@ -107,8 +108,9 @@ def _run(args: argparse.Namespace) -> int:
     if not args.debug:
         hush_pipeline()
     log = _score_log(args)
-    for target in filter(None, (args.json, args.csv, args.html, log and log.path)):
-        check_file(Path(target))
+    outputs = [Path(file) for file in (args.json, args.csv, args.html, log and log.path) if file]
+    for target in outputs:
+        check_file(target)
     damages = [parse_degradation(text) for text in args.degrade or ()]
     folders = rows.split_labels(args.sr or [])
     sources = rows.split_labels(args.model or ([] if folders else [DEFAULT_MODEL]))
@@ -116,6 +118,9 @@ def _run(args: argparse.Namespace) -> int:
     resolvers = [(name, load(source)) for name, source in sources]
     scale = rows.common_scale([resolver.scale for _, resolver in resolvers], asked=args.scale)
     hr_files, lr_files = find_pairs(args.hr, args.lr, scale=scale, inputs=bool(resolvers) and not damages)
+    for file in (*hr_files, *(lr_files or ())):
+        if any(target.exists() and target.samefile(file) for target in outputs):
+            raise ArgumentError(f"{printable(file)} is an image to evaluate; give the output another name")
 
     # one method per row
     methods = [rows.bicubic_method(scale)]

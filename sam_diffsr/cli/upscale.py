@@ -162,7 +162,7 @@ def _check_usage(args: argparse.Namespace) -> None:
 
 def _plan(args: argparse.Namespace, *, scale: int | None = None) -> list[Job]:
     """Which file each result goes to. Without ``-o``, a name tells the factor, which may be the model's."""
-    from sam_diffsr.image.jobs import STDOUT, plan_jobs
+    from sam_diffsr.image.jobs import STDIN, STDOUT, plan_jobs
 
     plan: Callable[..., list[Job]] = plan_jobs
     if args.ray:
@@ -173,8 +173,11 @@ def _plan(args: argparse.Namespace, *, scale: int | None = None) -> list[Job]:
     if not args.ray:
         names["lossless"] = args.quality == "lossless"
     jobs = plan(args.inputs, args.output, recursive=args.recursive, **names)
-    if jobs[0].target is STDOUT and sys.stdout.isatty():
-        args.parser.error("an image is not written to a terminal; redirect it, or name a file with -o")
+    if jobs[0].source is STDIN and sys.stdin is None:
+        args.parser.error("standard input is closed; name a file")
+    if jobs[0].target is STDOUT and (sys.stdout is None or sys.stdout.isatty()):
+        where = "closed" if sys.stdout is None else "a terminal, which shows no image"
+        args.parser.error(f"standard output is {where}; redirect it, or name a file with -o")
     return jobs
 
 

@@ -42,7 +42,7 @@ _COLOUR_ENTRIES = ("gamma", "chromaticity", "srgb", "cicp")
 """Entries of ``Image.info`` for PNG's gAMA, cHRM, sRGB and, which is ours, cICP."""
 RESERVED_KEYS = frozenset(
     {*_COLOUR_ENTRIES, "compression", "default_image", "dpi", "duration", "frames", "icc_profile", "iptc"}
-    | {"loop", "transparency"}
+    | {"bbox", "blend", "disposal", "interlace", "loop", "transparency"}
 )
 """Entries of ``Image.info`` that a text of the same name would be taken for."""
 _XMP_KEYWORD = "XML:com.adobe.xmp"

@@ -200,6 +200,14 @@ def test_evaluate(model_dir, hr_dir, tmp_path, capsys) -> None:
     assert (result["seed"], result["dataset"]) == (4, str(hr_dir))
 
 
+def test_evaluate_does_not_write_over_its_images(model_dir, hr_dir, capsys) -> None:
+    image = sorted(hr_dir.glob("*.png"))[0]
+    before = image.read_bytes()
+    assert main(["evaluate", "--hr", str(hr_dir), "-m", str(model_dir), "--csv", str(image)]) == 2
+    assert "is an image to evaluate; give the output another name" in capsys.readouterr().err
+    assert image.read_bytes() == before
+
+
 def test_evaluate_compares_models_and_results_and_writes_every_kind_of_file(
     model_dir, hr_dir, tmp_path, capsys
 ) -> None:

@@ -378,6 +378,15 @@ def test_standard_input_and_output(model_dir, photos, tmp_path) -> None:
     assert b"<standard input> -> <standard output> (36x28, " in done.stderr
 
 
+def test_closed_standard_streams_are_named(model_dir, photos, monkeypatch, capsys) -> None:
+    for stream, output, source in (("stdout", "-", photos / "a.png"), ("stdin", photos / "x.png", "-")):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, stream, None)
+            with pytest.raises(SystemExit, match="2"):
+                upscale(model_dir, source, "-o", output)
+        assert "is closed; " in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
 def test_a_full_standard_output(model_dir, photos, monkeypatch, capsys) -> None:
     with open("/dev/full", "wb", buffering=0) as full:
