@@ -66,7 +66,7 @@ def atomic_file(target: str | os.PathLike[str]) -> Generator[IO[bytes], None, No
     """Give a file open for writing and reading; like :func:`atomic_path`, and safe from kills on Linux.
 
     Where the system can, the file has no name until it is whole, so that not even a killed process leaves
-    anything behind. Nobody can read it who could not read the file that it replaces.
+    half a file behind. Nobody can read it who could not read the file that it replaces.
 
     Raises:
         OSError: the file cannot be made or renamed.

@@ -313,8 +313,11 @@ def test_a_folder_run_that_is_killed_at_random_moments_loses_nothing(folder, mod
         whole = [name for name in found if not name.startswith(".")]
         for name in whole:
             assert (folder / "out" / name).read_bytes() == expected[name]
-        if number == signal.SIGTERM or sys.platform == "linux":
-            assert whole == found, "nothing half-written stays"
+        left = [(folder / "out" / name).read_bytes() for name in found if name not in whole]
+        if number == signal.SIGTERM:
+            assert not left, "nothing half-written stays"
+        elif sys.platform == "linux":  # where a kill can only hit between a file's two names
+            assert all(content in expected.values() for content in left)
         seen.update(whole)
         assert main(command) == 0
         assert {path.name for path in (folder / "out").iterdir() if path.name[0] != "."} == set(expected)
