@@ -24,13 +24,12 @@ from sam_diffsr.image import (
     MAX_PIXELS_DEFAULT,
     Animation,
     DecodedImage,
-    check_output,
     decode_frames,
     decode_image,
     image_size,
     save_image,
 )
-from sam_diffsr.image.formats import check_file, check_image, format_of, output_format
+from sam_diffsr.image.formats import check_file, check_image, format_of
 from sam_diffsr.image.jobs import STDIN, STDOUT, Existing, Job
 from sam_diffsr.image.save import Quality, check_quality
 from sam_diffsr.overlap import overlapped
@@ -172,14 +171,13 @@ def run_jobs(
             if result_size is not None:
                 height, width = result_size(height, width)
             entry.size = height, width
-            named = Path(f"result{job.ending}") if target is STDOUT else target
-            if target is STDOUT:
-                form, info = item.format, {} if strip_metadata else dict(item.format.metadata)
-                check_image("the image", format_of(named), form.pil_mode, (width, height), info)
-            else:
-                check_output(target, item.format, width=width, height=height, strip_metadata=strip_metadata)
+            streamed = target is STDOUT
+            file_format = format_of(Path(f"result{job.ending}") if streamed else target)
+            name, info = "the image" if streamed else repr(str(target)), item.format.metadata
+            size = width, height
+            check_image(name, file_format, item.format.pil_mode, size, {} if strip_metadata else info)
             if quality is not None:
-                check_quality(quality, output_format(named.suffix))
+                check_quality(quality, file_format)
         entry.item, entry.status = item, "planned" if dry_run else "written"
 
     def compute(entries: list[_Entry]) -> list[_Entry]:
