@@ -98,7 +98,9 @@ def plain_torch(device: torch.device) -> Generator[None, None, None]:
     they name a device. Code in here names its dtypes: the default dtype is global to all threads and is not
     touched.
     """
-    with torch.inference_mode(), torch.device("cpu"), ExitStack() as stack:
+    with torch.inference_mode(), ExitStack() as stack:
+        if torch.get_default_device().type != "cpu":  # the context slows every operation
+            stack.enter_context(torch.device("cpu"))
         for kind in {"cpu", device.type}:
             if torch.amp.is_autocast_available(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))

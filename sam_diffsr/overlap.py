@@ -30,7 +30,7 @@ def overlapped(
     if len(first) < 2:
         yield from (write(compute(read(batch))) for batch in first)
         return
-    with _helper() as reader, _helper() as writer:
+    with helper() as reader, helper() as writer:
         contents = one_ahead(reader, read, itertools.chain(first, coming))
         yield from one_ahead(writer, write, map(compute, contents))
 
@@ -55,7 +55,7 @@ def one_ahead(executor: ThreadPoolExecutor, function: Callable[[A], B], items: I
 
 
 @contextmanager
-def _helper() -> Generator[ThreadPoolExecutor]:
+def helper() -> Generator[ThreadPoolExecutor]:
     """An executor of one thread in which torch does not start threads of its own.
 
     Such threads would be more than there are cores, and from then on those of the caller no longer wait for

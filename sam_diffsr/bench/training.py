@@ -17,13 +17,13 @@ from sam_diffsr.data import (
     SyntheticConfig,
     TrainingBatch,
     TrainingSource,
-    prefetch,
+    batches,
     synthesize_crops,
 )
 from sam_diffsr.data.source import SLACK
 from sam_diffsr.data.training_batch import MARGIN_LR
 from sam_diffsr.training.config import TrainConfig
-from sam_diffsr.training.launch import launched
+from sam_diffsr.training.launch import launched, worker_count
 from sam_diffsr.training.stages import StageName
 from sam_diffsr.training.trainer import Trainer
 
@@ -93,10 +93,11 @@ def measure_training(
 def _real_steps(trainer: Trainer, source: TrainingSource, steps: int, waits: list[float]) -> None:
     """Train on the next batches of a source, and note the seconds until they were on the device."""
     start, waited = len(waits) * steps, 0.0
-    with prefetch(source.host_batch, start=start, stop=start + steps) as batches:
+    workers = worker_count(trainer.config.run.workers, trainer.device)
+    with batches(source, start=start, stop=start + steps, device=trainer.device, workers=workers) as coming:
         for _ in range(steps):
             started = time.perf_counter()
-            batch = source.device_batch(next(batches), trainer.device)
+            batch = next(coming)
             waited += time.perf_counter() - started
             trainer.train_step(batch)
     waits.append(waited)

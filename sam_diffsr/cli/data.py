@@ -54,7 +54,6 @@ def add_data(parser: Parser) -> None:
     add("--seed", type=int, metavar="N", help="seed of the images (default: 0)")
     add("--pages", type=float, metavar="X", help="share of pages of text and line art (default: 0.15)")
     add("--photos", metavar="DIR", help="take colours and textures from these photos")
-    add("--device", metavar="NAME", help="device of the computation (default: cpu)")
 
     overwrite = "replace other crops in OUT once the new ones are complete"
     for command in (prepare, synthesize):
@@ -96,7 +95,7 @@ def _synthesize(args: argparse.Namespace) -> int:
         args.out,
         config=SyntheticConfig(**given(args, "size", "pages", "photos")),
         progress=None if args.quiet else show,
-        **given(args, "count", "seed", "encoding", "reduction", "device", "overwrite"),
+        **given(args, "count", "seed", "encoding", "reduction", "overwrite"),
     )
     print(f"{args.out}: {len(store)} crops")
     return 0

@@ -7,23 +7,23 @@ from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.cut import Segmenter
 from sam_diffsr.data.datasets import Dataset, find_dataset
 from sam_diffsr.data.prepare import prepare_crops
-from sam_diffsr.data.source import TrainingSource, prefetch
+from sam_diffsr.data.source import TrainingSource, batches
 from sam_diffsr.data.synthetic import synthesize_crops
-from sam_diffsr.data.training_batch import HostBatch, TrainingBatch, make_batch
+from sam_diffsr.data.training_batch import TrainingBatch, Windows, make_batch
 
 __all__ = [
     "AugmentConfig",
     "CropStore",
     "DataConfig",
     "Dataset",
-    "HostBatch",
     "Segmenter",
     "SyntheticConfig",
     "TrainingBatch",
     "TrainingSource",
+    "Windows",
+    "batches",
     "find_dataset",
     "make_batch",
-    "prefetch",
     "prepare_crops",
     "synthesize_crops",
 ]

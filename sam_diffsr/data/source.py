@@ -1,38 +1,30 @@
 """Training batches from crops and synthetic images, as a function of ``(seed, step)`` alone.
 
-The host only cuts windows of uint8; augmentation and the LR image are made on the device.
+Batches are made on the CPU, ahead of the training: by a thread, or for a GPU by processes.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import signal
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
 
 from sam_diffsr.data.config import DataConfig
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.degrade import draw_recipe
 from sam_diffsr.data.prepare import prepare_crops
 from sam_diffsr.data.synthetic import SyntheticPool
-from sam_diffsr.data.training_batch import (
-    MARGIN_LR,
-    Draws,
-    HostBatch,
-    SyntheticWindow,
-    TrainingBatch,
-    make_batch,
-)
+from sam_diffsr.data.training_batch import MARGIN_LR, Draws, TrainingBatch, Windows, make_batch
 from sam_diffsr.errors import ArgumentError, ConfigError, DataError
-from sam_diffsr.overlap import one_ahead
-
-T = TypeVar("T")
+from sam_diffsr.overlap import helper, one_ahead
 
 SLACK = 48
 """HR pixels that crops of ``data.photos`` are larger than a window."""
@@ -40,8 +32,6 @@ SLACK = 48
 
 class TrainingSource:
     """Random windows of crops and of synthetic images; each epoch uses every crop once, in a new order.
-
-    ``host_batch`` and ``device_batch`` may run in different threads.
 
     Args:
         config: table ``data`` of a training config.
@@ -79,6 +69,7 @@ class TrainingSource:
                 "choose a positive multiple of their number"
             )
         self.config, self.scale, self.seed, self.rank, self.world = config, scale, seed, rank, world
+        self.cache = cache
         self.window = config.patch + 2 * MARGIN_LR * scale
         # Where one of the two is missing, the share never asks for it.
         synthetic = config.synthetic
@@ -93,6 +84,10 @@ class TrainingSource:
             raise DataError(f"synthetic images need {need} data.synthetic.size is {synthetic.size}; raise it")
         self._epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        how = {name: getattr(self, name) for name in ("scale", "seed", "rank", "world", "cache")}
+        return partial(TrainingSource, **how), (self.config,)  # a process opens the crops itself
 
     def _open_crops(self, cache: str | os.PathLike[str] | None) -> tuple[CropStore | None, dict[str, Any]]:
         """Open the crops, or make them of photos; with the encoding and reduction of their regions."""
@@ -128,8 +123,12 @@ class TrainingSource:
         )
         return store, how
 
-    def host_batch(self, step: int) -> HostBatch:
-        """Cut the windows of one step (0-based) that belong to this process."""
+    def batch(self, step: int) -> TrainingBatch:
+        """The rows of one step (0-based) that belong to this process, on the CPU."""
+        return make_batch(self.windows(step), scale=self.scale)
+
+    def windows(self, step: int) -> Windows:
+        """Cut the windows of one step, and draw what is to become of them."""
         # Every process draws for all rows, so that the rows do not depend on the number of processes.
         config, side = self.config, self.window
         rng = np.random.default_rng([self.seed, 1, step])
@@ -149,31 +148,20 @@ class TrainingSource:
         # Only the rows of this process are cut.
         images = np.empty((len(rows), side, side, 3), np.uint8)
         structure = np.zeros((len(rows), side, side), np.float32)
-        synthetic: list[SyntheticWindow] = []
         for place, row in enumerate(rows):
             (is_synthetic, position), (top, left) = places[row], corners[row]
             if is_synthetic:
                 drawing = self.pool.drawing(position)
-                synthetic.append(SyntheticWindow(place, drawing, top, left))
+                images[place] = self.pool.picture(drawing)[top : top + side, left : left + side]
                 field = drawing.structure(top, left, side)
             else:
                 images[place], field = self.store.window(self._index(position), top, left, side)
             if config.structure == "stored":
                 structure[place] = field
-        pixels, fields = torch.from_numpy(images), torch.from_numpy(structure)
         own = recipes[self.rank :: self.world]
-        return HostBatch(pixels, fields, draws, tuple(synthetic), own, noise_seed, self.world)
-
-    def device_batch(self, host: HostBatch, device: torch.device) -> TrainingBatch:
-        """Copy to the device, make synthetic pixels, augment image and field together, make the LR image."""
-        images = host.images.to(device, non_blocking=True)
-        if host.synthetic and images is host.images:
-            images = images.clone()
-        for row, drawing, top, left in host.synthetic:
-            picture = self.pool.picture(drawing, device)
-            images[row] = picture[top : top + self.window, left : left + self.window]
-        structure = host.structure.to(device, non_blocking=True)
-        return make_batch(replace(host, images=images, structure=structure), scale=self.scale)
+        return Windows(
+            torch.from_numpy(images), torch.from_numpy(structure), draws, own, noise_seed, self.world
+        )
 
     def _place(self, step: int, row: int) -> tuple[bool, int]:
         """Whether a row is synthetic, and its number among the rows of its kind in the whole run."""
@@ -192,12 +180,48 @@ class TrainingSource:
 
 
 @contextmanager
-def prefetch(make: Callable[[int], T], *, start: int, stop: int) -> Generator[Iterator[T], None, None]:
-    """Call ``make(start)`` to ``make(stop - 1)``, such as ``source.host_batch``, in one background thread.
+def batches(
+    source: TrainingSource, *, start: int, stop: int, device: torch.device, workers: int = 0
+) -> Generator[Iterator[TrainingBatch], None, None]:
+    """Make the batches of the steps ``start`` to ``stop - 1`` ahead of the training.
+
+    With 0 ``workers`` a thread makes them, one ahead; else so many processes, each two ahead. An error is
+    raised in the place of its batch. Leaving the block ends the thread or the processes.
 
     Yields:
-        An iterator over the results in order, which is one call ahead. An error of ``make`` is raised in the
-        place of its result. Leaving the block ends the thread after its current call.
+        An iterator over the batches in order, on the device.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-        yield one_ahead(pool, make, range(start, stop))
+    steps = range(start, stop)
+    if workers == 0:
+        with helper() as executor:
+            yield map(partial(_to_device, device), one_ahead(executor, source.batch, steps))
+        return
+    loader = DataLoader(
+        _Batches(source),
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_leave_signals,
+    )
+    yield map(partial(_to_device, device), loader)
+
+
+def _to_device(device: torch.device, batch: TrainingBatch) -> TrainingBatch:
+    return TrainingBatch(*(part.to(device, non_blocking=True) for part in batch))
+
+
+class _Batches(Dataset[TrainingBatch]):
+    """The batches of a source, by step."""
+
+    def __init__(self, source: TrainingSource) -> None:
+        self.source = source
+
+    def __getitem__(self, step: int) -> TrainingBatch:
+        return self.source.batch(step)
+
+
+def _leave_signals(worker: int) -> None:
+    """Leave Ctrl-C to the training process, which saves and then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

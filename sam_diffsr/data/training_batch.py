@@ -1,4 +1,4 @@
-"""Training batches on the device: windows are turned, permuted, blended and reduced (paper section 4.1)."""
+"""Training batches: windows are turned, permuted, blended and reduced (paper section 4.1)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from sam_diffsr.data.config import AugmentConfig
 from sam_diffsr.data.degrade import Recipe, apply_recipe
-from sam_diffsr.data.synthetic import Drawing
 from sam_diffsr.resize import imresize
 
 MARGIN_LR = 2
@@ -24,12 +23,11 @@ CHANNEL_ORDERS = tuple(permutations(range(3)))
 
 _WEIGHT_BITS = 7
 WEIGHT_STEPS = 1 << _WEIGHT_BITS
-"""Denominator of the weights of a blend. Sums fit into 16 bits and are equal on every device."""
+"""Denominator of the weights of a blend. Sums fit into 16 bits."""
 
 
-@dataclass(frozen=True)
-class TrainingBatch:
-    """Tensors of one training step, on the device."""
+class TrainingBatch(NamedTuple):
+    """Tensors of one training step."""
 
     lr: Tensor
     """``(B, 3, h, w)`` float32 in [0, 1], on the 8-bit grid."""
@@ -73,29 +71,19 @@ class Draws(NamedTuple):
         return cut, Draws(self.turns[cut], self.orders[cut], places, self.weights[rows])
 
 
-class SyntheticWindow(NamedTuple):
-    """A window of a synthetic image; its pixels are made on the device."""
-
-    row: int
-    drawing: Drawing
-    top: int
-    left: int
-
-
 @dataclass(frozen=True)
-class HostBatch:
-    """Windows of one step with their margin m of ``2 * scale`` HR pixels, as the host cuts them.
+class Windows:
+    """Windows of one step with their margin m of ``2 * scale`` HR pixels, and what is to become of them.
 
     B counts guests as well: windows of other processes at the end, needed for blending only.
     """
 
     images: Tensor
-    """``(B, P + 2m, P + 2m, 3)`` uint8; rows of ``synthetic`` are not filled in yet."""
+    """``(B, P + 2m, P + 2m, 3)`` uint8."""
     structure: Tensor
     """``(B, P + 2m, P + 2m)`` float32."""
     draws: Draws
-    """Turns, channel orders and blends; on the CPU."""
-    synthetic: tuple[SyntheticWindow, ...] = ()
+    """Turns, channel orders and blends."""
     recipes: tuple[Recipe, ...] = ()
     """Damage of each row; a row without steps, or no recipes at all, is the MATLAB bicubic."""
     seed: int = 0
@@ -104,28 +92,27 @@ class HostBatch:
     """Number of processes: rows that follow each other here are that far apart in the whole batch."""
 
 
-def make_batch(host: HostBatch, *, scale: int) -> TrainingBatch:
-    """Turn images and fields together, permute channels, blend, and make LR images, on their device.
+def make_batch(windows: Windows, *, scale: int) -> TrainingBatch:
+    """Turn images and fields together, permute channels, blend, and make LR images.
 
-    Synthetic rows must be filled in. LR images are rounded to 8 bit. The margin, which the edges would spoil,
-    is cut away.
+    LR images are rounded to 8 bit. The margin, which the edges would spoil, is cut away.
     """
-    draws = host.draws
-    windows = dihedral(host.images.permute(0, 3, 1, 2).contiguous(), draws.turns)
-    fields = dihedral(host.structure[:, None], draws.turns)
+    draws = windows.draws
+    images = dihedral(windows.images.permute(0, 3, 1, 2).contiguous(), draws.turns)
+    fields = dihedral(windows.structure[:, None], draws.turns)
     if draws.orders.any():
-        channels = torch.tensor(CHANNEL_ORDERS)[draws.orders].to(windows.device)
-        windows = windows[torch.arange(len(windows), device=windows.device)[:, None], channels]
-    windows, fields = mix_windows(windows, fields, draws)
+        channels = torch.tensor(CHANNEL_ORDERS)[draws.orders]
+        images = images[torch.arange(len(images))[:, None], channels]
+    images, fields = mix_windows(images, fields, draws)
 
-    lr = _reduce(windows, scale)
-    for row, recipe in enumerate(host.recipes):
+    lr = _reduce(images, scale)
+    for row, recipe in enumerate(windows.recipes):
         if recipe:
-            seed = host.seed + row * host.stride
-            damaged = apply_recipe(windows[row : row + 1], recipe, scale=scale, seed=seed)
+            seed = windows.seed + row * windows.stride
+            damaged = apply_recipe(images[row : row + 1], recipe, scale=scale, seed=seed)
             lr[row] = damaged[0, :, MARGIN_LR:-MARGIN_LR, MARGIN_LR:-MARGIN_LR]
     inner = slice(MARGIN_LR * scale, -MARGIN_LR * scale)
-    hr = windows[..., inner, inner].float() / 255
+    hr = images[..., inner, inner].float() / 255
     return TrainingBatch(lr / 255, hr, fields[..., inner, inner].contiguous())
 
 
@@ -135,7 +122,7 @@ def dihedral(images: Tensor, turns: Tensor) -> Tensor:
     ``images`` are ``(B, C, S, S)`` of any dtype; of ``turns``, ``(B,)`` int64 in 0..7, 1 mirrors columns, 2
     mirrors rows and 4 transposes (last).
     """
-    bits = turns.to(images.device).view(-1, 1, 1, 1)
+    bits = turns.view(-1, 1, 1, 1)
     images = torch.where((bits & 1).bool(), images.flip(-1), images)
     images = torch.where((bits & 2).bool(), images.flip(-2), images)
     return torch.where((bits & 4).bool(), images.mT, images)
@@ -149,21 +136,18 @@ def mix_windows(images: Tensor, structure: Tensor, draws: Draws) -> tuple[Tensor
     """
     if draws.partners.tolist() == list(range(len(images))):
         return images, structure
-    partners = draws.partners.to(images.device)
-    weights = draws.weights.to(images.device, torch.int16).view(-1, 1, 1, 1)
+    partners, weights = draws.partners, draws.weights.short().view(-1, 1, 1, 1)
     rows = slice(len(partners))
     sums = weights * images[rows].short() + (WEIGHT_STEPS - weights) * images[partners].short()
     fields = torch.where(2 * weights >= WEIGHT_STEPS, structure[rows], structure[partners])
     return ((sums + WEIGHT_STEPS // 2) >> _WEIGHT_BITS).to(images.dtype), fields
 
 
-def _reduce(windows: Tensor, scale: int) -> Tensor:
-    """``imresize(windows, 1 / scale)`` without the margin; on the CPU by exact products, 10 times faster."""
-    if windows.device.type != "cpu":
-        return imresize(windows, 1 / scale)[..., MARGIN_LR:-MARGIN_LR, MARGIN_LR:-MARGIN_LR].float()
-    matrix = _reduction_matrix(windows.shape[-1], scale)
+def _reduce(images: Tensor, scale: int) -> Tensor:
+    """``imresize(images, 1 / scale)`` without the margin, by exact products, 10 times faster."""
+    matrix = _reduction_matrix(images.shape[-1], scale)
     # Rounded between the passes as imresize does. Exact products leave ties to the rounding, not to chance.
-    half = torch.matmul(matrix, windows.to(matrix.dtype)).round_().clamp_(0, 255)
+    half = torch.matmul(matrix, images.to(matrix.dtype)).round_().clamp_(0, 255)
     return torch.matmul(half, matrix.T).round_().clamp_(0, 255).float()
 
 

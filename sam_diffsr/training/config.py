@@ -143,6 +143,9 @@ class RunConfig:
     """``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``."""
     threads: int | None = None
     """CPU threads; null keeps torch's default."""
+    workers: int | None = None
+    """Processes that make the batches; 0 makes them in the training process. null is 0 on a CPU, and on a GPU
+    one for each CPU core but one, at most 16."""
     tracker: str = "auto"
     """Tracker of numbers and pictures, in addition to ``log.jsonl`` and ``samples/*.png``: a name that
     accelerate knows (``tensorboard``, ``wandb``, ``mlflow``, ...). ``auto`` is TensorBoard if it is
@@ -163,7 +166,8 @@ class RunConfig:
         time: _Rule = ("be > 0 or null", lambda value: value is None or value > 0)
         seed: _Rule = ("be >= 0 and < 2**63", lambda value: 0 <= value < 2**63)
         _check(self, "run", **dict.fromkeys(counts, _COUNT), seed=seed, threads=_COUNT_OR_NULL)
-        _check(self, "run", ema_decay=_DECAY, max_seconds=time)
+        workers: _Rule = ("be >= 0 or null", lambda value: value is None or value >= 0)
+        _check(self, "run", ema_decay=_DECAY, max_seconds=time, workers=workers)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,6 +7,7 @@ first one writes. A single process needs no launcher.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -100,6 +101,13 @@ def tracker_names(tracker: str) -> list[str]:
             f"one of {', '.join([*usable, 'jsonl', 'none'])}"
         )
     return [tracker]
+
+
+def worker_count(wanted: int | None, device: torch.device) -> int:
+    """Processes that make batches: as wanted, or by the device."""
+    if wanted is not None:
+        return wanted
+    return 0 if device.type == "cpu" else min(16, (os.cpu_count() or 1) - 1)
 
 
 def leave_processes() -> bool:

@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from sam_diffsr.config import check_choice
-from sam_diffsr.data import TrainingSource, prefetch
+from sam_diffsr.data import TrainingSource, batches
 from sam_diffsr.errors import ArgumentError, NumericalError
 from sam_diffsr.files import atomic_path, writing
 from sam_diffsr.models import DiffSR
 from sam_diffsr.training.compose import config_to_yaml
 from sam_diffsr.training.config import TrainConfig
-from sam_diffsr.training.launch import launched, stop_flag
+from sam_diffsr.training.launch import launched, stop_flag, worker_count
 from sam_diffsr.training.log import CROPS, Meter, RunLog
 from sam_diffsr.training.stages import Distance, StageName
 from sam_diffsr.training.state import checkpoint_path, find_checkpoint, latest_checkpoint, remove_leftovers
@@ -167,10 +167,18 @@ class _Run:
                 stack.enter_context(logging_redirect_tqdm([logging.getLogger("sam_diffsr")]))
             bar = tqdm(desc=trainer.name, initial=start, total=run.steps, unit="step", disable=hidden)
             self.bar: Any = stack.enter_context(bar)
-            batches = stack.enter_context(prefetch(source.host_batch, start=trainer.step, stop=run.steps))
+            coming = stack.enter_context(
+                batches(
+                    source,
+                    start=trainer.step,
+                    stop=run.steps,
+                    device=trainer.device,
+                    workers=worker_count(run.workers, trainer.device),
+                )
+            )
             while trainer.step < run.steps:
                 with self.meter.timed("waiting"):
-                    batch = source.device_batch(next(batches), trainer.device)
+                    batch = next(coming)
                 loss, norm = trainer.train_step(batch)
                 self.meter.add(loss, norm, images=self.config.data.batch)
                 self.bar.update()

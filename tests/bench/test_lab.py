@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import runpy
 import sys
@@ -37,13 +38,18 @@ def test_a_version_that_cannot_be_run(monkeypatch) -> None:
         run(monkeypatch, "compare_versions.py", "false", "--sizes", "8", "--repeats", "1")
 
 
-@pytest.mark.parametrize("more", [3, 6])
-def test_a_deeper_encoder_gives_the_same_image(resolver, tmp_path: Path, monkeypatch, more: int) -> None:
+@pytest.mark.parametrize(("blocks", "channels", "growth"), [(3, 0, 0), (6, 0, 0), (0, 6, 3), (3, 2, 5)])
+def test_a_larger_encoder_gives_the_same_image(
+    resolver, tmp_path: Path, monkeypatch, blocks: int, channels: int, growth: int
+) -> None:
     resolver.save_pretrained(tmp_path / "tiny")
-    blocks = resolver.config.model.encoder.blocks + more
-    run(monkeypatch, "deepen.py", str(tmp_path / "tiny"), str(tmp_path / "deep"), str(blocks))
-    deep = SuperResolver.from_pretrained(tmp_path / "deep")
-    assert len(deep.model.encoder.trunk) == blocks
+    before = resolver.config.model.encoder
+    sizes = [before.blocks + blocks, before.channels + channels, before.growth + growth]
+    options = zip(("--blocks", "--channels", "--growth"), map(str, sizes), strict=True)
+    run(monkeypatch, "grow.py", str(tmp_path / "tiny"), str(tmp_path / "large"), *itertools.chain(*options))
+    large = SuperResolver.from_pretrained(tmp_path / "large")
+    after = large.config.model.encoder
+    assert [after.blocks, after.channels, after.growth] == sizes
     lr = torch.rand(1, 3, 16, 12, generator=torch.Generator().manual_seed(0))
-    results = [model.upscale_tensor(lr, seeds=0, steps=2) for model in (resolver, deep)]
+    results = [model.upscale_tensor(lr, seeds=0, steps=2) for model in (resolver, large)]
     assert (results[0] - results[1]).abs().max() < 1e-4

@@ -13,15 +13,14 @@ from sam_diffsr.data import (
     AugmentConfig,
     CropStore,
     DataConfig,
-    HostBatch,
     SyntheticConfig,
     TrainingSource,
+    Windows,
     make_batch,
 )
 from sam_diffsr.data.training_batch import CHANNEL_ORDERS, Draws, dihedral, mix_windows
 from sam_diffsr.errors import ConfigError
 
-CPU = torch.device("cpu")
 BOTH = AugmentConfig(permute_channels=0.7, mixup=0.6)
 NAMES = ("lr", "hr", "structure")
 
@@ -45,9 +44,9 @@ def only_turns(turns: torch.Tensor) -> Draws:
     return Draws(turns, torch.zeros_like(turns), torch.arange(len(turns)), torch.full_like(turns, 128))
 
 
-def plain(host: HostBatch) -> HostBatch:
+def plain(windows: Windows) -> Windows:
     """The same windows and turns, and nothing else."""
-    return HostBatch(host.images, host.structure, only_turns(host.draws.turns), host.synthetic)
+    return Windows(windows.images, windows.structure, only_turns(windows.draws.turns))
 
 
 def levels(images: torch.Tensor) -> torch.Tensor:
@@ -57,7 +56,7 @@ def levels(images: torch.Tensor) -> torch.Tensor:
 def test_off_is_the_draws_and_the_batch_of_before(store: CropStore) -> None:
     source = TrainingSource(DataConfig(crops=str(store.path), patch=32, batch=8), scale=4, seed=5)
     for step in (0, 3):
-        host = source.host_batch(step)
+        host = source.windows(step)
         rng = np.random.default_rng([5, 1, step])
         order = np.concatenate([np.random.default_rng([5, 0, e]).permutation(len(store)) for e in range(9)])
         for row, index in enumerate(order[8 * step : 8 * step + 8]):
@@ -67,31 +66,29 @@ def test_off_is_the_draws_and_the_batch_of_before(store: CropStore) -> None:
         np.testing.assert_array_equal(host.draws.turns.numpy(), rng.integers(0, 8, size=8))
         assert not host.draws.orders.any()
         assert host.draws.partners.tolist() == list(range(8))
-        batch = source.device_batch(host, CPU)
+        batch = make_batch(host, scale=4)
         planes, fields = host.images.permute(0, 3, 1, 2), host.structure[:, None]
         turned = (
             dihedral(planes, host.draws.turns).permute(0, 2, 3, 1),
             dihedral(fields, host.draws.turns)[:, 0],
         )
-        expected = make_batch(HostBatch(*turned, only_turns(torch.zeros(8, dtype=torch.int64))), scale=4)
+        expected = make_batch(Windows(*turned, only_turns(torch.zeros(8, dtype=torch.int64))), scale=4)
         assert all(torch.equal(getattr(batch, name), getattr(expected, name)) for name in NAMES)
 
 
 def test_windows_and_turns_stay_the_same_whatever_is_on(store: CropStore) -> None:
     without, source = source_of(store, None), source_of(store, BOTH)
-    on = source.host_batch(2)
+    on = source.windows(2)
     assert on.draws.orders.any()
     assert on.draws.partners.tolist() != list(range(8))
-    one, other = (
-        each.device_batch(host, CPU) for each, host in ((without, without.host_batch(2)), (source, plain(on)))
-    )
+    one, other = (make_batch(windows, scale=4) for windows in (without.windows(2), plain(on)))
     assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in NAMES)
 
 
 def test_permuted_windows_have_the_channels_in_the_order_drawn(store: CropStore) -> None:
     source = source_of(store, AugmentConfig(permute_channels=1.0))
-    host = source.host_batch(0)
-    before, after = source.device_batch(plain(host), CPU), source.device_batch(host, CPU)
+    host = source.windows(0)
+    before, after = make_batch(plain(host), scale=4), make_batch(host, scale=4)
     assert len(set(host.draws.orders.tolist())) > 2
     for row, order in enumerate(host.draws.orders.tolist()):
         for channel, former in enumerate(CHANNEL_ORDERS[order]):
@@ -103,7 +100,7 @@ def test_permuted_windows_have_the_channels_in_the_order_drawn(store: CropStore)
 def test_all_six_orders_are_permutations_and_as_likely_as_said() -> None:
     images = torch.arange(3, dtype=torch.uint8).expand(6, 48, 48, 3)
     draws = only_turns(torch.zeros(6, dtype=torch.int64))._replace(orders=torch.arange(6))
-    batch = make_batch(HostBatch(images, torch.zeros(6, 48, 48), draws), scale=4)
+    batch = make_batch(Windows(images, torch.zeros(6, 48, 48), draws), scale=4)
     assert [tuple(row) for row in levels(batch.hr[..., 0, 0]).tolist()] == list(CHANNEL_ORDERS)
     assert CHANNEL_ORDERS[0] == (0, 1, 2)
     drawn = Draws.of_batch(np.random.default_rng(0), AugmentConfig(permute_channels=0.6), batch=60_000)
@@ -118,9 +115,9 @@ def blended(first: torch.Tensor, second: torch.Tensor, weight: int) -> torch.Ten
 
 def test_mixed_windows_are_the_blends_drawn_and_lr_is_made_of_them(store: CropStore) -> None:
     source = source_of(store, AugmentConfig(mixup=0.7))
-    host = source.host_batch(1)
-    after = source.device_batch(host, CPU)
-    before = source.device_batch(plain(host), CPU)
+    host = source.windows(1)
+    after = make_batch(host, scale=4)
+    before = make_batch(plain(host), scale=4)
     blends = 0
     for row, (partner, weight) in enumerate(torch.stack(host.draws[2:], 1).tolist()):
         if row == partner:
@@ -142,11 +139,11 @@ def test_lr_is_the_reduction_of_the_mixed_hr(weight: int) -> None:
     fields = torch.tensor([1.0, 2.0]).view(2, 1, 1).expand(2, 48, 48)
     turns = torch.tensor([3, 6])
     draws = Draws(turns, torch.zeros_like(turns), torch.tensor([1, 1]), torch.tensor([weight, 5]))
-    batch = make_batch(HostBatch(images, fields, draws), scale=4)
+    batch = make_batch(Windows(images, fields, draws), scale=4)
     turned = dihedral(images.permute(0, 3, 1, 2), turns)
     mixed = torch.stack([blended(turned[0], turned[1], weight), turned[1]])
     still = only_turns(torch.zeros_like(turns))
-    expected = make_batch(HostBatch(mixed.permute(0, 2, 3, 1), fields, still), scale=4)
+    expected = make_batch(Windows(mixed.permute(0, 2, 3, 1), fields, still), scale=4)
     assert torch.equal(batch.lr, expected.lr)
     assert torch.equal(batch.hr, expected.hr)
     assert batch.structure[0].unique().tolist() == [1.0 if weight >= 64 else 2.0]
@@ -188,12 +185,12 @@ def test_every_other_window_can_be_a_partner() -> None:
 
 def test_augmented_batches_depend_on_seed_and_step_only(store: CropStore) -> None:
     forward, jumping = source_of(store, BOTH), source_of(store, BOTH)
-    hosts = [forward.host_batch(step) for step in range(12)]  # as the background thread is ahead
-    straight = [forward.device_batch(host, CPU) for host in hosts]
+    hosts = [forward.windows(step) for step in range(12)]  # as the background thread is ahead
+    straight = [make_batch(host, scale=4) for host in hosts]
     for step in (11, 0, 7):
-        batch = jumping.device_batch(jumping.host_batch(step), CPU)
+        batch = jumping.batch(step)
         assert all(torch.equal(getattr(batch, name), getattr(straight[step], name)) for name in NAMES)
-    other = source_of(store, BOTH, seed=6).host_batch(0)
+    other = source_of(store, BOTH, seed=6).windows(0)
     assert not torch.equal(other.draws.orders, hosts[0].draws.orders)
 
 
@@ -204,11 +201,11 @@ def test_processes_share_the_augmented_batch_of_one(store: CropStore, world: int
     parts = [source_of(store, BOTH, rank=rank, world=world) for rank in range(world)]
     guests = 0
     for step in (0, 3):
-        batch = whole.device_batch(whole.host_batch(step), CPU)
+        batch = whole.batch(step)
         for rank, part in enumerate(parts):
-            host = part.host_batch(step)
+            host = part.windows(step)
             guests += len(host.images) - 8 // world
-            mine = part.device_batch(host, CPU)
+            mine = make_batch(host, scale=4)
             for name in NAMES:
                 assert torch.equal(getattr(mine, name), getattr(batch, name)[rank::world])
     assert guests > 0
@@ -228,7 +225,7 @@ def test_a_process_cuts_no_row_that_it_does_not_need() -> None:
 
 
 def test_a_batch_of_one_can_be_permuted(store: CropStore) -> None:
-    source_of(store, AugmentConfig(permute_channels=1.0), batch=1).host_batch(0)
+    source_of(store, AugmentConfig(permute_channels=1.0), batch=1).windows(0)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from sam_diffsr.config import from_dict
-from sam_diffsr.data import DataConfig, HostBatch, TrainingSource, make_batch
+from sam_diffsr.data import DataConfig, TrainingSource, Windows, make_batch
 from sam_diffsr.data.crops import CropStore
 from sam_diffsr.data.degrade import (
     KERNELS,
@@ -84,7 +84,7 @@ def test_an_image_that_is_never_damaged_is_matlabs_reduction(store: CropStore) -
     clean, plain = (
         source_of(store, degradation, seed=1) for degradation in (DegradationConfig(clean=1.0), "bicubic")
     )
-    one, other = (source.device_batch(source.host_batch(3), torch.device("cpu")) for source in (clean, plain))
+    one, other = (source.batch(3) for source in (clean, plain))
     assert torch.equal(one.lr, other.lr)
     assert torch.equal(one.hr, other.hr)
 
@@ -194,8 +194,8 @@ def test_batches_depend_on_seed_and_step_alone(store: CropStore) -> None:
     def batch(step: int, *, seed: int = 5, first: int = 0) -> torch.Tensor:
         source = source_of(store, PHOTO, seed=seed)
         for earlier in range(first, step):
-            source.host_batch(earlier)
-        return source.device_batch(source.host_batch(step), torch.device("cpu")).lr
+            source.windows(earlier)
+        return source.batch(step).lr
 
     assert torch.equal(batch(3), batch(3, first=2))
     assert not torch.equal(batch(3), batch(4))
@@ -210,9 +210,9 @@ def test_processes_share_the_damage_of_a_batch(store: CropStore) -> None:
     images: list[torch.Tensor] = []
     for rank, world in ((0, 1), (0, 2), (1, 2)):
         source = source_of(store, noisy, seed=2, rank=rank, world=world)
-        host = source.host_batch(1)
+        host = source.windows(1)
         recipes.append(host.recipes)
-        images.append(source.device_batch(host, torch.device("cpu")).lr)
+        images.append(make_batch(host, scale=4).lr)
     assert len(recipes[0]) == 4
     assert recipes[1:] == [recipes[0][0::2], recipes[0][1::2]]
     assert torch.equal(torch.stack(images[1:], dim=1).flatten(0, 1), images[0])
@@ -224,8 +224,8 @@ def test_only_rows_with_a_recipe_are_damaged() -> None:
     recipe = (("reduce", (0.0, 1.0)), ("jpeg", (30.0, 0.0)))
     none = torch.zeros(2, dtype=torch.int64)
     draws = Draws(none, none, torch.arange(2), none)
-    plain = make_batch(HostBatch(images, fields, draws), scale=4)
-    batch = make_batch(HostBatch(images, fields, draws, recipes=((), recipe)), scale=4)
+    plain = make_batch(Windows(images, fields, draws), scale=4)
+    batch = make_batch(Windows(images, fields, draws, recipes=((), recipe)), scale=4)
     assert torch.equal(batch.lr[0], plain.lr[0])
     assert not torch.equal(batch.lr[1], plain.lr[1])
     assert torch.equal(batch.hr, plain.hr)
@@ -238,7 +238,7 @@ def test_config_names_photo_or_gives_ranges(store: CropStore) -> None:
     own = {"clean": 0.5, "jpeg": {"probability": 1.0, "low": 70, "high": 90}}
     config = from_dict(DataConfig, {"crops": crops, "patch": 32, "batch": 2, "degradation": own})
     assert config.damage == DegradationConfig(clean=0.5, jpeg=Damage(probability=1.0, low=70, high=90))
-    assert len(TrainingSource(config, scale=4, seed=0).host_batch(0).recipes) == 2
+    assert len(TrainingSource(config, scale=4, seed=0).windows(0).recipes) == 2
 
 
 @pytest.mark.parametrize(

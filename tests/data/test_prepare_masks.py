@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from sam_diffsr.data import DataConfig, TrainingSource, prepare_crops
+from sam_diffsr.data import DataConfig, TrainingSource, make_batch, prepare_crops
 from sam_diffsr.errors import DataError
 from sam_diffsr.masks.spe import StructureField, encode_structure
 from sam_diffsr.masks.store import write_records, write_structure
@@ -52,9 +51,9 @@ def test_training_sees_image_and_field_of_the_same_pixels(made, tmp_path, stored
     source = TrainingSource(DataConfig(crops=str(store.path), patch=16, batch=4), scale=4, seed=1)
     turns = set()
     for step in range(8):
-        host = source.host_batch(step)
+        host = source.windows(step)
         turns.update(host.draws.turns.tolist())
-        batch = source.device_batch(host, torch.device("cpu"))
+        batch = make_batch(host, scale=4)
         red = (batch.hr[:, 0] * 255).round().long().numpy()
         field = batch.structure[:, 0].numpy()
         assert matching(red, field, values) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from sam_diffsr.data import (
     DataConfig,
     SyntheticConfig,
     TrainingSource,
+    batches,
+    make_batch,
     prepare_crops,
 )
 from sam_diffsr.data.synthetic import SyntheticPool
 from sam_diffsr.errors import ArgumentError, ConfigError, DataError
 
-CPU = torch.device("cpu")
 SYNTHETIC = SyntheticConfig(size=64, pool=3, windows=4, pages=0.3)
 
 
@@ -47,7 +49,7 @@ def test_field_stays_on_its_pixels_from_disk(store: CropStore) -> None:
         ):
             values.setdefault(int(red), set()).add(float(value))
     for step in range(4):
-        batch = source.device_batch(source.host_batch(step), CPU)
+        batch = source.batch(step)
         reds = (batch.hr[:, 0] * 255).round().int().flatten().tolist()
         fields = batch.structure.flatten().tolist()
         assert all(field in values[red] for red, field in zip(reds, fields, strict=True))
@@ -55,7 +57,7 @@ def test_field_stays_on_its_pixels_from_disk(store: CropStore) -> None:
 
 def test_lr_is_on_the_8_bit_grid(store: CropStore) -> None:
     source = crops_of(store, batch=3, seed=1)
-    batch = source.device_batch(source.host_batch(0), CPU)
+    batch = source.batch(0)
     levels = batch.lr * 255
     assert torch.allclose(levels, levels.round(), atol=1e-4)
     assert batch.lr.dtype == batch.hr.dtype == batch.structure.dtype == torch.float32
@@ -63,14 +65,14 @@ def test_lr_is_on_the_8_bit_grid(store: CropStore) -> None:
 
 def test_batches_depend_on_seed_and_step_only(store: CropStore) -> None:
     forward = crops_of(store, batch=3, seed=5)
-    straight = [forward.host_batch(step) for step in range(8)]
+    straight = [forward.windows(step) for step in range(8)]
     jumping = crops_of(store, batch=3, seed=5)
     for step in (7, 0, 3):
-        host = jumping.host_batch(step)
+        host = jumping.windows(step)
         assert torch.equal(host.images, straight[step].images)
         assert torch.equal(host.structure, straight[step].structure)
         assert torch.equal(host.draws.turns, straight[step].draws.turns)
-    other = crops_of(store, batch=3, seed=6).host_batch(0)
+    other = crops_of(store, batch=3, seed=6).windows(0)
     assert not torch.equal(other.images, straight[0].images)
 
 
@@ -83,7 +85,7 @@ def test_every_crop_once_an_epoch_in_a_new_order(store: CropStore) -> None:
 
 
 def test_largest_patch_fits_and_a_larger_one_is_refused(store: CropStore) -> None:
-    host = crops_of(store, patch=48, batch=1).host_batch(0)
+    host = crops_of(store, patch=48, batch=1).windows(0)
     assert host.images.shape == (1, 64, 64, 3)
     with pytest.raises(DataError, match=r"crops need at least 68 pixels for patches of 52"):
         crops_of(store, patch=52, batch=1)
@@ -114,24 +116,45 @@ def mixed(store: CropStore, fraction: float = 0.5, *, rank: int = 0, world: int 
 
 def test_mixed_batches_depend_on_seed_and_step_only(store: CropStore) -> None:
     forward, jumping = mixed(store), mixed(store)
-    straight = [forward.device_batch(forward.host_batch(step), CPU) for step in range(12)]
+    straight = [forward.batch(step) for step in range(12)]
     for step in (11, 0, 7):
-        assert_same(jumping.device_batch(jumping.host_batch(step), CPU), straight[step])
+        assert_same(jumping.batch(step), straight[step])
     assert not torch.equal(straight[0].hr, straight[1].hr)
 
 
-def test_batches_made_ahead_are_the_same(store: CropStore) -> None:
-    """The background thread is several steps ahead of the device."""
-    one, other = mixed(store), mixed(store)
-    hosts = [one.host_batch(step) for step in range(12)]
-    for step, host in enumerate(hosts):
-        assert_same(one.device_batch(host, CPU), other.device_batch(other.host_batch(step), CPU))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_made_ahead_are_the_same(store: CropStore, workers: int) -> None:
+    source = mixed(store, degradation="photo")
+    with batches(source, start=3, stop=9, device=torch.device("cpu"), workers=workers) as made:
+        ahead = list(made)
+    assert len(ahead) == 6
+    for step, batch in enumerate(ahead, start=3):
+        assert_same(batch, source.batch(step))
+
+
+def test_a_source_can_be_sent_to_a_process(store: CropStore) -> None:
+    source = mixed(store, rank=1, world=2)
+    sent = pickle.dumps(source)
+    assert len(sent) < 10_000
+    assert_same(pickle.loads(sent).batch(3), source.batch(3))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_comes_in_the_place_of_its_batch(store: CropStore, workers: int) -> None:
+    source = mixed(store)
+    make = source.batch
+    source.batch = lambda step: make(step) if step < 2 else source.store.missing
+    with batches(source, start=0, stop=9, device=torch.device("cpu"), workers=workers) as made:
+        assert_same(next(made), make(0))
+        assert_same(next(made), make(1))
+        with pytest.raises(AttributeError, match="missing"):
+            next(made)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 0.5, 1.0])
 def test_share_of_synthetic_rows(store: CropStore, fraction: float) -> None:
     source = mixed(store, fraction)
-    counts = [len(source.host_batch(step).synthetic) for step in range(10)]
+    counts = [sum(source._place(step, row)[0] for row in range(4)) for step in range(10)]
     assert sum(counts) == 40 * fraction
     assert max(counts) - min(counts) <= 1
 
@@ -142,7 +165,7 @@ def test_every_crop_once_an_epoch_beside_synthetic_images(store: CropStore) -> N
     real = source._index
     source._index = lambda position: seen.append(real(position)) or seen[-1]
     for step in range(count):
-        source.host_batch(step)
+        source.windows(step)
     assert sorted(seen) == list(range(count))
 
 
@@ -151,35 +174,33 @@ def test_processes_share_the_batch_of_one(store: CropStore, world: int) -> None:
     whole = mixed(store)
     parts = [mixed(store, rank=rank, world=world) for rank in range(world)]
     for step in (0, 3):
-        batch = whole.device_batch(whole.host_batch(step), CPU)
+        batch = whole.batch(step)
         for rank, part in enumerate(parts):
-            mine = part.device_batch(part.host_batch(step), CPU)
+            mine = part.batch(step)
             for name in ("lr", "hr", "structure"):
                 assert torch.equal(getattr(mine, name), getattr(batch, name)[rank::world])
 
 
-def test_field_of_a_synthetic_window_is_that_of_its_regions(pool: SyntheticPool) -> None:
+def test_a_synthetic_window_has_the_pixels_and_the_field_of_its_image(pool: SyntheticPool) -> None:
     source = TrainingSource(DataConfig(synthetic=SYNTHETIC, patch=32, batch=4), scale=4, seed=5)
-    host = source.host_batch(0)
-    assert len(host.synthetic) == 4
-    for window in host.synthetic:
-        rows, columns = (slice(start, start + 48) for start in (window.top, window.left))
-        field = window.drawing.values[window.drawing.labels][rows, columns]
-        np.testing.assert_array_equal(host.structure[window.row].numpy(), field)
-    window = host.synthetic[0]
-    still = host.draws._replace(turns=torch.zeros(4, dtype=torch.int64))
-    batch = source.device_batch(replace(host, draws=still), CPU)
-    top, left = window.top + 8, window.left + 8
-    expected = pool.picture(window.drawing, CPU)[top : top + 32, left : left + 32].permute(2, 0, 1)
-    assert torch.equal((batch.hr[0] * 255).round().to(torch.uint8), expected)
+    windows, rng = source.windows(0), np.random.default_rng([5, 1, 0])
+    for row in range(4):
+        top, left = rng.integers(0, SYNTHETIC.size - 48, size=2, endpoint=True)
+        place, drawing = np.s_[top : top + 48, left : left + 48], pool.drawing(row)
+        np.testing.assert_array_equal(windows.images[row].numpy(), pool.picture(drawing)[place])
+        np.testing.assert_array_equal(windows.structure[row].numpy(), drawing.values[drawing.labels][place])
+    still = windows.draws._replace(turns=torch.zeros(4, dtype=torch.int64))
+    batch = make_batch(replace(windows, draws=still), scale=4)
+    inside = windows.images[:, 8:-8, 8:-8].permute(0, 3, 1, 2)
+    assert torch.equal((batch.hr * 255).round().to(torch.uint8), inside)
 
 
 def test_structure_zero_is_e_of_zero(store: CropStore) -> None:
     with_field, without = mixed(store), mixed(store, structure="zero")
-    assert with_field.host_batch(0).structure.any()
-    batch = without.device_batch(without.host_batch(0), CPU)
+    assert with_field.windows(0).structure.any()
+    batch = without.batch(0)
     assert not batch.structure.any()
-    assert torch.equal(batch.hr, with_field.device_batch(with_field.host_batch(0), CPU).hr)
+    assert torch.equal(batch.hr, with_field.batch(0).hr)
 
 
 def test_batch_that_cannot_be_shared(store: CropStore) -> None:
@@ -196,7 +217,7 @@ def test_synthetic_images_that_are_too_small() -> None:
 
 def test_open_synthetic_needs_nothing() -> None:
     source = TrainingSource(DataConfig(synthetic=SYNTHETIC, patch=32, batch=2), scale=4, seed=0)
-    batch = source.device_batch(source.host_batch(0), CPU)
+    batch = source.batch(0)
     assert batch.lr.shape == (2, 3, 8, 8)
     assert batch.structure.any()
 
@@ -209,7 +230,7 @@ def test_open_a_plain_folder(photos: Path, tmp_path: Path) -> None:
     written = (tmp_path / "cache" / "manifest.json").stat().st_mtime_ns
     again = TrainingSource(config, scale=4, seed=0, cache=tmp_path / "cache")
     assert (tmp_path / "cache" / "manifest.json").stat().st_mtime_ns == written
-    assert_same(source.device_batch(source.host_batch(1), CPU), again.device_batch(again.host_batch(1), CPU))
+    assert_same(source.batch(1), again.batch(1))
 
 
 def test_plain_folder_needs_a_cache(photos: Path) -> None:

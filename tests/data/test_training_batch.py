@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sam_diffsr.data import HostBatch, TrainingBatch, make_batch
+from sam_diffsr.data import TrainingBatch, Windows, make_batch
 from sam_diffsr.data.training_batch import Draws, dihedral
 from sam_diffsr.resize import imresize
 
@@ -17,7 +17,7 @@ def turned_batch(
     """A batch of ``(B, S, S, 3)`` images that are turned and nothing else."""
     none = torch.zeros_like(turns)
     draws = Draws(turns, none, torch.arange(len(turns)), none)
-    return make_batch(HostBatch(images, fields, draws), scale=scale)
+    return make_batch(Windows(images, fields, draws), scale=scale)
 
 
 def coordinates(side: int) -> torch.Tensor:

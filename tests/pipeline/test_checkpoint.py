@@ -209,7 +209,7 @@ def test_a_name_that_is_nothing_is_refused_without_a_network(no_bundled: Path, t
 
 @pytest.mark.parametrize(("name", "near"), [("smal", "small"), ("Photo", "photo"), ("phto", "photo")])
 def test_a_misspelt_model_is_answered_with_the_nearest(name: str, near: str):
-    message = rf"a bundled name \(photo, small\), .*; did you mean {near}\?"
+    message = rf"a bundled name \(base, photo, small\), .*; did you mean {near}\?"
     with pytest.raises(ModelLoadError, match=message):
         load_pretrained(name)
 

@@ -33,7 +33,7 @@ def test_one_image_is_learnt_by_heart(tmp_path: Path) -> None:
     model = build_model(config.model).eval()
     model.encoder.load_state_dict(read_checkpoint(tmp_path).ema)
     source = TrainingSource(config.data, scale=4, seed=config.run.seed)
-    batch = source.device_batch(source.host_batch(0), torch.device("cpu"))
+    batch = source.batch(0)
     with torch.no_grad():
         image = model.encoder(batch.lr).clamp(0, 1)
     learnt, bicubic = (

@@ -118,13 +118,13 @@ def _strengths(rng: np.random.Generator, count: int, *, page: bool, taken: bool)
 def render(drawing: Drawing, tiles: Tensor) -> Tensor:
     """Make the pixels of a drawing: fill the shapes, antialias their edges, blur soft shapes.
 
-    ``tiles`` are the textures of the drawing's bank, on any device; there the result is ``(S, S, 3)`` uint8.
+    ``tiles`` are the textures of the drawing's bank; the result is ``(S, S, 3)`` uint8.
     """
-    device, side = tiles.device, len(drawing.labels)
+    side = len(drawing.labels)
     words = tiles.view(torch.int32).view(-1)
-    fills = torch.from_numpy(drawing.fills).to(device)
-    places = torch.from_numpy(drawing.textures).to(device)
-    fine = torch.from_numpy(drawing.fine.view(np.int16)).to(device).int() & 0xFFFF
+    fills = torch.from_numpy(drawing.fills)
+    places = torch.from_numpy(drawing.textures)
+    fine = torch.from_numpy(drawing.fine.view(np.int16)).int() & 0xFFFF
 
     def shade(labels: Tensor, y: Tensor, x: Tensor) -> Tensor:
         """Colours ``(N, 3)`` of pixels, by their labels and places in the image."""
@@ -137,7 +137,7 @@ def render(drawing: Drawing, tiles: Tensor) -> Tensor:
 
     # A pixel has FINE * FINE labels; where they differ, its colour is their mean.
     parts = functional.pixel_unshuffle(fine[None], FINE).flatten(1)
-    line = torch.arange(side, dtype=torch.int32, device=device)
+    line = torch.arange(side, dtype=torch.int32)
     y, x = line.repeat_interleave(side), line.repeat(side)
     image = shade(parts[0], y, x)
     edge = (parts != parts[0]).any(0).nonzero()[:, 0]
@@ -155,7 +155,7 @@ def _blur(image: Tensor, deviation: float) -> Tensor:
     weights = [math.exp(-0.5 * (tap / deviation) ** 2) for tap in range(reach + 1)]
     total = weights[0] + 2 * sum(weights[1:])
     for axis, side in enumerate(image.shape[:2]):
-        places = torch.arange(-reach, side + reach, device=image.device).clamp_(0, side - 1)
+        places = torch.arange(-reach, side + reach).clamp_(0, side - 1)
         padded = image.index_select(axis, places)
         image = image * (weights[0] / total)
         for tap in range(1, reach + 1):

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from sam_diffsr.data.config import SyntheticConfig
 from sam_diffsr.data.crops import Crops, CropStore, finished_crops, write_crops
 from sam_diffsr.data.synthetic.drawing import Drawing, draw_image, render
 from sam_diffsr.data.synthetic.textures import natural_textures, photo_textures
-from sam_diffsr.device import resolve_device
 from sam_diffsr.errors import ArgumentError
 from sam_diffsr.masks.spe import Encoding, Reduction
 
@@ -26,7 +25,7 @@ class SyntheticPool:
     """The images that windows are cut from. The image of a window depends on seed and position alone.
 
     ``config.pool`` images are in use at a time; after every ``config.windows`` windows a new one replaces the
-    oldest. ``drawing`` may run in one thread and ``picture`` in another.
+    oldest.
 
     Raises:
         DataError: ``config.photos`` has no photo of a useful size.
@@ -35,8 +34,8 @@ class SyntheticPool:
 
     draw: Callable[[int], Drawing]
     """Draws one image of the sequence, by its number."""
-    picture: Callable[[Drawing, torch.device], Tensor]
-    """Gives the pixels of an image, ``(S, S, 3)`` uint8 on the device."""
+    picture: Callable[[Drawing], NDArray[np.uint8]]
+    """Gives the pixels of an image, ``(S, S, 3)``."""
 
     def __init__(
         self,
@@ -50,12 +49,12 @@ class SyntheticPool:
         photos = config.photos
         bank = natural_textures(seed) if photos is None else photo_textures(photos, seed=seed)
         how: dict[str, Any] = {"encoding": encoding, "reduction": reduction}
-        tiles_on = lru_cache(torch.from_numpy(bank.tiles).to)
         cached = lru_cache(2 * config.pool)
         self.draw = cached(partial(draw_image, config=config, seed=seed, bank=bank, **how))
+        tiles = torch.from_numpy(bank.tiles)
 
-        def picture(drawing: Drawing, device: torch.device) -> Tensor:
-            return render(drawing, tiles_on(device))
+        def picture(drawing: Drawing) -> NDArray[np.uint8]:
+            return render(drawing, tiles).numpy()
 
         self.picture = cached(picture)
 
@@ -73,7 +72,6 @@ def synthesize_crops(
     seed: int = 0,
     encoding: Encoding = "rope",
     reduction: Reduction = "image",
-    device: str | torch.device = "cpu",
     overwrite: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> CropStore:
@@ -86,12 +84,11 @@ def synthesize_crops(
         seed: seed of the sequence, >= 0.
         encoding: position encoding of regions, see ``masks.spe``.
         reduction: divisor of a region's value, see ``masks.spe``.
-        device: device that makes the pixels; ``"auto"`` is the fastest one.
         overwrite: replace other crops in the folder when the new ones are complete.
         progress: called as ``progress(done, count)``.
 
     Raises:
-        ArgumentError: ``count`` or ``seed`` is out of range, or the device is not there.
+        ArgumentError: ``count`` or ``seed`` is out of range.
         DataError: ``config.photos`` has no photo of a useful size.
         OutputError: the folder cannot be created, holds other crops, or the disk is too full.
     """
@@ -99,7 +96,6 @@ def synthesize_crops(
         raise ArgumentError(f"count must be at least 1, got {count}")
     if seed < 0:
         raise ArgumentError(f"seed must be at least 0, got {seed}")
-    device = resolve_device(device)
     config, folder = config or SyntheticConfig(), Path(out)
     how: dict[str, Any] = {"encoding": encoding, "reduction": reduction}
     made_of = {**asdict(config), "count": count, "seed": seed}
@@ -112,7 +108,7 @@ def synthesize_crops(
     def draw_all() -> Iterator[Crops]:
         for index in range(count):
             drawing = pool.draw(index)
-            pixels = pool.picture(drawing, device).cpu().numpy()
+            pixels = pool.picture(drawing)
             yield pixels[None], drawing.labels[None], np.zeros((1, 2), np.int32), drawing.values
             if progress is not None:
                 progress(index + 1, count)
