@@ -175,6 +175,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: Any = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
+        if not folder.exists():
+            raise DataError(
+                f"there is no folder {folder}; `sam-diffsr data prepare` makes crops of photographs"
+            ) from error
         raise DataError(
             f"{folder} has no {MANIFEST}: it is not a prepared folder, or its preparation was cut off; "
             "run the preparation again, finished photos are kept"

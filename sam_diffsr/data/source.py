@@ -203,6 +203,7 @@ def batches(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=_leave_signals,
+        generator=torch.Generator(),  # not the caller's
     )
     yield map(partial(_to_device, device), loader)
 
@@ -222,6 +223,6 @@ class _Batches(Dataset[TrainingBatch]):
 
 
 def _leave_signals(worker: int) -> None:
-    """Leave Ctrl-C to the training process, which saves and then ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Leave Ctrl-C and SIGTERM to the training process, which saves and then ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

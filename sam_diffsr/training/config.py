@@ -144,8 +144,8 @@ class RunConfig:
     threads: int | None = None
     """CPU threads; null keeps torch's default."""
     workers: int | None = None
-    """Processes that make the batches; 0 makes them in the training process. null is 0 on a CPU, and on a GPU
-    one for each CPU core but one, at most 16."""
+    """Processes that make the batches of one GPU; 0 makes them in a thread. null is 0 on a CPU; with GPUs the
+    cores are shared out, less one for each GPU, at most 16."""
     tracker: str = "auto"
     """Tracker of numbers and pictures, in addition to ``log.jsonl`` and ``samples/*.png``: a name that
     accelerate knows (``tensorboard``, ``wandb``, ``mlflow``, ...). ``auto`` is TensorBoard if it is

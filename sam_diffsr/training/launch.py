@@ -104,10 +104,11 @@ def tracker_names(tracker: str) -> list[str]:
 
 
 def worker_count(wanted: int | None, device: torch.device) -> int:
-    """Processes that make batches: as wanted, or by the device."""
+    """Processes that make batches for this one: as wanted, or by the device and the cores."""
     if wanted is not None:
         return wanted
-    return 0 if device.type == "cpu" else min(16, (os.cpu_count() or 1) - 1)
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun and accelerate
+    return 0 if device.type == "cpu" else min(16, max(1, (os.cpu_count() or 1) // beside - 1))
 
 
 def leave_processes() -> bool:

@@ -56,7 +56,7 @@ def test_bad_manifest(folder: Path, content: bytes | None, message: str) -> None
 
 
 def test_folder_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has no manifest\.json"):
+    with pytest.raises(DataError, match=r"there is no folder"):
         CropStore(tmp_path / "nowhere")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import torch
 
 from sam_diffsr.errors import ConfigError, MissingDependencyError
 from sam_diffsr.training import TrainConfig, read_checkpoint, read_log, train
-from sam_diffsr.training.launch import launched, leave_processes
+from sam_diffsr.training.launch import launched, leave_processes, worker_count
 from sam_diffsr.training.stages import StageName
 
 MakeConfig = Callable[..., TrainConfig]
@@ -129,3 +130,25 @@ def test_bf16_trains_nearly_as_fp32_and_keeps_weights_whole(
 
 def test_leaving_a_group_that_one_is_not_in() -> None:
     assert leave_processes()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "cores", "beside", "count"),
+    [
+        (None, "cpu", 16, None, 0),
+        (None, "cuda", 16, None, 15),
+        (None, "cuda", 64, None, 16),
+        (None, "cuda", 64, "8", 7),
+        (None, "cuda", 4, "8", 1),
+        (3, "cpu", 16, None, 3),
+        (0, "cuda", 16, None, 0),
+    ],
+)
+def test_processes_that_make_batches(
+    wanted: int | None, device: str, cores: int, beside: str | None, count: int, monkeypatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if beside is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", beside)
+    assert worker_count(wanted, torch.device(device)) == count
