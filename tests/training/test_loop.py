@@ -259,7 +259,7 @@ def test_an_encoder_that_the_first_stage_ignores(
 
 
 def test_missing_crops(make_config: MakeConfig, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there is no folder"):
+    with pytest.raises(DataError, match=r"has no manifest\.json"):
         train("encoder", make_config(data={"crops": str(tmp_path)}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

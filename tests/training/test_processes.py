@@ -23,9 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def start(*args: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *launcher, "-m", "sam_diffsr", "train", *map(str, args), "--quiet"]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment, start_new_session=True, **output)
 
 
 def write(path: Path, config: TrainConfig) -> Path:
@@ -79,9 +78,9 @@ def test_kill_loses_at_most_the_interval_and_sigterm_nothing(make_config: MakeCo
     assert read_log(folder)[-1]["step"] <= killed + 5
 
     (folder / "checkpoints" / ".half.part.safetensors").write_bytes(b"half")
-    process = start("rrdb", path, "--out", folder, "--resume")
+    process = start("rrdb", path, "--out", folder, "--resume", "--set", "run.workers=2")
     wait_for(lambda: read_log(folder)[-1]["step"] > killed, process)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # its workers get it as well
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 130, output
     assert "stopped (continue with --resume) at step" in output
