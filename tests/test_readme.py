@@ -19,7 +19,7 @@ import sam_diffsr
 from sam_diffsr.cli.app import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
-BUNDLED = ("small", "photo")
+BUNDLED = ("small", "photo", "base")
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for folder in (

@@ -33,7 +33,7 @@ def grow(resolver: SuperResolver, blocks: int, channels: int, growth: int) -> Su
     torch.manual_seed(7)
     model = build_model(config.model)
     old, new = resolver.model.state_dict(), model.state_dict()
-    old["encoder.trunk_conv.weight"] /= 1.2 ** (blocks - before.blocks)
+    old["encoder.trunk_conv.weight"] = old["encoder.trunk_conv.weight"] / 1.2 ** (blocks - before.blocks)
 
     for name, weight in new.items():
         if name == "denoiser.condition_projection.weight":
@@ -82,9 +82,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("source")
     parser.add_argument("target")
-    parser.add_argument("--blocks", type=int, default=11)
-    parser.add_argument("--channels", type=int, default=32)
-    parser.add_argument("--growth", type=int, default=16)
+    for name in ("--blocks", "--channels", "--growth"):
+        parser.add_argument(name, type=int, help="default: as they are")
     args = parser.parse_args()
-    small = SuperResolver.from_pretrained(args.source, device="cpu", dtype="fp32")
-    grow(small, args.blocks, args.channels, args.growth).save_pretrained(args.target)
+    model = SuperResolver.from_pretrained(args.source, device="cpu", dtype="fp32")
+    sizes = model.config.model.encoder
+    wanted = [getattr(args, name) or getattr(sizes, name) for name in ("blocks", "channels", "growth")]
+    grow(model, *wanted).save_pretrained(args.target)

@@ -5,10 +5,10 @@
     python examples/lab/pictures.py spe
 
 ``hero`` shows a whole photograph and a part of it from input, bicubic, SAM-DiffSR and original. ``gallery``
-writes both sides of each slider, ``damaged`` compares the bundled models on damaged input, and ``spe`` shows
-the steps from a photograph to the structure field. Photographs are reduced four times by MATLAB's bicubic
-and compressed where the name says so. They are free of copyright restrictions (``examples/README.md`` names
-their authors), and no model of this project was trained on them.
+writes both sides of each slider, ``damaged`` compares ``small`` and ``photo`` on damaged input, and ``spe``
+shows the steps from a photograph to the structure field. Photographs are reduced four times by MATLAB's
+bicubic and compressed where the name says so. They are free of copyright restrictions
+(``examples/README.md`` names their authors), and no model of this project was trained on them.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def gallery(resolver: SuperResolver, **options: Any) -> None:
 
 
 def damaged() -> None:
-    """Draw parts of two photographs after JPEG and with noise, by bicubic and both bundled models."""
+    """Draw parts of two photographs after JPEG and with noise, by bicubic, ``small`` and ``photo``."""
     models = {name: SuperResolver.from_pretrained(name) for name in ("small", "photo")}
     generator = np.random.default_rng(0)
     rows: list[list[Image.Image]] = []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ def measure_training(
         config: the run.
         own_data: measure ``config.data`` instead of crops and synthetic images made for the measurement.
         repeats: rounds that count, >= 1.
-        steps: steps of each kind per round, >= 1.
+        steps: steps of each kind per round, >= 1; at least 8 for each of ``run.workers``.
 
     Raises:
         ArgumentError: ``repeats`` or ``steps`` is less than 1.
@@ -52,6 +53,7 @@ def measure_training(
     with (
         tempfile.TemporaryDirectory(prefix="sam-diffsr-") as name,
         launched(replace(config, run=replace(config.run, tracker="none")), folder=Path(name)) as accelerator,
+        contextlib.ExitStack() as stack,
     ):
         folder = Path(name)
         first = replace(config, run=replace(config.run, init=None))
@@ -60,6 +62,8 @@ def measure_training(
             first = replace(first, diffusion=replace(config.diffusion, encoder=str(folder)))
         trainer = Trainer(stage, first, accelerator=accelerator)
         fixed = _random_batch(config, trainer.device)
+        workers = worker_count(config.run.workers, trainer.device)
+        steps = max(steps, 8 * workers)  # each process is two batches ahead when a round begins
 
         def random_steps() -> None:
             for _ in range(steps):
@@ -71,8 +75,9 @@ def measure_training(
         for kind, data in ({"data": config.data} if own_data else _made_up_data(config, folder)).items():
             logger.info("measuring: opening %s", kind)
             source = TrainingSource(data, scale=scale, seed=seed, cache=cache)
-            waits[kind] = []
-            tasks[kind] = partial(_real_steps, trainer, source, steps, waits[kind])
+            waits[kind], count = [], steps * (repeats + 1)
+            made = batches(source, start=0, stop=count, device=trainer.device, workers=workers)
+            tasks[kind] = partial(_real_steps, trainer, stack.enter_context(made), steps, waits[kind])
         what = f"training steps, {repeats} rounds"
         timed = time_in_turns(what, tasks, repeats=repeats, device=trainer.device)
     images = steps * repeats * config.data.batch
@@ -90,16 +95,14 @@ def measure_training(
     return BenchResult(name="train", tables={"train": rows}, settings=settings, seconds=timed.medians())
 
 
-def _real_steps(trainer: Trainer, source: TrainingSource, steps: int, waits: list[float]) -> None:
-    """Train on the next batches of a source, and note the seconds until they were on the device."""
-    start, waited = len(waits) * steps, 0.0
-    workers = worker_count(trainer.config.run.workers, trainer.device)
-    with batches(source, start=start, stop=start + steps, device=trainer.device, workers=workers) as coming:
-        for _ in range(steps):
-            started = time.perf_counter()
-            batch = next(coming)
-            waited += time.perf_counter() - started
-            trainer.train_step(batch)
+def _real_steps(trainer: Trainer, made: Iterator[TrainingBatch], steps: int, waits: list[float]) -> None:
+    """Train on the next batches, and note the seconds until they were on the device."""
+    waited = 0.0
+    for _ in range(steps):
+        started = time.perf_counter()
+        batch = next(made)
+        waited += time.perf_counter() - started
+        trainer.train_step(batch)
     waits.append(waited)
 
 

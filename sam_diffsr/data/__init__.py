@@ -1,4 +1,4 @@
-"""Training data: from photographs and synthetic images to batches on the device."""
+"""Training data: from photographs and synthetic images to training batches."""
 
 from __future__ import annotations
 

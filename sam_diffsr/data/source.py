@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from sam_diffsr.data.degrade import draw_recipe
 from sam_diffsr.data.prepare import prepare_crops
 from sam_diffsr.data.synthetic import SyntheticPool
 from sam_diffsr.data.training_batch import MARGIN_LR, Draws, TrainingBatch, Windows, make_batch
-from sam_diffsr.errors import ArgumentError, ConfigError, DataError
+from sam_diffsr.errors import ArgumentError, ConfigError, DataError, SamDiffsrError
 from sam_diffsr.overlap import helper, one_ahead
 
 SLACK = 48
@@ -86,8 +87,12 @@ class TrainingSource:
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        """A process opens the crops itself, also those that were cut of photos."""
         how = {name: getattr(self, name) for name in ("scale", "seed", "rank", "world", "cache")}
-        return partial(TrainingSource, **how), (self.config,)  # a process opens the crops itself
+        config = self.config
+        if config.photos is not None:
+            config = replace(config, photos=None, masks=None, crops=str(self.cache))
+        return partial(TrainingSource, **how), (config,)
 
     def _open_crops(self, cache: str | os.PathLike[str] | None) -> tuple[CropStore | None, dict[str, Any]]:
         """Open the crops, or make them of photos; with the encoding and reduction of their regions."""
@@ -185,8 +190,8 @@ def batches(
 ) -> Generator[Iterator[TrainingBatch], None, None]:
     """Make the batches of the steps ``start`` to ``stop - 1`` ahead of the training.
 
-    With 0 ``workers`` a thread makes them, one ahead; else so many processes, each two ahead. An error is
-    raised in the place of its batch. Leaving the block ends the thread or the processes.
+    With 0 ``workers`` a thread makes them, one ahead; otherwise that many processes, each two batches ahead.
+    An error is raised in the place of its batch. Leaving the block ends the thread or the processes.
 
     Yields:
         An iterator over the batches in order, on the device.
@@ -194,7 +199,7 @@ def batches(
     steps = range(start, stop)
     if workers == 0:
         with helper() as executor:
-            yield map(partial(_to_device, device), one_ahead(executor, source.batch, steps))
+            yield _on_device(one_ahead(executor, source.batch, steps), device)
         return
     loader = DataLoader(
         _Batches(source),
@@ -205,21 +210,44 @@ def batches(
         worker_init_fn=_leave_signals,
         generator=torch.Generator(),  # not the caller's
     )
-    yield map(partial(_to_device, device), loader)
+    made: Any = iter(loader)
+    try:
+        yield _on_device(made, device)
+    finally:
+        made._shutdown_workers()  # the caller, or the traceback of an error, may hold the iterator longer
 
 
-def _to_device(device: torch.device, batch: TrainingBatch) -> TrainingBatch:
-    return TrainingBatch(*(part.to(device, non_blocking=True) for part in batch))
+def _on_device(
+    made: Iterable[TrainingBatch | SamDiffsrError], device: torch.device
+) -> Iterator[TrainingBatch]:
+    for batch in made:
+        if isinstance(batch, SamDiffsrError):
+            raise batch
+        yield TrainingBatch(*(part.to(device, non_blocking=True) for part in batch))
 
 
-class _Batches(Dataset[TrainingBatch]):
-    """The batches of a source, by step."""
+class _Batches(Dataset[TrainingBatch | SamDiffsrError]):
+    """The batches of a source by step, in shared memory, or the error in the place of one.
+
+    The loader would put its own text and a traceback around an error, and would wait for ever for a batch
+    that does not fit into shared memory.
+    """
 
     def __init__(self, source: TrainingSource) -> None:
         self.source = source
 
-    def __getitem__(self, step: int) -> TrainingBatch:
-        return self.source.batch(step)
+    def __getitem__(self, step: int) -> TrainingBatch | SamDiffsrError:
+        try:
+            batch = self.source.batch(step)
+        except SamDiffsrError as error:
+            return error
+        try:
+            return TrainingBatch(*(part.share_memory_() for part in batch))
+        except RuntimeError as error:
+            return DataError(
+                f"a batch does not fit into shared memory ({error}); give the container more "
+                "(docker run --shm-size=4g), or set run.workers to fewer processes or 0"
+            )
 
 
 def _leave_signals(worker: int) -> None:

@@ -144,8 +144,9 @@ class RunConfig:
     threads: int | None = None
     """CPU threads; null keeps torch's default."""
     workers: int | None = None
-    """Processes that make the batches of one GPU; 0 makes them in a thread. null is 0 on a CPU; with GPUs the
-    cores are shared out, less one for each GPU, at most 16."""
+    """Processes that make the batches of one GPU; 0 makes them in a thread. null is 0 without CUDA; with it
+    the GPUs share out the CPU cores, less one each, at most 16. Where processes are not forked, a program
+    that calls ``train`` needs ``if __name__ == "__main__"``."""
     tracker: str = "auto"
     """Tracker of numbers and pictures, in addition to ``log.jsonl`` and ``samples/*.png``: a name that
     accelerate knows (``tensorboard``, ``wandb``, ``mlflow``, ...). ``auto`` is TensorBoard if it is

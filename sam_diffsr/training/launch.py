@@ -104,11 +104,12 @@ def tracker_names(tracker: str) -> list[str]:
 
 
 def worker_count(wanted: int | None, device: torch.device) -> int:
-    """Processes that make batches for this one: as wanted, or by the device and the cores."""
+    """Processes that make batches for this one: as wanted, or by the device and the cores it may use."""
     if wanted is not None:
         return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun and accelerate
-    return 0 if device.type == "cpu" else min(16, max(1, (os.cpu_count() or 1) // beside - 1))
+    return min(16, max(1, cores // beside - 1)) if device.type == "cuda" else 0
 
 
 def leave_processes() -> bool:

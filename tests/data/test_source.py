@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from sam_diffsr.data import (
     make_batch,
     prepare_crops,
 )
+from sam_diffsr.data.source import _Batches
 from sam_diffsr.data.synthetic import SyntheticPool
 from sam_diffsr.errors import ArgumentError, ConfigError, DataError
 
@@ -139,16 +142,39 @@ def test_a_source_can_be_sent_to_a_process(store: CropStore) -> None:
     assert_same(pickle.loads(sent).batch(3), source.batch(3))
 
 
+def test_a_process_opens_the_crops_of_photos(photos: Path, tmp_path: Path) -> None:
+    config = DataConfig(photos=str(photos), structure="zero", patch=32, batch=2)
+    source = TrainingSource(config, scale=4, seed=0, cache=tmp_path / "cache")
+    sent = pickle.dumps(source)
+    Image.new("RGB", (300, 300)).save(photos / "new.png")  # later photos do not count
+    assert_same(pickle.loads(sent).batch(1), source.batch(1))
+
+
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_error_comes_in_the_place_of_its_batch(store: CropStore, workers: int) -> None:
-    source = mixed(store)
-    make = source.batch
-    source.batch = lambda step: make(step) if step < 2 else source.store.missing
+def test_an_error_comes_in_the_place_of_its_batch(store: CropStore, workers: int, tmp_path: Path) -> None:
+    folder = shutil.copytree(store.path, tmp_path / "crops")
+    source = crops_of(CropStore(folder), batch=1)
+    damaged = source._index(2)
+    labels = np.load(folder / "labels.npy", mmap_mode="r+")
+    labels[damaged] = 60_000
+    labels.flush()
     with batches(source, start=0, stop=9, device=torch.device("cpu"), workers=workers) as made:
-        assert_same(next(made), make(0))
-        assert_same(next(made), make(1))
-        with pytest.raises(AttributeError, match="missing"):
+        assert_same(next(made), source.batch(0))
+        assert_same(next(made), source.batch(1))
+        with pytest.raises(DataError, match=f"crop {damaged} has label 60000") as caught:
             next(made)
+    assert "Traceback" not in str(caught.value)
+    assert not multiprocessing.active_children()
+
+
+def test_a_full_shared_memory_is_an_error(store: CropStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensor: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    batch = _Batches(mixed(store))[0]
+    assert isinstance(batch, DataError)
+    assert "--shm-size" in str(batch)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 0.5, 1.0])

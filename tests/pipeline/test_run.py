@@ -254,7 +254,7 @@ def test_consistent_results_reduced_again_are_the_input(resolver: SuperResolver)
     assert errors[1] < 0.2 * errors[0]
 
 
-@pytest.mark.parametrize("name", ["small", "photo"])
+@pytest.mark.parametrize("name", ["small", "photo", "base"])
 def test_flat_colours_keep_their_mean_and_have_no_border(name: str) -> None:
     bundled = SuperResolver.from_pretrained(name, device="cpu")
     for colour in ((0, 0, 1), (0.5, 0, 1), (1, 0, 0), (0, 1, 0), (1, 1, 1), (0.2, 0.7, 0.4)):

@@ -153,7 +153,9 @@ def test_preset_is_complete_and_survives_being_printed(name: str, tmp_path: Path
 
 def test_presets_of_every_kind() -> None:
     stages = {
-        f"{size}/{stage}" for size in ("paper", "small", "photo", "tiny") for stage in ("rrdb", "diffusion")
+        f"{size}/{stage}"
+        for size in ("paper", "small", "photo", "base", "tiny")
+        for stage in ("rrdb", "diffusion")
     }
     ablations = ("none", "released", "paper", "zero-structure", "cosine", "sincos", "random", "region")
     stages.add("small/perceptual")

@@ -141,13 +141,14 @@ def test_leaving_a_group_that_one_is_not_in() -> None:
         (None, "cuda", 64, "8", 7),
         (None, "cuda", 4, "8", 1),
         (3, "cpu", 16, None, 3),
+        (None, "mps", 16, None, 0),
         (0, "cuda", 16, None, 0),
     ],
 )
 def test_processes_that_make_batches(
     wanted: int | None, device: str, cores: int, beside: str | None, count: int, monkeypatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if beside is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", beside)
