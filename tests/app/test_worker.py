@@ -23,6 +23,7 @@ from sam_diffsr.errors import (
     OutputError,
 )
 from sam_diffsr.pipeline import SuperResolver, available_models
+from sam_diffsr.pipeline.checkpoint import DEFAULT_MODEL
 
 
 @pytest.fixture
@@ -36,7 +37,8 @@ def upscale(worker: Worker, path: Path, choices: Choices) -> Result:
 
 
 def test_the_given_model_comes_first_and_the_bundled_ones_follow(worker: Worker, model_dir: Path):
-    assert worker.models == [str(model_dir), *available_models()]
+    names = [DEFAULT_MODEL, *(name for name in available_models() if name != DEFAULT_MODEL)]
+    assert worker.models == [str(model_dir), *names]
 
 
 def test_the_job_is_described_with_sizes_and_time(worker: Worker, photo: Path, choices: Choices):
