@@ -108,8 +108,8 @@ def worker_count(wanted: int | None, device: torch.device) -> int:
     if wanted is not None:
         return wanted
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun and accelerate
-    return min(16, max(1, cores // beside - 1)) if device.type == "cuda" else 0
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun and accelerate
+    return min(16, max(1, cores // processes - 1)) if device.type == "cuda" else 0
 
 
 def leave_processes() -> bool:

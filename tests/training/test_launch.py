@@ -133,7 +133,7 @@ def test_leaving_a_group_that_one_is_not_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "device", "cores", "beside", "count"),
+    ("wanted", "device", "cores", "processes", "count"),
     [
         (None, "cpu", 16, None, 0),
         (None, "cuda", 16, None, 15),
@@ -146,10 +146,10 @@ def test_leaving_a_group_that_one_is_not_in() -> None:
     ],
 )
 def test_processes_that_make_batches(
-    wanted: int | None, device: str, cores: int, beside: str | None, count: int, monkeypatch
+    wanted: int | None, device: str, cores: int, processes: str | None, count: int, monkeypatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    if beside is not None:
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", beside)
+    if processes is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
     assert worker_count(wanted, torch.device(device)) == count
