@@ -9,6 +9,7 @@ so that they are never out of date.
 from __future__ import annotations
 
 import html
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 from sam_diffsr.cli.app import manual
 
@@ -50,8 +52,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
     """Link ``[`name`](../sam_diffsr/x/y.py)`` to the API if it is public; other files are linked or named."""
+    folder = posixpath.dirname(page.file.src_uri)
 
     def public(link: re.Match[str]) -> str:
         name = link["name"]
@@ -59,7 +62,10 @@ def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
         return f'<autoref optional identifier="{subpackage}.{name}"><code>{name}</code></autoref>'
 
     def outside(link: re.Match[str]) -> str:
-        text, path = link["text"], link["path"]
+        text, path = link["text"], posixpath.normpath(posixpath.join(folder, "..", link["path"]))
+        if not path.startswith("../"):  # from one page to another
+            return link[0]
+        path = path.removeprefix("../")
         if config.repo_url:
             return f"[{text}]({config.repo_url}/blob/main/{path})"
         return f"`{path}`" if path.endswith(text.strip("`")) else f"{text} (`{path}`)"

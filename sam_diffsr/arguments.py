@@ -28,11 +28,11 @@ _NAMES_ELSEWHERE = {
     "tile_pad": "halo",
     "tile_size": "tile",
 }
-"""Arguments by the names that diffusers, Real-ESRGAN and others have for them."""
+"""Names that diffusers, Real-ESRGAN and others use, and ours for them."""
 
 
 def explains_names(*further: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a method answer a keyword that it does not have with the name that it has, as ``ArgumentError``.
+    """Decorate a method: an unknown keyword raises ``ArgumentError``, which gives the right name.
 
     ``further`` are the names of its ``**options``.
     """
@@ -73,7 +73,7 @@ def resolve_seeds(seed: Seeds, count: int) -> list[int]:
     """
     given: Any = seed.tolist() if isinstance(seed, np.ndarray) else seed
     if is_integer(given):
-        given = range(given, given + count)
+        given = range(int(given), int(given) + count)
     seeds = list(cast("Sequence[Any]", given)) if isinstance(given, Sequence) else [given] * count
     if len(seeds) != count:
         raise ArgumentError(f"seed must be one integer or {count} of them, one per image; got {len(seeds)}")

@@ -17,9 +17,9 @@ from sam_diffsr.errors import ArgumentError, ClusterError, MissingDependencyErro
 
 logger = logging.getLogger(__name__)
 
-_ANSWER, _NODE_ANSWER = 60, 120
+_JOIN_TIMEOUT, _NODE_TIMEOUT = 60, 120
 """Seconds that a cluster has to answer, and its nodes to start a process."""
-_REACHED = 10
+_CONNECT_TIMEOUT = 10
 """Seconds until a connection to a cluster must be there."""
 
 
@@ -93,18 +93,18 @@ def _check_address(address: str) -> None:
         raise ArgumentError(f"a Ray address is auto or host:port of a cluster's head node, got {address!r}")
     join = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
     command = [sys.executable, "-c", join, address]
-    env = {**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": str(_REACHED)}
+    env = {**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": str(_CONNECT_TIMEOUT)}
     try:
         if host:
-            socket.create_connection((host, int(port)), timeout=_REACHED).close()
-        subprocess.run(command, timeout=_ANSWER, check=True, capture_output=True, text=True, env=env)
+            socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT).close()
+        subprocess.run(command, timeout=_JOIN_TIMEOUT, check=True, capture_output=True, text=True, env=env)
     except (OSError, OverflowError, subprocess.SubprocessError) as error:
         said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
         lines: list[str] = [type(error).__name__, *said.strip().splitlines()]
         last = lines[-1].rpartition("] ")[2]  # without the date of a logged line
         reason = next((line for line in reversed(lines) if line.startswith("ray.exceptions.")), last)
         raise ClusterError(
-            f"no Ray cluster lets this process in at {address}; look at the address, or start one with "
+            f"cannot join a Ray cluster at {address}; check the address, or start one with "
             f"ray start --head ({reason})"
         ) from error
 
@@ -127,14 +127,14 @@ def find_room(ray: Any, cluster: Cluster, *, marker: str | None = None) -> Clust
             f"for {workers or 'one'}; ask for less, or start more nodes"
         )
     asked = [node for node, room in zip(nodes, rooms, strict=True) if room]
-    for node, problem in zip(asked, _ask(ray, asked, marker), strict=True):
+    for node, problem in zip(asked, _check_nodes(ray, asked, marker), strict=True):
         if problem is not None:
             raise ClusterError(f"the node {node['NodeManagerAddress']} {problem}")
     return replace(cluster, workers=workers, num_gpus=gpus)
 
 
-def _ask(ray: Any, nodes: Sequence[Mapping[str, Any]], marker: str | None) -> list[str | None]:
-    """Look on every node for this package and for the output folder, and give what is wrong there."""
+def _check_nodes(ray: Any, nodes: Sequence[Mapping[str, Any]], marker: str | None) -> list[str | None]:
+    """For each node, what is wrong with this package or the output folder there, or None."""
 
     def look(version: str, marker: str | None) -> str | None:  # nested: sent as code, not as an import
         import os
@@ -149,7 +149,7 @@ def _ask(ray: Any, nodes: Sequence[Mapping[str, Any]], marker: str | None) -> li
         if marker is not None and not os.path.exists(marker):
             return f"does not see {folder}; use a folder that all nodes share, or a store"
         if marker is not None and not os.access(folder, os.W_OK):
-            return f"may not write into {folder}; look at its permissions"
+            return f"may not write into {folder}; check its permissions"
         return None
 
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity
@@ -157,6 +157,6 @@ def _ask(ray: Any, nodes: Sequence[Mapping[str, Any]], marker: str | None) -> li
     remote = ray.remote(num_cpus=0, max_retries=0)(look)
     there = [remote.options(scheduling_strategy=Affinity(node["NodeID"], soft=False)) for node in nodes]
     try:
-        return ray.get([each.remote(__version__, marker) for each in there], timeout=_NODE_ANSWER)
+        return ray.get([each.remote(__version__, marker) for each in there], timeout=_NODE_TIMEOUT)
     except ray.exceptions.RayError as error:
         raise ClusterError(f"a node of the cluster cannot run a task: {error}") from error

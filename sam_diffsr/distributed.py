@@ -26,7 +26,7 @@ from sam_diffsr.image.jobs import STDIN, STDOUT, Existing, Extension, Job, Sourc
 from sam_diffsr.image.photos import PHOTO_SUFFIXES, list_photos
 from sam_diffsr.image.read import readable_endings
 from sam_diffsr.masks.folders import MaskGenerator, MaskOutcome, generate_folder, place_targets
-from sam_diffsr.masks.store import read_records
+from sam_diffsr.masks.store import TruncatedError, read_records
 from sam_diffsr.pipeline.batch import FileUpscaler, Outcome
 from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.stores import as_path, as_uri, is_remote
@@ -47,9 +47,9 @@ Work = Callable[[Sequence[Job]], Iterable[Row]]
 _FILES_PER_CALL = 16
 """Files that a worker takes at once: it reads one while it computes another; a killed worker repeats them."""
 _MOST_CALLS = 10_000
-"""Ray keeps a record of each call, so that a long list has more files per call."""
+"""Largest number of calls: Ray keeps a record of each, so longer lists get more files per call."""
 _TRIES = 3
-"""Workers that may die in a call before its files are tried one by one, and of one file before it fails."""
+"""Attempts per call before its files are tried one by one, and per file before it counts as failed."""
 _STREAMS = 8
 """Files of a call that are fetched from a store, or brought to it, at once."""
 
@@ -270,7 +270,7 @@ def _on_workers(
             raise ClusterError(f"the cluster gave up: {reason}; finished results are kept") from error
         if not waiting or calls == count:  # nothing is left, or each file was alone
             break
-    text = f"{_TRIES} workers died of it; give a worker more memory, or leave it out"
+    text = f"{_TRIES} workers were killed while they did this file; give workers more memory, or leave it out"
     yield from ((number, _failed(ClusterError(text))) for number in waiting)
 
 
@@ -290,7 +290,7 @@ def _absolute(path: Path) -> Path:
 def _has_records(target: Path) -> bool:
     try:
         read_records(target)
-    except DataError:  # truncated by another tool
+    except TruncatedError:
         return False
     return True
 
@@ -310,7 +310,7 @@ class _Attempts:
 
 
 class _Worker:
-    """An actor of Ray Data. Its own errors are results of number -1; a call that kills workers gives None."""
+    """An actor of Ray Data. Its own error has the number -1; a call tried too often gives None per file."""
 
     def __init__(self, begin: Callable[[str], Work], device: str, threads: int, attempts: Any) -> None:
         if device == "cpu":

@@ -84,9 +84,9 @@ def download_model(
 
 
 def refuse_misspelt_path(name: str) -> None:
-    """Raise ``ModelLoadError`` for a Hub id below a folder that exists: a path that is meant, and misspelt.
+    """Raise ``ModelLoadError`` for a Hub id whose first part is a local folder: probably a misspelt path.
 
-    Otherwise it would fetch whatever a stranger has called so.
+    Otherwise the Hub would give whatever a stranger has called so.
     """
     folder = Path(name).parent
     if folder.name and folder.is_dir():

@@ -58,8 +58,8 @@ def one_ahead(executor: ThreadPoolExecutor, function: Callable[[A], B], items: I
 def helper() -> Generator[ThreadPoolExecutor]:
     """An executor of one thread in which torch does not start threads of its own.
 
-    Such threads would be more than there are cores, and from then on those of the caller no longer wait for
-    each other awake, but sleep and are woken at every operation: a small network then takes twice as long.
+    Such threads would be more than there are cores. The caller's own threads would then sleep between
+    operations instead of spinning, and a small network would take twice as long.
     """
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(1) as executor:

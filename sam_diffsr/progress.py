@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from sam_diffsr.errors import ArgumentError, CancelledError
@@ -66,5 +67,5 @@ class Progress:
             answer = self._callback(self.done, self.total, preview)
         except Exception as error:
             raise CancelledError(f"the callback raised {type(error).__name__} {where}: {error}") from error
-        if answer is False:
+        if isinstance(answer, bool | np.bool_) and not answer:
             raise CancelledError(f"the callback stopped the work {where}")

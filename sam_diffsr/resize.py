@@ -6,6 +6,7 @@ The degradation and the ``up`` of the residual in the paper (section 3) are both
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -42,8 +43,10 @@ def imresize(
 
     Raises:
         ArgumentError: neither or both of ``scale`` and ``size`` are given, or one is out of range.
-        ImageError: fewer than two dimensions, an empty image, or another dtype.
+        ImageError: no tensor, fewer than two dimensions, an empty image, or another dtype.
     """
+    if not isinstance(image, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ImageError(f"imresize takes a tensor, got {type(image).__name__}; use torch.from_numpy")
     if image.ndim < 2 or image.numel() == 0:
         raise ImageError(
             f"imresize needs an image (..., H, W) of at least one pixel, got shape {tuple(image.shape)}"
@@ -78,8 +81,12 @@ def _plan(
         if not (math.isfinite(factor) and factor > 0):
             raise ArgumentError(f"imresize needs a finite scale > 0, got {scale}")
         return (factor, factor), (math.ceil(height * factor), math.ceil(width * factor))
-    if size is None or len(size) != 2 or any(length < 1 for length in size):
-        raise ArgumentError(f"imresize needs size=(height, width) with both >= 1, got {size}")
+    if not (
+        isinstance(size, Sequence)
+        and len(size) == 2
+        and all(hasattr(n, "__index__") and n >= 1 for n in size)
+    ):
+        raise ArgumentError(f"imresize needs size=(height, width), two whole numbers >= 1, got {size!r}")
     target = (int(size[0]), int(size[1]))
     return (target[0] / height, target[1] / width), target
 

@@ -20,8 +20,8 @@ from typing import Any, cast
 
 from sam_diffsr.errors import ArgumentError, ImageError, ImageNotFoundError, OutputError, SamDiffsrError
 
-_WHOLE = frozenset({"abfs", "abfss", "adl", "az", "gcs", "gs", "oci", "oss", "s3", "s3a"})
-"""Object stores: a file appears when it is complete, and to rename one is to copy it."""
+_ATOMIC = frozenset({"abfs", "abfss", "adl", "az", "gcs", "gs", "oci", "oss", "s3", "s3a"})
+"""Object stores: uploads are atomic, and a rename would be a copy."""
 _NO_HOST = "%"
 """Stands for the host of a URI without one."""
 
@@ -88,7 +88,7 @@ def write_file(path: Path, content: bytes) -> None:
     """Write a file of a store whole: as one object, or under a hidden name that is changed at the end."""
     files, place = _open(path)
     with _asking(OutputError, f"write {as_uri(path)!r}", "; look at the permissions"):
-        if path.parts[0][:-1] in _WHOLE:
+        if path.parts[0][:-1] in _ATOMIC:
             with files.open_output_stream(place) as file:
                 file.write(content)
             return

@@ -67,11 +67,11 @@ _SD_LINES = 576
 """Players take a video that names no matrix for BT.601 up to so many lines, for BT.709 above."""
 _BICUBIC_EXACT = 4 | 0x2000 | 0x40000
 """The converter's flags for bicubic chroma in full precision; its defaults shift colours by two levels."""
-_ANNOUNCED, _SLACK = ("mov", "matroska", "avi"), 1.5
-"""Formats whose header gives the duration; an end is missing if more than so many frames are."""
-_SOUGHT = ("mov", "matroska")
+_WITH_DURATION, _SLACK = ("mov", "matroska", "avi"), 1.5
+"""Formats whose header gives the duration; a file counts as cut off if more frames than this are missing."""
+_SEEKABLE = ("mov", "matroska")
 """Formats in which a time has one place; the others are read from their beginning."""
-_NAME_OTHERS = {"concat", "dash", "hls", "image2", "imf", "sdp", "vobsub", "webm_dash_manifest"}
+_PLAYLISTS = {"concat", "dash", "hls", "image2", "imf", "sdp", "vobsub", "webm_dash_manifest"}
 """Formats that are lists of other files."""
 _SEAM = 1
 """Seconds; where times fall back by more, another video begins."""
@@ -222,7 +222,7 @@ def _opened(path: Path) -> Generator[tuple[InputContainer, av.VideoStream], None
         raise errors.MissingDependencyError("video needs PyAV: pip install 'sam-diffsr[video]'")
     if not path.exists():
         raise errors.ImageNotFoundError(f"there is no file {str(path)!r}")
-    formats = ",".join(av.formats_available - _NAME_OTHERS)
+    formats = ",".join(av.formats_available - _PLAYLISTS)
     options = {"protocol_whitelist": "file", "format_whitelist": formats}
     try:
         container = av.open(f"file:{path}", options=options, metadata_errors="replace")
@@ -348,7 +348,7 @@ class _Clip:
         """
         last, reached, half = -math.inf, Fraction(0), max(1, round(1 / (2 * self.rate * self.tick)))
         with _opened(self.path) as (container, stream):
-            if sought := seek and since > 0 and container.format.name.startswith(_SOUGHT):
+            if sought := seek and since > 0 and container.format.name.startswith(_SEEKABLE):
                 with suppress(FFmpegError):
                     container.seek(int(since) + self.origin, stream=stream)
             for end, frames in _decoded(container, stream):
@@ -371,7 +371,7 @@ class _Clip:
                         frame.pts = time
                         yield frame
             read, wanted = reached - self.origin * self.tick, min(self.duration, self.stop * self.tick)
-            if container.format.name.startswith(_ANNOUNCED) and read + _SLACK / self.rate < wanted:
+            if container.format.name.startswith(_WITH_DURATION) and read + _SLACK / self.rate < wanted:
                 at, whole = _milliseconds(read), _milliseconds(self.duration)
                 advice = f"give end_time {at} to keep what there is"
                 self.problem = self.refused(f"breaks off after {at} of {whole} s; {advice}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 
@@ -48,3 +50,7 @@ def test_every_image_has_a_seed():
 def test_seeds_that_are_none_are_refused(seed, message):
     with pytest.raises(ArgumentError, match=message):
         resolve_seeds(seed, 3)
+
+
+def test_seeds_of_narrow_numpy_types_count_on():
+    assert resolve_seeds(cast("int", np.uint8(255)), 2) == [255, 256]

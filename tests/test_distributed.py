@@ -322,7 +322,7 @@ def test_an_address_that_nobody_answers(
         started = time.monotonic()
         command = ["upscale", str(photos), "-o", str(tmp_path / "x"), "-m", str(model_dir), "--ray", address]
         assert main(command) == 1
-    assert f"no Ray cluster lets this process in at {address}; look at the address" in capsys.readouterr().err
+    assert f"cannot join a Ray cluster at {address}; check the address" in capsys.readouterr().err
     assert time.monotonic() - started < 60
     assert contents(tmp_path / "x") == {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,8 @@ def test_a_notebook_gets_a_bar_by_itself(capsys, monkeypatch: pytest.MonkeyPatch
 def test_false_and_errors_stop_the_work():
     with pytest.raises(CancelledError, match=r"the callback stopped the work at step 1 of 3"):
         Progress(show=False, callback=lambda step, total, look: False, total=3).step(preview)
+    with pytest.raises(CancelledError, match=r"the callback stopped the work"):
+        Progress(show=False, callback=lambda *_: np.bool_(False), total=3).step(preview)
 
     def broken(step: int, total: int, look: object) -> None:
         raise KeyError("gone")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -264,10 +265,15 @@ def test_scale_out_of_range_is_refused(scale):
         imresize(torch.rand(4, 4), scale)
 
 
-@pytest.mark.parametrize("size", [(0, 4), (4, -1), (4,), (1, 2, 3)])
+@pytest.mark.parametrize("size", [(0, 4), (4, -1), (4,), (1, 2, 3), 5, (2.7, 3)])
 def test_size_out_of_range_is_refused(size):
-    with pytest.raises(ArgumentError, match="both >= 1"):
+    with pytest.raises(ArgumentError, match="two whole numbers >= 1"):
         imresize(torch.rand(4, 4), size=size)
+
+
+def test_arrays_are_refused():
+    with pytest.raises(ImageError, match="imresize takes a tensor, got ndarray"):
+        imresize(cast("Any", np.zeros((3, 3))), 2)
 
 
 def test_scale_and_size_together_are_refused():

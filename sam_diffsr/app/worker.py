@@ -85,7 +85,7 @@ class Worker:
         self.models = bundled if model is None else [model, *(name for name in bundled if name != model)]
         """Names to choose from, the default first."""
         self.jobs: set[str] = set()
-        """Jobs that visitors wait for; one that is taken out ends at its next step."""
+        """Waiting and running jobs; one that is taken out is cancelled at its next step."""
         self.max_pixels = max_pixels
         self._folder = folder
         self._options: dict[str, Any] = {"device": device, "dtype": dtype}

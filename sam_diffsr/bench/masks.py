@@ -1,4 +1,4 @@
-"""Times structural position encoding against a plain way, and over sizes and numbers of regions."""
+"""Times structural position encoding against a straightforward implementation, and by sizes and regions."""
 
 from __future__ import annotations
 

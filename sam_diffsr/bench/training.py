@@ -23,6 +23,7 @@ from sam_diffsr.data import (
 )
 from sam_diffsr.data.source import SLACK
 from sam_diffsr.data.training_batch import MARGIN_LR
+from sam_diffsr.evaluation.perceptual import lpips_loss
 from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.launch import launched, worker_count
 from sam_diffsr.training.stages import StageName
@@ -60,7 +61,8 @@ def measure_training(
         if stage == "denoiser":  # a fresh encoder costs as much as any
             Trainer("encoder", first, accelerator=accelerator).save(folder)
             first = replace(first, diffusion=replace(config.diffusion, encoder=str(folder)))
-        trainer = Trainer(stage, first, accelerator=accelerator)
+        distance = lpips_loss() if stage == "denoiser" and config.diffusion.perceptual > 0 else None
+        trainer = Trainer(stage, first, accelerator=accelerator, distance=distance)
         fixed = _random_batch(config, trainer.device)
         workers = worker_count(config.run.workers, trainer.device)
         steps = max(steps, 8 * workers)  # each process is two batches ahead when a round begins

@@ -112,7 +112,7 @@ def measure_image(resolver: SuperResolver, *, size: int = 64, repeats: int = 5) 
 
 
 def _compared(resolver: SuperResolver, *, size: int, repeats: int) -> dict[str, SuperResolver]:
-    """By suffix: the released architecture with random weights, which cost as much as any, and the model."""
+    """Resolvers by the suffix of their figures: the released architecture (random weights), and the model."""
     config = replace(resolver.config, model=ModelConfig(), schedule=ScheduleConfig())
     multiple = max(config.model.lr_multiple, resolver.config.model.lr_multiple)  # both are powers of two
     at_least(1, {"repeats": repeats})

@@ -25,7 +25,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "train": ("repeats",),
     "masks": ("repeats",),
 }
-"""Arguments of all measurements, in the order they are run, that are flags as well."""
+"""Measurements in the order they run, with those of their arguments that are flags."""
 _CONFIG = ("stage", "config", "overrides")
 """Flags that make the config of ``train``."""
 _WITH_MODEL = ("step", "image", "memory", "folder")
@@ -93,11 +93,11 @@ def _measurement(text: str) -> str:
 def _run(args: argparse.Namespace) -> int:
     asked = args.what or ("step", "image")
     chosen = [name for name in _OPTIONS if name in asked or "all" in asked]
-    for option in options.given(args, "size", *_OPTIONS["memory"], *_CONFIG, *_MODEL):
+    for option in options.given(args, "size", "repeats", *_OPTIONS["memory"], *_CONFIG, *_MODEL):
         owners = [name for name in _OPTIONS if option in _OPTIONS[name]]
         owners = owners or [*(_WITH_MODEL if option in _MODEL else ["train"])]
         if not set(owners) & set(chosen):
-            others = f"bench {' and '.join(owners)}, not to bench {' '.join(chosen)}"
+            others = f"bench {', '.join(owners)}, not to bench {' '.join(chosen)}"
             raise ArgumentError(f"{option} belongs to {others}")
 
     from sam_diffsr.bench import to_json

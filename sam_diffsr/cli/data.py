@@ -70,6 +70,8 @@ def _prepare(args: argparse.Namespace) -> int:
     options |= given(args, "segmenter", "masks", "missing_masks", "overwrite")
     if args.masks is None and args.missing_masks is not None:
         raise ArgumentError("--missing-masks belongs to --masks; leave it out")
+    if args.masks is not None and args.segmenter is not None:
+        raise ArgumentError("--segmenter and --masks exclude each other")
     if args.segment_side is not None:
         from sam_diffsr.masks.segments import GraphMaskGenerator
 
@@ -79,7 +81,8 @@ def _prepare(args: argparse.Namespace) -> int:
     store = prepare_crops(args.photos, args.out, progress=None if args.quiet else _show, **options)
     kinds = [source["kind"] for source in store.skipped]
     left_out = [f"{kinds.count(kind)} {kind}" for kind in ("corrupt", "small") if kind in kinds]
-    print(f"{args.out}: {len(store)} crops" + (f"; left out: {', '.join(left_out)}" if left_out else ""))
+    if not args.quiet:
+        print(f"{args.out}: {len(store)} crops" + (f"; left out: {', '.join(left_out)}" if left_out else ""))
     return 1 if "corrupt" in kinds and not args.ignore_corrupt else 0
 
 
@@ -97,7 +100,8 @@ def _synthesize(args: argparse.Namespace) -> int:
         progress=None if args.quiet else show,
         **given(args, "count", "seed", "encoding", "reduction", "overwrite"),
     )
-    print(f"{args.out}: {len(store)} crops")
+    if not args.quiet:
+        print(f"{args.out}: {len(store)} crops")
     return 0
 
 

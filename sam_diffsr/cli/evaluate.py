@@ -111,6 +111,8 @@ def _run(args: argparse.Namespace) -> int:
     outputs = [Path(file) for file in (args.json, args.csv, args.html, log and log.path) if file]
     for target in outputs:
         check_file(target)
+    if len({target.resolve() for target in outputs}) < len(outputs):
+        raise ArgumentError("two outputs have one name; give each its own")
     damages = [parse_degradation(text) for text in args.degrade or ()]
     folders = rows.split_labels(args.sr or [])
     sources = rows.split_labels(args.model or ([] if folders else [DEFAULT_MODEL]))
@@ -140,8 +142,10 @@ def _run(args: argparse.Namespace) -> int:
     page = ComparisonPage(methods, scale=scale)
     observers: list[Callable[[ImageResult], None]] = [page.add] if args.html is not None else []
     if args.save is not None:
-        names = [damage.name for damage in damages]
-        observers.append(result_writer(args.save, methods, hr_files=hr_files, damages=names))
+        write = result_writer(
+            args.save, methods, hr_files=hr_files, lr_files=lr_files, damages=[one.name for one in damages]
+        )
+        observers.append(write)
 
     def observe(result: ImageResult) -> None:
         for observer in observers:

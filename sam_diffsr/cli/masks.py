@@ -136,6 +136,8 @@ def _generate(args: argparse.Namespace) -> int:
 
     load = _loader(args, given(args, *SAM_OPTIONS))
     if (cluster := cluster_of(args)) is None:
+        if given(args, "ray_workers", "ray_cpus", "ray_gpus"):
+            raise ArgumentError("ray_workers, ray_cpus and ray_gpus belong to --ray, which is not given")
         files: dict[str, Any] = {"shard": _shard(args), "overwrite": args.overwrite}
         return _report(generate_folder(args.images, args.out, load, **files), args)
     from sam_diffsr.distributed import generate_masks
@@ -205,7 +207,8 @@ def _report(outcomes: Iterator[MaskOutcome], args: argparse.Namespace, *, table:
         report.add(outcome.source, outcome.target, outcome, place, details)
     counts = report.counts
     text = f"{counts['written']} written, {counts['skipped']} skipped, {counts['failed']} failed"
-    say(report.table() if table else text)
-    if stored:
+    if not args.quiet:
+        say(report.table() if table else text)
+    if stored and not args.quiet:
         say(f"{stored / 1e6:.2f} MB of fields, {npy / stored:.0f} times smaller than as float32 .npy")
     return 1 if counts["failed"] else 0

@@ -41,7 +41,7 @@ def one_line(error: Exception) -> str:
 
 
 def hush_pipeline() -> None:
-    """Keep back what the pipeline says of every image, for commands that repeat the same ones."""
+    """Silence the pipeline's messages per image, for commands that run the same images repeatedly."""
     logging.getLogger("sam_diffsr.pipeline").setLevel(logging.WARNING)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam_diffsr.cli.parser import Parser
+from sam_diffsr.errors import ArgumentError
 
 if TYPE_CHECKING:
     from sam_diffsr.training.stages import StageName
@@ -66,6 +68,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.out is None:
         return args.parser.error("the following arguments are required: --out")  # which exits
 
+    record = Path(args.out, "config.yaml")
+    if not args.resume and record.exists() and record.resolve() == Path(args.config).expanduser().resolve():
+        raise ArgumentError(f"the run writes its own {record}; keep your config under another name")
+
     # the validator of table validation, and the distance that diffusion.perceptual asks for
     stage, validation, validator = STAGES[args.stage], config.validation, None
     if validation.hr is not None:
@@ -87,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
         distance=lpips_loss() if perceptual else None,
         progress=False if args.quiet else None,
     )
-    if leave_processes():
+    if leave_processes() and not args.quiet:
         state = "finished" if result.finished else "stopped (continue with --resume)"
         print(f"{state} at step {result.step} of {config.run.steps}: {result.checkpoint}")
     return 0 if result.finished else _INTERRUPTED

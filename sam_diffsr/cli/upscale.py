@@ -45,7 +45,7 @@ def add_upscale(parser: Parser) -> None:
     )
     command.usage = "sam-diffsr upscale PATH [PATH ...] [-o PATH] [options]"
     output = "file (for one input), folder, or - (default: NAME_x4.png or NAME_x4/ next to the input)"
-    scale = "final size; if not the model's, its result is resized"
+    scale = "final factor (default: that of the model)"
     skip = "skip images whose result exists (default: fail)"
     existing: dict[str, Any] = {"dest": "existing", "action": "store_const"}
     add = command.add_argument
@@ -54,12 +54,16 @@ def add_upscale(parser: Parser) -> None:
     options.add_model_option(command)
     add("-s", "--scale", "--outscale", dest="outscale", type=above_0, metavar="FACTOR", help=scale)
     add("--width", type=whole(1), metavar="N", help="final width, in pixels")
-    add("--height", type=whole(1), metavar="N", help="final height; with --width: at most")
+    add("--height", type=whole(1), metavar="N", help="final height; with --width the result fits into both")
     add("-r", "--recursive", action="store_true", help="subfolders too; the tree is kept")
     add_one = command.add_mutually_exclusive_group().add_argument
     add_one("--skip-existing", const="skip", help=skip, **existing)
     add_one("--overwrite", const="overwrite", help="replace existing results", **existing)
-    add("--ext", choices=CHOICES["ext"], help="file type of the results (default: png)")
+    add(
+        "--ext",
+        choices=CHOICES["ext"],
+        help="file type; auto: that of the input (default: png)",
+    )
     add("--strip-metadata", action="store_true", help="leave out EXIF, colour profile, ...")
     add("--fidelity", type=float, metavar="0..1", help="1: closest to the input, to 0: most texture")
     add("--dry-run", action="store_true", help="only print what would be done")
@@ -93,14 +97,19 @@ def add_upscale(parser: Parser) -> None:
     add("--wrap", action="store_true", default=None, help=wrap)
 
     tile = "side of the tiles in pixels of the input, 0 for none (default: auto, from free memory)"
-    halo = "pixels of the input around a tile that its result is computed from as well"
+    halo = "input pixels around each tile that are read with it"
     limit = "memory limit (default: half of what is free)"
     machine = command.further_group("machine")
     options.add_device_options(machine)
     add = machine.add_argument
     add("-t", "--tile", type=options.tile_size, metavar="auto|0|N", help=tile)
     add("--halo", type=int, metavar="N", help=halo)
-    add("--batch-size", type=int, metavar="N", help="files of equal size, or tiles, computed together")
+    add(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="tiles, or files of equal size, computed together",
+    )
     add("--max-memory", type=options.megabytes, metavar="MB", help=limit)
     options.add_ray_options(command.further_group("cluster"))
 

@@ -42,7 +42,7 @@ class AugmentConfig:
     """Table ``data.augment``: augmentation beyond turning and mirroring, which are always on."""
 
     permute_channels: float = 0.0
-    """Probability that the channels of a window get an order drawn from all six."""
+    """Probability of a random order of the channels, per window."""
     mixup: float = 0.0
     """Probability that a window is blended with another of its batch, before the LR image is made."""
     mixup_alpha: float = 1.2

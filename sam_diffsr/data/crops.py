@@ -204,7 +204,11 @@ def finished_crops(
     except DataError:
         manifest = {}
     if manifest and is_wanted(manifest):
-        return CropStore(folder)
+        try:
+            return CropStore(folder)
+        except DataError:  # damaged since
+            if not overwrite:
+                raise
     # Next to parts, arrays without a manifest are those of a preparation that was cut off.
     names = [MANIFEST] if (folder / PARTS).is_dir() else [MANIFEST, *(f"{name}.npy" for name in ARRAYS)]
     held = next((name for name in names if (folder / name).exists()), None)

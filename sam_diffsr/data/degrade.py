@@ -101,14 +101,14 @@ def blur(image: Tensor, numbers: Sequence[float], generator: torch.Generator) ->
     wide, narrow, angle = numbers
     radius = min(max(1, math.ceil(2.5 * max(wide, narrow))), min(image.shape[-2:]) - 1)
     padded = functional.pad(image, (radius,) * 4, mode="reflect")
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device="cpu")
     if wide == narrow:  # two passes along the axes
-        rows = _gauss(offsets / max(wide, 1e-6)).to(image).expand(3, 1, -1)[..., None]
+        rows = _gauss(offsets / max(wide, 1e-6)).expand(3, 1, -1)[..., None]
         return functional.conv2d(functional.conv2d(padded, rows, groups=3), rows.mT, groups=3)
     y, x = torch.meshgrid(offsets, offsets, indexing="ij")
     cosine, sine = math.cos(angle), math.sin(angle)
     along, across = (cosine * x + sine * y) / max(wide, 1e-6), (cosine * y - sine * x) / max(narrow, 1e-6)
-    kernel = _gauss(torch.hypot(along, across)).to(image)
+    kernel = _gauss(torch.hypot(along, across))
     return functional.conv2d(padded, kernel.expand(3, 1, -1, -1), groups=3)
 
 
@@ -116,7 +116,8 @@ def noise(image: Tensor, numbers: Sequence[float], generator: torch.Generator) -
     """Gaussian noise; numbers are sigma out of 255 and whether it is gray (1) or colour (0)."""
     sigma, gray = numbers
     shape = (len(image), 1 if gray else 3, *image.shape[-2:])
-    return image + torch.randn(shape, generator=generator).to(image.device) * (sigma / 255)
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+    return image + drawn * (sigma / 255)
 
 
 def poisson(image: Tensor, numbers: Sequence[float], generator: torch.Generator) -> Tensor:
@@ -125,27 +126,28 @@ def poisson(image: Tensor, numbers: Sequence[float], generator: torch.Generator)
     if sigma == 0:
         return image
     photons = (255 / sigma) ** 2  # that make up white
-    light = image.clamp(0, 1).cpu()
+    light = image.clamp(0, 1)
     light = light.mean(1, keepdim=True) if gray else light
     counted = torch.poisson(light * photons, generator=generator) / photons
-    return image + (counted - light).to(image.device)
+    return image + (counted - light)
 
 
 def jpeg(image: Tensor, numbers: Sequence[float], generator: torch.Generator) -> Tensor:
     """Written as JPEG and read again; numbers are the quality and 0 for 4:2:0 or 1 for 4:4:4."""
     quality, full = numbers
-    pixels = _to_levels(image)[0].permute(1, 2, 0).to(torch.uint8).cpu().contiguous().numpy()
+    pixels = _to_levels(image)[0].permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=round(quality), subsampling=0 if full else 2)
     with Image.open(file) as read:
         result = torch.from_numpy(np.array(read.convert("RGB")))
-    return result.to(image.device).permute(2, 0, 1)[None].float() / 255
+    return result.permute(2, 0, 1)[None].float() / 255
 
 
 STEPS: dict[str, Callable[[Tensor, Sequence[float], torch.Generator], Tensor]] = {
     each.__name__: each for each in (blur, noise, poisson, jpeg)
 }
-"""Every damage by name: takes ``(1, 3, H, W)`` in [0, 1], its numbers and a CPU generator; same shape."""
+"""Every damage by name: takes ``(1, 3, H, W)`` in [0, 1], its numbers and a generator; same shape. All on the
+CPU."""
 
 
 def apply_recipe(hr: Tensor, recipe: Recipe, *, scale: int, seed: int) -> Tensor:
@@ -162,23 +164,26 @@ def apply_recipe(hr: Tensor, recipe: Recipe, *, scale: int, seed: int) -> Tensor
         those of the MATLAB reduction do.
 
     Raises:
-        ArgumentError: the sides are no multiples of the scale.
+        ArgumentError: another shape or type, or the sides are no multiples of the scale.
     """
+    if hr.dtype != torch.uint8 or hr.ndim != 4 or hr.shape[:2] != (1, 3):
+        raise ArgumentError(f"expected one image (1, 3, H, W) of uint8, got {tuple(hr.shape)} of {hr.dtype}")
     height, width = hr.shape[-2:]
     if height % scale or width % scale:
         raise ArgumentError(f"sides must be multiples of the scale {scale}, got {width}x{height}")
     if not recipe:
         return imresize(hr, 1 / scale).float()
-    generator = torch.Generator().manual_seed(seed)
-    image = hr.float() / 255
-    for name, numbers in recipe:
-        if name == "reduce":
-            kernel, share = numbers
-            rows, columns = (max(1, round(side * scale**-share)) for side in (height, width))
-            image = _reduce(image, (rows, columns), list(KERNELS)[int(kernel)])
-        else:
-            image = STEPS[name](image, numbers, generator)
-    return _to_levels(image)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    image = hr.cpu().float() / 255
+    with torch.autocast("cpu", enabled=False):
+        for name, numbers in recipe:
+            if name == "reduce":
+                kernel, share = numbers
+                rows, columns = (max(1, round(side * scale**-share)) for side in (height, width))
+                image = _reduce(image, (rows, columns), list(KERNELS)[int(kernel)])
+            else:
+                image = STEPS[name](image, numbers, generator)
+    return _to_levels(image).to(hr.device)
 
 
 def draw_recipe(rng: np.random.Generator, config: DegradationConfig) -> Recipe:
@@ -208,7 +213,7 @@ def draw_recipe(rng: np.random.Generator, config: DegradationConfig) -> Recipe:
         if rng.random() < config.jpeg.probability:
             quality = float(rng.uniform(config.jpeg.low, config.jpeg.high))
             compressed: Step = ("jpeg", (quality, float(rng.random() < 0.25)))
-            # Noise is mostly older than the file that it is in.
+            # Noise usually comes before JPEG: the camera adds it.
             after.insert(len(after) if rng.random() < 0.8 else 0, compressed)
         steps += after
     return tuple(steps)
@@ -226,8 +231,11 @@ class Degradation:
     def __call__(self, hr: Tensor, *, scale: int = 4, seed: int = 0) -> Tensor:
         """Make the low-resolution image ``(1, 3, H / scale, W / scale)`` uint8, as ``apply_recipe``.
 
-        ``seed`` chooses noise and, for ``photo``, the damage; give every image its own.
+        ``seed`` chooses noise and, for ``photo``, the damage; give every image its own. Raises
+        ``ArgumentError`` for a negative seed or a scale below 1, too.
         """
+        if scale < 1 or seed < 0:
+            raise ArgumentError(f"expected a scale >= 1 and a seed >= 0, got {scale} and {seed}")
         recipe = draw_recipe(np.random.default_rng([seed, 2]), PHOTO) if self.recipe is None else self.recipe
         return apply_recipe(hr, recipe, scale=scale, seed=seed).to(torch.uint8)
 
@@ -286,8 +294,7 @@ def _reduce(image: Tensor, size: tuple[int, int], kernel: str) -> Tensor:
     if function is None:
         return imresize(levels.to(torch.uint8), size=size).float() / 255
     rows, columns = (
-        _weights(source, target, function).to(image)
-        for source, target in zip(image.shape[-2:], size, strict=True)
+        _weights(source, target, function) for source, target in zip(image.shape[-2:], size, strict=True)
     )
     return _to_levels(rows @ levels @ columns.T / 255) / 255
 
@@ -297,11 +304,12 @@ def _weights(source: int, target: int, kernel: Callable[[Tensor, float], Tensor]
     """``(target, source)`` weights of a reduction with aligned centres and mirrored edges."""
     factor = source / target
     with torch.inference_mode(False), torch.no_grad():
-        centre = (torch.arange(target, dtype=torch.float64) + 0.5) * factor - 0.5
+        centre = (torch.arange(target, dtype=torch.float64, device="cpu") + 0.5) * factor - 0.5
         reach = math.ceil(factor) + 1
-        index = centre.floor().long()[:, None] + torch.arange(-reach, reach + 1)
+        index = centre.floor().long()[:, None] + torch.arange(-reach, reach + 1, device="cpu")
         weight = kernel((centre[:, None] - index).abs(), factor)
         weight = weight / weight.sum(1, keepdim=True)
         index = index.remainder(2 * source)
         index = torch.minimum(index, 2 * source - 1 - index)
-        return torch.zeros(target, source, dtype=torch.float64).scatter_add_(1, index, weight).float()
+        sums = torch.zeros(target, source, dtype=torch.float64, device="cpu")
+        return sums.scatter_add_(1, index, weight).float()

@@ -72,7 +72,7 @@ class TrainingSource:
         self.config, self.scale, self.seed, self.rank, self.world = config, scale, seed, rank, world
         self.cache = cache
         self.window = config.patch + 2 * MARGIN_LR * scale
-        # Where one of the two is missing, the share never asks for it.
+        # If one of the two is None, the share (0 or 1) never selects it.
         synthetic = config.synthetic
         store, how = self._open_crops(cache)
         self.store: Any = store

@@ -73,9 +73,9 @@ class Draws(NamedTuple):
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of one step with their margin m of ``2 * scale`` HR pixels, and what is to become of them.
+    """Windows of one step with a margin m of ``2 * scale`` HR pixels, and the augmentation drawn for them.
 
-    B counts guests as well: windows of other processes at the end, needed for blending only.
+    B includes, at the end, windows that are blended into the others and whose rows belong to other processes.
     """
 
     images: Tensor
@@ -95,7 +95,7 @@ class Windows:
 def make_batch(windows: Windows, *, scale: int) -> TrainingBatch:
     """Turn images and fields together, permute channels, blend, and make LR images.
 
-    LR images are rounded to 8 bit. The margin, which the edges would spoil, is cut away.
+    LR images are rounded to 8 bit. The margin is cut away, because the padding at its edges affects it.
     """
     draws = windows.draws
     images = dihedral(windows.images.permute(0, 3, 1, 2).contiguous(), draws.turns)

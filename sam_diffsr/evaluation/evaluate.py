@@ -153,7 +153,7 @@ def evaluate_methods(
     truths: list[Tensor] = []
     cropped: list[str] = []
     gray: list[str] = []
-    cold, smallest = machine["device"] != "cpu", SSIM_WINDOW + 2 * border
+    needs_warm_up, smallest = machine["device"] != "cpu", SSIM_WINDOW + 2 * border
     for index, hr_file in enumerate(hr_files):
         lr_file = None if lr_files is None else Path(lr_files[index])
         files = [Path(hr_file), *([] if lr_file is None else [lr_file])]
@@ -174,9 +174,9 @@ def evaluate_methods(
 
             # enlarge and score; an accelerator loads and chooses its kernels at the first call
             bicubic = to_uint8(bicubic_method(scale).enlarge(pair, 0)) if measures else pair.hr
-            for method in methods if cold else ():
+            for method in methods if needs_warm_up else ():
                 compute(method, pair, bicubic)
-            cold = False
+            needs_warm_up = False
             outputs, scores = zip(*(compute(method, pair, bicubic) for method in methods), strict=True)
             scored[name].append(scores)
 
@@ -226,7 +226,12 @@ def evaluate_methods(
 
 
 def result_writer(
-    root: PathLike, methods: Sequence[Method], *, hr_files: Sequence[PathLike], damages: Sequence[str] = ()
+    root: PathLike,
+    methods: Sequence[Method],
+    *,
+    hr_files: Sequence[PathLike],
+    lr_files: Sequence[PathLike] | None = None,
+    damages: Sequence[str] = (),
 ) -> Callable[[ImageResult], None]:
     """Make a folder per row in ``root``, and a function for ``on_image`` of :func:`evaluate_methods`.
 
@@ -234,15 +239,21 @@ def result_writer(
     are the names of the degradations.
 
     Raises:
+        ArgumentError: A folder holds images that are evaluated; nothing is made.
         ImageError: Two truths would share one file of results; nothing is made.
         OutputError: A folder or, later, a file cannot be written.
     """
-    check_names(hr_files, doubt=f"whose results {root} is to hold")
+    check_names(hr_files, unclear=f"whose results {root} is to hold")
     names = ["lr"]
     for method in methods:
         numbered = (f"{method.folder_name}_{count}" for count in itertools.count(2))
         names.append(next(n for n in itertools.chain([method.folder_name], numbered) if n not in names))
     folders = {damage: [Path(root, damage, name) for name in names] for damage in damages or [""]}
+    files = itertools.chain(hr_files, lr_files or (), *(method.files for method in methods))
+    read = {Path(file).resolve().parent for file in files}
+    for folder in itertools.chain(*folders.values()):
+        if folder.resolve() in read:
+            raise ArgumentError(f"{folder} holds images to evaluate; save the results in another folder")
     with writing("the folders of results in", root):
         for folder in itertools.chain(*folders.values()):
             folder.mkdir(parents=True, exist_ok=True)

@@ -122,13 +122,13 @@ def to_gray(image: Tensor) -> Tensor:
     return image.float().mean(dim=1, keepdim=True).round().to(torch.uint8).expand_as(image).contiguous()
 
 
-def check_names(truths: Sequence[PathLike], *, doubt: str) -> None:
-    """Refuse truths that differ only in their endings; ``doubt`` says what would be unclear."""
+def check_names(truths: Sequence[PathLike], *, unclear: str) -> None:
+    """Refuse truths that differ only in their endings; ``unclear`` says what would be."""
     seen: dict[str, Path] = {}
     for truth in map(Path, truths):
         if truth.stem in seen:
             raise ImageError(
-                f"{seen[truth.stem]} and {truth} differ only in their endings, so it is not clear {doubt}; "
+                f"{seen[truth.stem]} and {truth} differ only in their endings, so it is not clear {unclear}; "
                 "rename one"
             )
         seen[truth.stem] = truth
@@ -142,7 +142,7 @@ def match_files(
     Endings do not count, nor does ``_SRF_4_HR`` in the truth's name. A truth with no or several counterparts
     is an ``ImageError``, where ``what`` names the counterpart, such as ``"a result in FOLDER"``.
     """
-    check_names(truths, doubt=f"which of them has {what}")
+    check_names(truths, unclear=f"which of them has {what}")
     by_stem: defaultdict[str, list[Path]] = defaultdict(list)
     for other in map(Path, others):
         by_stem[other.stem].append(other)

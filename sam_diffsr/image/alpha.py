@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 _HIDDEN_SHARE = 0.125
-"""A pixel with less of the alpha around it than this share is (partly) hidden."""
+"""A pixel is (partly) hidden if its alpha is below this share of the largest alpha around it."""
 _INVISIBLE = 0.02
 """Alpha below which a colour is taken for the background's."""
 _MIXED = 0.03

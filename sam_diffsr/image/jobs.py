@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ _UNREADABLE_ENDINGS = frozenset(
 """Images that are counted as left out where nothing reads them."""
 _ADVICE = {
     "subfolders": " (--recursive reads them)",
+    "linked folders": " (name them to read them)",
     **dict.fromkeys(_HEIF_ENDINGS, " (install sam-diffsr[heif])"),
     **dict.fromkeys(VIDEO_ENDINGS, " (videos are upscaled by their names)"),
 }
@@ -151,8 +152,10 @@ def _walk(root: Path, *, recursive: bool, exclude: PathLike | None) -> list[Sour
                 found.append(Source(Path(parent, name), root, Path(parent).relative_to(root)))
             else:
                 left_out[ending if ending in _UNREADABLE_ENDINGS | VIDEO_ENDINGS else "other files"] += 1
+        linked = sum(os.path.islink(os.path.join(parent, name)) for name in folders)
+        left_out["linked folders"] += linked
         if not recursive:
-            left_out["subfolders"] += len(folders)
+            left_out["subfolders"] += len(folders) - linked
             break
     parts = [f"{name}: {count}{_ADVICE.get(name, '')}" for name, count in sorted((+left_out).items())]
     if parts:
@@ -172,8 +175,8 @@ def plan_jobs(
     """Decide which files are read and where each result goes; nothing is read or written yet.
 
     Args:
-        inputs: a file, a folder, a glob pattern (``"photos/*.jpg"``, ``**`` for any depth), ``"-"`` for
-            standard input, or several.
+        inputs: a file, a folder, a glob pattern (``"photos/*.jpg"``, ``**`` for any depth without linked
+            folders), ``"-"`` for standard input, or several.
         output: a file name if one file is read and the name ends like an image or a video; ``"-"`` for
             standard output; otherwise a folder, in which results are called ``{stem}_{suffix}.{ext}``.
             Results from a folder that is read recursively keep their place in its tree. None puts
@@ -353,8 +356,19 @@ def _matches(pattern: Path) -> list[Path]:
     root, rest = Path(pattern.anchor), list(pattern.parts[bool(pattern.anchor) :])
     while len(rest) > 1 and os.path.isdir(root / rest[0]):
         root /= rest.pop(0)
-    names = sorted(glob.glob(os.path.join(*rest), root_dir=root, recursive=True))
-    return [root / name for name in names if os.path.isfile(root / name)]
+    return sorted({path for path in _globbed(root, rest) if os.path.isfile(path)})
+
+
+def _globbed(root: Path, parts: list[str]) -> Iterator[Path]:
+    """Paths below ``root`` that match; ``**`` stands for any depth, without hidden or linked folders."""
+    if "**" not in parts:
+        yield from (root / name for name in glob.glob(os.path.join(*parts), root_dir=root))
+        return
+    at = parts.index("**")
+    for top in _globbed(root, parts[:at]) if at else [root]:
+        for folder, subfolders, _ in os.walk(top):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            yield from _globbed(Path(folder), parts[at + 1 :] or ["*"])
 
 
 def _expand(text: PathLike) -> Path:

@@ -116,8 +116,7 @@ def _open_header(file: IO[bytes], name: str, max_pixels: int | None) -> Image.Im
         heic = name.rstrip("'").lower().endswith((".heic", ".heif", ".hif"))
         advice = "; HEIC needs the extra sam-diffsr[heif]" if heic else ""
         raise ImageError(
-            f"{name} is not an image of a kind that can be read{advice}; convert it to PNG, JPEG, TIFF or "
-            "WebP"
+            f"{name} is not an image that can be read{advice}; convert it to PNG, JPEG, TIFF or WebP"
         ) from error
     except (MemoryError, ImageError):
         raise
@@ -168,7 +167,9 @@ def load_pixels(image: Image.Image, *, name: str, max_pixels: int | None = None)
     reduced = _reduced_from_16_bit(image.mode, raw_modes)
     closed = getattr(image, "tile", None) and getattr(getattr(image, "fp", None), "closed", True)
     try:
-        frames = int(getattr(image, "n_frames", 1))
+        # To count the frames of a GIF or TIFF, Pillow reads it anew: pixels that were loaded would be lost.
+        loaded = image.format in ("GIF", "TIFF") and not getattr(image, "tile", None)
+        frames = 1 if loaded else int(getattr(image, "n_frames", 1))
         with _pillow_limit(name, max_pixels):
             image.load()
     except (MemoryError, ImageTooLargeError):

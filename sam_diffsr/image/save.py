@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
-from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, PngImagePlugin, features
 from sam_diffsr.errors import ArgumentError, ImageError, OutputError
 from sam_diffsr.files import atomic_file
 from sam_diffsr.image.formats import ANIMATED, FRAMES, check_file, check_image, format_of, kept_entries
-from sam_diffsr.image.metadata import png_texts
+from sam_diffsr.image.metadata import RESERVED_KEYS, png_texts
 
 LOSSY = ("JPEG", "WEBP", "AVIF", "HEIF")
 """Formats that have a quality."""
@@ -72,16 +72,20 @@ def save_image(
         check_file(target)
     image = _storable(image, name)
     mode = "I;16" if image.mode.startswith("I;16") else image.mode
-    moving = {key: image.info[key] for key in (FRAMES, "duration", "loop") if FRAMES in image.info}
-    info = moving if strip_metadata else image.info
+    # A text of a PNG may have the name of an entry that is no text.
+    info = {key: x for key, x in image.info.items() if not (key in RESERVED_KEYS and isinstance(x, str))}
+    moving = {key: info[key] for key in (FRAMES, "duration", "loop") if FRAMES in info}
+    info = moving if strip_metadata else info
     check_image(name, file_format, mode, image.size, info)
     options = _metadata_options(file_format, info) | _encoder_options(file_format, quality, moving)
     if strip_metadata:
         image = image.copy()  # a plain image: what a file's own class remembers is gone, too
         image.info = {}
     try:
-        with nullcontext(path) if target is None else atomic_file(target) as file:
-            image.save(cast("IO[bytes]", file), format=file_format, **options)
+        with io.BytesIO() if target is None else atomic_file(target) as file:
+            image.save(file, format=file_format, **options)
+            if target is None:  # perhaps a pipe, in which an encoder cannot seek
+                cast("IO[bytes]", path).write(cast("io.BytesIO", file).getvalue())
     except MemoryError:
         raise
     except Exception as error:  # encoders raise whatever they run into
@@ -92,7 +96,7 @@ def save_image(
         if isinstance(error, OSError) and target is None:
             problem = str(error.strerror or error)
         elif isinstance(error, OSError) and error.errno is not None:
-            problem = f"{error.strerror}; look at the folder's permissions and free space"
+            problem = f"{error.strerror}; check the folder's permissions and free space"
         raise OutputError(f"cannot write {name}: {problem}") from error
 
 

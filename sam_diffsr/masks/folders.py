@@ -23,7 +23,14 @@ from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions, SamPrecision
 from sam_diffsr.masks.segments import GraphMaskGenerator
 from sam_diffsr.masks.shard import Shard
 from sam_diffsr.masks.spe import EncodingOptions, StructureField, check_encoding
-from sam_diffsr.masks.store import AMG_TABLE, read_records, read_structure, write_records, write_structure
+from sam_diffsr.masks.store import (
+    AMG_TABLE,
+    TruncatedError,
+    read_records,
+    read_structure,
+    write_records,
+    write_structure,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -89,16 +96,6 @@ def load_generator(
     return GraphMaskGenerator(**common)
 
 
-def generate_file(generator: MaskGenerator, photo: PathLike, target: PathLike) -> int:
-    """Find the regions of one photo and write them as records; gives their number.
-
-    Raises ``ImageError`` if the photo cannot be read, ``OutputError`` if the file cannot be written.
-    """
-    records = generator.generate(read_photo(photo))
-    write_records(target, records)
-    return len(records)
-
-
 def generate_folder(
     photos: PathLike | Sequence[PathLike],
     out: PathLike,
@@ -131,7 +128,9 @@ def generate_folder(
     load = functools.cache(load)
 
     def work(photo: Path, target: Path) -> dict[str, Any]:
-        return {"regions": generate_file(load(), photo, target)}
+        records = load().generate(read_photo(photo))
+        write_records(target, records)
+        return {"regions": len(records)}
 
     jobs = (shard or Shard()).select(jobs)
     return _run(jobs, work, begin=load, out=Path(out), check=read_records, overwrite=overwrite)
@@ -254,11 +253,11 @@ def _run(
                 check(target)
                 yield outcome(status="skipped")
                 continue
-            except ArgumentError as error:  # made with other options
+            except TruncatedError:  # by another tool: make it again
+                pass
+            except (ArgumentError, DataError) as error:  # made with other options, or of another kind
                 yield outcome(status="failed", error=error)
                 continue
-            except DataError:  # truncated by another tool: make it again
-                pass
         begin()
         open_folder(target.parent).close()
         started = time.perf_counter()

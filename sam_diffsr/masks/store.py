@@ -29,6 +29,11 @@ from sam_diffsr.masks.spe import EncodingOptions, StructureField, check_encoding
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+
+class TruncatedError(DataError):
+    """A file of masks was cut off by another tool; it can be made again."""
+
+
 PathLike = str | os.PathLike[str]
 
 AMG_TABLE = "metadata.csv"
@@ -134,7 +139,9 @@ def read_structure(path: PathLike, *, size: tuple[int, int] | None = None) -> St
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
     except _DAMAGED as error:
-        raise DataError(f"{source} is damaged or not a structure file; encode the masks again") from error
+        raise TruncatedError(
+            f"{source} is damaged or not a structure file; encode the masks again"
+        ) from error
     if size is not None and structure.size != tuple(size):
         raise DataError(f"{source} is a field of {structure.size} (height, width), expected {tuple(size)}")
     return structure
@@ -263,7 +270,9 @@ def _read_json(source: Path) -> tuple[list[dict[str, Any]], tuple[int, int] | No
     except FileNotFoundError as error:
         raise DataError(f"{source} does not exist; generate the masks first") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{source} is truncated or not JSON ({error}); generate the masks again") from error
+        raise TruncatedError(
+            f"{source} is truncated or not JSON ({error}); generate the masks again"
+        ) from error
     records, size = content, None
     if isinstance(content, dict) and "annotations" in content:
         file = cast("dict[str, Any]", content)
@@ -314,6 +323,6 @@ def _json_value(value: Any) -> Any:
 
 
 def _write(what: str, target: PathLike, data: bytes) -> None:
-    advice = "look at the folder, its permissions and free space"
+    advice = "check the folder, its permissions and free space"
     with writing(what, target, advice=advice), atomic_path(target) as temporary:
         temporary.write_bytes(data)

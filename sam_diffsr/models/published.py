@@ -120,8 +120,8 @@ def load_rrdbnet_checkpoint(path: str | os.PathLike[str]) -> tuple[EncoderConfig
         growth = tensors["trunk.0.dense.0.convs.0.weight"].shape[0]
     except (KeyError, ValueError) as error:
         raise CheckpointMismatchError(
-            f"{source} is not an RRDBNet of the ESRGAN family: no usable {error}; it has "
-            f"{sorted(tensors)[:SHOWN]} ..."
+            f"{source} is not an RRDBNet of the ESRGAN family: its first convolutions are missing or "
+            f"have another shape; it has {sorted(tensors)[:SHOWN]} ..."
         ) from error
     if inputs != 3:
         raise CheckpointMismatchError(

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 Status = Literal["written", "planned", "skipped", "failed"]
 """``skipped`` only where the result already existed, ``planned`` only in a dry run."""
 _PIXELS_TOGETHER = 2**18
-"""Pixels of a batch: its results wait in memory for each other."""
+"""Pixels of a batch, all of whose results are in memory at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +64,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Entry:
-    """A job on its way; its outcome unless something happens."""
+    """State of a job in progress, with the fields of its outcome."""
 
     job: Job
     item: Any = None

@@ -217,9 +217,12 @@ def convert_checkpoint(
     source, target = Path(checkpoint), Path(folder, WEIGHTS_NAME)
     if source.is_file() and target.exists() and source.samefile(target):
         raise OutputError(f"the converted model would replace {source} itself; choose another folder")
-    if METADATA_KEY in read_header(source)[1]:
+    header = read_header(source)[1]
+    if METADATA_KEY in header:
         raise CheckpointMismatchError(
-            f"{source} is a model of this library already; use it as it is: sam-diffsr upscale -m {source}"
+            f"{source} is a checkpoint of a training run; make a model of it: sam-diffsr export"
+            if "stage" in header
+            else f"{source} is a model of this library; use it as it is: sam-diffsr upscale -m {source}"
         )
     if is_rrdbnet_file(source):
         config, state_dict = _from_rrdbnet(source)

@@ -111,6 +111,7 @@ class SuperResolver:
         if self.device.type == "cpu" and self.dtype == torch.bfloat16:
             self.model.encoder.widen_head()
         self.model.to(memory_format=network_layout(self.device))
+        self.device = next(self.model.parameters()).device  # as tensors name it: mps:0 for mps
         self.schedule.to(self.device)
 
     @classmethod
@@ -215,9 +216,9 @@ class SuperResolver:
     ) -> Image.Image | Array | list[Image.Image | Array]:
         """Enlarge one image or a list of them.
 
-        A result depends on the image, the seed and the sampling alone: not on the list, tiles, batches or
-        torch's global state. Problems that can be seen without decoding (a missing file, a size, a type) are
-        reported before any work.
+        A result depends on the image, the seed and the sampling alone: not on torch's global state or, up to
+        rounding, on the list, tiles and batches. Problems that can be seen without decoding (a missing file,
+        a size, a type) are reported before any work.
 
         Args:
             image: a PIL image of any mode; an array ``(H, W)`` or ``(H, W, C)`` of uint8, uint16 or float in

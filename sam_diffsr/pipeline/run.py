@@ -93,7 +93,7 @@ def super_resolve(
                     tile.paste(window, output[index], scale=scale)
                 del queue.places[: len(batch)]
             except (RuntimeError, MemoryError) as error:
-                queue.mend(error)
+                queue.recover(error)
                 more = (len(queue.places) - waiting) * settings.steps_per_tile
                 progress.rewind(done, more=more)
     return inside(output)
@@ -179,17 +179,17 @@ def sample_ensemble(chain: Chain, lr: Tensor, noise: NoiseFn, on_step: OnStep) -
     """Average the results of :func:`sample` for the eight turned and mirrored windows, turned back."""
 
     def result(quarters: int, mirrored: bool) -> Tensor:
-        def forth(x: Tensor) -> Tensor:
+        def turned(x: Tensor) -> Tensor:
             return (x.flip(-1) if mirrored else x).rot90(quarters, (-2, -1))
 
-        def back(x: Tensor) -> Tensor:
+        def undone(x: Tensor) -> Tensor:
             x = x.rot90(-quarters, (-2, -1))
             return x.flip(-1) if mirrored else x
 
         def turned_noise(like: Tensor) -> Tensor:  # that of the places before the turn, whatever the tiles
-            return forth(noise(back(like)))
+            return turned(noise(undone(like)))
 
-        return back(chain(forth(lr), turned_noise, lambda estimate: on_step(lambda: back(estimate()))))
+        return undone(chain(turned(lr), turned_noise, lambda estimate: on_step(lambda: undone(estimate()))))
 
     turns = itertools.product(range(4), (False, True))
     return sum((result(*turn) for turn in turns), start=lr.new_zeros(())) / 8
@@ -214,7 +214,7 @@ class _Queue:
         """The next windows, which are computed together."""
         return self.places[: self._together]
 
-    def mend(self, error: Exception) -> None:
+    def recover(self, error: Exception) -> None:
         """Go on after an error, or raise it again. Finished tiles stay.
 
         NaN or infinity of a narrow type: float32 from here on. Out of memory: half as many windows at a time,

@@ -106,7 +106,7 @@ def resolve_settings(config: ResolverConfig, **options: Unpack[RunOptions]) -> S
         sampling=_resolve_sampling(config, given),
         ensemble=bool(flags["ensemble"]),
         halo=halo,
-        margin=max(halo, config.lr_halo) if flags["wrap"] else 0,
+        margin=config.lr_halo if flags["wrap"] else 0,
         **numbers,
     )
 
@@ -167,4 +167,5 @@ def sampling_of_fidelity(fidelity: float, config: ResolverConfig) -> SamplingCon
         )
     start = round(distance * _FOUR_STEP_RANGE * timesteps)
     steps = min(4, start + 1) if distance else 0
-    return SamplingConfig(sampler="dpmpp_2m", steps=steps, start=start)
+    share = 0.0 if distance else 1.0  # also if steps are asked for
+    return SamplingConfig(sampler="dpmpp_2m", steps=steps, start=start, encoder_share=share)

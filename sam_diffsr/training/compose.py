@@ -51,7 +51,8 @@ def load_config(config: str | os.PathLike[str], *, overrides: Sequence[str] = ()
         *sections, key = dotted.split(".")
         table = tree
         for section in sections:
-            table[section] = _mapping(table.get(section, {}), dotted)
+            held = table.get(section)  # null for a table that is left out
+            table[section] = {} if held is None else _mapping(held, dotted)
             table = table[section]
         table[key] = _parse(text, where=f"the value of override {override!r}")
     return from_dict(TrainConfig, tree, where=os.fspath(config))

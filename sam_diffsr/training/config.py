@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sam_diffsr.config import check_fields
 from sam_diffsr.data.config import DataConfig
 from sam_diffsr.diffusion.modulation import ModulationMode
 from sam_diffsr.diffusion.schedule import ScheduleConfig
@@ -193,7 +194,8 @@ class TrainConfig:
 
 
 def _check(config: object, table: str, **rules: _Rule) -> None:
-    """Refuse values of a table that break their rules."""
+    """Refuse values of a table that are none of their choices or break their rules."""
+    check_fields(config, f"{table}.", {})
     for key, (wanted, good) in rules.items():
         value = getattr(config, key)
         if not good(value):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CROPS = "crops"
+CROPS = ".crops"
 """Folder of the crops of ``data.photos`` inside a run folder."""
 _NAME = "log.jsonl"
 _PICTURES = "samples"

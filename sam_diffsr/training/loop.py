@@ -26,7 +26,13 @@ from sam_diffsr.training.config import TrainConfig
 from sam_diffsr.training.launch import launched, stop_flag, worker_count
 from sam_diffsr.training.log import CROPS, Meter, RunLog
 from sam_diffsr.training.stages import Distance, StageName
-from sam_diffsr.training.state import checkpoint_path, find_checkpoint, latest_checkpoint, remove_leftovers
+from sam_diffsr.training.state import (
+    check_same_run,
+    checkpoint_path,
+    find_checkpoint,
+    latest_checkpoint,
+    remove_leftovers,
+)
 from sam_diffsr.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -114,6 +120,8 @@ def train(
         )
     folder = Path(out_dir)
     checkpoint = find_checkpoint(folder, resume)
+    if checkpoint is not None:
+        check_same_run(checkpoint, stage, config)
     with launched(config, folder=folder) as accelerator:
         with accelerator.main_process_first():  # the first process cuts data.photos into crops for all
             source = TrainingSource(

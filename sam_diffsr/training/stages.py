@@ -28,7 +28,7 @@ ImageLoss = Literal["l1", "l2", "charbonnier"]
 Distance = Callable[[Tensor, Tensor], Tensor]
 """Differentiable distance of two batches of images ``(B, 3, H, W)`` in [-1, 1]; any shape with B values."""
 
-_LAST_OWN_START = 0.6
+_LAST_ENCODER_START = 0.6
 """Highest timestep that the encoder's image is noised to, as a share of T."""
 _CHARBONNIER = 1e-3
 """Epsilon of the Charbonnier loss, for images in [0, 1] (LapSRN, arXiv 1710.01992, eq. 6)."""
@@ -96,7 +96,7 @@ class DenoiserStage(nn.Module):
         t = (uniform.pow(self.config.timestep_power) * steps).long().clamp(max=steps - 1)
         noise = torch.randn(hr_shape, generator=generator, device=device)
         own = torch.rand(rows, generator=generator, device=device) < self.config.encoder_starts
-        return torch.where(own, t.clamp(max=int(_LAST_OWN_START * steps)), t), noise, own
+        return torch.where(own, t.clamp(max=int(_LAST_ENCODER_START * steps)), t), noise, own
 
     def forward(self, batch: TrainingBatch, *drawn: Tensor) -> Tensor:
         """Scalar loss of some rows of a batch; ``drawn`` are the same rows of what :meth:`draw` returned."""

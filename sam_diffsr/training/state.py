@@ -141,7 +141,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
                 group, _, name = key.partition(":")
                 groups.get(group, {})[name] = cast("Tensor", file.get_tensor(key))
     except (OSError, SafetensorError) as error:
-        raise ModelLoadError(f"cannot read checkpoint {source}: {error}") from error
+        raise ModelLoadError(
+            f"cannot read checkpoint {source}: {error}; delete it to resume from the one before"
+        ) from error
     if metadata.get("format_version") != FORMAT_VERSION or not {"step", "stage", "config"} <= metadata.keys():
         raise ModelLoadError(f"{source} is not a training checkpoint of format {FORMAT_VERSION}")
     try:
@@ -167,12 +169,10 @@ def find_checkpoint(folder: Path, resume: bool | str | os.PathLike[str]) -> Chec
     if isinstance(resume, bool) or resume == "latest":
         return None if newest is None else read_checkpoint(newest)
     checkpoint = read_checkpoint(resume)
-    newer = [path.name for path in list_checkpoints(folder) if path.stem > f"step-{checkpoint.step:08d}"]
-    if newer:
-        raise ConfigError(
-            f"{folder} holds checkpoints that are newer than {checkpoint.path} ({', '.join(newer)}); choose "
-            "another folder to resume into"
-        )
+    is_same = checkpoint.run.resolve() == folder.resolve()
+    if newest is not None and not (is_same and newest <= checkpoint_path(folder, checkpoint.step)):
+        held = f"checkpoints that are newer than {checkpoint.path}" if is_same else "another run"
+        raise ConfigError(f"{folder} holds {held} ({newest.name}); choose another folder to resume into")
     return checkpoint
 
 
@@ -184,6 +184,10 @@ def check_same_run(checkpoint: Checkpoint, stage: str, config: TrainConfig) -> N
     """
     if checkpoint.stage != stage:
         raise ConfigError(f"{checkpoint.path} holds a run of stage {checkpoint.stage!r}, not {stage!r}")
+    if checkpoint.step > config.run.steps:
+        raise ConfigError(
+            f"{checkpoint.path} has finished {checkpoint.step} steps, more than run.steps {config.run.steps}"
+        )
     old, new = flatten(checkpoint.train_config()), flatten(config)
     changed: list[str] = []
     for key in sorted(old.keys() | new.keys()):

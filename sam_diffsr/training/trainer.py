@@ -50,8 +50,6 @@ class Trainer:
         self.step = 0
 
         # networks with their first weights; a checkpoint's are loaded at the end
-        if checkpoint is not None:
-            state.check_same_run(checkpoint, stage, config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
             model = build_model(config.model)
@@ -75,7 +73,9 @@ class Trainer:
         self._optimizer = kind(list(self.network.parameters()), lr=lr, betas=betas, weight_decay=decay)
 
         # accelerate wraps the stage to share gradients, and the optimizer to scale the loss
-        self._loss, self._stepper = cast("Any", accelerator).prepare(self.stage, self._optimizer)
+        self._wrapped_stage, self._wrapped_optimizer = cast("Any", accelerator).prepare(
+            self.stage, self._optimizer
+        )
         self._scaler = cast("torch.amp.GradScaler | None", accelerator.scaler)
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -89,7 +89,7 @@ class Trainer:
         accelerator, run = self.accelerator, self.config.run
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate(self.step)
-        self._stepper.zero_grad(set_to_none=True)
+        self._wrapped_optimizer.zero_grad(set_to_none=True)
 
         # gradients of all micro-batches; processes share them after the last one
         drawn = self._draw(batch)
@@ -98,9 +98,9 @@ class Trainer:
         for part in range(run.accumulate):
             rows = slice(part * size, (part + 1) * size)
             last = part == run.accumulate - 1
-            with contextlib.nullcontext() if last else accelerator.no_sync(self._loss):
+            with contextlib.nullcontext() if last else accelerator.no_sync(self._wrapped_stage):
                 part_of = TrainingBatch(lr=batch.lr[rows], hr=batch.hr[rows], structure=batch.structure[rows])
-                loss = cast("Tensor", self._loss(part_of, *(tensor[rows] for tensor in drawn)))
+                loss = cast("Tensor", self._wrapped_stage(part_of, *(tensor[rows] for tensor in drawn)))
                 loss = loss / run.accumulate
                 accelerator.backward(loss)
             total += loss.detach()
@@ -108,7 +108,7 @@ class Trainer:
         # update of weights and averages
         clip = self.config.optimizer.clip
         norm = cast("Tensor", accelerator.clip_grad_norm_(self.network.parameters(), clip))
-        self._stepper.step()
+        self._wrapped_optimizer.step()
         self.ema.update_parameters(self.network)
         self.step += 1
         return total, norm.detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,13 @@ def test_crops_and_synthetic_images_by_default(config, stage, tmp_path: Path, mo
         assert 0 < row["data_wait"] < 1
     assert result.settings["stage"] == stage
     assert not list(tmp_path.glob("sam-diffsr-*"))
+
+
+def test_a_perceptual_loss_is_measured_too(config, monkeypatch) -> None:
+    monkeypatch.setattr("sam_diffsr.bench.training.lpips_loss", lambda: lambda sr, hr: (sr - hr).abs().mean())
+    diffusion = replace(config.diffusion, encoder_starts=0.5, perceptual=0.1)
+    result = measure_training("denoiser", replace(config, diffusion=diffusion), repeats=1, steps=2)
+    assert len(result.tables["train"]) == 2
 
 
 def test_no_steps(config) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sam_diffsr.cli import main
-from sam_diffsr.data import CropStore, SyntheticConfig
+from sam_diffsr.data import CropStore
 from sam_diffsr.masks.store import write_records
 
 PREPARE = ["--crop-size", "32", "--reductions", "1", "--min-gradient", "0"]
@@ -69,6 +69,6 @@ def test_synthesize(tmp_path, capsys) -> None:
     store = CropStore(out)
     assert store.images.shape == (2, 40, 40, 3)
     made = store.manifest["settings"]["synthetic"]
-    assert (made["seed"], made["pages"], made["pool"]) == (3, 1, SyntheticConfig().pool)
+    assert made == {"size": 40, "pages": 1, "photos": [], "count": 2, "seed": 3}
     assert main([*command[:-1], "2"]) == 1
     assert "data.synthetic.pages must lie in [0, 1], got 2" in capsys.readouterr().err

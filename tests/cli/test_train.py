@@ -70,6 +70,21 @@ def test_resume(flags: list[str], expected: bool | str, calls: list[dict[str, An
     assert call["config"] == load_config("tiny/rrdb")
 
 
+def test_the_given_config_is_not_replaced(
+    tmp_path: Path, calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text("# mine\nbase: tiny/rrdb\n")
+    assert main(["train", "rrdb", str(tmp_path / "config.yaml"), "--out", str(tmp_path)]) == 2
+    assert "keep your config under another name" in capsys.readouterr().err
+    assert calls == []
+
+
+def test_a_table_that_is_null_takes_one_value() -> None:
+    config = load_config("small/rrdb", overrides=["data.synthetic=null", "data.synthetic.size=256"])
+    assert config.data.synthetic is not None
+    assert config.data.synthetic.size == 256
+
+
 def test_misspelt_preset_and_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "rrdb", "papr/rrdb", "--out", "x"]) == 1
     assert "did you mean 'paper/rrdb'?" in capsys.readouterr().err

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from sam_diffsr.data import CropStore
-from sam_diffsr.errors import DataError
+from sam_diffsr.data import CropStore, SyntheticConfig, synthesize_crops
+from sam_diffsr.errors import DataError, OutputError
 
 
 @pytest.fixture
@@ -105,3 +107,23 @@ def test_label_without_value(folder: Path) -> None:
     np.save(folder / "labels.npy", labels)
     with pytest.raises(DataError, match="crop 1 has label 60000, but source 0 has only"):
         CropStore(folder).structure(1)
+
+
+def test_damaged_crops_can_be_made_again(tmp_path: Path) -> None:
+    config = SyntheticConfig(size=32)
+    synthesize_crops(tmp_path, count=2, config=config)
+    (tmp_path / "labels.npy").unlink()
+    with pytest.raises(DataError, match="is missing"):
+        synthesize_crops(tmp_path, count=2, config=config)
+    assert len(synthesize_crops(tmp_path, count=2, config=config, overwrite=True)) == 2
+
+
+def test_synthetic_crops_of_other_photos_are_not_kept(tmp_path: Path) -> None:
+    config = SyntheticConfig(size=32, photos=str(tmp_path / "photos"))
+    (tmp_path / "photos").mkdir()
+    Image.effect_noise((512, 512), 60).convert("RGB").save(tmp_path / "photos" / "a.png")
+    synthesize_crops(tmp_path / "crops", count=1, config=config)
+    synthesize_crops(tmp_path / "crops", count=1, config=replace(config, pool=3))  # changes no crop
+    Image.effect_noise((512, 512), 20).convert("RGB").save(tmp_path / "photos" / "a.png")
+    with pytest.raises(OutputError, match="holds crops of other photos or settings"):
+        synthesize_crops(tmp_path / "crops", count=1, config=config)

@@ -272,3 +272,28 @@ def test_strengths_out_of_range(text: str) -> None:
 def test_sides_must_be_multiples_of_the_scale() -> None:
     with pytest.raises(ArgumentError, match="multiples of the scale 4, got 32x30"):
         parse_degradation("jpeg50")(torch.zeros(1, 3, 30, 32, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("image", [torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, 3, 8, 8)])
+def test_one_image_of_levels_is_damaged_at_a_time(image: torch.Tensor) -> None:
+    with pytest.raises(ArgumentError, match="expected one image"):
+        parse_degradation("jpeg50")(image)
+
+
+@pytest.mark.parametrize("numbers", [{"seed": -1}, {"scale": 0}])
+def test_seed_and_scale_out_of_range(numbers: dict[str, int]) -> None:
+    with pytest.raises(ArgumentError, match="expected a scale >= 1 and a seed >= 0"):
+        parse_degradation("photo")(picture(), **numbers)
+
+
+def test_torchs_global_state_changes_no_damage() -> None:
+    degrade, image = parse_degradation("blur1.5+noise10+poisson5+jpeg75"), picture(40, 40)
+    plain = degrade(image)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(degrade(image), plain)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)

@@ -291,6 +291,16 @@ def test_result_folders_are_separate_or_refused(resolver, photos, tmp_path) -> N
     assert not (tmp_path / "sr").exists()
 
 
+def test_results_are_not_saved_over_images_to_evaluate(resolver, photos, tmp_path) -> None:
+    methods = [*model_methods(resolver, name="tiny")]
+    result_writer(tmp_path / "sr", methods, hr_files=photos)
+    for name in ("lr", "tiny_encoder"):
+        held = tmp_path / "sr" / name / "0.png"
+        for files in ({"hr_files": [held]}, {"hr_files": photos, "lr_files": [held]}):
+            with pytest.raises(ArgumentError, match=rf"{name} holds images to evaluate"):
+                result_writer(tmp_path / "sr", methods, **files)
+
+
 def test_nothing_here_touches_torchs_random_state(photos) -> None:
     before = torch.get_rng_state()
     evaluate_methods(photos, [bicubic_method(4)], scale=4, damages=[parse_degradation("noise10")])

@@ -569,7 +569,7 @@ def test_pipes_do_not_hang(tmp_path):
 
 def test_not_an_image(tmp_path):
     (tmp_path / "notes.png").write_text("just text", encoding="utf-8")
-    with pytest.raises(ImageError, match="not an image of a kind that can be read"):
+    with pytest.raises(ImageError, match="is not an image that can be read"):
         decode_image(tmp_path / "notes.png")
 
 
@@ -895,3 +895,14 @@ def test_the_quality_of_a_jpeg_is_estimated(tmp_path, quality: int):
         Image.new("RGB", (16, 16)).save(tmp_path / name, quality=quality)
     assert decode_image(tmp_path / "a.jpg").format.jpeg_quality == pytest.approx(quality, abs=1)
     assert decode_image(tmp_path / "a.png").format.jpeg_quality is None
+
+
+@pytest.mark.parametrize("ending", ["gif", "tif"])
+def test_loaded_frames_keep_what_was_done_to_them(tmp_path, ending):
+    first, second = (Image.fromarray(pixels(8, 8, seed=seed)).convert("P") for seed in (0, 1))
+    first.save(tmp_path / f"a.{ending}", save_all=True, append_images=[second])
+    with Image.open(tmp_path / f"a.{ending}") as image:
+        image.thumbnail((4, 4))
+    small = np.asarray(image.convert("RGB"))
+    assert np.array_equal(np.asarray(cast("Image.Image", round_trip(image)).convert("RGB")), small)
+    assert np.array_equal(np.asarray(image.convert("RGB")), small)

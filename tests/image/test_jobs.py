@@ -380,3 +380,19 @@ def test_a_link_to_a_file_has_a_result_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "same").symlink_to(folder)
     jobs = plan_jobs([folder, tmp_path / "same" / "a.png"], tmp_path / "out")
     assert [job.target.name for job in jobs] == ["a_out.png", "b_out.png"]
+
+
+@POSIX
+def test_links_to_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("lib/a.png", "nas/deep/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("one", "two"):  # a search that followed them would not end
+        (tmp_path / "lib" / name).symlink_to(tmp_path / "lib")
+    (tmp_path / "lib" / "year").symlink_to(tmp_path / "nas")
+    with caplog.at_level("INFO"):
+        assert names(find_images(tmp_path / "lib", recursive=True), tmp_path) == ["lib/a.png"]
+    assert "linked folders: 3 (name them to read them)" in caplog.text
+    jobs = plan_jobs(str(tmp_path / "**" / "*.png"), tmp_path / "out")
+    assert [job.source.name for job in jobs] == ["a.png", "b.png"]
+    assert plan_jobs(str(tmp_path / "lib" / "y*" / "deep" / "*"), tmp_path / "out")[0].source.name == "b.png"

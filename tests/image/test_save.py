@@ -7,7 +7,7 @@ import io
 import os
 import stat
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import PIL
@@ -399,7 +399,7 @@ def test_what_the_system_refuses_is_named_and_nothing_is_left(tmp_path, monkeypa
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(OutputError, match=f"{os.strerror(code)}; look at the folder's permissions and free"):
+    with pytest.raises(OutputError, match=f"{os.strerror(code)}; check the folder's permissions and free"):
         save_image(picture(), tmp_path / "a.png")
     assert os.listdir(tmp_path) == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == b"before"
@@ -491,3 +491,27 @@ def test_only_pil_images_are_saved(tmp_path):
     with pytest.raises(ImageError, match=r"takes a PIL image, got ndarray; use Image\.fromarray"):
         save_image(np.zeros((4, 4, 3), np.uint8), tmp_path / "a.png")  # pyright: ignore[reportArgumentType]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".jp2", ".jpg", ".webp"])
+def test_into_a_pipe(ending):
+    class Pipe(io.RawIOBase):
+        held = b""
+
+        def write(self, data: Any) -> int:
+            self.held += bytes(data)
+            return len(data)
+
+    pipe = Pipe()
+    save_image(Image.new("RGB", (8, 6), (200, 100, 0)), cast("Any", pipe), ending=ending)
+    assert Image.open(io.BytesIO(pipe.held)).size == (8, 6)
+
+
+@pytest.mark.parametrize("key", ["frames", "gamma", "cicp", "dpi"])
+@pytest.mark.parametrize("ending", [".png", ".jpg"])
+def test_a_text_with_the_name_of_another_entry_is_left_out(tmp_path, key, ending):
+    image = Image.new("RGB", (4, 4))
+    image.info[key] = "2"
+    save_image(image, tmp_path / f"a{ending}")
+    assert Image.open(tmp_path / f"a{ending}").info.get(key) != "2"
+    assert image.info[key] == "2"

@@ -291,3 +291,13 @@ def test_records_are_listed_in_both_forms(masks, tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="has no mask records"):
         find_records(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("text", ['{"shapes": []}', "[1, 2]"])
+def test_files_of_others_are_kept(photos: Path, text: str) -> None:
+    (photos / "a.json").write_text(text)
+    (photos / "b.json").write_text('[{"segm')  # cut off
+    first, second = run(photos, photos)[:2]
+    assert (first.status, second.status) == ("failed", "written")
+    assert (photos / "a.json").read_text() == text
+    assert run(photos, photos, overwrite=True)[0].status == "written"

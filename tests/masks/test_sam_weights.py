@@ -116,9 +116,10 @@ def test_damaged_and_hostile_files(sam, tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelLoadError, match="is truncated or not a file of weights"):
         read_weights(path)
-    path.write_bytes(b"")
-    with pytest.raises(ModelLoadError, match="is truncated or not a file of weights"):
-        read_weights(path)
+    for content in (b"", b".", b"\x80\x02J"):
+        path.write_bytes(content)
+        with pytest.raises(ModelLoadError, match="is truncated or not a file of weights"):
+            read_weights(path)
     (tmp_path / "a.safetensors").write_bytes(whole[:100])
     with pytest.raises(ModelLoadError, match="is truncated or not a file of weights"):
         read_weights(tmp_path / "a.safetensors")

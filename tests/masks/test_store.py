@@ -279,7 +279,7 @@ def test_structure_files_that_do_not_fit(tmp_path, masks):
 @pytest.mark.parametrize("writer", ["records", "structure"])
 def test_unwritable_folder(tmp_path, masks, records, writer):
     target = tmp_path / "missing" / "a"
-    with pytest.raises(OutputError, match=r"cannot write .*a'.*look at the folder, its permissions"):
+    with pytest.raises(OutputError, match=r"cannot write .*a'.*check the folder, its permissions"):
         write_records(target, records) if writer == "records" else write_structure(
             target, StructureField.from_masks(masks)
         )

@@ -57,6 +57,7 @@ def test_lengths_are_in_input_pixels():
     assert resolve_settings(dataclasses.replace(CONFIG, halo=97)).halo == 25
     settings = resolve_settings(CONFIG, tile=cast("Any", np.int64(32)), halo=0)
     assert (settings.tile, settings.halo) == (32, 0)
+    assert resolve_settings(CONFIG, wrap=True, halo=10**6).margin == 16  # as far as the networks look
     assert resolve_settings(CONFIG, tile=0).tile == 0
 
 
@@ -86,7 +87,8 @@ def test_values_of_another_kind_are_refused(name, values, message):
 
 
 def test_fidelity_goes_from_the_encoders_image_to_half_of_the_noise():
-    assert sampling_of_fidelity(1, CONFIG) == SamplingConfig(sampler="dpmpp_2m", steps=0, start=0)
+    encoder = SamplingConfig(sampler="dpmpp_2m", steps=0, start=0, encoder_share=1.0)
+    assert sampling_of_fidelity(1, CONFIG) == encoder
     assert sampling_of_fidelity(0, CONFIG) == SamplingConfig(sampler="dpmpp_2m", steps=4, start=50)
 
 

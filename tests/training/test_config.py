@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -97,3 +97,10 @@ def test_rate_warms_up_and_follows_a_cosine() -> None:
 def test_rate_stays() -> None:
     config = OptimizerConfig(lr=1.0, schedule="constant")
     assert {config.rate(step, steps=9) for step in range(9)} == {1.0}
+
+
+def test_choices_are_checked_in_python_as_well() -> None:
+    with pytest.raises(ConfigError, match=r"optimizer\.loss must be one of l1, l2, charbonnier; got 'L2'"):
+        OptimizerConfig(loss=cast("Any", "L2"))
+    with pytest.raises(ConfigError, match=r"run\.start must be one of"):
+        RunConfig(start=cast("Any", "Random"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -19,6 +20,7 @@ from sam_diffsr.config import to_dict
 from sam_diffsr.errors import CheckpointMismatchError, ConfigError, ModelLoadError, OutputError
 from sam_diffsr.pipeline.config import SamplingConfig
 from sam_diffsr.training import TrainConfig, export_run, load_config, read_checkpoint, read_log, train
+from sam_diffsr.training.log import CROPS
 from sam_diffsr.training.state import Checkpoint, check_same_run, list_checkpoints
 
 MakeConfig = Callable[..., TrainConfig]
@@ -234,3 +236,28 @@ def test_full_disk_while_saving(make_config: MakeConfig, history: Path, tmp_path
     assert same(read_checkpoint(folder).network, read_checkpoint(history).network)
     steps = [record["step"] for record in read_log(folder)]
     assert steps == sorted(set(steps))
+
+
+def test_a_folder_with_another_run_is_not_resumed_into(
+    make_config: MakeConfig, history: Path, encoder_run: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(encoder_run, tmp_path / "other")
+    before = list_checkpoints(folder)
+    with pytest.raises(ConfigError, match="holds another run"):
+        train("encoder", make_config(run={"steps": 99}), folder, resume=list_checkpoints(history)[5])
+    assert list_checkpoints(folder) == before
+
+
+def test_a_run_that_is_longer_already(make_config: MakeConfig, history: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has finished 6 steps, more than run\.steps 2"):
+        train("encoder", make_config(run={"steps": 2}), history, resume=True)
+
+
+def test_a_refused_resume_leaves_the_runs_crops(make_config: MakeConfig, tmp_path: Path) -> None:
+    Image.effect_noise((160, 160), 60).convert("RGB").save(tmp_path / "photo.png")
+    data = {"crops": None, "photos": str(tmp_path)}
+    train("encoder", make_config(data=data, run={"steps": 1}), tmp_path / "run")
+    manifest = (tmp_path / "run" / CROPS / "manifest.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"data\.patch was"):
+        train("encoder", make_config(data={**data, "patch": 40}), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / CROPS / "manifest.json").read_bytes() == manifest

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sam_diffsr.data.crops import Crops, CropStore, finished_crops, write_crops
 from sam_diffsr.data.synthetic.drawing import Drawing, draw_image, render
 from sam_diffsr.data.synthetic.textures import natural_textures, photo_textures
 from sam_diffsr.errors import ArgumentError
+from sam_diffsr.image.photos import list_photos
 from sam_diffsr.masks.spe import Encoding, Reduction
 
 
@@ -98,7 +99,9 @@ def synthesize_crops(
         raise ArgumentError(f"seed must be at least 0, got {seed}")
     config, folder = config or SyntheticConfig(), Path(out)
     how: dict[str, Any] = {"encoding": encoding, "reduction": reduction}
-    made_of = {**asdict(config), "count": count, "seed": seed}
+    photos = [] if config.photos is None else list_photos(config.photos)
+    digests = [hashlib.sha256(photo.read_bytes()).hexdigest() for photo in photos]
+    made_of = {"size": config.size, "pages": config.pages, "photos": digests, "count": count, "seed": seed}
     settings = {"crop_size": config.size, "synthetic": made_of, **how}
     store = finished_crops(folder, lambda found: found.get("settings") == settings, overwrite=overwrite)
     if store is not None:
