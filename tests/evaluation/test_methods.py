@@ -22,7 +22,7 @@ from sam_diffsr.evaluation.methods import (
 from sam_diffsr.evaluation.pairs import read_pair
 from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline import SamplingConfig
-from sam_diffsr.pipeline.settings import sampling_of_fidelity
+from sam_diffsr.pipeline.settings import resolve_settings
 from sam_diffsr.resize import imresize
 
 
@@ -83,7 +83,7 @@ def test_spacings_are_part_of_the_grid_and_reach_the_sampler(resolver, photos, m
 def test_a_grid_of_fidelities_is_what_they_stand_for(resolver) -> None:
     grid = sampling_grid(resolver.config, fidelities=[1.0, 0.5, 0.0])
     assert grid == [
-        Setting(sampling=sampling_of_fidelity(value, resolver.config), fidelity=value)
+        Setting(sampling=resolve_settings(resolver.config, fidelity=value).sampling, fidelity=value)
         for value in (1.0, 0.5, 0.0)
     ]
     assert [one.sampling.steps for one in sampling_grid(resolver.config, fidelities=[0.5], steps=[1, 2])] == [

@@ -55,7 +55,7 @@ def test_photographs_without_licences_are_counted_only(tmp_path: Path) -> None:
 
 
 def test_crops_of_a_plain_folder_lie_in_the_run(tmp_path: Path) -> None:
-    crops_of(tmp_path / "crops", [{"file": "a.png", "crops": 9, "reduction": 1.0}], segmenter="none")
+    crops_of(tmp_path / ".crops", [{"file": "a.png", "crops": 9, "reduction": 1.0}], segmenter="none")
     card = text({"data": {"photos": "somewhere"}}, tmp_path)
     assert "9 crops of 64 x 64 pixels from 1 photograph." in card
     assert "The photographs have no regions: E = 0 there." in card
