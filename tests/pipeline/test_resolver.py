@@ -41,6 +41,11 @@ def photo(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarr
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
+def test_a_device_may_be_named_in_two_ways(model, config):
+    resolver = SuperResolver(model, config, device="cpu:0")  # tensors call it cpu, and mps mps:0
+    assert resolver.upscale_tensor(torch.rand(1, 3, 8, 8), steps=0).shape[-2:] == (32, 32)
+
+
 # Sizes
 
 

@@ -113,6 +113,7 @@ def test_at_fidelity_1_a_given_step_is_blended_away():
     ]
     assert shares == [1.0, 0.5, 0.0]
     assert resolve_settings(one_step, fidelity=1).sampling.encoder_share == 0.0  # nothing to blend
+    assert resolve_settings(CONFIG, fidelity=1, steps=1).sampling.encoder_share == 1.0  # four steps
 
 
 def test_a_given_start_is_not_blended():
