@@ -19,14 +19,22 @@ import torch
 from sam_diffsr import stores
 from sam_diffsr.cluster import Cluster, connected, find_room, import_ray
 from sam_diffsr.device import Precision
-from sam_diffsr.errors import ArgumentError, ClusterError, DataError, ImageError, OutputError, SamDiffsrError
+from sam_diffsr.errors import (
+    ArgumentError,
+    ClusterError,
+    DataError,
+    ImageError,
+    OutputError,
+    SamDiffsrError,
+    TruncatedError,
+)
 from sam_diffsr.files import open_folder
 from sam_diffsr.image import jobs as image_jobs
 from sam_diffsr.image.jobs import STDIN, STDOUT, Existing, Extension, Job, Source
 from sam_diffsr.image.photos import PHOTO_SUFFIXES, list_photos
 from sam_diffsr.image.read import readable_endings
 from sam_diffsr.masks.folders import MaskGenerator, MaskOutcome, generate_folder, place_targets
-from sam_diffsr.masks.store import TruncatedError, read_records
+from sam_diffsr.masks.store import read_records
 from sam_diffsr.pipeline.batch import FileUpscaler, Outcome
 from sam_diffsr.pipeline.resolver import SuperResolver
 from sam_diffsr.stores import as_path, as_uri, is_remote

@@ -22,6 +22,7 @@ __all__ = [
     "NumericalError",
     "OutputError",
     "SamDiffsrError",
+    "TruncatedError",
 ]
 
 
@@ -51,6 +52,10 @@ class ImageTooLargeError(ImageError):
 
 class DataError(SamDiffsrError, ValueError):
     """Training data, mask records or structure files are malformed or do not fit each other."""
+
+
+class TruncatedError(DataError):
+    """A file of masks is cut off, so that it can only be made again."""
 
 
 class ModelLoadError(SamDiffsrError, OSError):

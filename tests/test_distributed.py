@@ -204,7 +204,7 @@ def test_a_file_that_kills_its_workers_fails_alone(ray, photos, tmp_path, model_
     outcomes = list(upscale_files(plan_files(photos, tmp_path / "x"), poisoned))
     (failed,) = [outcome for outcome in outcomes if outcome.status != "written"]
     assert failed.job.source.name == "z.png"
-    with pytest.raises(ClusterError, match="3 workers died of it"):
+    with pytest.raises(ClusterError, match="3 workers were killed while they did this file"):
         raise failed.error or AssertionError
     assert len(contents(tmp_path / "x")) == 6
 
@@ -313,7 +313,7 @@ def test_an_address_that_nobody_answers(
     answers: bool, monkeypatch, photos, tmp_path, model_dir, capsys
 ) -> None:
     """A closed port, and a program that accepts a connection and says nothing."""
-    monkeypatch.setattr(sam_diffsr.cluster, "_ANSWER", 4)
+    monkeypatch.setattr(sam_diffsr.cluster, "_JOIN_TIMEOUT", 4)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if answers:
@@ -331,9 +331,9 @@ def test_an_address_that_nobody_answers(
 def test_a_cluster_that_has_gone(monkeypatch) -> None:
     """Ray itself would look for it for three minutes."""
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    monkeypatch.setattr(sam_diffsr.cluster, "_REACHED", 1)
+    monkeypatch.setattr(sam_diffsr.cluster, "_CONNECT_TIMEOUT", 1)
     cluster = Cluster(address="auto")
-    with pytest.raises(ClusterError, match=r"in at auto; .*\(.*Failed to connect to GCS"), connected(cluster):
+    with pytest.raises(ClusterError, match=r"at auto; .*\(.*Failed to connect to GCS"), connected(cluster):
         pass
 
 

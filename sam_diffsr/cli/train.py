@@ -93,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
         distance=lpips_loss() if perceptual else None,
         progress=False if args.quiet else None,
     )
-    if leave_processes() and not args.quiet:
+    if leave_processes():
         state = "finished" if result.finished else "stopped (continue with --resume)"
         print(f"{state} at step {result.step} of {config.run.steps}: {result.checkpoint}")
     return 0 if result.finished else _INTERRUPTED

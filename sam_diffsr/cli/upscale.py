@@ -59,11 +59,7 @@ def add_upscale(parser: Parser) -> None:
     add_one = command.add_mutually_exclusive_group().add_argument
     add_one("--skip-existing", const="skip", help=skip, **existing)
     add_one("--overwrite", const="overwrite", help="replace existing results", **existing)
-    add(
-        "--ext",
-        choices=CHOICES["ext"],
-        help="file type; auto: that of the input (default: png)",
-    )
+    add("--ext", choices=CHOICES["ext"], help="file type; auto: that of the input (default: png)")
     add("--strip-metadata", action="store_true", help="leave out EXIF, colour profile, ...")
     add("--fidelity", type=float, metavar="0..1", help="1: closest to the input, to 0: most texture")
     add("--dry-run", action="store_true", help="only print what would be done")
@@ -104,12 +100,7 @@ def add_upscale(parser: Parser) -> None:
     add = machine.add_argument
     add("-t", "--tile", type=options.tile_size, metavar="auto|0|N", help=tile)
     add("--halo", type=int, metavar="N", help=halo)
-    add(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        help="tiles, or files of equal size, computed together",
-    )
+    add("--batch-size", type=int, metavar="N", help="tiles, or files of equal size, computed together")
     add("--max-memory", type=options.megabytes, metavar="MB", help=limit)
     options.add_ray_options(command.further_group("cluster"))
 

@@ -15,6 +15,7 @@ The structure field of crop n is ``values[offsets[source] + labels[n]]``. Nothin
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -167,6 +168,14 @@ def write_crops(
         paths[MANIFEST].write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         (folder / MANIFEST).unlink(missing_ok=True)
     return CropStore(folder)
+
+
+def photo_digest(file: Path) -> str | None:
+    """SHA-256 of a photo; None if it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:  # reading the photo will report it
+        return None
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

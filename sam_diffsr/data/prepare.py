@@ -19,7 +19,7 @@ from typing import Any
 
 import sam_diffsr.data.cut as cut
 from sam_diffsr.data.config import MissingMasks
-from sam_diffsr.data.crops import PARTS, CropStore, finished_crops, write_crops
+from sam_diffsr.data.crops import PARTS, CropStore, finished_crops, photo_digest, write_crops
 from sam_diffsr.data.datasets import photo_folders
 from sam_diffsr.errors import ArgumentError, DataError, OutputError
 from sam_diffsr.files import writing
@@ -115,7 +115,9 @@ def prepare_crops(
 
     # A folder with the same photos, masks and settings is finished.
     factors = list(dict.fromkeys(float(factor) for factor in reductions))
-    listed = [(file, _digest(file), digest_masks(found[file]) if file in found else None) for file in files]
+    listed = [
+        (file, photo_digest(file), digest_masks(found[file]) if file in found else None) for file in files
+    ]
     wanted = [[photo, by, masked] for _, photo, masked in listed for by in factors]
 
     def is_wanted(manifest: dict[str, Any]) -> bool:
@@ -195,14 +197,6 @@ def _remove_parts(parts: Path) -> None:
 def _part_name(*made_of: Any) -> str:
     key = json.dumps(made_of, sort_keys=True).encode()
     return f"{hashlib.sha256(key).hexdigest()[:24]}.npz"
-
-
-def _digest(file: Path) -> str | None:
-    """SHA-256 of a photo; None if it cannot be read."""
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError:  # reading the photo will report it
-        return None
 
 
 def _report(skipped: Sequence[Mapping[str, Any]], total: int) -> None:

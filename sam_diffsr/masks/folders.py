@@ -16,21 +16,20 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_diffsr.errors import ArgumentError, DataError, MissingDependencyError, OutputError
+from sam_diffsr.errors import (
+    ArgumentError,
+    DataError,
+    MissingDependencyError,
+    OutputError,
+    TruncatedError,
+)
 from sam_diffsr.files import open_folder
 from sam_diffsr.image.photos import list_photos, read_photo
 from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions, SamPrecision
 from sam_diffsr.masks.segments import GraphMaskGenerator
 from sam_diffsr.masks.shard import Shard
 from sam_diffsr.masks.spe import EncodingOptions, StructureField, check_encoding
-from sam_diffsr.masks.store import (
-    AMG_TABLE,
-    TruncatedError,
-    read_records,
-    read_structure,
-    write_records,
-    write_structure,
-)
+from sam_diffsr.masks.store import AMG_TABLE, read_records, read_structure, write_records, write_structure
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sam_diffsr.errors import DataError
+from sam_diffsr.errors import DataError, TruncatedError
 from sam_diffsr.files import atomic_path, writing
 from sam_diffsr.masks.regions import collect_runs
 from sam_diffsr.masks.rle import decode, encode
@@ -28,10 +28,6 @@ from sam_diffsr.masks.spe import EncodingOptions, StructureField, check_encoding
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-
-class TruncatedError(DataError):
-    """A file of masks was cut off by another tool; it can be made again."""
 
 
 PathLike = str | os.PathLike[str]

@@ -95,16 +95,16 @@ def test_step_and_image_for_real(model_dir, tmp_path: Path, monkeypatch, capsys)
     [
         (["step", "-m", "nowhere/model"], "nowhere"),
         (["step", "--sizes", "8"], "--sizes belongs to bench memory, not to bench step"),
-        (["masks", "--size", "8"], "--size belongs to bench step and image and folder, not to bench masks"),
+        (["masks", "--size", "8"], "--size belongs to bench step, image, folder, not to bench masks"),
         (["step", "--set", "data.batch=3"], "--set belongs to bench train, not to bench step"),
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (
             ["masks", "-m", "x"],
-            "model belongs to bench step and image and memory and folder, not to bench masks",
+            "model belongs to bench step, image, memory, folder, not to bench masks",
         ),
         (
             ["train", "--device", "cpu"],
-            "device belongs to bench step and image and memory and folder, not to",
+            "device belongs to bench step, image, memory, folder, not to",
         ),
         (["masks", "--json", "."], "there is a folder of this name"),
     ],

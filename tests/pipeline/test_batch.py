@@ -294,7 +294,7 @@ def test_a_full_disk_fails_each_file_and_leaves_nothing(photos: Path, tmp_path: 
     monkeypatch.setattr(Image.Image, "save", full)
     outcomes = outcomes_of(plan_jobs(photos, tmp_path / "x"))
     assert [outcome.status for outcome in outcomes] == ["failed"] * 3
-    assert "No space left on device; look at" in str(outcomes[0].error)
+    assert "No space left on device; check" in str(outcomes[0].error)
     assert not list((tmp_path / "x").iterdir())
 
 

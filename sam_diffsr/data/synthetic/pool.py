@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
@@ -14,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from sam_diffsr.data.config import SyntheticConfig
-from sam_diffsr.data.crops import Crops, CropStore, finished_crops, write_crops
+from sam_diffsr.data.crops import Crops, CropStore, finished_crops, photo_digest, write_crops
 from sam_diffsr.data.synthetic.drawing import Drawing, draw_image, render
 from sam_diffsr.data.synthetic.textures import natural_textures, photo_textures
 from sam_diffsr.errors import ArgumentError
@@ -100,7 +99,7 @@ def synthesize_crops(
     config, folder = config or SyntheticConfig(), Path(out)
     how: dict[str, Any] = {"encoding": encoding, "reduction": reduction}
     photos = [] if config.photos is None else list_photos(config.photos)
-    digests = [hashlib.sha256(photo.read_bytes()).hexdigest() for photo in photos]
+    digests = [photo_digest(photo) for photo in photos]
     made_of = {"size": config.size, "pages": config.pages, "photos": digests, "count": count, "seed": seed}
     settings = {"crop_size": config.size, "synthetic": made_of, **how}
     store = finished_crops(folder, lambda found: found.get("settings") == settings, overwrite=overwrite)
