@@ -94,6 +94,7 @@ def test_step_and_image_for_real(model_dir, tmp_path: Path, monkeypatch, capsys)
     ("arguments", "message"),
     [
         (["step", "-m", "nowhere/model"], "nowhere"),
+        (["memory", "--repeats", "3"], "--repeats belongs to bench"),
         (["step", "--sizes", "8"], "--sizes belongs to bench memory, not to bench step"),
         (["masks", "--size", "8"], "--size belongs to bench step, image, folder, not to bench masks"),
         (["step", "--set", "data.batch=3"], "--set belongs to bench train, not to bench step"),

@@ -205,6 +205,9 @@ def test_evaluate_does_not_write_over_its_images(model_dir, hr_dir, capsys) -> N
     before = image.read_bytes()
     assert main(["evaluate", "--hr", str(hr_dir), "-m", str(model_dir), "--csv", str(image)]) == 2
     assert "is an image to evaluate; give the output another name" in capsys.readouterr().err
+    both = str(hr_dir / "scores")
+    assert main(["evaluate", "--hr", str(hr_dir), "--csv", both, "--json", both]) == 2
+    assert "two outputs have one name" in capsys.readouterr().err
     assert image.read_bytes() == before
 
 

@@ -57,6 +57,8 @@ def test_missing_masks(photos, tmp_path, capsys) -> None:
 def test_missing_masks_of_no_masks(capsys) -> None:
     assert main(["data", "prepare", "in", "out", "--missing-masks", "zero"]) == 2
     assert "--missing-masks belongs to --masks" in capsys.readouterr().err
+    assert main(["data", "prepare", "in", "out", "--masks", "m", "--segmenter", "none"]) == 2
+    assert "--segmenter and --masks exclude each other" in capsys.readouterr().err
 
 
 def test_synthesize(tmp_path, capsys) -> None:

@@ -75,6 +75,8 @@ def test_parts_come_from_the_flag_or_the_launcher(pictures, monkeypatch, capsys)
     assert counts == ["1 written, 0 skipped, 0 failed"] * 2
     assert main([*command, "-q", "--overwrite"]) == 0
     assert capsys.readouterr().out == ""
+    assert main([*command, "--ray-workers", "2"]) == 2
+    assert "belong to --ray, which is not given" in capsys.readouterr().err
     assert main([*command, "--shard", "3/2"]) == 2
     assert "there is no part 3 of 2" in capsys.readouterr().err
 

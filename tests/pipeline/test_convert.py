@@ -93,6 +93,10 @@ def test_a_model_of_this_library_is_refused(tmp_path: Path) -> None:
     SuperResolver.from_pretrained("small", device="cpu").save_pretrained(tmp_path / "own")
     with pytest.raises(CheckpointMismatchError, match="is a model of this library"):
         convert_checkpoint(tmp_path / "own" / "model.safetensors", tmp_path / "out")
+    metadata = {"format_version": "1", "step": "3", "stage": "encoder", "config": "{}"}
+    save_file({"network:x": torch.zeros(1)}, tmp_path / "step.safetensors", metadata=metadata)
+    with pytest.raises(CheckpointMismatchError, match="is a checkpoint of a training run; make a"):
+        convert_checkpoint(tmp_path / "step.safetensors", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
