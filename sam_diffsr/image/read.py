@@ -167,7 +167,7 @@ def load_pixels(image: Image.Image, *, name: str, max_pixels: int | None = None)
     reduced = _reduced_from_16_bit(image.mode, raw_modes)
     closed = getattr(image, "tile", None) and getattr(getattr(image, "fp", None), "closed", True)
     try:
-        # To count the frames of a GIF or TIFF, Pillow reads it anew: pixels that were loaded would be lost.
+        # Pillow rereads a GIF or TIFF to count its frames, which drops pixels that are loaded.
         loaded = image.format in ("GIF", "TIFF") and not getattr(image, "tile", None)
         frames = 1 if loaded else int(getattr(image, "n_frames", 1))
         with _pillow_limit(name, max_pixels):

@@ -16,13 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_diffsr.errors import (
-    ArgumentError,
-    DataError,
-    MissingDependencyError,
-    OutputError,
-    TruncatedError,
-)
+from sam_diffsr.errors import ArgumentError, DataError, MissingDependencyError, OutputError, TruncatedError
 from sam_diffsr.files import open_folder
 from sam_diffsr.image.photos import list_photos, read_photo
 from sam_diffsr.masks.sam import SamMaskGenerator, SamOptions, SamPrecision

@@ -29,7 +29,6 @@ from sam_diffsr.masks.spe import EncodingOptions, StructureField, check_encoding
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-
 PathLike = str | os.PathLike[str]
 
 AMG_TABLE = "metadata.csv"
