@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -63,11 +64,11 @@ def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> Config
     return cls(**values)
 
 
-def check_fields(config: Any, table: str, least: Mapping[str, float]) -> None:
-    """Raise ``ConfigError`` unless ``Literal`` fields hold one of their values and numbers are large enough.
+def check_fields(config: Any, table: str, **intervals: str) -> None:
+    """Raise ``ConfigError`` unless ``Literal`` fields hold one of their values and numbers are in range.
 
-    ``least`` has the smallest numbers by the names of fields; None is in range. Messages name fields after
-    ``table``, such as ``"sampling."``.
+    ``intervals`` has the ranges by the names of fields, such as ``"[0, 1)"`` or ``"(0, inf)"``. Every number
+    of a tuple must be in range; None always is. Messages name fields after ``table``: ``"sampling."``.
     """
     for name, hint in get_type_hints(cast("type[Any]", type(config))).items():
         value = getattr(config, name)
@@ -76,8 +77,21 @@ def check_fields(config: Any, table: str, least: Mapping[str, float]) -> None:
         for option in (hint, *get_args(hint)):
             if get_origin(option) is Literal and not hasattr(value, "__dataclass_fields__"):
                 check_choice(value, option, what=f"{table}{name}")
-        if name in least and not value >= least[name]:
-            raise ConfigError(f"{table}{name} must be >= {least[name]}, got {value}")
+        if name in intervals:
+            for number in cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,)):
+                _check_number(number, intervals[name], f"{table}{name}")
+
+
+def _check_number(number: Any, interval: str, where: str) -> None:
+    low, high = map(float, interval[1:-1].split(","))
+    above = low <= number if interval[0] == "[" else low < number
+    below = number <= high if interval[-1] == "]" else number < high
+    if not (above and below):
+        wanted = f"lie in {interval}"
+        if high == math.inf:
+            wanted = f"be {'>=' if interval[0] == '[' else '>'} {low:g}"
+            wanted += " and finite" if isinstance(number, float) else ""
+        raise ConfigError(f"{where} must {wanted}, got {number}")
 
 
 def check_choice(value: object, choices: Any, *, what: str, error: type[Exception] = ConfigError) -> None:

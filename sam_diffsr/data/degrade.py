@@ -10,10 +10,10 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,18 +21,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from sam_diffsr.config import check_fields
 from sam_diffsr.errors import ArgumentError, ConfigError
 from sam_diffsr.resize import imresize
 
 DegradationName = Literal["bicubic", "photo"]
 """Named degradations: the clean MATLAB reduction, and that of photographs as people have them."""
-
-
-def check_ranges(config: Any, limits: Mapping[str, tuple[float, float]], *, where: str) -> None:
-    """Raise ``ConfigError`` unless each named field lies between its two limits."""
-    for name, (low, high) in limits.items():
-        if not low <= (value := getattr(config, name)) <= high:
-            raise ConfigError(f"{where}.{name} must lie in [{low:g}, {high:g}], got {value}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +40,7 @@ class Damage:
     high: float
 
     def __post_init__(self) -> None:
-        check_ranges(self, {"probability": (0, 1)}, where="data.degradation: damage")
+        check_fields(self, "data.degradation: damage.", probability="[0, 1]")
         if not 0 <= self.low <= self.high < math.inf:
             raise ConfigError(f"a damage needs 0 <= low <= high, got {self.low} and {self.high}")
 
@@ -73,9 +67,9 @@ class DegradationConfig:
     """JPEG after a reduction; quality of libjpeg's tables."""
 
     def __post_init__(self) -> None:
-        limits = {"clean": (0, 1), "twice": (0, 1), "anisotropic": (0, 1), "gray": (0, 1)}
-        check_ranges(self, limits, where="data.degradation")
-        check_ranges(self.jpeg, {"low": (1, 100), "high": (1, 100)}, where="data.degradation.jpeg")
+        shares = dict.fromkeys(("clean", "twice", "anisotropic", "gray"), "[0, 1]")
+        check_fields(self, "data.degradation.", **shares)
+        check_fields(self.jpeg, "data.degradation.jpeg.", low="[1, 100]", high="[1, 100]")
 
 
 PHOTO = DegradationConfig()

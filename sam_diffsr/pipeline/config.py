@@ -33,9 +33,7 @@ class NormalizationConfig:
     """Divisor of the 8-bit input of the bicubic ``up`` in training; 256 in the published weights."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.residual_scale < float("inf"):
-            raise ConfigError(f"normalization.residual_scale must be > 0, got {self.residual_scale}")
-        check_fields(self, "normalization.", {})
+        check_fields(self, "normalization.", residual_scale="(0, inf)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,9 +52,7 @@ class SamplingConfig:
     """Share of the encoder's own image in the result, from 0 to 1."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "sampling.", {"steps": 0, "start": 0})
-        if not 0 <= self.encoder_share <= 1:
-            raise ConfigError(f"sampling.encoder_share must lie in [0, 1], got {self.encoder_share}")
+        check_fields(self, "sampling.", steps="[0, inf)", start="[0, inf)", encoder_share="[0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +86,7 @@ class ResolverConfig:
         return -(-self.halo // self.model.scale) + reach
 
     def __post_init__(self) -> None:
-        check_fields(self, "", {"halo": 0, "bytes_per_pixel": 1})
+        check_fields(self, "", halo="[0, inf)", bytes_per_pixel="[1, inf)")
         if self.format_version != FORMAT_VERSION:
             raise ConfigError(f"format_version must be {FORMAT_VERSION}, got {self.format_version}")
         timesteps, start = self.schedule.timesteps, self.sampling.start

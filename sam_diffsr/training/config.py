@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from sam_diffsr.config import check_fields
 from sam_diffsr.data.config import DataConfig
@@ -15,15 +14,9 @@ from sam_diffsr.errors import ConfigError
 from sam_diffsr.models import ModelConfig
 from sam_diffsr.pipeline.config import SamplingConfig
 
-_Rule = tuple[str, Callable[[Any], bool]]
-"""What a value must do, and whether it does."""
-_POSITIVE: _Rule = ("be > 0 and finite", lambda value: 0 < value < math.inf)
-_NOT_NEGATIVE: _Rule = ("be >= 0", lambda value: 0 <= value < math.inf)
-_COUNT: _Rule = ("be >= 1", lambda value: value >= 1)
-_COUNT_OR_NULL: _Rule = ("be >= 1 or null", lambda value: value is None or value >= 1)
-_SHARE: _Rule = ("lie in [0, 1]", lambda value: 0 <= value <= 1)
-_DECAY: _Rule = ("lie in [0, 1)", lambda value: 0 <= value < 1)
-_DECAYS: _Rule = ("lie in [0, 1)", lambda values: all(0 <= value < 1 for value in values))
+_POSITIVE = "(0, inf)"
+_NOT_NEGATIVE = "[0, inf)"
+_COUNT = "[1, inf)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +45,9 @@ class OptimizerConfig:
     """Gradient clipping: largest norm of the whole gradient."""
 
     def __post_init__(self) -> None:
-        _check(self, "optimizer", lr=_POSITIVE, clip=_POSITIVE, weight_decay=_NOT_NEGATIVE, betas=_DECAYS)
-        _check(self, "optimizer", halve_every=_COUNT, warmup_steps=_NOT_NEGATIVE, final_fraction=_SHARE)
+        limits = {"lr": _POSITIVE, "clip": _POSITIVE, "weight_decay": _NOT_NEGATIVE, "betas": "[0, 1)"}
+        limits |= {"halve_every": _COUNT, "warmup_steps": _NOT_NEGATIVE, "final_fraction": "[0, 1]"}
+        check_fields(self, "optimizer.", **limits)
 
     def rate(self, step: int, *, steps: int) -> float:
         """Learning rate of a step (0-based) in a run of ``steps`` steps."""
@@ -92,9 +86,8 @@ class DiffusionConfig:
     """Weight of LPIPS in the loss of these rows, beside the L1 error of the residual; needs ``lpips``."""
 
     def __post_init__(self) -> None:
-        power: _Rule = ("lie in (0, 10]", lambda value: 0 < value <= 10)
-        _check(self, "diffusion", residual_scale=_POSITIVE, timestep_power=power)
-        _check(self, "diffusion", encoder_starts=_SHARE, perceptual=_NOT_NEGATIVE)
+        limits = {"timestep_power": "(0, 10]", "encoder_starts": "[0, 1]", "perceptual": _NOT_NEGATIVE}
+        check_fields(self, "diffusion.", residual_scale=_POSITIVE, **limits)
         if self.perceptual > 0 and self.encoder_starts == 0:
             raise ConfigError("diffusion.perceptual needs diffusion.encoder_starts above 0, got 0")
 
@@ -115,7 +108,7 @@ class ValidationConfig:
     """Sampler of stage 2. Stage 1 is scored on the encoder's own image."""
 
     def __post_init__(self) -> None:
-        _check(self, "validation", limit=_COUNT_OR_NULL, crop=_COUNT_OR_NULL, pictures=_NOT_NEGATIVE)
+        check_fields(self, "validation.", limit=_COUNT, crop=_COUNT, pictures=_NOT_NEGATIVE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,12 +157,10 @@ class RunConfig:
     """Save and stop after this time; null runs to the end."""
 
     def __post_init__(self) -> None:
-        counts = ("steps", "accumulate", "keep", "log_every", "checkpoint_every", "validate_every")
-        time: _Rule = ("be > 0 or null", lambda value: value is None or value > 0)
-        seed: _Rule = ("be >= 0 and < 2**63", lambda value: 0 <= value < 2**63)
-        _check(self, "run", **dict.fromkeys(counts, _COUNT), seed=seed, threads=_COUNT_OR_NULL)
-        workers: _Rule = ("be >= 0 or null", lambda value: value is None or value >= 0)
-        _check(self, "run", ema_decay=_DECAY, max_seconds=time, workers=workers)
+        intervals = ("log_every", "checkpoint_every", "validate_every")
+        counts = dict.fromkeys(("steps", "accumulate", "keep", "threads", *intervals), _COUNT)
+        limits = {"seed": f"[0, {2**63})", "ema_decay": "[0, 1)", "workers": _NOT_NEGATIVE}
+        check_fields(self, "run.", max_seconds=_POSITIVE, **limits, **counts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,12 +182,3 @@ class TrainConfig:
             raise ConfigError(
                 f"data.batch must be a multiple of run.accumulate {parts}, got {self.data.batch}"
             )
-
-
-def _check(config: object, table: str, **rules: _Rule) -> None:
-    """Refuse values of a table that are none of their choices or break their rules."""
-    check_fields(config, f"{table}.", {})
-    for key, (wanted, good) in rules.items():
-        value = getattr(config, key)
-        if not good(value):
-            raise ConfigError(f"{table}.{key} must {wanted}, got {value}")

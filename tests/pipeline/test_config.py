@@ -56,8 +56,11 @@ def test_configs_are_frozen():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: NormalizationConfig(residual_scale=0.0), r"residual_scale must be > 0, got 0\.0"),
-        (lambda: NormalizationConfig(residual_scale=float("nan")), r"residual_scale must be > 0, got nan"),
+        (lambda: NormalizationConfig(residual_scale=0.0), r"residual_scale must be > 0 and finite, got 0\.0"),
+        (
+            lambda: NormalizationConfig(residual_scale=float("nan")),
+            r"residual_scale .* finite, got nan",
+        ),
         (lambda: NormalizationConfig(lr_up_levels=128), r"lr_up_levels must be one of 255, 256; got 128"),  # type: ignore[arg-type]
         (
             lambda: SamplingConfig(sampler="euler", steps=4),  # type: ignore[arg-type]
