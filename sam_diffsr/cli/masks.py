@@ -136,8 +136,6 @@ def _generate(args: argparse.Namespace) -> int:
 
     load = _loader(args, given(args, *SAM_OPTIONS))
     if (cluster := cluster_of(args)) is None:
-        if given(args, "ray_workers", "ray_cpus", "ray_gpus"):
-            raise ArgumentError("ray_workers, ray_cpus and ray_gpus belong to --ray, which is not given")
         files: dict[str, Any] = {"shard": _shard(args), "overwrite": args.overwrite}
         return _report(generate_folder(args.images, args.out, load, **files), args)
     from sam_diffsr.distributed import generate_masks

@@ -78,6 +78,8 @@ def add_ray_options(group: Group) -> None:
 def cluster_of(args: argparse.Namespace) -> Cluster | None:
     """The cluster of ``--ray``; None without it."""
     if args.ray is None:
+        if given(args, "ray_workers", "ray_cpus", "ray_gpus"):
+            raise ArgumentError("ray_workers, ray_cpus and ray_gpus belong to --ray, which is not given")
         return None
     from sam_diffsr.cluster import Cluster
 

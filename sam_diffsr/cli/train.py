@@ -60,6 +60,7 @@ def _run(args: argparse.Namespace) -> int:
     from sam_diffsr.evaluation.validation import FolderValidator
     from sam_diffsr.training import config_to_yaml, load_config, resolver_config, train
     from sam_diffsr.training.launch import leave_processes
+    from sam_diffsr.training.state import latest_checkpoint
 
     config = load_config(args.config, overrides=args.overrides)
     if args.print_config:
@@ -69,7 +70,8 @@ def _run(args: argparse.Namespace) -> int:
         return args.parser.error("the following arguments are required: --out")  # which exits
 
     record = Path(args.out, "config.yaml")
-    if not args.resume and record.exists() and record.resolve() == Path(args.config).expanduser().resolve():
+    own = record.exists() and record.resolve() == Path(args.config).expanduser().resolve()
+    if own and latest_checkpoint(Path(args.out)) is None:
         raise ArgumentError(f"the run writes its own {record}; keep your config under another name")
 
     # the validator of table validation, and the distance that diffusion.perceptual asks for

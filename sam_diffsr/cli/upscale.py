@@ -194,7 +194,6 @@ def _warn_of_unused(args: argparse.Namespace, jobs: list[Job]) -> None:
         (not images, ("ext", *(() if lossless else ("quality",))), "all inputs are videos"),
         (images and exact and not lossless, ("quality",), "no result is JPEG, WebP, AVIF or HEIC"),
         (videos and lossless, ("crf",), "lossless video has no loss to choose"),
-        (not args.ray, ("ray_workers", "ray_cpus", "ray_gpus"), "--ray is not given"),
     ):
         if unused and (found := given(args, *names)):
             flags = " and ".join(args.parser.flags[name] for name in found)

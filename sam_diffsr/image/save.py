@@ -74,6 +74,10 @@ def save_image(
     mode = "I;16" if image.mode.startswith("I;16") else image.mode
     # A text of a PNG may have the name of an entry that is no text.
     info = {key: x for key, x in image.info.items() if not (key in RESERVED_KEYS and isinstance(x, str))}
+    if isinstance(info.get("exif"), Image.Exif):
+        info["exif"] = info["exif"].tobytes()
+    if isinstance(info.get("xmp"), str):
+        info["xmp"] = info["xmp"].encode()
     moving = {key: info[key] for key in (FRAMES, "duration", "loop") if FRAMES in info}
     info = moving if strip_metadata else info
     check_image(name, file_format, mode, image.size, info)

@@ -74,8 +74,10 @@ def test_the_given_config_is_not_replaced(
     tmp_path: Path, calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "config.yaml").write_text("# mine\nbase: tiny/rrdb\n")
-    assert main(["train", "rrdb", str(tmp_path / "config.yaml"), "--out", str(tmp_path)]) == 2
-    assert "keep your config under another name" in capsys.readouterr().err
+    command = ["train", "rrdb", str(tmp_path / "config.yaml"), "--out", str(tmp_path)]
+    for resume in [], ["--resume"], ["--resume", "another/run"]:
+        assert main([*command, *resume]) == 2
+        assert "keep your config under another name" in capsys.readouterr().err
     assert calls == []
 
 

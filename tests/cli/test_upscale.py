@@ -170,7 +170,6 @@ def test_a_place_where_no_folder_can_be_made(model_dir, photos, tmp_path, monkey
             ["--start-time", "1", "--end-time", "2", "-q"],
             "--start-time and --end-time have no effect: no input is a video",
         ),
-        (["--ray-cpus", "2"], "--ray-cpus has no effect: --ray is not given"),
     ],
 )
 def test_options_that_change_nothing_are_named(model_dir, photos, tmp_path, capsys, flags, warning) -> None:
@@ -236,6 +235,7 @@ def test_errors_are_one_line(model_dir, photos, tmp_path, monkeypatch, capsys, a
         (["--tile", "-3"], "error: --tile must be 'auto', 0"),
         (["--quality", "0"], "error: --quality must be in 1..100"),
         (["--device", "cuda:77"], "error: --device 'cuda:77' was asked for"),
+        (["--ray-cpus", "2"], "error: --ray-workers, --ray-cpus and --ray-gpus belong to --ray"),
         (["--output", "a.pdf"], "error: results cannot be written as .pdf"),
     ],
 )

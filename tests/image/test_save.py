@@ -165,6 +165,17 @@ def test_each_format_keeps_what_it_has_a_place_for(tmp_path, extension, kept):
     assert (content.get("Author", "Ärger"), content.get("Titel", "写真")) == ("Ärger", "写真")
 
 
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "tif"])
+def test_exif_as_an_object_and_xmp_as_text_are_written_as_their_bytes(tmp_path, extension):
+    image = full(picture())
+    save_image(image, tmp_path / f"bytes.{extension}")
+    exif = Image.Exif()
+    exif.load(image.info["exif"])
+    image.info |= {"exif": exif, "xmp": "<x/>"}
+    save_image(image, tmp_path / f"objects.{extension}")
+    assert (tmp_path / f"objects.{extension}").read_bytes() == (tmp_path / f"bytes.{extension}").read_bytes()
+
+
 def test_captions_go_from_jpeg_to_jpeg(tmp_path):
     block = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\x08\x1c\x02\x78\0\x03cat"
     picture().save(tmp_path / "a.jpg", extra=b"\xff\xed" + (len(block) + 2).to_bytes(2, "big") + block)
