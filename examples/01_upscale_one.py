@@ -1,4 +1,4 @@
-"""Upscale one image with the bundled model: ``python examples/01_upscale_one.py INPUT OUTPUT``."""
+"""Upscale one image with the default model: ``python examples/01_upscale_one.py INPUT OUTPUT``."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> Config
     return cls(**values)
 
 
-def check_fields(config: Any, table: str, **intervals: str) -> None:
+def check_fields(config: Any, table: str, intervals: Mapping[str, str]) -> None:
     """Raise ``ConfigError`` unless ``Literal`` fields hold one of their values and numbers are in range.
 
     ``intervals`` has the ranges by the names of fields, such as ``"[0, 1)"`` or ``"(0, inf)"``. Every number

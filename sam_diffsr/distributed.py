@@ -128,7 +128,7 @@ def upscale_files(
     dtype: Precision = "auto",
     **files: Unpack[FileOptions],
 ) -> Iterator[Outcome]:
-    """Do jobs on a cluster. Each result is the one that ``upscaler.run(jobs)`` writes, bit for bit.
+    """Do jobs on a cluster. Results are those of ``upscaler.run(jobs)``, bit for bit with as many threads.
 
     Results appear whole or not at all, and those that exist are found before anything is read: a stopped run
     is finished with ``existing="skip"``.

@@ -139,14 +139,14 @@ def test_check_choice():
 
 
 def test_check_fields():
-    check_fields(Outer("x"), "outer.", limit="[1, 9]")  # None is in range
-    check_fields(FULL, "outer.", limit="[11, 11]")
+    check_fields(Outer("x"), "outer.", {"limit": "[1, 9]"})  # None is in range
+    check_fields(FULL, "outer.", {"limit": "[11, 11]"})
     with pytest.raises(ConfigError, match=r"outer\.limit must be >= 12, got 11"):
-        check_fields(FULL, "outer.", limit="[12, inf)")
+        check_fields(FULL, "outer.", {"limit": "[12, inf)"})
     with pytest.raises(ConfigError, match=r"inner\.level must be one of 2, 4; got 3"):
-        check_fields(Inner(level=3), "inner.")  # type: ignore[arg-type]
+        check_fields(Inner(level=3), "inner.", {})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"inner\.ratio must be >= 0 and finite, got nan"):
-        check_fields(Inner(ratio=float("nan")), "inner.", ratio="[0, inf)")
+        check_fields(Inner(ratio=float("nan")), "inner.", {"ratio": "[0, inf)"})
 
 
 @pytest.mark.parametrize("name", errors.__all__)

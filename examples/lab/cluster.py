@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128, help="side of a photograph, in pixels")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", type=int, default=2, help="cores of this machine to use")
-    parser.add_argument("--model", help="as for sam-diffsr upscale (default: the bundled model)")
+    parser.add_argument("--model", help="as for sam-diffsr upscale (default: photo)")
     args = parser.parse_args()
 
     os.environ.setdefault("RAY_worker_niceness", "0")  # else workers give way to this process

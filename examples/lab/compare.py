@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--sr", action="append", default=[], metavar="[NAME=]FOLDER", help="others' results")
     parser.add_argument("--hr", nargs="+", help="the originals, if there are any: one for all, or one each")
     parser.add_argument("--psnr", action="store_true", help="write the PSNR into the picture")
-    parser.add_argument("-m", "--model", help="bundled name, folder or Hub id (default: the bundled model)")
+    parser.add_argument("-m", "--model", help="bundled name, folder or Hub id (default: photo)")
     args = parser.parse_args()
     for flag, values in (("--crop", args.crop), ("--hr", args.hr)):
         if values is not None and len(values) not in (1, len(args.lr)):

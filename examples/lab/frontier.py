@@ -116,7 +116,7 @@ def main() -> None:
     )
     parser.add_argument("photos", help="folder of photographs")
     parser.add_argument("out", type=Path, help="file to write, tab-separated")
-    parser.add_argument("--model", help="bundled name, folder or file (default: the bundled model)")
+    parser.add_argument("--model", help="bundled name, folder or file (default: photo)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--limit", type=int, default=8, help="photographs to use (default: 8)")
     parser.add_argument("--crop", type=int, default=384, help="side of the square from each middle (384)")

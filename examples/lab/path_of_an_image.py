@@ -91,7 +91,7 @@ def file_of(frame: FrameType) -> str:
 def main() -> None:
     """Count, trace, print."""
     parser = argparse.ArgumentParser(description="Measure how much code an image goes through.")
-    parser.add_argument("--model", help="bundled name, folder or file (default: the bundled model)")
+    parser.add_argument("--model", help="bundled name, folder or file (default: photo)")
     parser.add_argument("--side", type=int, default=32, help="side of the image in pixels (default: 32)")
     parser.add_argument("--json", metavar="FILE", help="write all numbers")
     args = parser.parse_args()

@@ -61,7 +61,7 @@ def add_bench(parser: Parser) -> None:
     )
     config = "YAML file or preset to measure on its own data (default: the preset small, on made-up data)"
     setting = "change a value of the config; may be repeated"
-    limit = "memory limit per image (default: free memory)"
+    limit = "memory limit per image (default: half of what is free)"
     add = command.add_argument
     add("what", metavar="WHAT", nargs="*", type=_measurement, help="measurements (default: step image)")
     options.add_model_option(command)

@@ -54,7 +54,7 @@ def add_evaluate(parser: Parser) -> None:
     models = command.add_argument_group("models")
     add = models.add_argument
     sources = (
-        "bundled name, folder, .safetensors file or Hub id; repeatable (default: the bundled model, or none "
+        "photo, small, base, a folder, a .safetensors file or a Hub id; repeatable (default: photo, or none "
         "with --sr)"
     )
     starts = "noise, or timesteps to start at from the encoder's image"
@@ -82,8 +82,8 @@ def add_evaluate(parser: Parser) -> None:
     add = command.add_argument_group("output").add_argument
     resume = (
         "continue a stopped run: scores are kept in FILE image by image, and those in it are reused "
-        "(default: a file next to the first output, deleted at the end); with --html or --save every image "
-        "is made again"
+        "(without FILE: in one next to the first output, deleted at the end); with --html or --save every "
+        "image is made again"
     )
     add("--json", metavar="FILE", help="every value, with settings, commit and versions")
     add("--csv", metavar="FILE", help="one line per image and method")

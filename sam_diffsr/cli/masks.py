@@ -105,7 +105,7 @@ def add_masks(parser: Parser) -> None:
 def _add_generator_options(parser: Parser) -> None:
     model = (
         "SAM as vit_b, vit_l, vit_h (from the Hub), a .pth or .safetensors file, folder or Hub id; or "
-        "graph, which needs no weights (default: vit_h)"
+        "graph, which needs no weights but the extra segments (default: vit_h)"
     )
     precision = "precision of SAM's image encoder on CUDA (default: fp32)"
     side = "segment larger photos at this longest side (default: no limit for SAM, 512 for graph)"

@@ -53,7 +53,7 @@ def add_message_options(parser: Parser) -> None:
 
 def add_model_option(parser: Parser) -> None:
     """``-m`` and its alias ``-n``."""
-    text = "bundled name, folder, .safetensors file or Hub id (default: the bundled model)"
+    text = "photo, small, base, a folder, a .safetensors file or a Hub id (default: photo)"
     parser.add_argument("-m", "--model", "-n", metavar="MODEL", type=filled, help=text)
 
 

@@ -43,7 +43,7 @@ def add_train(parser: Parser) -> None:
     order = "rrdb, then diffusion, which needs its result"
     one = "set one value of the config; can be repeated"
     resume = (
-        "continue from the newest checkpoint in DIR, or start if there is none (default: latest); or "
+        "continue from the newest checkpoint in DIR, or start if there is none (without a value: latest); or "
         "continue from the given checkpoint"
     )
     add("stage", metavar="STAGE", choices=tuple(STAGES), help=order)

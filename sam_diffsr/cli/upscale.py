@@ -73,7 +73,8 @@ def add_upscale(parser: Parser) -> None:
     add("--megapixels", type=above_0, metavar="N", help="final size, in 10^6 pixels")
     add("--quality", type=quality, metavar="1..100|lossless", help=lossless)
     add("--keep-time", action="store_true", help="give results the modification time of their inputs")
-    add("--max-pixels", type=whole(0), metavar="N", help="largest input that is accepted, 0 for any size")
+    largest = "largest input in pixels (default: 64 million; 0: any)"
+    add("--max-pixels", type=whole(0), metavar="N", help=largest)
 
     add = command.further_group("video").add_argument
     add("--start-time", type=float, metavar="SECONDS", help="where to begin; audio is cut too")

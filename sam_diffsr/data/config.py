@@ -33,8 +33,8 @@ class SyntheticConfig:
     """Folder of photos for colours and textures; null takes them from natural statistics."""
 
     def __post_init__(self) -> None:
-        counts = dict.fromkeys(("pool", "windows"), "[1, inf)")
-        check_fields(self, "data.synthetic.", size="[32, 4096]", pages="[0, 1]", **counts)
+        limits = {"size": "[32, 4096]", "pages": "[0, 1]", "pool": "[1, inf)", "windows": "[1, inf)"}
+        check_fields(self, "data.synthetic.", limits)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,8 +49,8 @@ class AugmentConfig:
     """Weights of a blend are drawn from Beta(alpha, alpha): 1 is uniform, larger is closer to halves."""
 
     def __post_init__(self) -> None:
-        shares = dict.fromkeys(("permute_channels", "mixup"), "[0, 1]")
-        check_fields(self, "data.augment.", mixup_alpha="[0.01, 100]", **shares)
+        limits = {"permute_channels": "[0, 1]", "mixup": "[0, 1]", "mixup_alpha": "[0.01, 100]"}
+        check_fields(self, "data.augment.", limits)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +85,8 @@ class DataConfig:
     """Divisor of a region's value, see ``masks.spe``; null is that of ``crops``, else image."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "data.", patch="[1, inf)", batch="[1, inf)", synthetic_fraction="[0, 1]")
+        limits = {"patch": "[1, inf)", "batch": "[1, inf)", "synthetic_fraction": "[0, 1]"}
+        check_fields(self, "data.", limits)
         if self.augment.mixup and self.batch < 2:
             raise ConfigError("data.augment.mixup needs a second window: set data.batch to at least 2, got 1")
         if self.crops is None and self.photos is None and self.synthetic is None:

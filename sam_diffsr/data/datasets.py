@@ -24,6 +24,7 @@ HR_FOLDERS = (
     *_PLAIN,
     *("DF2K_train_HR", "DF2K_HR", "DIV2K_train_HR", "Flickr2K_HR", "DIV2K_valid_HR"),
     *("DF2K_HR_sub", "DF2K_train_HR_sub", "DIV2K_train_HR_sub", "Flickr2K_HR_sub"),
+    "DIV2K_valid_HR_sub",
 )
 """Names of folders of HR images; the first one found is taken."""
 

@@ -40,7 +40,7 @@ class Damage:
     high: float
 
     def __post_init__(self) -> None:
-        check_fields(self, "data.degradation: damage.", probability="[0, 1]")
+        check_fields(self, "data.degradation: damage.", {"probability": "[0, 1]"})
         if not 0 <= self.low <= self.high < math.inf:
             raise ConfigError(f"a damage needs 0 <= low <= high, got {self.low} and {self.high}")
 
@@ -67,9 +67,9 @@ class DegradationConfig:
     """JPEG after a reduction; quality of libjpeg's tables."""
 
     def __post_init__(self) -> None:
-        shares = dict.fromkeys(("clean", "twice", "anisotropic", "gray"), "[0, 1]")
-        check_fields(self, "data.degradation.", **shares)
-        check_fields(self.jpeg, "data.degradation.jpeg.", low="[1, 100]", high="[1, 100]")
+        shares = {"clean": "[0, 1]", "twice": "[0, 1]", "anisotropic": "[0, 1]", "gray": "[0, 1]"}
+        check_fields(self, "data.degradation.", shares)
+        check_fields(self.jpeg, "data.degradation.jpeg.", {"low": "[1, 100]", "high": "[1, 100]"})
 
 
 PHOTO = DegradationConfig()

@@ -41,7 +41,7 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if isinstance(self.timesteps, bool) or not isinstance(self.timesteps, int) or self.timesteps < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"schedule.timesteps must be a whole number >= 1, got {self.timesteps!r}")
-        check_fields(self, "schedule.")
+        check_fields(self, "schedule.", {})
 
     @classmethod
     def of_betas(cls, betas: Table) -> ScheduleConfig | None:

@@ -28,7 +28,7 @@ class EncoderConfig:
     keeps the outermost pixels right."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "encoder.", blocks="[2, inf)", channels="[1, inf)", growth="[1, inf)")
+        check_fields(self, "encoder.", {"blocks": "[2, inf)", "channels": "[1, inf)", "growth": "[1, inf)"})
 
     @property
     def condition_indices(self) -> range:
@@ -89,7 +89,7 @@ class ModelConfig:
     """The network that predicts the noise."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "model.")
+        check_fields(self, "model.", {})
 
     @property
     def lr_multiple(self) -> int:

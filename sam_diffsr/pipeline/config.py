@@ -33,7 +33,7 @@ class NormalizationConfig:
     """Divisor of the 8-bit input of the bicubic ``up`` in training; 256 in the published weights."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "normalization.", residual_scale="(0, inf)")
+        check_fields(self, "normalization.", {"residual_scale": "(0, inf)"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,7 @@ class SamplingConfig:
     """Share of the encoder's own image in the result, from 0 to 1."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "sampling.", steps="[0, inf)", start="[0, inf)", encoder_share="[0, 1]")
+        check_fields(self, "sampling.", {"steps": "[0, inf)", "start": "[0, inf)", "encoder_share": "[0, 1]"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +86,7 @@ class ResolverConfig:
         return -(-self.halo // self.model.scale) + reach
 
     def __post_init__(self) -> None:
-        check_fields(self, "", halo="[0, inf)", bytes_per_pixel="[1, inf)")
+        check_fields(self, "", {"halo": "[0, inf)", "bytes_per_pixel": "[1, inf)"})
         if self.format_version != FORMAT_VERSION:
             raise ConfigError(f"format_version must be {FORMAT_VERSION}, got {self.format_version}")
         timesteps, start = self.schedule.timesteps, self.sampling.start

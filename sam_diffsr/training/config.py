@@ -47,7 +47,7 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         limits = {"lr": _POSITIVE, "clip": _POSITIVE, "weight_decay": _NOT_NEGATIVE, "betas": "[0, 1)"}
         limits |= {"halve_every": _COUNT, "warmup_steps": _NOT_NEGATIVE, "final_fraction": "[0, 1]"}
-        check_fields(self, "optimizer.", **limits)
+        check_fields(self, "optimizer.", limits)
 
     def rate(self, step: int, *, steps: int) -> float:
         """Learning rate of a step (0-based) in a run of ``steps`` steps."""
@@ -86,8 +86,8 @@ class DiffusionConfig:
     """Weight of LPIPS in the loss of these rows, beside the L1 error of the residual; needs ``lpips``."""
 
     def __post_init__(self) -> None:
-        limits = {"timestep_power": "(0, 10]", "encoder_starts": "[0, 1]", "perceptual": _NOT_NEGATIVE}
-        check_fields(self, "diffusion.", residual_scale=_POSITIVE, **limits)
+        limits = {"residual_scale": _POSITIVE, "timestep_power": "(0, 10]", "encoder_starts": "[0, 1]"}
+        check_fields(self, "diffusion.", {**limits, "perceptual": _NOT_NEGATIVE})
         if self.perceptual > 0 and self.encoder_starts == 0:
             raise ConfigError("diffusion.perceptual needs diffusion.encoder_starts above 0, got 0")
 
@@ -108,7 +108,7 @@ class ValidationConfig:
     """Sampler of stage 2. Stage 1 is scored on the encoder's own image."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "validation.", limit=_COUNT, crop=_COUNT, pictures=_NOT_NEGATIVE)
+        check_fields(self, "validation.", {"limit": _COUNT, "crop": _COUNT, "pictures": _NOT_NEGATIVE})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,7 +160,7 @@ class RunConfig:
         intervals = ("log_every", "checkpoint_every", "validate_every")
         counts = dict.fromkeys(("steps", "accumulate", "keep", "threads", *intervals), _COUNT)
         limits = {"seed": f"[0, {2**63})", "ema_decay": "[0, 1)", "workers": _NOT_NEGATIVE}
-        check_fields(self, "run.", max_seconds=_POSITIVE, **limits, **counts)
+        check_fields(self, "run.", {"max_seconds": _POSITIVE, **limits, **counts})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
