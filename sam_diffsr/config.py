@@ -64,8 +64,10 @@ def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> Config
     return cls(**values)
 
 
-def check_fields(config: Any, table: str, intervals: Mapping[str, str]) -> None:
-    """Raise ``ConfigError`` unless ``Literal`` fields hold one of their values and numbers are in range.
+def check_fields(
+    config: Any, table: str, intervals: Mapping[str, str], *, error: type[Exception] = ConfigError
+) -> None:
+    """Raise ``error`` unless ``Literal`` fields hold one of their values and numbers are in range.
 
     ``intervals`` has the ranges by the names of fields, such as ``"[0, 1)"`` or ``"(0, inf)"``. Every number
     of a tuple must be in range; None always is. Messages name fields after ``table``: ``"sampling."``.
@@ -76,13 +78,13 @@ def check_fields(config: Any, table: str, intervals: Mapping[str, str]) -> None:
             continue
         for option in (hint, *get_args(hint)):
             if get_origin(option) is Literal and not hasattr(value, "__dataclass_fields__"):
-                check_choice(value, option, what=f"{table}{name}")
+                check_choice(value, option, what=f"{table}{name}", error=error)
         if name in intervals:
             for number in cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,)):
-                _check_number(number, intervals[name], f"{table}{name}")
+                _check_number(number, intervals[name], what=f"{table}{name}", error=error)
 
 
-def _check_number(number: Any, interval: str, where: str) -> None:
+def _check_number(number: Any, interval: str, *, what: str, error: type[Exception]) -> None:
     low, high = map(float, interval[1:-1].split(","))
     above = low <= number if interval[0] == "[" else low < number
     below = number <= high if interval[-1] == "]" else number < high
@@ -91,7 +93,7 @@ def _check_number(number: Any, interval: str, where: str) -> None:
         if high == math.inf:
             wanted = f"be {'>=' if interval[0] == '[' else '>'} {low:g}"
             wanted += " and finite" if isinstance(number, float) else ""
-        raise ConfigError(f"{where} must {wanted}, got {number}")
+        raise error(f"{what} must {wanted}, got {number}")
 
 
 def check_choice(value: object, choices: Any, *, what: str, error: type[Exception] = ConfigError) -> None:

@@ -6,25 +6,6 @@ Each class is also the built-in exception that a caller would expect, so ``excep
 
 from __future__ import annotations
 
-__all__ = [
-    "ArgumentError",
-    "CancelledError",
-    "CheckpointMismatchError",
-    "ClusterError",
-    "ConfigError",
-    "DataError",
-    "DeviceMemoryError",
-    "ImageError",
-    "ImageNotFoundError",
-    "ImageTooLargeError",
-    "MissingDependencyError",
-    "ModelLoadError",
-    "NumericalError",
-    "OutputError",
-    "SamDiffsrError",
-    "TruncatedError",
-]
-
 
 class SamDiffsrError(Exception):
     """Base class of all errors of this library."""

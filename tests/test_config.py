@@ -149,7 +149,7 @@ def test_check_fields():
         check_fields(Inner(ratio=float("nan")), "inner.", {"ratio": "[0, inf)"})
 
 
-@pytest.mark.parametrize("name", errors.__all__)
+@pytest.mark.parametrize("name", [name for name, kind in vars(errors).items() if isinstance(kind, type)])
 def test_every_error_is_caught_by_the_base_class(name: str):
     kind = getattr(errors, name)
     with pytest.raises(SamDiffsrError, match="why"):

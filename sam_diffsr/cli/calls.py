@@ -113,21 +113,13 @@ def add_export(parser: Parser) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    import torch
-
-    from sam_diffsr.device import resolve_dtype
     from sam_diffsr.pipeline.config import SamplingConfig
     from sam_diffsr.training.export import export_run, read_details
 
     sampling = SamplingConfig(**given(args, "sampler", "steps", "start", "spacing", "encoder_share"))
-    config = export_run(
-        args.run_dir,
-        args.out_dir,
-        sampling=sampling,
-        details="" if args.details is None else read_details(args.details),
-        dtype=None if args.dtype is None else resolve_dtype(args.dtype, torch.device("meta")),
-        **given(args, "name", "license", "datasets", "scores"),
-    )
+    details = "" if args.details is None else read_details(args.details)
+    chosen = given(args, "name", "license", "datasets", "scores", "dtype")
+    config = export_run(args.run_dir, args.out_dir, sampling=sampling, details=details, **chosen)
     steps = f"{sampling.steps} step{'' if sampling.steps == 1 else 's'}"
     print(f"{args.out_dir}: x{config.model.scale}, {sampling.sampler}, {steps}")
     return 0

@@ -116,7 +116,7 @@ def evaluate_methods(
         raise ArgumentError("FID needs at least 2 images, all in one run; leave out FID, or do not resume")
     if unknown := [name for name in measures if name not in MEASURES]:
         raise ArgumentError(f"unknown measures {', '.join(unknown)}; expected some of {', '.join(MEASURES)}")
-    check_sizes(hr_files, scale=scale, inputs=lr_files)
+    check_sizes(hr_files, lr_files, scale=scale)
 
     # the record, and the scores of an earlier run
     measures = list(dict.fromkeys(measures))

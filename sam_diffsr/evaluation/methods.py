@@ -135,7 +135,7 @@ def folder_methods(
     methods: list[Method] = []
     for name, folder in folders:
         files = match_files(hr_files, find_images(folder), scale=scale, what=f"a result in {folder}")
-        check_sizes(hr_files, scale=scale, results=files)
+        check_sizes(hr_files, files, scale=scale, result=True)
         methods.append(results_method(hr_files, files, name=name))
     return methods
 

@@ -172,24 +172,19 @@ def match_files(
 
 
 def check_sizes(
-    truths: Sequence[PathLike],
-    *,
-    scale: int,
-    inputs: Sequence[PathLike] | None = None,
-    results: Sequence[PathLike] | None = None,
+    truths: Sequence[PathLike], files: Sequence[PathLike] | None, *, scale: int, result: bool = False
 ) -> None:
-    """Compare the sizes of truths, inputs and results by their headers, before any image is enlarged.
+    """Compare the sizes of truths and inputs, or results, by their headers, before any image is enlarged.
 
     A header may not know the orientation, so height and width may be exchanged here; :func:`read_pair` and
     the methods check the decoded images.
     """
     for index, truth in enumerate(truths):
         full = image_size(truth)
-        for files, result in ((inputs, False), (results, True)):
-            if files is not None:
-                height, width = image_size(files[index])
-                sizes = [(height, width), (width, height)]
-                check_size(files[index], sizes, truth, full, scale=scale, result=result)
+        if files is not None:
+            height, width = image_size(files[index])
+            sizes = [(height, width), (width, height)]
+            check_size(files[index], sizes, truth, full, scale=scale, result=result)
 
 
 def check_size(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,8 +28,7 @@ _GAP = 4
 """White pixels between the images of a picture."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Validation:
+class Validation(NamedTuple):
     """Scores and a picture."""
 
     scores: dict[str, float]

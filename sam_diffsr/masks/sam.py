@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import sam_diffsr.masks.sam_model as sam_model
-from sam_diffsr.config import check_choice
+from sam_diffsr.config import check_choice, check_fields
 from sam_diffsr.device import resolve_device
 from sam_diffsr.errors import ArgumentError, ImageError, MissingDependencyError
 from sam_diffsr.hub import HubKeywords, HubOptions
@@ -78,14 +78,9 @@ class SamOptions:
             value, low = getattr(self, name), int(name in at_least_one)
             if (name, value) != ("points_per_side", None) and (type(value) is not int or value < low):
                 raise ArgumentError(f"{name} must be an integer >= {low}, got {value!r}")
-        for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "crop_nms_thresh"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ArgumentError(f"{name} must be in [0, 1], got {getattr(self, name)!r}")
-        if not 0 <= self.crop_overlap_ratio < 1:
-            raise ArgumentError(f"crop_overlap_ratio must be in [0, 1), got {self.crop_overlap_ratio!r}")
-        if not self.stability_score_offset >= 0:
-            raise ArgumentError(f"stability_score_offset must be >= 0, got {self.stability_score_offset!r}")
-        check_choice(self.output_mode, OutputMode, what="output_mode", error=ArgumentError)
+        shares = ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "crop_nms_thresh")
+        limits = {**dict.fromkeys(shares, "[0, 1]"), "crop_overlap_ratio": "[0, 1)"}
+        check_fields(self, "", {**limits, "stability_score_offset": "[0, inf)"}, error=ArgumentError)
         layers, factor = self.crop_n_layers, self.crop_n_points_downscale_factor
         if self.points_per_side is not None and self.points_per_side // factor**layers < 1:
             raise ArgumentError(

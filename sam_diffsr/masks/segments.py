@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sam_diffsr.config import check_fields
 from sam_diffsr.errors import ArgumentError, DataError, ImageError, MissingDependencyError
 from sam_diffsr.masks.regions import label_runs
 from sam_diffsr.masks.rle import encode_runs, runs_bbox_xywh
@@ -39,14 +40,8 @@ class GraphMaskGenerator:
     """Segment larger images at this longest side and enlarge the regions; ``None`` never shrinks."""
 
     def __post_init__(self) -> None:
-        for name, allowed, limit in (
-            ("scale", self.scale > 0, "> 0"),
-            ("sigma", self.sigma >= 0, ">= 0"),
-            ("min_size", self.min_size >= 1, ">= 1"),
-            ("longest_side", self.longest_side is None or self.longest_side >= 16, "None or >= 16"),
-        ):
-            if not allowed:
-                raise ArgumentError(f"{name} must be {limit}, got {getattr(self, name)}")
+        limits = {"scale": "(0, inf)", "sigma": "[0, inf)", "min_size": "[1, inf)"}
+        check_fields(self, "", {**limits, "longest_side": "[16, inf)"}, error=ArgumentError)
         _felzenszwalb()
 
     def label_map(self, image: NDArray[np.uint8]) -> NDArray[np.uint16]:

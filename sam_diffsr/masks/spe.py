@@ -197,19 +197,6 @@ class StructureField:
         """``(height, width)``."""
         return (self.labels.shape[0], self.labels.shape[1])
 
-    def crop(self, top: int, left: int, height: int, width: int) -> NDArray[np.float32]:
-        """Give a window of the field, ``(height, width)`` float32.
-
-        Raises:
-            DataError: the window is empty or not inside the field.
-        """
-        inside = 0 <= top <= self.size[0] - height and 0 <= left <= self.size[1] - width
-        if not inside or min(height, width) < 1:
-            raise DataError(
-                f"window at {(top, left)} of size {(height, width)} is not inside the field of {self.size}"
-            )
-        return self.values[self.labels[top : top + height, left : left + width]]
-
     def to_tensor(self) -> Tensor:
         """Give the whole field, ``(H, W)`` float32 on the CPU."""
         return torch.from_numpy(self.values[self.labels])

@@ -291,15 +291,9 @@ class SuperResolver:
                 return [picture for each in batch for picture in compute([each])]
             lr = torch.cat([picture.decoded.rgb for picture in batch])
             dtype = torch.uint8 if all(picture.is_plain for picture in batch) else torch.float32
+            own = [picture.seed for picture in batch]
             sr = super_resolve(
-                self.model,
-                self.config,
-                self.schedule,
-                lr,
-                [picture.seed for picture in batch],
-                settings,
-                reporter,
-                dtype=dtype,
+                self.model, self.config, self.schedule, lr, own, settings, reporter, dtype=dtype
             )
             for picture, result in zip(batch, sr, strict=True):
                 picture.sr = result[None]
@@ -312,11 +306,8 @@ class SuperResolver:
         batches = self._batches(pictures, settings)
         total = sum(len(batch) * self._steps(batch[0].size, settings) for batch in batches)
         with Progress(show=progress, callback=callback, total=total) as reporter:
-            if len(batches) == 1:
-                write(compute(read(batches[0])))
-            else:
-                for _ in overlapped(batches, read=read, compute=compute, write=write):
-                    pass
+            for _ in overlapped(batches, read=read, compute=compute, write=write):
+                pass
         results = [picture.result for picture in pictures]
         return results[0] if single else results
 

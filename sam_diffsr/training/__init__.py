@@ -13,7 +13,7 @@ from sam_diffsr.training.config import (
 )
 from sam_diffsr.training.export import export_run, resolver_config
 from sam_diffsr.training.log import read_log
-from sam_diffsr.training.loop import TrainResult, Validate, Validated, train
+from sam_diffsr.training.loop import TrainResult, Validate, train
 from sam_diffsr.training.state import Checkpoint, read_checkpoint
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "Validate",
-    "Validated",
     "ValidationConfig",
     "config_to_yaml",
     "export_run",

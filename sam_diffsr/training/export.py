@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from sam_diffsr.device import Precision
 from sam_diffsr.errors import CheckpointMismatchError, DataError
 from sam_diffsr.pipeline.card import model_card
 from sam_diffsr.pipeline.checkpoint import save_pretrained_folder
@@ -27,7 +28,7 @@ def export_run(
     datasets: Sequence[str] = (),
     scores: str | os.PathLike[str] | None = None,
     details: str = "",
-    dtype: torch.dtype | None = None,
+    dtype: Precision | torch.dtype | None = None,
 ) -> ResolverConfig:
     """Write ``config.json``, ``model.safetensors`` and a model card from a denoiser run.
 
@@ -45,7 +46,7 @@ def export_run(
         scores: JSON file of ``sam-diffsr evaluate`` that has a model with this sampling on inputs without
             damage; of several models the one called ``name``.
         details: Markdown for the end of the card.
-        dtype: floating type to store; None keeps float32, ``torch.float16`` halves the file.
+        dtype: floating type to store; None keeps float32, ``"fp16"`` halves the file.
 
     Returns:
         The config that was written.

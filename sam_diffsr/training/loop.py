@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,22 +38,9 @@ from sam_diffsr.training.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 
-class Validated(Protocol):
-    """Result of a validation."""
-
-    @property
-    def scores(self) -> Mapping[str, float]:
-        """Numbers to log."""
-        ...
-
-    @property
-    def picture(self) -> NDArray[np.uint8] | None:
-        """Picture ``(H, W, 3)`` to log, or None."""
-        ...
-
-
-Validate = Callable[[DiffSR], Validated]
-"""Scores a model with the averaged weights, which is in evaluation mode, under ``no_grad``."""
+Validate = Callable[[DiffSR], tuple[Mapping[str, float], NDArray[np.uint8] | None]]
+"""Scores a model with the averaged weights, which is in evaluation mode, under ``no_grad``: gives numbers and
+a picture ``(H, W, 3)``, or None, to log."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +228,7 @@ class _Run:
         if self.log is None or self.validate is None:
             return
         with self.meter.timed("paused"), torch.no_grad():
-            outcome = self.validate(self.trainer.averaged_model())
-            self.log.numbers(self.trainer.step, outcome.scores, group="validation")
-            if outcome.picture is not None:
-                self.log.picture(self.trainer.step, outcome.picture)
+            scores, picture = self.validate(self.trainer.averaged_model())
+            self.log.numbers(self.trainer.step, scores, group="validation")
+            if picture is not None:
+                self.log.picture(self.trainer.step, picture)

@@ -64,7 +64,7 @@ def test_an_input_of_another_size_is_refused(photos, tmp_path) -> None:
     with pytest.raises(ImageError, match=message):
         read_pair(photos[0], scale=4, lr_file=tmp_path / "0x4.png")
     with pytest.raises(ImageError, match=message):
-        check_sizes(photos[:1], scale=4, inputs=[tmp_path / "0x4.png"])
+        check_sizes(photos[:1], [tmp_path / "0x4.png"], scale=4)
 
 
 def test_a_damage_makes_the_input_from_the_cropped_truth(photos) -> None:
@@ -123,11 +123,11 @@ def test_results_may_be_as_large_as_the_truth_or_as_what_is_left_of_it(photos, t
     for index, size in enumerate([(47, 38), (32, 48)]):
         results.append(tmp_path / f"{index}_out.png")
         Image.new("RGB", size).save(results[-1])
-    check_sizes(photos, scale=4, results=results)
+    check_sizes(photos, results, scale=4, result=True)
     Image.new("RGB", (47, 36)).save(results[0])
     message = r"0_out\.png has 47x36 pixels; expected 47x38 or 44x36, because .*0\.png has 47x38"
     with pytest.raises(ImageError, match=message):
-        check_sizes(photos, scale=4, results=results)
+        check_sizes(photos, results, scale=4, result=True)
 
 
 def test_a_turned_file_passes_and_is_checked_when_it_is_read(tmp_path) -> None:
@@ -136,12 +136,12 @@ def test_a_turned_file_passes_and_is_checked_when_it_is_read(tmp_path) -> None:
     image.save(tmp_path / "turned.jpg", exif=image.getexif())
     for name, size in {"fits.png": (2, 3), "lies.png": (3, 2)}.items():
         Image.new("RGB", size).save(tmp_path / name)
-        check_sizes([tmp_path / "turned.jpg"], scale=4, inputs=[tmp_path / name])
+        check_sizes([tmp_path / "turned.jpg"], [tmp_path / name], scale=4)
     assert read_pair(tmp_path / "turned.jpg", scale=4, lr_file=tmp_path / "fits.png").hr.shape[-2:] == (12, 8)
     with pytest.raises(ImageError, match=r"lies\.png has 3x2 pixels; expected 2x3"):
         read_pair(tmp_path / "turned.jpg", scale=4, lr_file=tmp_path / "lies.png")
     with pytest.raises(ImageError, match="no such file"):
-        check_sizes([tmp_path / "gone.png"], scale=4)
+        check_sizes([tmp_path / "gone.png"], None, scale=4)
 
 
 def test_pairs_of_a_folder_and_of_a_data_set(photos, tmp_path) -> None:

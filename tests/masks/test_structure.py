@@ -47,20 +47,6 @@ def test_from_field_keeps_every_value():
         assert structure.encoding is None
 
 
-def test_crop(masks):
-    structure = StructureField.from_masks(masks)
-    whole = structure.to_tensor().numpy()
-    np.testing.assert_array_equal(structure.crop(2, 5, 7, 11), whole[2:9, 5:16])
-    np.testing.assert_array_equal(structure.crop(0, 0, 13, 22), whole)
-    assert structure.crop(12, 21, 1, 1).shape == (1, 1)
-
-
-@pytest.mark.parametrize("window", [(-1, 0, 4, 4), (0, 19, 4, 4), (10, 0, 4, 4), (0, 0, 0, 4), (0, 0, 4, 0)])
-def test_crop_outside(masks, window):
-    with pytest.raises(DataError, match=r"is not inside the field of \(13, 22\)"):
-        StructureField.from_masks(masks).crop(*window)
-
-
 @pytest.mark.parametrize(
     ("labels", "values", "message"),
     [
