@@ -69,7 +69,8 @@ def upscale(folder: str, image: Array, seed: int = 0) -> Array:
         share = config["sampling"]["encoder_share"]
         sr = share * sr + (1 - share) * np.clip((x0 / gain + lr_up + 1) / 2, 0, 1)
     if config["degradation"] == "bicubic":  # the result reduced again is the input
-        sr = np.clip(sr + resize(lr - resize(sr, 1 / scale), scale), 0, 1)
+        for _ in range(3):
+            sr = np.clip(sr + resize(lr - resize(sr, 1 / scale), scale), 0, 1)
     sr = sr[0, :, : scale * image.shape[0], : scale * image.shape[1]].transpose(1, 2, 0)
     return (sr * 255 + 0.5).astype(np.uint8)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import math
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -80,20 +79,24 @@ def check_fields(
             if get_origin(option) is Literal and not hasattr(value, "__dataclass_fields__"):
                 check_choice(value, option, what=f"{table}{name}", error=error)
         if name in intervals:
-            for number in cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,)):
-                _check_number(number, intervals[name], what=f"{table}{name}", error=error)
+            numbers = cast("list[Any]", value if isinstance(value, (tuple, list)) else [value])
+            if not all(_is_inside(number, intervals[name]) for number in numbers):
+                wanted = _in_words(intervals[name]) + " or null" * (type(None) in get_args(hint))
+                raise error(f"{table}{name} must {wanted}, got {value}")
 
 
-def _check_number(number: Any, interval: str, *, what: str, error: type[Exception]) -> None:
+def _is_inside(number: Any, interval: str) -> bool:
     low, high = map(float, interval[1:-1].split(","))
     above = low <= number if interval[0] == "[" else low < number
-    below = number <= high if interval[-1] == "]" else number < high
-    if not (above and below):
-        wanted = f"lie in {interval}"
-        if high == math.inf:
-            wanted = f"be {'>=' if interval[0] == '[' else '>'} {low:g}"
-            wanted += " and finite" if isinstance(number, float) else ""
-        raise error(f"{what} must {wanted}, got {number}")
+    return above and (number <= high if interval[-1] == "]" else number < high)
+
+
+def _in_words(interval: str) -> str:
+    low, high = interval[1:-1].split(", ")
+    if high != "inf":
+        return f"lie in {interval}"
+    sign = ">=" if interval[0] == "[" else ">"
+    return f"be {sign} {low}" + (" and finite" if interval[-1] == ")" and sign == ">" else "")
 
 
 def check_choice(value: object, choices: Any, *, what: str, error: type[Exception] = ConfigError) -> None:

@@ -71,7 +71,11 @@ def _run(args: argparse.Namespace) -> int:
 
     record = Path(args.out, "config.yaml")
     own = record.exists() and record.resolve() == Path(args.config).expanduser().resolve()
-    if own and latest_checkpoint(Path(args.out)) is None:
+    if (
+        own
+        and latest_checkpoint(Path(args.out)) is None
+        and record.read_text(encoding="utf-8") != config_to_yaml(config)
+    ):
         raise ArgumentError(f"the run writes its own {record}; keep your config under another name")
 
     # the validator of table validation, and the distance that diffusion.perceptual asks for

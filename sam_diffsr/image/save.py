@@ -74,12 +74,8 @@ def save_image(
     mode = "I;16" if image.mode.startswith("I;16") else image.mode
     # A text of a PNG may have the name of an entry that is no text.
     info = {key: x for key, x in image.info.items() if not (key in RESERVED_KEYS and isinstance(x, str))}
-    if isinstance(info.get("exif"), Image.Exif):
-        info["exif"] = info["exif"].tobytes()
-    if isinstance(info.get("xmp"), str):
-        info["xmp"] = info["xmp"].encode()
     moving = {key: info[key] for key in (FRAMES, "duration", "loop") if FRAMES in info}
-    info = moving if strip_metadata else info
+    info = moving if strip_metadata else info | _as_bytes(info, name)
     check_image(name, file_format, mode, image.size, info)
     options = _metadata_options(file_format, info) | _encoder_options(file_format, quality, moving)
     if strip_metadata:
@@ -101,6 +97,16 @@ def save_image(
             problem = str(error.strerror or error)
         elif isinstance(error, OSError) and error.errno is not None:
             problem = f"{error.strerror}; check the folder's permissions and free space"
+        raise OutputError(f"cannot write {name}: {problem}") from error
+
+
+def _as_bytes(info: dict[Any, Any], name: str) -> dict[str, bytes]:
+    """EXIF and XMP that a program has set as Pillow's object and as text."""
+    try:
+        given = {key: info[key] for key in ("exif", "xmp") if isinstance(info.get(key), Image.Exif | str)}
+        return {key: x.encode() if isinstance(x, str) else x.tobytes() for key, x in given.items()}
+    except Exception as error:  # a value that its tag cannot have
+        problem = f"its EXIF or XMP cannot be written ({error}); leave it out (strip_metadata=True)"
         raise OutputError(f"cannot write {name}: {problem}") from error
 
 

@@ -68,8 +68,8 @@ class ResolverConfig:
     modulation: ModulationMode = "released"
     """Way in which structure entered the noise in training; sampling does not depend on it."""
     degradation: Degradation | None = None
-    """Damage that the model was trained to undo. ``bicubic``: results are held to the input by one
-    back-projection. ``photo``: only their colours are. None: unknown, or the published procedure."""
+    """Damage that the model was trained to undo. ``bicubic``: results are held to the input by
+    back-projections. ``photo``: only their colours are. None: unknown, or the published procedure."""
     halo: int = 64
     """Output pixels around a tile that the networks see as well; see ``lr_halo``."""
     bytes_per_pixel: int | None = None

@@ -306,8 +306,11 @@ class SuperResolver:
         batches = self._batches(pictures, settings)
         total = sum(len(batch) * self._steps(batch[0].size, settings) for batch in batches)
         with Progress(show=progress, callback=callback, total=total) as reporter:
-            for _ in overlapped(batches, read=read, compute=compute, write=write):
-                pass
+            if len(batches) == 1:  # warnings name the caller's line
+                write(compute(read(batches[0])))
+            else:
+                for _ in overlapped(batches, read=read, compute=compute, write=write):
+                    pass
         results = [picture.result for picture in pictures]
         return results[0] if single else results
 

@@ -29,6 +29,9 @@ from sam_diffsr.resize import imresize
 
 logger = logging.getLogger(__name__)
 
+_BACK_PROJECTIONS = {None: 0, "bicubic": 3, "photo": 1}
+"""How often a result is corrected by its difference to the input, by what the model was trained to undo."""
+
 Estimate = Callable[[], Tensor]
 """Makes the current estimate of the windows, ``(B, 3, H, W)`` in [0, 1]."""
 OnStep = Callable[[Estimate], None]
@@ -164,9 +167,9 @@ def sample(
         name = str(dtype).removeprefix("torch.")
         raise NumericalError(f"the networks produced NaN or infinity in {name}; check the weights")
 
-    # One back-projection: the result reduced again is the input of a model of clean images, and has the
-    # colours (the mean over 17 x 17 pixels) of a damaged one.
-    if config.degradation is not None:
+    # Back-projection: the result reduced again is the input of a model of clean images, and has the colours
+    # (the mean over 17 x 17 pixels) of a damaged one.
+    for _ in range(_BACK_PROJECTIONS[config.degradation]):
         difference = lr - imresize(image, 1 / scale)
         if config.degradation == "photo":
             padded = functional.pad(difference, (COLOUR_REACH,) * 4, mode="replicate")

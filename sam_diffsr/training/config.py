@@ -160,7 +160,7 @@ class RunConfig:
         intervals = ("log_every", "checkpoint_every", "validate_every")
         counts = dict.fromkeys(("steps", "accumulate", "keep", "threads", *intervals), _COUNT)
         limits = {"seed": f"[0, {2**63})", "ema_decay": "[0, 1)", "workers": _NOT_NEGATIVE}
-        check_fields(self, "run.", {"max_seconds": _POSITIVE, **limits, **counts})
+        check_fields(self, "run.", {"max_seconds": "(0, inf]", **limits, **counts})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from PIL import Image
 
 import sam_diffsr.training as training
 from sam_diffsr.cli import main
-from sam_diffsr.training import load_config, read_log
+from sam_diffsr.training import config_to_yaml, load_config, read_log
 
 
 @pytest.fixture
@@ -79,6 +79,9 @@ def test_the_given_config_is_not_replaced(
         assert main([*command, *resume]) == 2
         assert "keep your config under another name" in capsys.readouterr().err
     assert calls == []
+    written = config_to_yaml(load_config("tiny/rrdb"))  # as a run that was killed early leaves it
+    (tmp_path / "config.yaml").write_text(written)
+    assert main([*command, "--resume", "--quiet"]) == 0
 
 
 def test_a_table_that_is_null_takes_one_value() -> None:

@@ -176,6 +176,18 @@ def test_exif_as_an_object_and_xmp_as_text_are_written_as_their_bytes(tmp_path, 
     assert (tmp_path / f"objects.{extension}").read_bytes() == (tmp_path / f"bytes.{extension}").read_bytes()
 
 
+def test_exif_and_xmp_that_cannot_be_written(tmp_path):
+    image, exif = picture(), Image.Exif()
+    exif[0x0112] = "upside down"
+    for entry in ({"exif": exif}, {"xmp": "\ud800"}):
+        image.info = entry  # pyright: ignore[reportAttributeAccessIssue]
+        with pytest.raises(OutputError, match=r"its EXIF or XMP cannot be written .*; leave it out"):
+            save_image(image, tmp_path / "a.png")
+        save_image(image, tmp_path / "a.png", strip_metadata=True)
+        (tmp_path / "a.png").unlink()
+    assert not list(tmp_path.iterdir())
+
+
 def test_captions_go_from_jpeg_to_jpeg(tmp_path):
     block = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\x08\x1c\x02\x78\0\x03cat"
     picture().save(tmp_path / "a.jpg", extra=b"\xff\xed" + (len(block) + 2).to_bytes(2, "big") + block)

@@ -59,7 +59,7 @@ GRID = np.array([[0.5, 0.5]])
         ({"box_nms_thresh": float("nan")}, r"box_nms_thresh must lie in \[0, 1\], got nan"),
         ({"crop_nms_thresh": 2}, r"crop_nms_thresh must lie in \[0, 1\], got 2"),
         ({"crop_overlap_ratio": 1}, r"crop_overlap_ratio must lie in \[0, 1\), got 1"),
-        ({"stability_score_offset": -1.0}, "stability_score_offset must be >= 0 and finite, got -1.0"),
+        ({"stability_score_offset": -1.0}, "stability_score_offset must be >= 0, got -1.0"),
         ({"output_mode": "rle"}, "output_mode must be one of coco_rle, uncompressed_rle, binary_mask"),
     ],
 )

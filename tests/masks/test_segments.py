@@ -86,11 +86,11 @@ def test_thin_images_shrink_to_no_less_than_a_pixel(size):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scale": 0}, "scale must be > 0, got 0"),
+        ({"scale": 0}, "scale must be > 0 and finite, got 0"),
         ({"scale": float("nan")}, "scale must be > 0 and finite, got nan"),
-        ({"sigma": -1.0}, "sigma must be >= 0 and finite, got -1.0"),
+        ({"sigma": -1.0}, "sigma must be >= 0, got -1.0"),
         ({"min_size": 0}, "min_size must be >= 1, got 0"),
-        ({"longest_side": 8}, "longest_side must be >= 16, got 8"),
+        ({"longest_side": 8}, "longest_side must be >= 16 or null, got 8"),
     ],
 )
 def test_options_out_of_range(options, message):

@@ -74,13 +74,16 @@ def test_configs_are_frozen():
         (lambda: ResolverConfig(sampling=SAMPLING, halo=-1), r"halo must be >= 0, got -1"),
         (
             lambda: ResolverConfig(sampling=SAMPLING, bytes_per_pixel=0),
-            r"bytes_per_pixel must be >= 1, got 0",
+            r"bytes_per_pixel must be >= 1 or null, got 0",
         ),
         (
             lambda: ResolverConfig(sampling=SAMPLING, degradation=JPEG),
             r"degradation must be one of .*'jpeg'",
         ),  # type: ignore[arg-type]
-        (lambda: SamplingConfig(sampler="ddim", steps=1, start=-1), r"sampling\.start must be >= 0, got -1"),
+        (
+            lambda: SamplingConfig(sampler="ddim", steps=1, start=-1),
+            r"\.start must be >= 0 or null, got -1",
+        ),
         (
             lambda: ResolverConfig(sampling=SAMPLING, format_version=FORMAT_VERSION + 1),
             r"format_version must be 1, got 2",

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 from sam_diffsr.errors import MissingDependencyError, NumericalError, OutputError
 from sam_diffsr.pipeline import SuperResolver
 from sam_diffsr.pipeline import onnx as exporter
+from sam_diffsr.resize import imresize
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "08_onnx_upscale.py"
 WITHOUT_TORCH = """
@@ -67,6 +70,22 @@ def test_an_image_is_upscaled_without_torch(exported: Path, tmp_path: Path):
     expected = np.asarray(SuperResolver.from_pretrained(device="cpu").upscale(source), np.float32)
     assert large.shape == expected.shape == (4 * 29, 4 * 37, 3)
     assert 10 * np.log10(255**2 / np.square(large - expected).mean()) > 40  # other noise
+
+
+@pytest.mark.slow
+def test_a_result_of_a_clean_model_is_held_to_its_input(tmp_path: Path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    SuperResolver.from_pretrained("small", device="cpu").export_onnx(tmp_path / "small")
+    source, large = EXAMPLE.parent / "chelsea_lr.png", tmp_path / "large.png"
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(EXAMPLE), str(tmp_path / "small"), str(source)]
+    subprocess.run([*command, str(large)], check=True, timeout=300)
+    again = imresize(to_tensor(large), 0.25)
+    assert float((again - to_tensor(source)).abs().mean()) * 255 < 0.1  # one back-projection leaves 0.13
+
+
+def to_tensor(path: Path) -> Tensor:
+    return torch.from_numpy(np.array(Image.open(path), np.float32) / 255).permute(2, 0, 1)[None]
 
 
 @pytest.mark.slow
