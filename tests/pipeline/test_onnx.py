@@ -81,7 +81,7 @@ def test_a_result_of_a_clean_model_is_held_to_its_input(tmp_path: Path):
     command = [sys.executable, "-c", WITHOUT_TORCH, str(EXAMPLE), str(tmp_path / "small"), str(source)]
     subprocess.run([*command, str(large)], check=True, timeout=300)
     again = imresize(to_tensor(large), 0.25)
-    assert float((again - to_tensor(source)).abs().mean()) * 255 < 0.1  # one back-projection leaves 0.13
+    assert float((again - to_tensor(source)).abs().mean()) * 255 < 0.1  # one back-projection leaves 0.14
 
 
 def to_tensor(path: Path) -> Tensor:

@@ -251,7 +251,7 @@ def test_consistent_results_reduced_again_are_the_input(resolver: SuperResolver)
         float((imresize(each.upscale_tensor(lr, seeds=[0], start=6), 0.25) - lr).abs().mean())
         for each in (resolver, held)
     ]
-    assert errors[1] < 0.2 * errors[0]
+    assert errors[1] < 0.06 * errors[0]  # one back-projection: 0.094, three: 0.052
 
 
 @pytest.mark.parametrize("name", ["small", "photo", "base"])
