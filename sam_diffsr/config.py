@@ -39,6 +39,8 @@ def flatten(config: Any) -> dict[str, Any]:
 def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> ConfigT:
     """Build a dataclass from a mapping of its fields to JSON values; missing keys take the defaults.
 
+    A table that is given in part takes the rest from the default of its field.
+
     ``where`` names this level in error messages, such as ``"config.json: model"``.
 
     Raises:
@@ -59,7 +61,13 @@ def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config") -> Config
     if missing := sorted(required - given.keys()):
         raise ConfigError(f"{where} lacks the required keys {missing}")
     hints = get_type_hints(cls)
-    values = {name: _convert(hints[name], value, f"{where}.{name}") for name, value in given.items()}
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        field = fields[name]
+        default = field.default if field.default_factory is none else field.default_factory()
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(default):
+            value = {**to_dict(default), **cast("Mapping[Any, Any]", value)}
+        values[name] = _convert(hints[name], value, f"{where}.{name}")
     return cls(**values)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import builtins
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sam_diffsr.config import from_dict, to_dict
+from sam_diffsr.data.degrade import PHOTO
 from sam_diffsr.errors import ConfigError, MissingDependencyError
 from sam_diffsr.models import ModelConfig
+from sam_diffsr.pipeline.config import SamplingConfig
 from sam_diffsr.training import TrainConfig, compose, config_to_yaml, list_presets, load_config
 
 PRESETS = sorted(list_presets())
@@ -30,6 +33,15 @@ def test_yaml_with_overrides(tmp_path: Path) -> None:
     assert (config.run.steps, config.optimizer.lr, config.data.crops) == (7, 3e-4, "1e")
     assert config.model.denoiser.multipliers == (1, 2)
     assert load_config(path).optimizer.lr == 1e-4
+
+
+def test_a_table_that_is_given_in_part_keeps_the_rest_of_its_default() -> None:
+    overrides = ["validation.sampling.steps=3", "data.degradation={noise: {high: 30}}"]
+    config = load_config("small/rrdb", overrides=overrides)
+    assert config.validation.sampling == SamplingConfig(sampler="ddim", steps=3)
+    assert config.data.damage == replace(PHOTO, noise=replace(PHOTO.noise, high=30.0))
+    with pytest.raises(ConfigError, match=r"validation\.sampling has unknown keys \['stepz'\]"):
+        load_config("small/rrdb", overrides=["validation.sampling.stepz=3"])
 
 
 @pytest.mark.parametrize(
