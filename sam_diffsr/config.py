@@ -94,7 +94,7 @@ def check_fields(
 
 
 def _is_inside(number: Any, interval: str) -> bool:
-    low, high = map(float, interval[1:-1].split(","))
+    low, high = map(float, interval[1:-1].split(", "))
     above = low <= number if interval[0] == "[" else low < number
     return above and (number <= high if interval[-1] == "]" else number < high)
 
